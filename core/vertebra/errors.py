@@ -1,0 +1,34 @@
+"""The errors a user can cause. Each message says what, where, and how to mend it.
+
+Library code raises these; only the command line prints them (one message, exit code 2).
+"""
+
+__all__ = ["CheckpointError", "DataError", "PluginError", "RecipeError", "SetupError", "TrainingDiverged", "VertebraError"]
+
+
+class VertebraError(Exception):
+    """Base of every error that a user can cause and mend."""
+
+
+class RecipeError(VertebraError):
+    """A recipe, an override or a component's arguments are wrong; names file and line."""
+
+
+class PluginError(VertebraError):
+    """A plugin cannot be found, is ambiguous, or cannot be imported; names its distribution."""
+
+
+class DataError(VertebraError):
+    """A dataset, an image or an annotation is wrong; names the file and the record."""
+
+
+class CheckpointError(VertebraError):
+    """A weights file or checkpoint cannot be read or does not fit the model; names the file."""
+
+
+class SetupError(VertebraError):
+    """The installation cannot work as it is (for example torch and torchvision do not fit)."""
+
+
+class TrainingDiverged(VertebraError):
+    """A loss became NaN or infinite; names the step and the losses."""

@@ -1,0 +1,107 @@
+"""The contracts between the parts of a model: Backbone, Neck, Head, Loss, and what flows between them.
+
+    images (N, 3, H, W) -> Backbone -> {name: (N, C, H/s, W/s)} -> Neck -> {...} -> Head(s) -> losses | outputs
+
+Each contract names its kind in `component_kind`; the recipe builds an argument annotated with a contract
+from a nested block out of that kind's registry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from vertebra.models.batch import Batch
+
+__all__ = ["Backbone", "Head", "Loss", "Neck", "ShapeSpec"]
+
+
+@dataclass(frozen=True)
+class ShapeSpec:
+    """What is known of a feature map before any image is seen.
+
+    Args:
+        channels: number of channels.
+        stride: input pixels per cell, in both directions.
+    """
+
+    channels: int
+    stride: int
+
+
+class Backbone(nn.Module):
+    """Images to named feature maps.
+
+    Subclasses implement `forward(images: (N, 3, H, W) float) -> dict[str, Tensor]` and `output_shape`.
+    The model pads images so that H and W are multiples of `size_divisibility`.
+    """
+
+    component_kind: ClassVar[str] = "backbone"
+    detectron2_names: ClassVar[Sequence[tuple[str, str]]] = ()
+    """(regular expression, replacement) pairs from Detectron2's parameter names (whole names) to own ones."""
+
+    @property
+    def size_divisibility(self) -> int:
+        """Height and width of the input must be multiples of this; by default the coarsest stride."""
+        return max(spec.stride for spec in self.output_shape().values())
+
+    def output_shape(self) -> dict[str, ShapeSpec]:
+        """Channels and stride of each feature map that `forward` returns, finest first."""
+        raise NotImplementedError
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """Normalised images (N, 3, H, W) to {name: (N, C, H/s, W/s)}."""
+        raise NotImplementedError
+
+
+class Neck(nn.Module):
+    """Feature maps in, feature maps out. Its constructor takes `input_shape: dict[str, ShapeSpec]` first."""
+
+    component_kind: ClassVar[str] = "neck"
+    detectron2_names: ClassVar[Sequence[tuple[str, str]]] = ()
+
+    @property
+    def size_divisibility(self) -> int:
+        """Height and width of the model's input must be multiples of this; 1 if the neck does not care."""
+        return 1
+
+    def output_shape(self) -> dict[str, ShapeSpec]:
+        """Channels and stride of each feature map that `forward` returns, finest first."""
+        raise NotImplementedError
+
+    def forward(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
+        """{name: (N, C, H/s, W/s)} to {name: (N, C', H/s', W/s')}."""
+        raise NotImplementedError
+
+
+class Head(nn.Module):
+    """A task on top of the features, in three parts so that the middle is plain tensors that export.
+
+    Its constructor takes `input_shape: dict[str, ShapeSpec]` first and usually `num_classes: int`;
+    both are injected, never written in a recipe (`num_classes` may be).
+    """
+
+    component_kind: ClassVar[str] = "head"
+    detectron2_names: ClassVar[Sequence[tuple[str, str]]] = ()
+
+    def forward(self, features: dict[str, Tensor]) -> Any:
+        """Features to raw outputs: a tensor, or a dict, list or NamedTuple of tensors."""
+        raise NotImplementedError
+
+    def losses(self, raw: Any, batch: Batch) -> dict[str, Tensor]:
+        """Raw outputs and the batch's ground truth to named scalar losses, already weighted."""
+        raise NotImplementedError
+
+    def predict(self, raw: Any, batch: Batch) -> list[dict]:
+        """Raw outputs to one dict per image (`instances`, `sem_seg`, ...), in the original image's size."""
+        raise NotImplementedError
+
+
+class Loss(nn.Module):
+    """A loss function as a part: called with predictions and targets, returns a scalar or an unreduced tensor."""
+
+    component_kind: ClassVar[str] = "loss"
