@@ -1,0 +1,8 @@
+"""The command line. A thin layer: each command parses, calls the library, and prints.
+
+Only here are errors printed and the process ended: an error the user can mend is one message and exit code 2.
+"""
+
+from vertebra.cli.app import main
+
+__all__ = ["main"]

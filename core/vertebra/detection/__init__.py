@@ -1,0 +1,34 @@
+"""What dense and two-stage detectors share: anchors, matching, box coders, sampling, NMS and postprocessing."""
+
+from vertebra.detection.anchors import AnchorGenerator
+from vertebra.detection.box_coders import Box2BoxTransform, Box2BoxTransformLinear
+from vertebra.detection.matcher import BACKGROUND, IGNORE, Matcher
+from vertebra.detection.nms import batched_nms
+from vertebra.detection.postprocess import (
+    Candidates,
+    clip_to_images,
+    dense_detections,
+    rescale_instances,
+    sem_seg_postprocess,
+    suppress,
+    topk_candidates,
+)
+from vertebra.detection.sampling import subsample_labels
+
+__all__ = [
+    "BACKGROUND",
+    "IGNORE",
+    "AnchorGenerator",
+    "Box2BoxTransform",
+    "Box2BoxTransformLinear",
+    "Candidates",
+    "Matcher",
+    "batched_nms",
+    "clip_to_images",
+    "dense_detections",
+    "rescale_instances",
+    "sem_seg_postprocess",
+    "subsample_labels",
+    "suppress",
+    "topk_candidates",
+]

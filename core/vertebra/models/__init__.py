@@ -1,1 +1,23 @@
 """Models: the contracts, common backbones, necks and losses, and the Model that runs them."""
+
+import vertebra._torch  # noqa: F401  first: says so where torch and torchvision do not fit
+from vertebra.models.batch import Batch
+from vertebra.models.build import build_model
+from vertebra.models.contracts import Backbone, Head, Loss, Neck, ShapeSpec
+from vertebra.models.model import Model
+from vertebra.models.weights import LoadReport, load_weights, read_checkpoint, read_weights
+
+__all__ = [
+    "Backbone",
+    "Batch",
+    "Head",
+    "LoadReport",
+    "Loss",
+    "Model",
+    "Neck",
+    "ShapeSpec",
+    "build_model",
+    "load_weights",
+    "read_checkpoint",
+    "read_weights",
+]

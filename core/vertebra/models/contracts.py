@@ -87,6 +87,8 @@ class Head(nn.Module):
 
     component_kind: ClassVar[str] = "head"
     detectron2_names: ClassVar[Sequence[tuple[str, str]]] = ()
+    task_outputs: ClassVar[Sequence[str]] = ()
+    """Keys of the dicts that `predict` returns, as far as they are known beforehand."""
 
     def forward(self, features: dict[str, Tensor]) -> Any:
         """Features to raw outputs: a tensor, or a dict, list or NamedTuple of tensors."""

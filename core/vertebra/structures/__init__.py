@@ -1,0 +1,44 @@
+"""What is in an image: boxes, masks, keypoints and the instances that hold them. Detectron2's names and meaning."""
+
+from vertebra.structures.bit_masks import BitMasks
+from vertebra.structures.box_mode import BoxMode
+from vertebra.structures.boxes import Boxes, clip_to_size
+from vertebra.structures.image_list import ImageList, padded_size
+from vertebra.structures.instances import Instances
+from vertebra.structures.keypoints import Keypoints, heatmaps_to_keypoints
+from vertebra.structures.overlap import (
+    matched_pairwise_iou,
+    pairwise_intersection,
+    pairwise_ioa,
+    pairwise_iou,
+    pairwise_point_box_distance,
+)
+from vertebra.structures.padding import pad_boxes, pad_rows
+from vertebra.structures.paste import paste_masks_in_image
+from vertebra.structures.polygon_masks import PolygonMasks
+from vertebra.structures.rle import decode_rle, encode_masks, polygons_to_bitmask, segmentation_to_bitmask
+
+__all__ = [
+    "BitMasks",
+    "BoxMode",
+    "Boxes",
+    "ImageList",
+    "Instances",
+    "Keypoints",
+    "PolygonMasks",
+    "clip_to_size",
+    "decode_rle",
+    "encode_masks",
+    "heatmaps_to_keypoints",
+    "matched_pairwise_iou",
+    "pad_boxes",
+    "pad_rows",
+    "padded_size",
+    "pairwise_intersection",
+    "pairwise_ioa",
+    "pairwise_iou",
+    "pairwise_point_box_distance",
+    "paste_masks_in_image",
+    "polygons_to_bitmask",
+    "segmentation_to_bitmask",
+]

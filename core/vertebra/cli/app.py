@@ -1,0 +1,67 @@
+"""The `vertebra` command: its sub-commands and what it does with errors.
+
+Nothing here imports torch, so that `--help`, `plugins` and `components` answer at once; the commands that
+need it import it in their bodies.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from vertebra import __version__
+from vertebra.cli import data_commands, info_commands, model_commands
+from vertebra.errors import VertebraError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="vertebra",
+    help="Object detection and segmentation from recipes and plugins.",
+    epilog="Errors you can mend print one message and exit with code 2. VERTEBRA_TRACEBACK=1 shows where they arose.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("train")(model_commands.train)
+app.command("evaluate")(model_commands.evaluate)
+app.command("predict")(model_commands.predict)
+app.command("import-detectron2")(model_commands.import_detectron2)
+app.add_typer(data_commands.app, name="data")
+app.command("plugins")(info_commands.plugins)
+app.command("components")(info_commands.components)
+app.command("config")(info_commands.config)
+app.command("doctor")(info_commands.doctor)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"vertebra {__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Runs the command line and ends the process."""
+    try:
+        app()
+    except VertebraError as err:
+        if os.environ.get("VERTEBRA_TRACEBACK", "0") not in ("", "0"):
+            raise
+        print(f"vertebra: {err}", file=sys.stderr)
+        sys.exit(2)
+    except BrokenPipeError:  # `vertebra components | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)

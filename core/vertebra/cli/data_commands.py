@@ -1,0 +1,113 @@
+"""`vertebra data make-shapes | info | show`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from vertebra.errors import DataError
+
+__all__ = ["app"]
+
+app = typer.Typer(help="Make, describe and look at datasets.", no_args_is_help=True)
+
+Source = Annotated[
+    str, typer.Argument(metavar="SOURCE", help="A recipe, a COCO JSON file, or a folder of `make-shapes`.")
+]
+Images = Annotated[Optional[Path], typer.Option(help="The folder of images, for a COCO JSON file.")]
+Split = Annotated[str, typer.Option(help="Which split of a recipe or of a shapes folder.")]
+Overrides = Annotated[Optional[list[str]], typer.Option("--set", help="Recipe overrides, KEY=VALUE.")]
+
+
+@app.command("make-shapes")
+def make_shapes(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="The folder to write; must be new or empty.")],
+    images: Annotated[int, typer.Option(help="Training images.")] = 2000,
+    val_images: Annotated[Optional[int], typer.Option(help="Validation images. Default: a fifth of --images.")] = None,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same files, byte for byte.")] = 0,
+    size: Annotated[str, typer.Option(help="Height and width: 160, 120x160, or a range 128-192.")] = "128-192",
+    classes: Annotated[int, typer.Option(help="Number of classes.")] = 3,
+    workers: Annotated[int, typer.Option(help="Processes.")] = 1,
+) -> None:
+    """Write a generated COCO dataset: boxes, masks, keypoints, semantic and panoptic labels."""
+    from vertebra.data.shapes import make_shapes as make
+
+    kwargs = {} if val_images is None else {"val_images": val_images}
+    make(directory, images=images, seed=seed, size=_parse_size(size), num_classes=classes, workers=workers, **kwargs)
+    print(f"{directory}: {images} training images, seed {seed}. Look at it: vertebra data show {directory}")
+
+
+@app.command("info")
+def info(
+    source: Source, images: Images = None, split: Split = "train", overrides: Overrides = None
+) -> None:
+    """Counts of a dataset: images, objects by class, sizes of images and objects, crowds."""
+    from vertebra.data.facts import describe_dataset
+
+    print(describe_dataset(_open(source, images, split, overrides or ())))
+
+
+@app.command("show")
+def show(
+    source: Source,
+    images: Images = None,
+    split: Split = "train",
+    number: Annotated[int, typer.Option(help="How many images.")] = 12,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The PNG to write.")] = Path("dataset.png"),
+    seed: Annotated[int, typer.Option(help="Which images.")] = 0,
+    overrides: Overrides = None,
+) -> None:
+    """Draw images with their annotations on one sheet."""
+    from vertebra.data.image import read_image
+    from vertebra.visualize import contact_sheet, draw_dataset_dict, save_png
+
+    dataset = _open(source, images, split, overrides or ())
+    picked = _sample(len(dataset), number, seed)
+    if not picked:
+        raise DataError(f"{source}: there is no image to show")
+    drawn = [
+        draw_dataset_dict(read_image(record["file_name"]), record, dataset.metadata)
+        for record in (dataset[i] for i in picked)
+    ]
+    save_png(contact_sheet(drawn), output)
+    print(output)
+
+
+def _open(source: str, images: Path | None, split: str, overrides):
+    """The dataset that `source` names: a shapes folder, a COCO JSON, or a split of a recipe."""
+    from vertebra.data import load_split
+    from vertebra.data.coco import CocoFormat
+
+    path = Path(source)
+    if path.is_dir():
+        annotations = path / "annotations" / f"instances_{split}.json"
+        if not annotations.is_file():
+            raise DataError(f"{path}: has no annotations/instances_{split}.json; name a COCO JSON file instead")
+        return CocoFormat(annotations=str(annotations), images=str(path / "images" / split)).load(None)
+    if path.suffix == ".json":
+        return CocoFormat(annotations=source, images=str(images or path.parent)).load(None)
+    from vertebra.config import load_recipe
+
+    return load_split(load_recipe(source, overrides), split)
+
+
+def _sample(total: int, number: int, seed: int) -> list[int]:
+    import numpy as np
+
+    return sorted(np.random.default_rng(seed).permutation(total)[:number].tolist())
+
+
+def _parse_size(text: str):
+    """`160` -> 160; `120x160` -> (120, 160); `128-192` -> a range, as `make_shapes` takes it."""
+    try:
+        if "-" in text:
+            low, high = (int(part) for part in text.split("-"))
+            return [low, high]
+        if "x" in text:
+            height, width = (int(part) for part in text.split("x"))
+            return (height, width)
+        return int(text)
+    except ValueError:
+        raise DataError(f"--size is {text!r}; expected 160, 120x160 (height x width) or 128-192 (a range)") from None

@@ -1,0 +1,101 @@
+"""`plugins`, `components`, `config` and `doctor`: what is there and whether it fits. None imports torch but `config`."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Optional
+
+import typer
+
+from vertebra.errors import RecipeError
+
+__all__ = ["components", "config", "doctor", "plugins"]
+
+
+def plugins() -> None:
+    """List the installed plugins and what they offer, without importing any."""
+    from vertebra.plugins import installed_plugins
+
+    found = installed_plugins()
+    for plugin in found:
+        print(f"{plugin.distribution} {plugin.version}")
+        for kind, names in plugin.components.items():
+            print(f"  {kind:<10} {', '.join(names)}")
+    if not found:
+        print("No plugin is installed.")
+
+
+def components(
+    what: Annotated[
+        Optional[str], typer.Argument(metavar="[KIND|NAME]", help="A kind (head, loss, ...) or a component's name.")
+    ] = None,
+) -> None:
+    """List components, or show one's arguments, types, defaults and documentation."""
+    from vertebra.components import list_components
+    from vertebra.registry import REGISTRIES
+
+    kind = what[:-1] if what and what.endswith("s") and what[:-1] in REGISTRIES else what
+    if kind is None or kind in REGISTRIES:
+        _print_listing(list_components(kind))
+        return
+    name = what.rpartition(":")[2]
+    matches = [found for found in list_components() if found.name == name]
+    if not matches:
+        from difflib import get_close_matches
+
+        near = get_close_matches(what, [*REGISTRIES, *(found.name for found in list_components())], n=3)
+        raise RecipeError(
+            f"there is no kind and no component named {what!r}.\n"
+            f"  Nearest: {', '.join(near) or 'none'}. Kinds: {', '.join(REGISTRIES)}"
+        )
+    print("\n\n".join(_description(found) for found in matches))
+
+
+def _print_listing(found: list) -> None:
+    kinds = dict.fromkeys(component.kind for component in found)
+    width = max((len(component.name) for component in found), default=0)
+    for kind in kinds:
+        print(kind)
+        for component in found:
+            if component.kind == kind:
+                print(f"  {component.name:<{width}}  {component.summary}  [{component.distribution}]")
+
+
+def _description(component) -> str:
+    lines = [
+        f"{component.name}: {component.kind} of {component.distribution} {component.version}",
+        f"  {component.location}",
+        "",
+        *(f"  {line}" if line else "" for line in component.docstring.splitlines()),
+        "",
+        "  arguments:",
+    ]
+    for argument in component.arguments:
+        if argument.injected:
+            origin = "(given by the framework)"
+        elif argument.required:
+            origin = "(required)"
+        else:
+            origin = f"= {argument.default}"
+        lines.append(f"    {argument.name}: {argument.annotation or 'any'} {origin}")
+    return "\n".join(lines)
+
+
+def config(
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A YAML file, or `plugin:recipe`.")],
+    overrides: Annotated[Optional[list[str]], typer.Argument(metavar="[KEY=VALUE]...")] = None,
+) -> None:
+    """Check a recipe and print it resolved: bases merged, overrides applied, defaults filled in."""
+    from vertebra.config import load_recipe
+
+    print(load_recipe(recipe, overrides or ()).to_yaml(), end="")
+
+
+def doctor() -> None:
+    """Say what is installed, whether it fits, and what this machine can do; exits 1 where something is wrong."""
+    from vertebra.cli.doctor import diagnose
+
+    lines, healthy = diagnose()
+    print("\n".join(lines))
+    if not healthy:
+        sys.exit(1)

@@ -1,0 +1,125 @@
+"""ComponentSpec: a component with its arguments, checked and not built yet."""
+
+from __future__ import annotations
+
+import inspect
+import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from vertebra.config.signature import parameters_of
+from vertebra.errors import RecipeError, VertebraError
+from vertebra.registry import REGISTRIES
+
+__all__ = ["ComponentSpec", "Kind", "to_plain"]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Says in an annotation which registry a ComponentSpec comes from: Annotated[ComponentSpec, Kind("head")]."""
+
+    kind: str
+
+    @property
+    def key(self) -> str:
+        """The key of a block that names the component: datasets are written `{format: coco, ...}`."""
+        return "format" if self.kind == "format" else "name"
+
+
+@dataclass(frozen=True)
+class ComponentSpec:
+    """What a recipe's block says of one component.
+
+    Args:
+        kind: which registry its name is looked up in.
+        name: as the recipe writes it, perhaps qualified (`distribution:Name`).
+        arguments: the written ones, checked against the constructor; nested components are ComponentSpecs, alone or
+            inside lists and dicts.
+        where: `file:line`; two specs that differ only here are equal.
+    """
+
+    kind: str
+    name: str
+    arguments: dict[str, Any] = field(default_factory=dict)
+    where: str = field(default="(made in Python)", compare=False)
+
+    def build(self, **injected: Any) -> Any:
+        """Constructs the component, and its nested ones first.
+
+        Args:
+            injected: what the framework knows (`input_shape`, `num_classes`, ...). Each goes to every constructor,
+                nested ones too, that has a parameter of this name; what the recipe writes goes before it.
+        Raises:
+            RecipeError: the constructor raised; tells file and line and the place in the code.
+            PluginError: the component's plugin cannot be used.
+        """
+        cls = REGISTRIES[self.kind].get(self.name)
+        arguments = {key: _build_nested(value, injected) for key, value in self.arguments.items()}
+        for key, parameter in parameters_of(cls).items():
+            if key in injected and key not in arguments and parameter.kind is not inspect.Parameter.VAR_KEYWORD:
+                arguments[key] = injected[key]
+        try:
+            return cls(**arguments)
+        except VertebraError as err:
+            if self.where in str(err):
+                raise
+            raise type(err)(f"{self.where}: {self.kind} {self.name}: {err}") from err
+        except Exception as err:
+            cause = str(err) or "no message"
+            if not isinstance(err, ValueError):
+                cause = f"{type(err).__name__}: {cause}"
+            raise RecipeError(
+                f"{self.where}: {self.kind} {self.name} cannot be built: {cause}\n  Raised in {_place_of(err)}"
+            ) from err
+
+    def to_dict(self) -> dict[str, Any]:
+        """{name: ..., **arguments} in plain data, as a recipe would write it."""
+        return {Kind(self.kind).key: self.name, **{key: to_plain(value) for key, value in self.arguments.items()}}
+
+    def nested(self) -> Iterator[ComponentSpec]:
+        """The components among the arguments, theirs included."""
+        for value in self.arguments.values():
+            yield from _specs_in(value)
+
+
+def to_plain(value: Any) -> Any:
+    """Checked values back to what YAML holds: lists, dicts with text keys, scalars."""
+    if isinstance(value, ComponentSpec):
+        return value.to_dict()
+    if isinstance(value, dict):
+        return {str(key): to_plain(child) for key, child in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [to_plain(child) for child in value]
+    if value is None or type(value) in (bool, int, float, str):
+        return value
+    from pydantic_core import to_jsonable_python  # paths, enums, sets, dataclasses
+
+    return to_jsonable_python(value)
+
+
+def _build_nested(value: Any, injected: dict[str, Any]) -> Any:
+    if isinstance(value, ComponentSpec):
+        return value.build(**injected)
+    if isinstance(value, (list, tuple)) and any(True for _ in _specs_in(value)):
+        return type(value)(_build_nested(child, injected) for child in value)
+    if isinstance(value, dict):
+        return {key: _build_nested(child, injected) for key, child in value.items()}
+    return value
+
+
+def _specs_in(value: Any) -> Iterator[ComponentSpec]:
+    if isinstance(value, ComponentSpec):
+        yield value
+        yield from value.nested()
+    elif isinstance(value, dict):
+        for child in value.values():
+            yield from _specs_in(child)
+    elif isinstance(value, (list, tuple)):
+        for child in value:
+            yield from _specs_in(child)
+
+
+def _place_of(err: BaseException) -> str:
+    frame = traceback.extract_tb(err.__traceback__)[-1]
+    return f"{frame.filename}:{frame.lineno} ({frame.name})"

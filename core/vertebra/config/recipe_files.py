@@ -1,0 +1,101 @@
+"""Where a recipe lies: a path, or `plugin:recipe` for one that ships as package data of a plugin.
+
+The plugin's package is located on disk, not imported.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from vertebra.config.yaml_reader import display
+from vertebra.errors import PluginError, RecipeError
+from vertebra.locate import locate_package
+from vertebra.nearest import nearest
+from vertebra.plugins import PluginInfo, canonical, core, installed_plugins, switched_off
+
+__all__ = ["find_recipe", "list_recipes"]
+
+_SUFFIXES = (".yaml", ".yml")
+
+
+def find_recipe(name: str, folder: Path) -> Path:
+    """The file that a path (relative to `folder`; `.yaml` may be left out) or a `plugin:recipe` means.
+
+    Raises:
+        RecipeError: there is no such recipe.
+        PluginError: the part before the colon means no plugin, several, or one that cannot be used.
+    """
+    prefix, colon, rest = name.partition(":")
+    if colon and len(prefix) > 1 and "/" not in prefix and "\\" not in prefix:  # C:\... is a path
+        return _find_in_plugin(prefix, rest)
+    path = folder / Path(name).expanduser()
+    found = _with_suffix(path)
+    if found is not None:
+        return found
+    if path.is_dir():
+        raise RecipeError(f"{display(path)} is a folder, not a recipe")
+    siblings = [file.name for suffix in _SUFFIXES for file in path.parent.glob(f"*{suffix}")]
+    near = [display(path.parent / file) for file in nearest(path.name, siblings)]
+    near += [recipe for recipe in list_recipes() if recipe.partition(":")[2] == Path(name).stem]
+    raise RecipeError(f"there is no recipe {display(path)}.\n  Nearest: {', '.join(near) or 'none'}")
+
+
+def list_recipes() -> list[str]:
+    """Every `plugin:recipe` that installed plugins ship, sorted."""
+    found = set()
+    for plugin in installed_plugins():
+        if plugin.problem is None:
+            for prefix, package in plugin.recipe_packages.items():
+                found.update(f"{prefix}:{name}" for name in _recipes_in(package))
+    return sorted(found)
+
+
+def _find_in_plugin(prefix: str, recipe: str) -> Path:
+    shipping = [plugin for plugin in [*installed_plugins(), core()] if plugin and plugin.recipe_packages]
+    matches = [
+        plugin for plugin in shipping if prefix in plugin.recipe_packages and not switched_off(plugin.distribution)
+    ]
+    if len(matches) > 1:
+        forms = "".join(f"\n    {plugin.distribution}:{recipe}  ({plugin})" for plugin in matches)
+        raise PluginError(f"several plugins ship recipes as {prefix!r}; write which one is meant:{forms}")
+    matches = matches or [plugin for plugin in shipping if _is_called(plugin, prefix)]
+    if not matches:
+        prefixes = {name for plugin in shipping for name in plugin.recipe_packages}
+        near = ", ".join(nearest(prefix, prefixes) or sorted(prefixes)[:8]) or "none"
+        raise PluginError(f"{prefix}:{recipe}: no installed plugin ships recipes as {prefix!r}.\n  Nearest: {near}")
+    plugin = matches[0]
+    if plugin.problem:
+        raise PluginError(f"{prefix}:{recipe} comes from plugin {plugin}, which cannot be used: {plugin.problem}")
+    packages = plugin.recipe_packages
+    packages = [packages[prefix]] if prefix in packages else list(packages.values())
+    if ".." in Path(recipe).parts or Path(recipe).is_absolute():
+        raise RecipeError(f"{prefix}:{recipe}: expected the name of a recipe, not a path that leaves the plugin")
+    for package in packages:
+        directory = locate_package(package)
+        if directory is not None and recipe and (found := _with_suffix(directory / recipe)) is not None:
+            return found
+    if all(locate_package(package) is None for package in packages):
+        raise PluginError(f"plugin {plugin} keeps its recipes in {', '.join(packages)}, but there is no such folder")
+    known = [name for package in packages for name in _recipes_in(package)]
+    near = nearest(recipe, known) or sorted(known)[:8]
+    raise RecipeError(
+        f"plugin {plugin} ships no recipe {recipe!r}.\n"
+        f"  Nearest: {', '.join(f'{prefix}:{name}' for name in near) or 'it ships none'}"
+    )
+
+
+def _is_called(plugin: PluginInfo, prefix: str) -> bool:
+    return prefix in plugin.recipe_packages or canonical(plugin.distribution) == canonical(prefix)
+
+
+def _with_suffix(path: Path) -> Path | None:
+    candidates = [path, *(path.with_name(path.name + suffix) for suffix in _SUFFIXES)]
+    return next((candidate for candidate in candidates if candidate.is_file()), None)
+
+
+def _recipes_in(package: str) -> list[str]:
+    directory = locate_package(package)
+    if directory is None:
+        return []
+    files = [file for suffix in _SUFFIXES for file in directory.rglob(f"*{suffix}")]
+    return sorted(file.relative_to(directory).with_suffix("").as_posix() for file in files)

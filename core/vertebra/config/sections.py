@@ -1,0 +1,212 @@
+"""The fixed sections of a recipe as typed dataclasses: `model`, `data`, `train`, `evaluate`, and the whole.
+
+A field's annotation is what a recipe is checked against; `problems` tells what no annotation can.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from vertebra.config.component import ComponentSpec, Kind, to_plain
+from vertebra.errors import RecipeError
+
+__all__ = ["DataSection", "DatasetSpec", "EvaluateSection", "ModelSection", "Recipe", "Section", "TrainSection"]
+
+BackboneSpec = Annotated[ComponentSpec, Kind("backbone")]
+NeckSpec = Annotated[ComponentSpec, Kind("neck")]
+HeadSpec = Annotated[ComponentSpec, Kind("head")]
+FormatSpec = Annotated[ComponentSpec, Kind("format")]
+TransformSpec = Annotated[ComponentSpec, Kind("transform")]
+SamplerSpec = Annotated[ComponentSpec, Kind("sampler")]
+OptimizerSpec = Annotated[ComponentSpec, Kind("optimizer")]
+ScheduleSpec = Annotated[ComponentSpec, Kind("schedule")]
+HookSpec = Annotated[ComponentSpec, Kind("hook")]
+EvaluatorSpec = Annotated[ComponentSpec, Kind("evaluator")]
+DatasetSpec = str | FormatSpec  # a name in the DatasetCatalog, or {format: ..., ...}
+Amp = Literal["auto", "bf16", "fp16", "off"]
+
+_EPOCHS = re.compile(r"(\d+(\.\d*)?|\.\d+) epochs?")
+
+
+class Section:
+    """Base of the sections: checks that go beyond one value's type."""
+
+    def __post_init__(self) -> None:
+        found = [f"{name} {text}" for name, text in self.problems(vars(self))]
+        if found:
+            raise RecipeError(f"{type(self).__name__}: " + "; ".join(found))
+
+    @classmethod
+    def problems(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        """(field, "is ..., expected ...") for each value that cannot be; fields that `values` lacks are passed over."""
+        yield from ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every field in plain data, as a recipe would write it."""
+        values = {item.name: getattr(self, item.name) for item in fields(self) if item.compare}  # type: ignore[arg-type]
+        return {
+            name: value.to_dict() if isinstance(value, Section) else to_plain(value) for name, value in values.items()
+        }
+
+
+def _default(kind: str, name: str, **arguments: Any) -> ComponentSpec:
+    return ComponentSpec(kind, name, arguments, "(default)")
+
+
+def _detectron2_training() -> list[ComponentSpec]:
+    """Detectron2's default augmentation: shorter edge one of 640, 672, ..., 800 pixels, and a flip."""
+    return [
+        _default("transform", "ResizeShortestEdge", short_edge=list(range(640, 801, 32)), max_size=1333),
+        _default("transform", "RandomFlip"),
+    ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSection(Section):
+    """Section `model`: backbone, neck and heads; how their input is normalised."""
+
+    backbone: BackboneSpec
+    neck: NeckSpec | None = None
+    heads: dict[str, HeadSpec]  # several heads share one backbone; `name: null` removes one that a base has
+    pixel_mean: tuple[float, float, float] = (123.675, 116.28, 103.53)  # of ImageNet, 0 to 255, in `pixel_order`
+    pixel_std: tuple[float, float, float] = (58.395, 57.12, 57.375)
+    pixel_order: Literal["rgb", "bgr"] = "rgb"  # what the weights were trained with; images are always RGB
+    weights: str | None = None  # path or URL of the whole model's starting weights
+
+    @classmethod
+    def problems(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        if values.get("heads") == {}:
+            yield "heads", "is empty, expected at least one head"
+        for name in values.get("heads", ()):
+            if not name.isidentifier():
+                yield (
+                    "heads",
+                    f"has a head called {name!r}, expected letters, digits and _ (it names losses and weights)",
+                )
+        if min(values.get("pixel_std", (1,))) <= 0:
+            yield "pixel_std", f"is {list(values['pixel_std'])}, expected numbers above 0"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSection(Section):
+    """Section `data`: the datasets of the three splits and what is done to their images."""
+
+    root: str | None = None  # relative paths of the formats start here; itself relative to the current directory
+    train: DatasetSpec | list[DatasetSpec] | None = None
+    val: DatasetSpec | list[DatasetSpec] | None = None
+    test: DatasetSpec | list[DatasetSpec] | None = None
+    train_transforms: list[TransformSpec] = field(default_factory=_detectron2_training)
+    eval_transforms: list[TransformSpec] = field(
+        default_factory=lambda: [_default("transform", "ResizeShortestEdge", short_edge=800, max_size=1333)]
+    )
+    sampler: SamplerSpec | None = None  # null: TrainingSampler
+    aspect_ratio_grouping: bool = True
+    filter_empty: bool = True  # leave out training images without usable annotations
+    workers: int = 2
+    max_bad_images: int = 0  # bad training images that are skipped, and reported, before the run stops
+    mask_format: Literal["polygon", "bitmask"] = "polygon"
+
+    @classmethod
+    def problems(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        yield from _at_least(values, workers=0, max_bad_images=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSection(Section):
+    """Section `train`: how long, how fast, and what happens on the way."""
+
+    steps: int | None = None  # optimizer steps; 90000 where neither steps nor epochs are given
+    epochs: float | None = None
+    batch_size: int = 16  # images per step, over all processes
+    optimizer: OptimizerSpec = field(default_factory=lambda: _default("optimizer", "SGD"))
+    schedule: ScheduleSpec = field(default_factory=lambda: _default("schedule", "WarmupMultiStep"))
+    amp: Amp = "auto"  # auto: bf16 where the device computes in it, otherwise off
+    channels_last: bool = True
+    clip_gradients: float | None = None  # L2 norm over all parameters; null leaves them alone
+    checkpoint_every: int | str = "1 epoch"  # steps, or "N epochs"
+    keep_checkpoints: int = 2
+    evaluate_every: int | str | None = None  # null: at the end only
+    log_every: int = 20  # steps
+    hooks: list[HookSpec] = field(default_factory=list)
+    device: str = "auto"
+    compile: bool = False
+
+    def __post_init__(self) -> None:
+        if self.steps is None and self.epochs is None:
+            object.__setattr__(self, "steps", 90_000)
+        super().__post_init__()
+
+    @classmethod
+    def problems(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        steps, epochs, norm = (values.get(name) for name in ("steps", "epochs", "clip_gradients"))
+        if steps is not None and epochs is not None:
+            yield "epochs", f"is {epochs:g}, but steps is {steps} too; expected one of the two (the other null)"
+        if epochs is not None and not epochs > 0:
+            yield "epochs", f"is {epochs:g}, expected a number above 0"
+        if norm is not None and not norm > 0:
+            yield "clip_gradients", f"is {norm:g}, expected a norm above 0, or null for no clipping"
+        yield from _at_least(values, steps=1, batch_size=1, keep_checkpoints=1, log_every=1)
+        for name in ("checkpoint_every", "evaluate_every"):
+            value = values.get(name)
+            if isinstance(value, str):
+                match = _EPOCHS.fullmatch(value)
+                if match is None or not float(match[1]) > 0:
+                    yield name, f'is "{value}", expected a number of steps, or text like "1 epoch" or "5 epochs"'
+            elif value is not None and value < 1:
+                yield name, f"is {value}, expected at least 1 step"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateSection(Section):
+    """Section `evaluate`: on which split, by which evaluators, and what is written."""
+
+    evaluators: list[EvaluatorSpec] = field(default_factory=lambda: [_default("evaluator", "COCOEvaluator")])
+    batch_size: int = 1  # images per process
+    split: Literal["val", "test", "train"] = "val"
+    pictures: int = 16  # images drawn with predictions beside ground truth
+    report: bool = True  # one self-contained report.html
+    amp: Amp = "auto"
+
+    @classmethod
+    def problems(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        yield from _at_least(values, batch_size=1, pictures=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe(Section):
+    """A whole recipe, checked. Two that differ only in where they were read from are equal."""
+
+    seed: int = 0
+    output: str = "runs/{name}"  # the run's folder; {name} is the file's name without .yaml
+    plugins: list[str] = field(default_factory=list)  # local plugin files, as absolute paths
+    model: ModelSection
+    data: DataSection = field(default_factory=DataSection)
+    train: TrainSection = field(default_factory=TrainSection)
+    evaluate: EvaluateSection = field(default_factory=EvaluateSection)
+    source: str = field(default="", compare=False)  # the file
+    name: str = field(default="recipe", compare=False)  # its stem
+
+    @classmethod
+    def problems(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        yield from _at_least(values, seed=0)
+
+    def to_yaml(self) -> str:
+        """The resolved recipe: bases merged, overrides applied, sections complete. Loads to an equal recipe."""
+        from vertebra.config.yaml_writer import dump_yaml
+
+        return dump_yaml(self.to_dict())
+
+    def save(self, path: str | Path) -> None:
+        """Writes `to_yaml` to a file; its folder must exist."""
+        Path(path).write_text(self.to_yaml(), encoding="utf-8")
+
+
+def _at_least(values: Mapping[str, Any], **bounds: int) -> Iterator[tuple[str, str]]:
+    for name, bound in bounds.items():
+        value = values.get(name)
+        if value is not None and value < bound:
+            yield name, f"is {value}, expected at least {bound}"

@@ -1,0 +1,155 @@
+"""Annotations of a standard dict to the arrays of a `Sample`, and those back to `Instances` after the transforms.
+
+What comes from a user's own registration function has passed no reader, so everything is checked here once more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+
+from vertebra.data.masks import decode_segmentation, polygon_fault, rle_fault
+from vertebra.data.transforms.sample import Sample
+from vertebra.errors import DataError
+from vertebra.structures import BitMasks, Boxes, BoxMode, Instances, Keypoints, PolygonMasks
+
+__all__ = ["MaskFormat", "boxes_of", "fill_sample", "instances_of", "keypoint_mirror"]
+
+MaskFormat = Literal["polygon", "bitmask", "none"]
+
+_EMPTY = 1e-5  # a side of no more pixels than this makes a box empty, as in Detectron2
+
+
+def fill_sample(sample: Sample, annotations: list[dict], where: str, masks: bool, num_keypoints: int) -> None:
+    """Put boxes and, if wanted, masks and keypoints of N annotations into the sample.
+
+    Masks are polygons if every annotation has polygons (or no mask at all), else bitmasks: a run length mask stays
+    exact. An annotation without a mask among others gets an empty one.
+
+    Args:
+        where: the image's path, for messages.
+        num_keypoints: K, or 0 to leave keypoints out; an annotation without keypoints gets K that are not labelled.
+    """
+    height, width = sample.size
+    sample.boxes = boxes_of(annotations, height, width, where)
+    sample.rows = np.arange(len(annotations))
+    if masks:
+        segmentations = [
+            _segmentation(item, height, width, f"{where}: annotation {i}") for i, item in enumerate(annotations)
+        ]
+        if all(isinstance(item, list) for item in segmentations):
+            sample.polygons = [[np.array(p, float).reshape(-1, 2) for p in item] for item in segmentations]
+        else:
+            decoded = np.stack([decode_segmentation(item, height, width) for item in segmentations])
+            sample.bitmasks = torch.from_numpy(decoded)
+    if num_keypoints:
+        sample.keypoints = _keypoints(annotations, num_keypoints, where)
+
+
+def instances_of(sample: Sample, classes: np.ndarray, mask_format: MaskFormat) -> Instances:
+    """The sample's N instances with `gt_boxes`, `gt_classes` and, if it has them, `gt_masks` and `gt_keypoints`.
+
+    Boxes are cut at the image's border; instances whose box or mask is empty are left out. A keypoint outside the
+    image counts as not labelled.
+
+    Args:
+        classes: (number of instances before any crop,) class of each, which `sample.rows` picks from.
+        mask_format: `polygon` keeps polygons as they are, `bitmask` draws them now.
+    """
+    height, width = sample.size
+    boxes = sample.boxes.clip(min=0, max=[width, height, width, height])
+    sample.boxes = boxes
+    keep = (boxes[:, 2:] - boxes[:, :2] > _EMPTY).all(axis=1)
+    if mask_format == "bitmask" and sample.polygons is not None:
+        flat = [[polygon.reshape(-1) for polygon in polygons] for polygons in sample.polygons]
+        masks = np.zeros((len(flat), height, width), np.uint8)
+        for row, polygons in enumerate(flat):
+            masks[row] = decode_segmentation(polygons, height, width)
+        sample.bitmasks, sample.polygons = torch.from_numpy(masks), None
+    if sample.polygons is not None:
+        keep &= np.array([len(polygons) > 0 for polygons in sample.polygons], bool)
+    if sample.bitmasks is not None:
+        keep &= (sample.bitmasks.flatten(1).amax(dim=1) > 0).numpy()
+    if not keep.all():
+        sample.select(keep)
+    result = Instances((height, width))
+    result.gt_boxes = Boxes(torch.from_numpy(sample.boxes).float())
+    result.gt_classes = torch.from_numpy(classes[sample.rows])
+    if sample.polygons is not None:
+        result.gt_masks = PolygonMasks([[polygon.reshape(-1) for polygon in item] for item in sample.polygons])
+    elif sample.bitmasks is not None:
+        result.gt_masks = BitMasks(sample.bitmasks.view(torch.bool))
+    if sample.keypoints is not None:
+        result.gt_keypoints = Keypoints(torch.from_numpy(_inside(sample.keypoints, height, width)).float())
+    return result
+
+
+def boxes_of(annotations: list[dict], height: int, width: int, where: str) -> np.ndarray:
+    """Boxes in whatever mode they are written to (N, 4) float64 xyxy in pixels."""
+    rows = np.zeros((len(annotations), 4))
+    for i, item in enumerate(annotations):
+        try:
+            box = np.asarray(item["bbox"], dtype=np.float64)
+            mode = BoxMode(item["bbox_mode"])
+        except KeyError as err:
+            raise DataError(f"{where}: annotation {i} has no {err.args[0]!r}") from err
+        except (TypeError, ValueError) as err:
+            raise DataError(f"{where}: annotation {i}: bbox {item.get('bbox')!r:.80} cannot be read ({err})") from err
+        if mode in (BoxMode.XYXY_REL, BoxMode.XYWH_REL):
+            box = box * (width, height, width, height) if box.shape == (4,) else box
+            mode = BoxMode.XYXY_ABS if mode == BoxMode.XYXY_REL else BoxMode.XYWH_ABS
+        if mode == BoxMode.XYWHA_ABS and box.shape == (5,):
+            box = BoxMode.convert(box, mode, BoxMode.XYXY_ABS)
+        if box.shape != (4,) or not np.isfinite(box).all():
+            raise DataError(f"{where}: annotation {i}: bbox {item['bbox']!r:.80}, expected 4 finite numbers")
+        rows[i] = box
+        if mode == BoxMode.XYWH_ABS:
+            rows[i, 2:] += rows[i, :2]
+    return rows
+
+
+def keypoint_mirror(names: Sequence[str], flip_map: Sequence[tuple[str, str]]) -> np.ndarray:
+    """(K,) int64: for each keypoint the one that takes its place in a mirrored image; itself where it has no pair."""
+    other = {**dict(flip_map), **{b: a for a, b in flip_map}}
+    return np.array([names.index(other.get(name, name)) for name in names], dtype=np.int64)
+
+
+def _segmentation(annotation: dict, height: int, width: int, where: str) -> list | dict:
+    """The annotation's checked segmentation; [] where it has none."""
+    segmentation = annotation.get("segmentation")
+    if segmentation is None or (isinstance(segmentation, list) and not segmentation):
+        return []
+    if isinstance(segmentation, list):
+        fault = next(filter(None, map(polygon_fault, segmentation)), None)
+        fault = fault and f"a polygon {fault}"
+    else:
+        fault = rle_fault(segmentation, height, width)
+    if fault:
+        raise DataError(f"{where}: segmentation: {fault}")
+    return segmentation
+
+
+def _keypoints(annotations: list[dict], count: int, where: str) -> np.ndarray:
+    """(N, K, 3) float64; zeros for annotations that have none."""
+    result = np.zeros((len(annotations), count, 3))
+    for i, item in enumerate(annotations):
+        values = item.get("keypoints")
+        if values is None:
+            continue
+        values = np.asarray(values, dtype=np.float64).reshape(-1)
+        if values.shape != (3 * count,) or not np.isfinite(values).all():
+            raise DataError(
+                f"{where}: annotation {i}: {len(values)} numbers in keypoints, expected {3 * count} finite ones"
+            )
+        result[i] = values.reshape(count, 3)
+    return result
+
+
+def _inside(keypoints: np.ndarray, height: int, width: int) -> np.ndarray:
+    """(N, K, 3) with those outside the image or not labelled set to 0, 0, 0."""
+    xy = keypoints[..., :2]
+    labelled = (xy >= 0).all(axis=-1) & (xy <= (width, height)).all(axis=-1) & (keypoints[..., 2] > 0)
+    return np.where(labelled[..., None], keypoints, 0.0)

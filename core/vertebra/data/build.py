@@ -1,0 +1,153 @@
+"""The data section of a recipe to datasets and loaders."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from itertools import chain
+from typing import TYPE_CHECKING
+
+from vertebra.data.catalog import DatasetCatalog, Metadata, MetadataCatalog
+from vertebra.data.formats import Dataset
+from vertebra.data.loader import EvalLoader, TrainLoader
+from vertebra.data.mapper import Mapper
+from vertebra.errors import DataError, RecipeError
+
+if TYPE_CHECKING:
+    from vertebra.config import ComponentSpec, Recipe
+
+__all__ = ["build_eval_loader", "build_mapper", "build_train_loader", "drop_empty", "load_dataset"]
+
+logger = logging.getLogger(__name__)
+
+_MUST_AGREE = ("thing_classes", "stuff_classes", "keypoint_names", "keypoint_flip_map", "ignore_label")
+
+
+def load_dataset(spec: str | ComponentSpec | Sequence[str | ComponentSpec], root: str | None = None) -> Dataset:
+    """A registered name, an inline dataset, or a list of those (joined one after the other), read and checked.
+
+    Args:
+        root: what relative paths of inline datasets count from; None: the current directory.
+    Raises:
+        DataError: a name nobody registered, faulty files, or joined datasets that differ in their classes.
+    """
+    if isinstance(spec, str):
+        return _registered(spec)
+    if isinstance(spec, (list, tuple)):
+        if not spec:
+            raise DataError("the list of datasets is empty")
+        return _joined([load_dataset(item, root) for item in spec])
+    return spec.build().load(root)
+
+
+def build_train_loader(
+    recipe: Recipe, dataset: Dataset | None = None, rank: int = 0, world_size: int = 1
+) -> TrainLoader:
+    """The loader of `data.train` (or of `dataset`), with the recipe's transforms, sampler, seed and batch size."""
+    data = recipe.data
+    if dataset is None:
+        if data.train is None:
+            raise RecipeError(f"{recipe.source}: data.train is missing; name the dataset to train on")
+        dataset = load_dataset(data.train, data.root)
+    if data.filter_empty:
+        dataset = drop_empty(dataset)
+    if not len(dataset):
+        raise DataError(f"dataset {dataset.name}: there is no image to train on")
+    return TrainLoader(
+        dataset,
+        build_mapper(recipe, dataset, training=True),
+        recipe.train.batch_size,
+        sampler=data.sampler.build() if data.sampler is not None else None,
+        seed=recipe.seed,
+        workers=data.workers,
+        aspect_ratio_grouping=data.aspect_ratio_grouping,
+        rank=rank,
+        world_size=world_size,
+        max_bad_images=data.max_bad_images,
+    )
+
+
+def build_eval_loader(recipe: Recipe, dataset: Dataset, rank: int = 0, world_size: int = 1) -> EvalLoader:
+    """The loader of `dataset` for evaluation, with the recipe's evaluation transforms and batch size."""
+    return EvalLoader(
+        dataset,
+        build_mapper(recipe, dataset, training=False),
+        recipe.evaluate.batch_size,
+        workers=recipe.data.workers,
+        rank=rank,
+        world_size=world_size,
+    )
+
+
+def build_mapper(recipe: Recipe, dataset: Dataset, training: bool) -> Mapper:
+    """The mapper of a recipe for one dataset, for training or for evaluation."""
+    specs = recipe.data.train_transforms if training else recipe.data.eval_transforms
+    return Mapper(
+        [spec.build() for spec in specs],
+        training=training,
+        seed=recipe.seed,
+        mask_format=recipe.data.mask_format,
+        metadata=dataset.metadata,
+        fields=dataset.fields,
+    )
+
+
+def drop_empty(dataset: Dataset) -> Dataset:
+    """Without the images whose `annotations` hold nothing but crowd regions; images with label files stay."""
+    kept = [item for item in dataset if _usable(item)]
+    left_out = len(dataset) - len(kept)
+    if not left_out:
+        return dataset
+    logger.info(
+        "dataset %s: %d of %d images have no usable annotation and are left out", dataset.name, left_out, len(dataset)
+    )
+    if not kept:
+        raise DataError(
+            f"dataset {dataset.name}: none of its {len(dataset)} images has an annotation to train on "
+            "(data.filter_empty: false keeps images without any)"
+        )
+    return Dataset(kept, dataset.metadata)
+
+
+def _usable(item: dict) -> bool:
+    if "annotations" not in item or item.get("sem_seg_file_name") or item.get("pan_seg_file_name"):
+        return True
+    return any(not annotation.get("iscrowd", 0) for annotation in item["annotations"])
+
+
+def _registered(name: str) -> Dataset:
+    """A dataset of DatasetCatalog. The function is the user's own, so its dicts are checked."""
+    dicts = DatasetCatalog.get(name)
+    metadata = MetadataCatalog.get(name)
+    if not isinstance(dicts, (list, tuple)):
+        raise DataError(f"dataset {name}: its function returned {type(dicts).__name__}, expected a list of dicts")
+    classes = len(metadata.get("thing_classes") or ()) or None
+    for i, item in enumerate(dicts):
+        if not isinstance(item, dict) or not item.get("file_name"):
+            raise DataError(f"dataset {name}: entry {i} has no file_name")
+        for j, annotation in enumerate(item.get("annotations", ())):
+            category = annotation.get("category_id")
+            if not isinstance(category, int) or category < 0 or (classes is not None and category >= classes):
+                raise DataError(
+                    f"dataset {name}: {item['file_name']}: annotation {j}: category_id is {category!r}, expected 0 to "
+                    f"{'K-1' if classes is None else classes - 1} (thing_classes has {classes or 'not been set'})"
+                )
+    return Dataset(dicts, metadata)
+
+
+def _joined(datasets: list[Dataset]) -> Dataset:
+    if len(datasets) == 1:
+        return datasets[0]
+    first = datasets[0]
+    for other in datasets[1:]:
+        for key in _MUST_AGREE:
+            mine, theirs = first.metadata.get(key), other.metadata.get(key)
+            if mine != theirs:
+                raise DataError(
+                    f"datasets {first.name} and {other.name} cannot be joined: {key} is {mine} in the first "
+                    f"and {theirs} in the second"
+                )
+    metadata = Metadata("+".join(dataset.name for dataset in datasets))
+    facts = [dataset.metadata.as_dict() for dataset in datasets]
+    metadata.set(**{k: v for k, v in facts[0].items() if k != "name" and all(f.get(k) == v for f in facts)})
+    return Dataset(chain.from_iterable(datasets), metadata)

@@ -1,0 +1,169 @@
+"""COCO JSON to standard dataset dicts: boxes, crowd regions, masks, keypoints, panoptic and label files.
+
+Format: https://cocodataset.org/#format-data. What is wrong in a file is an error that names the record, all faults at
+once; what is merely untidy is mended, counted and logged: boxes that reach out of their image are cut, boxes without
+area inside it are left out.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any, Literal
+
+from vertebra.data.catalog import DatasetCatalog, Metadata, MetadataCatalog
+from vertebra.data.coco_records import Categories, read_annotations, read_categories, read_images
+from vertebra.data.formats import Dataset, Format, resolve_path
+from vertebra.data.image_files import missing_files
+from vertebra.data.json_file import Problems, read_json
+from vertebra.data.panoptic import add_panoptic
+from vertebra.errors import DataError
+
+__all__ = ["CocoFormat", "register_coco_instances"]
+
+logger = logging.getLogger(__name__)
+
+
+class CocoFormat(Format):
+    """A COCO annotation file and a folder of images.
+
+    Category ids may be any whole numbers or strings; classes are numbered from 0 in the order of the sorted ids. An
+    annotation without `segmentation` (or with `[]`) is a box alone; without `iscrowd` it is none. Keypoints move by
+    half a pixel, from COCO's pixel indices to coordinates, as in Detectron2.
+
+    Args:
+        annotations: the JSON file.
+        images: the folder that the file names in the JSON count from.
+        name: of the dataset in messages; by default the folder's and the JSON file's name.
+        classes: only these categories, numbered in this order; annotations of others are left out.
+        sem_seg: folder of label images `<stem of the image's name>.png`, one label per pixel.
+        stuff_classes: names of the labels in `sem_seg`, from 0; by default the panoptic file's stuff categories.
+        ignore_label: label of pixels without a class in `sem_seg`.
+        panoptic: COCO panoptic JSON for the same images.
+        panoptic_images: folder of its PNG files; by default the JSON's path without `.json`.
+        keypoint_flip_map: pairs of keypoint names that change places when the image is mirrored; by default the
+            names that differ by left and right.
+        missing_images: `error` if a file is not there, or `leave` it to the loader's limit on bad images.
+    """
+
+    def __init__(
+        self,
+        annotations: str,
+        images: str,
+        *,
+        name: str | None = None,
+        classes: list[str] | None = None,
+        sem_seg: str | None = None,
+        stuff_classes: list[str] | None = None,
+        ignore_label: int = 255,
+        panoptic: str | None = None,
+        panoptic_images: str | None = None,
+        keypoint_flip_map: list[list[str]] | None = None,
+        missing_images: Literal["error", "leave"] = "error",
+    ) -> None:
+        self.annotations = annotations
+        self.images = images
+        self.name = name
+        self.classes = classes
+        self.sem_seg = sem_seg
+        self.stuff_classes = stuff_classes
+        self.ignore_label = ignore_label
+        self.panoptic = panoptic
+        self.panoptic_images = panoptic_images
+        self.keypoint_flip_map = keypoint_flip_map
+        self.missing_images = missing_images
+
+    def load(self, root: str | None = None) -> Dataset:
+        """Read and check the JSON file; images are looked for, not opened.
+
+        Raises:
+            DataError: names the file and every faulty record (the first 20).
+        """
+        file, image_root = resolve_path(self.annotations, root), resolve_path(self.images, root)
+        data = read_json(file)
+        _check_top_level(data, file)
+        problems = Problems(file)
+        categories = read_categories(data["categories"], problems, self.classes, self.keypoint_flip_map)
+        problems.raise_if_any()
+        records = read_images(data["images"], image_root, problems)
+        notes = read_annotations(data["annotations"], records, categories, problems)
+        problems.raise_if_any()
+        metadata = self._metadata(file, image_root, categories)
+        dicts = list(records.values())
+        if self.sem_seg is not None:
+            folder = resolve_path(self.sem_seg, root)
+            for item in dicts:
+                item["sem_seg_file_name"] = str(folder / f"{Path(item['file_name']).stem}.png")
+        if self.panoptic is not None:
+            panoptic = resolve_path(self.panoptic, root)
+            folder = resolve_path(self.panoptic_images, root) if self.panoptic_images else panoptic.with_suffix("")
+            add_panoptic(panoptic, folder, records, metadata)
+        self._look_for_files(dicts, file)
+        for note in notes:
+            logger.warning("%s: %s", file, note)
+        return Dataset(dicts, metadata)
+
+    def _metadata(self, file: Path, image_root: Path, categories: Categories) -> Metadata:
+        metadata = Metadata(self.name or f"{file.parent.name}/{file.stem}")
+        metadata.set(
+            thing_classes=categories.names,
+            thing_dataset_id_to_contiguous_id=categories.to_contiguous,
+            thing_contiguous_id_to_dataset_id={new: old for old, new in categories.to_contiguous.items()},
+            json_file=str(file),
+            image_root=str(image_root),
+            evaluator_type="coco",
+        )
+        if categories.keypoints:
+            metadata.set(
+                keypoint_names=categories.keypoints,
+                keypoint_flip_map=categories.flip_map,
+                keypoint_connection_rules=[(a, b, (102, 204, 255)) for a, b in categories.skeleton],
+            )
+        if self.sem_seg is not None or self.panoptic is not None:
+            metadata.set(ignore_label=self.ignore_label)
+        if self.stuff_classes is not None:
+            metadata.set(stuff_classes=list(self.stuff_classes))
+        return metadata
+
+    def _look_for_files(self, dicts: list[dict], file: Path) -> None:
+        keys = ["sem_seg_file_name", "pan_seg_file_name"]
+        if self.missing_images == "error":
+            keys.insert(0, "file_name")
+        problems = Problems(file)
+        for key in keys:
+            for path in missing_files(item[key] for item in dicts if key in item):
+                problems.add(path, f"the JSON names it ({key}), but there is no such file")
+        problems.raise_if_any()
+
+
+def register_coco_instances(name: str, metadata: dict[str, Any], json_file: str, image_root: str) -> None:
+    """Detectron2's registration of one COCO file: dicts under `name` in DatasetCatalog, facts in MetadataCatalog.
+
+    The file is read on the first `DatasetCatalog.get(name)`; its classes enter the metadata then.
+    """
+
+    def load() -> list[dict]:
+        dataset = CocoFormat(json_file, image_root, name=name).load()
+        facts = dataset.metadata.as_dict()
+        MetadataCatalog.get(name).set(**{key: facts[key] for key in facts.keys() - {"json_file", "image_root"}})
+        return list(dataset)
+
+    DatasetCatalog.register(name, load)
+    MetadataCatalog.get(name).set(json_file=json_file, image_root=image_root, evaluator_type="coco", **metadata)
+
+
+def _check_top_level(data: Any, file: Path) -> None:
+    if isinstance(data, list):
+        raise DataError(
+            f"{file}: the root is a list, as in a file of detections; a dataset has an object with `images`, "
+            "`annotations` and `categories`"
+        )
+    if not isinstance(data, dict):
+        raise DataError(f"{file}: the root is a {type(data).__name__}, expected an object")
+    problems = Problems(file)
+    for key in ("images", "annotations", "categories"):
+        if key not in data:
+            problems.add("root", f'the key "{key}" is missing (there are: {", ".join(data)}); write [] for none')
+        elif not isinstance(data[key], list):
+            problems.add("root", f'"{key}" must be a list, not {type(data[key]).__name__}')
+    problems.raise_if_any()

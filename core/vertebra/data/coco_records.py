@@ -1,0 +1,283 @@
+"""The records of a COCO file, one kind after the other: categories, images, annotations. Checked, then converted."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from vertebra.data.image_files import file_name_fault
+from vertebra.data.json_file import Problems
+from vertebra.data.masks import polygon_fault, rle_fault, within_reach
+from vertebra.structures import BoxMode
+
+__all__ = ["Categories", "derive_flip_map", "read_annotations", "read_categories", "read_images"]
+
+Id = int | str
+
+
+@dataclass
+class Categories:
+    """The classes of a dataset. `to_contiguous` maps the file's ids to 0..K-1, `ignored` are ids left out by choice."""
+
+    names: list[str] = field(default_factory=list)
+    to_contiguous: dict[Id, int] = field(default_factory=dict)
+    ignored: set[Id] = field(default_factory=set)
+    keypoints: list[str] = field(default_factory=list)
+    flip_map: list[tuple[str, str]] = field(default_factory=list)
+    skeleton: list[tuple[str, str]] = field(default_factory=list)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self.to_contiguous or key in self.ignored
+
+    def all_numbers(self) -> bool:
+        """No id is a text."""
+        return not any(isinstance(key, str) for key in (*self.to_contiguous, *self.ignored))
+
+
+def read_categories(
+    records: list, problems: Problems, classes: list[str] | None, flip_map: list[list[str]] | None
+) -> Categories:
+    """Category records to contiguous classes, in the order of their ids or of `classes`."""
+    by_id: dict[Id, dict] = {}
+    names: dict[str, Id] = {}
+    for i, record in enumerate(records):
+        where = f"categories[{i}]"
+        fault = _id_fault(record, by_id)
+        if fault:
+            problems.add(where, fault)
+            continue
+        name = record.get("name")
+        if not isinstance(name, str) or not name:
+            problems.add(f"{where} (id {record['id']!r})", f"name is {name!r}, expected a text")
+        elif name in names:
+            problems.add(f"{where} (id {record['id']!r})", f"the name {name!r} is taken by id {names[name]!r} already")
+        else:
+            names[name] = record["id"]
+            by_id[record["id"]] = record
+    result = Categories()
+    for name in classes if classes is not None else ():
+        if name not in names:
+            near = ", ".join(difflib.get_close_matches(name, names, n=3) or names)
+            problems.add("classes", f"{name!r} is not among the file's categories. Nearest: {near}")
+    ordered = sorted(by_id, key=lambda key: (isinstance(key, str), key))
+    if classes is not None:
+        ordered = [names[name] for name in classes if name in names]
+    result.names = [by_id[key]["name"] for key in ordered]
+    result.to_contiguous = {key: i for i, key in enumerate(ordered)}
+    result.ignored = by_id.keys() - result.to_contiguous.keys()
+    _read_keypoint_names([by_id[key] for key in ordered], result, problems, flip_map)
+    return result
+
+
+def read_images(records: list, image_root: Path, problems: Problems) -> dict[Id, dict | None]:
+    """Image records to standard dicts without annotations, by image id, in the file's order; faulty ones to None."""
+    result: dict[Id, dict | None] = {}
+    by_name: dict[str, int] = {}
+    for i, record in enumerate(records):
+        fault = _id_fault(record, result)
+        if fault:
+            problems.add(f"images[{i}]", fault)
+            if isinstance(record, dict) and isinstance(record.get("id"), (int, str)):
+                result.setdefault(record["id"], None)
+            continue
+        key, name, height, width = (record.get(field) for field in ("id", "file_name", "height", "width"))
+        fault = file_name_fault(name)
+        if fault is None and name in by_name:
+            fault = f"file_name {name!r} stands in images[{by_name[name]}] already; one record holds all of an image"
+        if fault is None and not all(type(side) is int and side > 0 for side in (height, width)):
+            fault = f"height and width are {height!r} and {width!r}, expected whole numbers above 0"
+        if fault:
+            problems.add(f"images[{i}] (id {key!r})", fault)
+            result[key] = None
+            continue
+        by_name[name] = i
+        file_name = str(image_root / name)
+        result[key] = {"file_name": file_name, "height": height, "width": width, "image_id": key, "annotations": []}
+    return result
+
+
+def read_annotations(
+    records: list, images: dict[Id, dict | None], categories: Categories, problems: Problems
+) -> list[str]:
+    """Append each annotation record to its image's dict. Returns what was mended, as counted notes for the log."""
+    ids: dict[Id, int] = {}
+    notes: Counter[str] = Counter()
+    corners: Counter[bool] = Counter()  # does the box fit the mask better as corners than as corner and size?
+    for i, record in enumerate(records):
+        fault = _id_fault(record, ids)
+        if fault:
+            problems.add(f"annotations[{i}]", fault)
+            continue
+        key, image_id = record["id"], record.get("image_id")
+        ids[key] = i
+        if not isinstance(image_id, (int, str)) or image_id not in images:
+            problems.add(f"annotations[{i}] (id {key!r})", f"image_id {image_id!r} is not among the images")
+            continue
+        image = images[image_id]
+        if image is None:  # its own fault is told already
+            continue
+        faults = _annotation_faults(record, image, categories)
+        for fault in faults:
+            problems.add(f"annotations[{i}] (id {key!r}, image {Path(image['file_name']).name!r})", fault)
+        if faults or record["category_id"] in categories.ignored:
+            continue
+        if corners.total() < 2000:  # enough to know
+            corners.update(_looks_like_corners(record))
+        annotation = _convert(record, image, categories, notes)
+        if annotation is not None:
+            image["annotations"].append(annotation)
+    if corners[True] >= 3 and corners[True] > 9 * corners[False]:
+        what = f"{corners[True]} boxes fit their masks or areas only as x1, y1, x2, y2; bbox must be x, y, w, h"
+        problems.add("annotations", what)
+    return [f"{note}: {count}" for note, count in notes.items() if count]
+
+
+def derive_flip_map(names: list[str]) -> list[tuple[str, str]]:
+    """Pairs of keypoint names that differ by left and right (left_eye, right_eye; eye_l, eye_r), each pair once."""
+    other = {"left": "right", "l": "r"}
+    pairs = []
+    for name in names:
+        words = re.split(r"([_\-. ])", name)
+        mirrored = "".join(other.get(word.lower(), word) for word in words)
+        if mirrored != name:
+            pairs.extend((name, found) for found in names if found.lower() == mirrored.lower())
+    return pairs
+
+
+def _id_fault(record: Any, known: dict) -> str | None:
+    if not isinstance(record, dict):
+        return f"is {record!r:.60}, expected an object"
+    key = record.get("id")
+    if isinstance(key, bool) or not isinstance(key, (int, str)):
+        return f"id is {key!r}, expected a whole number or a text" if "id" in record else "has no id"
+    if isinstance(key, int) and not -(2**63) <= key < 2**63:
+        return f"id {key} does not fit in 64 bits"
+    return f"id {key!r} is taken already" if key in known else None
+
+
+def _read_keypoint_names(
+    records: list[dict], result: Categories, problems: Problems, flip_map: list[list[str]] | None
+) -> None:
+    for record in records:
+        names = record.get("keypoints") or []
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            problems.add(f"category {record['name']!r}", "keypoints is no list of names")
+        elif result.keypoints and names and names != result.keypoints:
+            problems.add(
+                f"category {record['name']!r}", "names other keypoints than the first; one list must do for all"
+            )
+        elif names and not result.keypoints:
+            result.keypoints = names
+            ends = range(1, len(names) + 1)
+            edges = [edge for edge in record.get("skeleton") or () if len(edge) == 2 and {*edge} <= {*ends}]
+            result.skeleton = [(names[a - 1], names[b - 1]) for a, b in edges]  # COCO counts keypoints from 1
+    known = set(result.keypoints)
+    for pair in flip_map or ():
+        if len(pair) != 2 or not known.issuperset(pair):
+            problems.add(
+                "keypoint_flip_map", f"{pair!r} is no pair out of {', '.join(result.keypoints) or 'no keypoints'}"
+            )
+    result.flip_map = derive_flip_map(result.keypoints) if flip_map is None else [tuple(pair) for pair in flip_map]
+
+
+def _annotation_faults(record: dict, image: dict, categories: Categories) -> list[str]:
+    faults = []
+    category = record.get("category_id")
+    if category is None:
+        faults.append("there is no category_id")
+    elif not isinstance(category, (int, str)) or category not in categories:
+        text = (
+            " (a text, while the categories' ids are numbers)"
+            if isinstance(category, str) and categories.all_numbers()
+            else ""
+        )
+        faults.append(f"category_id {category!r} is not among the categories{text}")
+    box = record.get("bbox")
+    if not isinstance(box, list) or len(box) != 4 or not all(type(value) in (int, float) for value in box):
+        what = "there is no bbox" if box is None else f"bbox is {box!r:.80}"
+        faults.append(f"{what}, expected 4 numbers x, y, w, h")
+    elif not math.isfinite(sum(box)):
+        faults.append(f"bbox {box} is not finite")
+    elif box[2] < 0 or box[3] < 0:
+        faults.append(f"bbox {box} has a negative width or height; x, y must be the upper left corner")
+    segmentation = record.get("segmentation")
+    if isinstance(segmentation, list):
+        for i, polygon in enumerate(segmentation):
+            fault = polygon_fault(polygon)
+            if fault:
+                faults.append(f"segmentation: polygon {i} {fault}")
+    elif segmentation is not None:
+        fault = rle_fault(segmentation, image["height"], image["width"])
+        if fault:
+            faults.append(f"segmentation {fault}")
+    if record.get("iscrowd", 0) not in (0, 1):
+        faults.append(f"iscrowd is {record['iscrowd']!r}, expected 0 or 1")
+    keypoints = record.get("keypoints")
+    if categories.keypoints and keypoints is not None:
+        expected = 3 * len(categories.keypoints)
+        if not isinstance(keypoints, list) or len(keypoints) != expected:
+            faults.append(
+                f"keypoints must be {expected} numbers: x, y and visibility of each of the category's keypoints"
+            )
+        elif not all(type(value) in (int, float) and math.isfinite(value) for value in keypoints):
+            faults.append("keypoints hold something that is no finite number")
+        elif not {*keypoints[2::3]} <= {0, 1, 2}:
+            faults.append(f"keypoint visibilities {sorted({*keypoints[2::3]})}, expected 0, 1 or 2")
+    return faults
+
+
+def _convert(record: dict, image: dict, categories: Categories, notes: Counter[str]) -> dict | None:
+    """A checked record to a standard annotation; None where nothing of the box lies in the image."""
+    height, width = image["height"], image["width"]
+    x, y, w, h = record["bbox"]
+    if w == 0 or h == 0:
+        notes["boxes without area, left out"] += 1
+        return None
+    x0, y0, x1, y1 = max(x, 0), max(y, 0), min(x + w, width), min(y + h, height)
+    if x1 <= x0 or y1 <= y0:
+        notes["boxes outside their image, left out"] += 1
+        return None
+    if min(x, y, width - x - w, height - y - h) < 0:
+        if min(x, y, width - x - w, height - y - h) <= -1:  # rounding reaches out by less in many sets
+            notes["boxes that reach out of their image by a pixel or more, cut"] += 1
+        x, y, w, h = x0, y0, x1 - x0, y1 - y0
+    annotation = {
+        "id": record["id"],
+        "bbox": [x, y, w, h],
+        "bbox_mode": BoxMode.XYWH_ABS,
+        "category_id": categories.to_contiguous[record["category_id"]],
+        "iscrowd": int(record.get("iscrowd", 0)),
+    }
+    segmentation = record.get("segmentation")
+    if segmentation:
+        if isinstance(segmentation, list):
+            segmentation = within_reach(segmentation, height, width)
+            notes["masks that reach far out of their image, cut"] += segmentation is not record["segmentation"]
+        annotation["segmentation"] = segmentation
+    if categories.keypoints and record.get("keypoints") is not None:
+        # COCO counts keypoints in pixel indices, boxes and masks in coordinates: half a pixel apart
+        annotation["keypoints"] = [v if i % 3 == 2 else v + 0.5 for i, v in enumerate(record["keypoints"])]
+    return annotation
+
+
+def _looks_like_corners(record: dict) -> list[bool]:
+    """[True] if the box fits polygons or area as corners only, [False] if as corner and size only, else []."""
+    a, b, c, d = record["bbox"]
+    segmentation = record.get("segmentation")
+    if isinstance(segmentation, list) and segmentation:
+        xs, ys = [x for p in segmentation for x in p[0::2]], [y for p in segmentation for y in p[1::2]]
+        right, bottom = max(xs), max(ys)
+        size_fits = abs(a + c - right) <= 2 and abs(b + d - bottom) <= 2
+        corners_fit = abs(c - right) <= 2 and abs(d - bottom) <= 2
+    else:
+        area = record.get("area")  # of the box where there is no mask
+        if segmentation or type(area) not in (int, float) or c <= a or d <= b:
+            return []
+        size_fits = abs(c * d - area) <= 0.01 * area
+        corners_fit = abs((c - a) * (d - b) - area) <= 0.01 * area
+    return [corners_fit] if size_fits != corners_fit else []

@@ -1,0 +1,74 @@
+"""The contract of dataset formats, and what they load: a `Dataset` of standard dicts and its metadata."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import ClassVar
+
+from vertebra.data.catalog import Metadata
+from vertebra.data.packed import PackedDicts
+
+__all__ = ["Dataset", "Format", "resolve_path"]
+
+
+class Dataset(Sequence):
+    """Detectron2's standard dataset dicts, packed once, with what is known of the whole dataset.
+
+    A dict has `file_name` (full path), `height`, `width` (pixels, as displayed), `image_id` and `annotations`
+    (each `bbox`, `bbox_mode`, `category_id` from 0, and where there are any `segmentation`, `keypoints`, `iscrowd`),
+    and where there are any `sem_seg_file_name`, `pan_seg_file_name` and `segments_info`.
+
+    Args:
+        dicts: the standard dicts; each access later gives a fresh copy, so changes to one are not kept.
+        metadata: class names and id mappings.
+    """
+
+    def __init__(self, dicts: Iterable[dict], metadata: Metadata) -> None:
+        fields: set[str] = set()
+        self.dicts: PackedDicts = PackedDicts(_watch(dicts, fields))
+        self.metadata = metadata
+        self.fields = frozenset(fields)
+        """Which of `segmentation`, `keypoints`, `sem_seg_file_name`, `pan_seg_file_name` occur anywhere."""
+
+    @property
+    def name(self) -> str:
+        """The dataset's name, for messages and file names."""
+        return self.metadata.name
+
+    def __len__(self) -> int:
+        return len(self.dicts)
+
+    def __getitem__(self, index):
+        return self.dicts[index]
+
+    def __iter__(self) -> Iterator[dict]:
+        return iter(self.dicts)
+
+
+class Format:
+    """A way in which datasets lie on disk. The constructor takes the paths, `load` reads them.
+
+    Subclasses check what they read and raise `DataError` with file and record; several faults in one message.
+    """
+
+    component_kind: ClassVar[str] = "format"
+
+    def load(self, root: str | None = None) -> Dataset:
+        """Read the dataset. Relative paths count from `root`, or from the current directory without one."""
+        raise NotImplementedError
+
+
+def resolve_path(path: str, root: str | None) -> Path:
+    """`path` as it is where it is absolute, else below `root` (or the current directory); `~` is the home folder."""
+    full = Path(path).expanduser()
+    return full if full.is_absolute() or root is None else Path(root).expanduser() / full
+
+
+def _watch(dicts: Iterable[dict], fields: set[str]) -> Iterator[dict]:
+    """Pass the dicts through and note which optional fields occur."""
+    for item in dicts:
+        fields.update(key for key in ("sem_seg_file_name", "pan_seg_file_name") if item.get(key))
+        for annotation in item.get("annotations", ()):
+            fields.update(key for key in ("segmentation", "keypoints") if annotation.get(key) is not None)
+        yield item

@@ -1,0 +1,149 @@
+"""Image files to uint8 RGB arrays, label files to label arrays. Whatever is wrong becomes a DataError with the path.
+
+Pillow alone decodes: on 640x480 photographs it gave 910 images/s on one core, torchvision.io 1170 with equal pixels,
+which is little beside a training step and not worth a second decoder with habits of its own. JPEG's scaled decoding
+("draft") is left out because its pixels differ from a full decode followed by a resize.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from PIL import Image
+
+from vertebra.errors import DataError
+
+__all__ = ["MAX_PIXELS", "image_size", "read_image", "read_labels"]
+
+MAX_PIXELS = 178_956_970
+"""Larger images are refused by their header: Pillow's own limit against decompression bombs, 512 MiB as RGB."""
+
+_ORIENTATION_TAG = 0x0112  # EXIF 2.3, section 4.6.4
+_TURNS = {  # EXIF orientation -> how to turn the stored pixels so that they are upright
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def read_image(path: str | os.PathLike, order: Literal["rgb", "bgr"] = "rgb") -> np.ndarray:
+    """One image file to (H, W, 3) uint8, upright.
+
+    EXIF orientation is applied (a value that is not legal counts as upright). Gray, 1-bit, palette and CMYK become RGB;
+    alpha is dropped, the colours beneath it stay; 16-bit gray is scaled from 0..65535 to 0..255; of several frames the
+    first is taken.
+
+    Raises:
+        DataError: not there, not an image, damaged, cut short, of more than MAX_PIXELS, or of float pixels.
+    """
+    with _open(path) as image:
+        try:
+            image = _to_rgb(_upright(image), path)
+            pixels = np.array(image)  # (H, W, 3), a copy of its own that torch may write to
+        except DataError:
+            raise
+        except Exception as err:  # a decoder that raises, in whatever way, says that the file is damaged
+            raise DataError(
+                f"{path}: damaged image ({_reason(err)}); replace the file or take it out of the set"
+            ) from err
+    return np.ascontiguousarray(pixels[:, :, ::-1]) if order == "bgr" else pixels
+
+
+def image_size(path: str | os.PathLike) -> tuple[int, int]:
+    """(height, width) in pixels as `read_image` would give it, read from the header alone."""
+    with _open(path) as image:
+        width, height = image.size
+        return (width, height) if _orientation(image) >= 5 else (height, width)
+
+
+def read_labels(path: str | os.PathLike) -> np.ndarray:
+    """One label file (a PNG with one label per pixel) to (H, W): uint8, or int32 where the file has 16 bits.
+
+    A palette image gives its indices, which is how Pascal VOC stores labels. No value is changed.
+
+    Raises:
+        DataError: as for `read_image`, and an image with more than one channel.
+    """
+    with _open(path) as image:
+        if image.mode not in ("L", "P", "1", "I", "I;16", "I;16L", "I;16B"):
+            raise DataError(
+                f"{path}: labels need one channel, this image has mode {image.mode}; "
+                "save the label numbers themselves as an 8-bit gray PNG, not their colours"
+            )
+        try:
+            labels = np.array(image)
+        except Exception as err:
+            raise DataError(f"{path}: damaged label image ({_reason(err)})") from err
+    return labels.astype(np.uint8 if labels.dtype.itemsize == 1 else np.int32)
+
+
+def _open(path: str | os.PathLike) -> Image.Image:
+    """Open the file and read its header; the size is checked before any pixel is decoded."""
+    try:
+        image = Image.open(path)
+    except FileNotFoundError as err:
+        raise DataError(f"{path}: no such image file") from err
+    except Image.DecompressionBombError as err:
+        raise DataError(f"{path}: {_too_large(str(err))}") from err
+    except Exception as err:
+        raise DataError(f"{path}: {_why_not_an_image(Path(path), err)}") from err
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        image.close()
+        raise DataError(f"{path}: {_too_large(f'{width}x{height} pixels')}")
+    return image
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    turn = _TURNS.get(_orientation(image))
+    return image if turn is None else image.transpose(turn)
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF orientation 1..8; 1 where there is none or where it cannot be read."""
+    try:
+        value = image.getexif().get(_ORIENTATION_TAG, 1)
+    except Exception:  # broken EXIF beside sound pixels: as most viewers do, show the pixels as they are stored
+        return 1
+    return value if value in _TURNS else 1
+
+
+def _to_rgb(image: Image.Image, path: str | os.PathLike) -> Image.Image:
+    if image.mode.startswith("I"):  # I;16 and, in older Pillow, I: 16-bit gray
+        values = np.asarray(image).astype(np.int64)
+        if values.min() < 0 or values.max() > 65535:
+            raise DataError(f"{path}: gray values {values.min()}..{values.max()} do not fit in 16 bits")
+        image = Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8))
+    if image.mode == "F":
+        raise DataError(f"{path}: float pixels have no fixed range; convert the file to 8 or 16 bits first")
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _why_not_an_image(path: Path, err: Exception) -> str:
+    if path.is_dir():
+        return "is a folder, not an image"
+    try:
+        with path.open("rb") as file:
+            head = file.read(64).lstrip()
+    except OSError:
+        return f"cannot be read ({_reason(err)})"
+    if not head:
+        return "the file is empty"
+    if head.startswith(b"<"):
+        return "not an image but HTML or XML text, perhaps the error page of a download"
+    return "not an image, its header is damaged, or its type is not known to Pillow"
+
+
+def _too_large(what: str) -> str:
+    return f"too large ({what}); the limit is {MAX_PIXELS} pixels. Cut it into tiles"
+
+
+def _reason(err: Exception) -> str:
+    return f"{type(err).__name__}: {err}"

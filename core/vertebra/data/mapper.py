@@ -1,0 +1,152 @@
+"""A standard dataset dict to what a model takes: the image read, transformed and, in training, its ground truth."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vertebra.data.annotations import MaskFormat, fill_sample, instances_of, keypoint_mirror
+from vertebra.data.catalog import Metadata
+from vertebra.data.image import read_image, read_labels
+from vertebra.data.transforms import Sample, Transform
+from vertebra.errors import DataError, RecipeError
+
+__all__ = ["Mapper"]
+
+_CONSUMED = {"annotations", "sem_seg_file_name"}  # keys of a dict that the model gets in another form
+
+
+class Mapper:
+    """Turns (dict, epoch, index) into a model's input; equal arguments give equal results, in whichever process.
+
+    The result holds `image` (3, H, W) uint8 RGB, `height` and `width` of the file's image in pixels, whatever else the
+    dict holds (`file_name`, `image_id`, ...), and in training `instances` (crowd regions left out) and, where the dict
+    names label files, `sem_seg` (H, W).
+
+    Args:
+        transforms: applied in this order.
+        training: make ground truth; without it, annotations are left out and the image may be scaled only.
+        seed: of all random numbers, together with epoch and index.
+        mask_format: `polygon` keeps polygons (an image with run length masks gets bitmasks), `bitmask` draws all
+            masks, `none` leaves masks out.
+        metadata: of the dataset, for keypoint names, left and right, and the labels that may occur.
+        fields: which of `segmentation` and `keypoints` the dataset has, so that images without instances agree with
+            the others; None: what each image's own annotations have.
+    """
+
+    def __init__(
+        self,
+        transforms: Sequence[Transform],
+        *,
+        training: bool,
+        seed: int = 0,
+        mask_format: MaskFormat = "polygon",
+        metadata: Metadata | None = None,
+        fields: Collection[str] | None = None,
+    ) -> None:
+        metadata = metadata or Metadata()
+        self.transforms = list(transforms)
+        self.training = training
+        self.seed = seed % 2**64
+        self.mask_format = mask_format
+        self.fields = None if fields is None else frozenset(fields)
+        self.ignore_label = metadata.get("ignore_label", 255)
+        self.num_labels = len(metadata.get("stuff_classes") or ()) or None
+        names = list(metadata.get("keypoint_names") or ())
+        self.num_keypoints = len(names)
+        pairs = metadata.get("keypoint_flip_map")
+        self.mirror = None if pairs is None else keypoint_mirror(names, pairs)
+
+    def __call__(self, dataset_dict: dict, epoch: int = 0, index: int = 0, repeat: int = 0) -> dict:
+        """One dict to one input.
+
+        Args:
+            epoch, index: pass over the data and place in the dataset, the seed of this sample.
+            repeat: how many times before the sampler has drawn this index in this epoch.
+        Raises:
+            DataError: names the image and what is wrong with it or its annotations.
+        """
+        sample = Sample(self._image(dataset_dict), ignore_label=self.ignore_label)
+        height, width = sample.size
+        annotations = []
+        if self.training:
+            annotations = [item for item in dataset_dict.get("annotations", ()) if not item.get("iscrowd", 0)]
+            self._add_truth(sample, dataset_dict, annotations)
+        rng = np.random.default_rng([self.seed, epoch, index, repeat])
+        for transform in self.transforms:
+            sample = transform(sample, rng)
+        result = {key: value for key, value in dataset_dict.items() if key not in _CONSUMED}
+        result.update(image=_compact(sample.image), height=height, width=width)
+        if not self.training:
+            _check_scaled_only(sample, height, width)
+            return result
+        if "annotations" in dataset_dict:
+            classes = np.array([item["category_id"] for item in annotations], dtype=np.int64)
+            result["instances"] = instances_of(sample, classes, self.mask_format)
+        if sample.sem_seg is not None:
+            result["sem_seg"] = _compact(sample.sem_seg)
+        return result
+
+    def _image(self, dataset_dict: dict) -> Tensor:
+        """Read the image as (3, H, W) uint8 and check its size against the one that is declared."""
+        path = dataset_dict["file_name"]
+        image = read_image(path)
+        height, width = image.shape[:2]
+        declared = dataset_dict.get("height", height), dataset_dict.get("width", width)
+        if declared != (height, width):
+            hint = " (height and width are swapped, or EXIF turns the image)" if declared == (width, height) else ""
+            raise DataError(
+                f"{path}: the annotations declare {declared[1]}x{declared[0]} pixels (width x height), "
+                f"the file has {width}x{height}{hint}"
+            )
+        return torch.from_numpy(image).permute(2, 0, 1)  # a view: channels stay last in memory, which resizes faster
+
+    def _add_truth(self, sample: Sample, dataset_dict: dict, annotations: list[dict]) -> None:
+        path = dataset_dict["file_name"]
+        fields = self.fields
+        if fields is None:
+            fields = {key for item in annotations for key in ("segmentation", "keypoints") if item.get(key) is not None}
+        keypoints = 0
+        if "keypoints" in fields:
+            keypoints = self.num_keypoints or max(
+                (len(item.get("keypoints", ())) // 3 for item in annotations), default=0
+            )
+        masks = "segmentation" in fields and self.mask_format != "none"
+        sample.keypoint_mirror = self.mirror
+        fill_sample(sample, annotations, path, masks, keypoints)
+        if dataset_dict.get("sem_seg_file_name"):
+            sample.sem_seg = torch.from_numpy(self._labels(dataset_dict["sem_seg_file_name"], sample.size))
+
+    def _labels(self, path: str, size: tuple[int, int]) -> np.ndarray:
+        labels = read_labels(path)
+        if labels.shape != size:
+            raise DataError(
+                f"{path}: the labels have {labels.shape[1]}x{labels.shape[0]} pixels (width x height), "
+                f"their image {size[1]}x{size[0]}"
+            )
+        if self.num_labels is not None:
+            strange = labels[(labels >= self.num_labels) & (labels != self.ignore_label)]
+            if len(strange):
+                raise DataError(
+                    f"{path}: label {int(strange[0])} on {len(strange)} pixels; there are {self.num_labels} classes "
+                    f"from 0, and {self.ignore_label} for pixels without one"
+                )
+        return labels
+
+
+def _compact(pixels: Tensor) -> Tensor:
+    """Without the pixels that a crop cut off: they would travel from the worker with their storage."""
+    return pixels if pixels.untyped_storage().nbytes() == pixels.nbytes else pixels.clone()
+
+
+def _check_scaled_only(sample: Sample, height: int, width: int) -> None:
+    """Predictions are mapped to the original image by scale alone, so evaluation may do nothing else."""
+    expected = np.diag([sample.size[1] / width, sample.size[0] / height, 1.0])
+    if not np.allclose(sample.matrix, expected):
+        raise RecipeError(
+            "data.eval_transforms move, cut or pad the image, but predictions are mapped back by scale alone; "
+            "use transforms that resize only (ResizeShortestEdge, or ResizeLetterbox with pad: false)"
+        )

@@ -1,0 +1,69 @@
+"""COCO panoptic JSON beside an instance file: segment ids in PNG files, what they are in the JSON.
+
+Format: https://cocodataset.org/#format-data, section 4; a PNG's colour is the id R + 256 G + 65536 B.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from vertebra.data.catalog import Metadata
+from vertebra.data.image_files import file_name_fault
+from vertebra.data.json_file import Problems, read_json
+from vertebra.errors import DataError
+
+__all__ = ["add_panoptic"]
+
+
+def add_panoptic(file: Path, folder: Path, images: dict, metadata: Metadata) -> None:
+    """Give each image's dict `pan_seg_file_name` and `segments_info`, and the metadata its stuff classes.
+
+    Things take the class numbers of the instance file (same category ids there), stuff is numbered from 0 by id.
+
+    Args:
+        images: standard dicts by image id, changed in place; every one must be in the panoptic file.
+    Raises:
+        DataError: names the panoptic file and the records at fault.
+    """
+    data = read_json(file)
+    if not isinstance(data, dict) or not all(isinstance(data.get(key), list) for key in ("annotations", "categories")):
+        raise DataError(f'{file}: a panoptic file is an object with the lists "annotations" and "categories"')
+    records: dict = {}
+    for i, record in enumerate(data["annotations"]):
+        if not isinstance(record, dict) or not isinstance(record.get("segments_info"), list):
+            raise DataError(f"{file}: annotations[{i}] must be an object with a list segments_info")
+        records[record.get("image_id")] = (i, record)
+    for i, record in enumerate(data["categories"]):
+        if not isinstance(record, dict) or not isinstance(record.get("id"), int) or "name" not in record:
+            raise DataError(f"{file}: categories[{i}] must be an object with a whole number id and a name")
+    problems = Problems(file)
+    stuff = sorted((c["id"], c["name"]) for c in data["categories"] if not c.get("isthing"))
+    stuff_ids = {key: i for i, (key, _) in enumerate(stuff)}
+    thing_ids = metadata.thing_dataset_id_to_contiguous_id
+    for key, image in images.items():
+        if key not in records:
+            problems.add(f"image {key!r}", f"{Path(image['file_name']).name} has no record in this file")
+            continue
+        i, record = records[key]
+        where = f"annotations[{i}] (image {key!r})"
+        fault = file_name_fault(record.get("file_name"))
+        if fault:
+            problems.add(where, fault)
+            continue
+        segments = []
+        for segment in record["segments_info"]:
+            category = segment.get("category_id")
+            if category not in thing_ids and category not in stuff_ids:
+                problems.add(
+                    where, f"segment {segment.get('id')!r}: category_id {category!r} is not among the categories"
+                )
+                continue
+            isthing = category in thing_ids
+            number = thing_ids[category] if isthing else stuff_ids[category]
+            segments.append({**segment, "category_id": number, "isthing": isthing})
+        image["pan_seg_file_name"] = str(folder / record["file_name"])
+        image["segments_info"] = segments
+    problems.raise_if_any()
+    metadata.set(panoptic_json=str(file), panoptic_root=str(folder), stuff_dataset_id_to_contiguous_id=stuff_ids)
+    if "stuff_classes" not in metadata.as_dict():
+        metadata.set(stuff_classes=[name for _, name in stuff])

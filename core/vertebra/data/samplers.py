@@ -1,0 +1,148 @@
+"""The order in which training images come, and which of them belong to which process.
+
+A sampler gives one array of indices per epoch, the same in every process; the loader deals them out. The streams equal
+those of Detectron2's TrainingSampler and RepeatFactorTrainingSampler for the same seed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from itertools import count
+from typing import ClassVar, NamedTuple
+
+import numpy as np
+import torch
+
+__all__ = [
+    "RepeatFactorSampler",
+    "SampleKey",
+    "Sampler",
+    "TrainingSampler",
+    "inference_indices",
+    "repeat_factors",
+    "sample_keys",
+]
+
+
+class SampleKey(NamedTuple):
+    """What one training sample depends on, besides the run's seed."""
+
+    epoch: int
+    """Pass over the data, from 0."""
+    index: int
+    """Place in the dataset."""
+    repeat: int = 0
+    """How many times before the index has come in this epoch."""
+
+
+class Sampler:
+    """The contract: which images make up each epoch, and in which order."""
+
+    component_kind: ClassVar[str] = "sampler"
+
+    def epochs(self, dicts: Sequence[dict], seed: int) -> Iterator[np.ndarray]:
+        """Without end, one int64 array of indices into `dicts` per epoch. It depends on nothing but the arguments."""
+        raise NotImplementedError
+
+    def epoch_length(self, dicts: Sequence[dict]) -> float:
+        """Mean number of indices in an epoch."""
+        return len(dicts)
+
+
+class TrainingSampler(Sampler):
+    """Every image once per epoch.
+
+    Args:
+        shuffle: in a new order each epoch; otherwise in the dataset's own.
+    """
+
+    def __init__(self, shuffle: bool = True) -> None:
+        self.shuffle = shuffle
+
+    def epochs(self, dicts: Sequence[dict], seed: int) -> Iterator[np.ndarray]:
+        generator = torch.Generator().manual_seed(seed)
+        while True:
+            yield torch.randperm(len(dicts), generator=generator).numpy() if self.shuffle else np.arange(len(dicts))
+
+
+class RepeatFactorSampler(Sampler):
+    """Images with rare classes come several times per epoch.
+
+    Source: Gupta et al., "LVIS", arXiv:1908.03195, section 5.1.
+
+    Args:
+        repeat_threshold: classes in a smaller part of the images than this are repeated.
+        sqrt: by the square root of threshold / frequency, as in the paper; otherwise by the quotient itself.
+        shuffle: in a new order each epoch.
+    """
+
+    def __init__(self, repeat_threshold: float, sqrt: bool = True, shuffle: bool = True) -> None:
+        if not 0 < repeat_threshold <= 1:
+            raise ValueError(
+                f"RepeatFactorSampler: repeat_threshold is {repeat_threshold}, expected a part above 0 up to 1"
+            )
+        self.repeat_threshold = repeat_threshold
+        self.sqrt = sqrt
+        self.shuffle = shuffle
+
+    def epochs(self, dicts: Sequence[dict], seed: int) -> Iterator[np.ndarray]:
+        factors = repeat_factors(dicts, self.repeat_threshold, self.sqrt)
+        whole = torch.trunc(factors)
+        rest = factors - whole
+        generator = torch.Generator().manual_seed(seed)
+        while True:
+            # the rest is the chance of one repeat more, drawn anew each epoch
+            times = whole + (torch.rand(len(rest), generator=generator) < rest).float()
+            indices = torch.repeat_interleave(torch.arange(len(dicts)), times.long())
+            if self.shuffle:
+                indices = indices[torch.randperm(len(indices), generator=generator)]
+            yield indices.numpy()
+
+    def epoch_length(self, dicts: Sequence[dict]) -> float:
+        return float(repeat_factors(dicts, self.repeat_threshold, self.sqrt).sum())
+
+
+def repeat_factors(dicts: Sequence[dict], threshold: float, sqrt: bool = True) -> torch.Tensor:
+    """(number of images,) float32: max over an image's classes c of max(1, sqrt(threshold / f(c))), 1 without any.
+
+    f(c) is the part of the images that show c at least once.
+    """
+    present = [sorted({item["category_id"] for item in entry.get("annotations", ())}) for entry in dicts]
+    images_with = Counter(category for categories in present for category in categories)
+    factor = {}
+    for category, images in images_with.items():
+        quotient = threshold * len(present) / images
+        factor[category] = max(1.0, math.sqrt(quotient) if sqrt else quotient)
+    return torch.tensor([max((factor[c] for c in categories), default=1.0) for categories in present])
+
+
+def sample_keys(
+    sampler: Sampler, dicts: Sequence[dict], seed: int, rank: int = 0, world_size: int = 1
+) -> Iterator[SampleKey]:
+    """The endless stream of one process: every `world_size`-th key of the common stream, from the `rank`-th on."""
+    position = 0
+    for epoch, indices in zip(count(), sampler.epochs(dicts, seed)):
+        repeats = _repeats(indices)
+        for place in range((rank - position) % world_size, len(indices), world_size):
+            yield SampleKey(epoch, int(indices[place]), int(repeats[place]))
+        position += len(indices)
+
+
+def inference_indices(size: int, rank: int = 0, world_size: int = 1) -> range:
+    """The block of 0..size-1 that one process evaluates; blocks differ in length by at most one, longer ones first."""
+    short, longer = divmod(size, world_size)
+    begin = rank * short + min(rank, longer)
+    return range(begin, begin + short + (rank < longer))
+
+
+def _repeats(indices: np.ndarray) -> np.ndarray:
+    """How many times each entry has stood in the array before."""
+    result = np.zeros(len(indices), dtype=np.int64)
+    if len(np.unique(indices)) < len(indices):
+        seen: Counter[int] = Counter()
+        for place, index in enumerate(indices.tolist()):
+            result[place] = seen[index]
+            seen[index] += 1
+    return result

@@ -1,0 +1,163 @@
+"""One image and all that is drawn on it, with the geometry that moves them together.
+
+Pixels go through torchvision's v2 kernels as uint8; coordinates are float64 arrays and are mapped exactly: pixel (i, j)
+covers [j, j+1) x [i, i+1), so a box that covers the image still does after any of these. Source of the box and point
+formulas: Detectron2's transforms (fvcore.transforms), whose results they equal.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2 import functional as F
+
+from vertebra.data.masks import clip_polygon
+from vertebra.errors import DataError
+
+__all__ = ["Sample"]
+
+
+@dataclass
+class Sample:
+    """The image (3, H, W) uint8 and, each None where the sample has none, for its N instances:"""
+
+    image: Tensor
+    boxes: np.ndarray | None = None
+    """(N, 4) float64, xyxy, pixels, end exclusive."""
+    polygons: list[list[np.ndarray]] | None = None
+    """N lists of polygons (P, 2) float64, x and y in pixels. Masks are polygons or bitmasks, not both."""
+    bitmasks: Tensor | None = None
+    """(N, H, W) uint8, 0 and 1."""
+    keypoints: np.ndarray | None = None
+    """(N, K, 3) float64: x, y in pixels, visibility 0 (not labelled), 1 (hidden), 2."""
+    keypoint_mirror: np.ndarray | None = None
+    """(K,) the keypoint that stands in each place after mirroring: left and right change places."""
+    sem_seg: Tensor | None = None
+    """(H, W), one label per pixel, of the whole image."""
+    ignore_label: int = 255
+    """Label of `sem_seg` where padding adds pixels."""
+    rows: np.ndarray | None = None
+    """(N,) which of the instances at the start these are; crops leave some out."""
+    matrix: np.ndarray = field(default_factory=lambda: np.eye(3))
+    """(3, 3): a point (x, y, 1) of the image at the start to its place in this one."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) in pixels."""
+        return self.image.shape[-2], self.image.shape[-1]
+
+    def resize(self, height: int, width: int) -> Sample:
+        """Stretch to height x width pixels: bilinear with antialiasing; labels and bitmasks by the nearest pixel."""
+        old_height, old_width = self.size
+        if (height, width) == (old_height, old_width):
+            return self
+        size = [height, width]
+        self.image = F.resize_image(self.image, size, interpolation=InterpolationMode.BILINEAR, antialias=True)
+        # the pixel nearest to the center, as Pillow does it; torch's plain "nearest" takes the upper left one
+        nearest = {"interpolation": InterpolationMode.NEAREST_EXACT}
+        if self.bitmasks is not None:
+            self.bitmasks = F.resize_image(self.bitmasks, size, **nearest)
+        if self.sem_seg is not None:
+            self.sem_seg = F.resize_image(self.sem_seg[None], size, **nearest)[0]
+        self._map_points(np.array([width / old_width, height / old_height]), np.zeros(2))
+        return self
+
+    def flip(self, *, horizontal: bool = False, vertical: bool = False) -> Sample:
+        """Mirror. Keypoints change their names with their mirror images: Detectron2 does so for horizontal flips
+        only, but a vertical mirror makes a left hand a right one just as well."""
+        for wanted, axis, kernel in ((horizontal, 0, F.horizontal_flip_image), (vertical, 1, F.vertical_flip_image)):
+            if not wanted:
+                continue
+            self.image = kernel(self.image)
+            self.bitmasks = None if self.bitmasks is None else kernel(self.bitmasks)
+            self.sem_seg = None if self.sem_seg is None else kernel(self.sem_seg)
+            scale, shift = np.ones(2), np.zeros(2)
+            scale[axis], shift[axis] = -1.0, self.size[1 - axis]
+            self._map_points(scale, shift)
+            if self.boxes is not None:
+                self.boxes[:, [axis, axis + 2]] = self.boxes[:, [axis + 2, axis]]
+            if self.keypoints is not None:
+                if self.keypoint_mirror is None:
+                    raise DataError(
+                        "keypoints are mirrored, but nothing says which change places; set keypoint_names and "
+                        "keypoint_flip_map (pairs of names, or []) in the dataset's metadata"
+                    )
+                self.keypoints = self.keypoints[:, self.keypoint_mirror]
+        return self
+
+    def crop(self, top: int, left: int, height: int, width: int, min_visible: float = 0.0) -> Sample:
+        """Cut out a window that lies within the image. Boxes and polygons are cut at its border.
+
+        An instance stays if some of its box, and more than the part `min_visible` of the box's area, is in the window.
+        """
+        if (top, left, height, width) == (0, 0, *self.size):
+            return self
+        self.image = F.crop_image(self.image, top, left, height, width)
+        if self.bitmasks is not None:
+            self.bitmasks = F.crop_image(self.bitmasks, top, left, height, width)
+        if self.sem_seg is not None:
+            self.sem_seg = F.crop_image(self.sem_seg, top, left, height, width)
+        self._map_points(np.ones(2), np.array([-left, -top], float))
+        if self.polygons is not None:
+            cut = [[clip_polygon(polygon, width, height) for polygon in polygons] for polygons in self.polygons]
+            self.polygons = [[polygon for polygon in polygons if len(polygon)] for polygons in cut]
+        if self.boxes is not None:
+            before = _area(self.boxes)
+            self.boxes = self.boxes.clip(min=0, max=[width, height, width, height])
+            self.select(_area(self.boxes) > min_visible * before)
+        return self
+
+    def pad(self, top: int, left: int, bottom: int, right: int, value: int = 0) -> Sample:
+        """Add pixels of `value` around the image; in `sem_seg` they get `ignore_label`."""
+        if not (top or left or bottom or right):
+            return self
+        padding = [left, top, right, bottom]
+        self.image = F.pad_image(self.image, padding, fill=float(value))
+        if self.bitmasks is not None:
+            self.bitmasks = F.pad_image(self.bitmasks, padding)
+        if self.sem_seg is not None:
+            self.sem_seg = F.pad_image(self.sem_seg[None], padding, fill=float(self.ignore_label))[0]
+        self._map_points(np.ones(2), np.array([left, top], float))
+        return self
+
+    def select(self, keep: np.ndarray) -> Sample:
+        """Only the instances in `keep`: (N,) bool, or their row numbers."""
+        rows = np.flatnonzero(keep) if keep.dtype == bool else keep
+        self.boxes = None if self.boxes is None else self.boxes[rows]
+        self.polygons = None if self.polygons is None else [self.polygons[row] for row in rows]
+        self.bitmasks = None if self.bitmasks is None else self.bitmasks[torch.from_numpy(rows)]
+        self.keypoints = None if self.keypoints is None else self.keypoints[rows]
+        self.rows = None if self.rows is None else self.rows[rows]
+        return self
+
+    def boxes_from_masks(self) -> Sample:
+        """Replace each box by the smallest one around its mask; an instance whose mask is empty keeps its box."""
+        if self.boxes is None:
+            return self
+        for row in range(len(self.boxes)):
+            if self.polygons is not None and self.polygons[row]:
+                points = np.concatenate(self.polygons[row])
+                self.boxes[row] = np.concatenate((points.min(axis=0), points.max(axis=0)))
+            elif self.bitmasks is not None and self.bitmasks[row].any():
+                xs, ys = self.bitmasks[row].any(dim=0).nonzero(), self.bitmasks[row].any(dim=1).nonzero()
+                self.boxes[row] = [int(xs[0]), int(ys[0]), int(xs[-1]) + 1, int(ys[-1]) + 1]
+        return self
+
+    def _map_points(self, scale: np.ndarray, shift: np.ndarray) -> None:
+        """Apply x' = scale * x + shift, (2,) each, to all coordinates. New arrays: the caller's are left alone."""
+        self.matrix = np.array([[scale[0], 0, shift[0]], [0, scale[1], shift[1]], [0, 0, 1]]) @ self.matrix
+        if self.boxes is not None:
+            self.boxes = self.boxes * np.tile(scale, 2) + np.tile(shift, 2)
+        if self.polygons is not None:
+            self.polygons = [[polygon * scale + shift for polygon in polygons] for polygons in self.polygons]
+        if self.keypoints is not None:
+            self.keypoints = np.concatenate((self.keypoints[..., :2] * scale + shift, self.keypoints[..., 2:]), axis=-1)
+
+
+def _area(boxes: np.ndarray) -> np.ndarray:
+    """(N, 4) xyxy -> (N,) square pixels."""
+    return (boxes[:, 2] - boxes[:, 0]).clip(min=0) * (boxes[:, 3] - boxes[:, 1]).clip(min=0)

@@ -1,0 +1,102 @@
+"""What runs in a loader's worker process: one key to one sample. A bad image becomes a message, never a crash."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from multiprocessing.util import Finalize
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset, get_worker_info
+
+from vertebra.data.mapper import Mapper
+from vertebra.data.samplers import SampleKey
+from vertebra.errors import DataError, VertebraError
+
+__all__ = ["Outcome", "SampleReader", "start_worker"]
+
+
+@dataclass
+class Outcome:
+    """What became of one key: a sample, or None; and what went wrong on the way."""
+
+    sample: dict | None = None
+    bad: list[tuple[str, str]] = field(default_factory=list)
+    """(path of the image, message) of each image that could not be used."""
+    error: VertebraError | None = None
+    """A fault that no other image would mend, to be raised by the main process."""
+
+
+class SampleReader(Dataset):
+    """The indexable thing that a DataLoader's workers read from: `reader[key] -> Outcome`.
+
+    Args:
+        dicts: all standard dicts, packed.
+        mapper: dict, epoch and index to sample.
+        replacements: how many other images are tried in the place of a bad one.
+        wide: (number of images,) bool; a replacement is of the same sort, as its batch is.
+        workers: number of worker processes.
+    """
+
+    def __init__(
+        self,
+        dicts: Sequence[dict],
+        mapper: Mapper,
+        replacements: int = 0,
+        wide: np.ndarray | None = None,
+        workers: int = 0,
+    ) -> None:
+        self.dicts = dicts
+        self.mapper = mapper
+        self.replacements = replacements
+        self.wide = wide
+        self.current = torch.full((max(workers, 1),), -1).share_memory_()
+        """(workers,) index of the image each worker is at, -1 for none; read after one has died."""
+
+    def __len__(self) -> int:
+        return len(self.dicts)
+
+    def __getitem__(self, key: SampleKey) -> Outcome:
+        outcome = Outcome()
+        info = get_worker_info()
+        slot = info.id if info else 0
+        index = key.index
+        for attempt in range(self.replacements + 1):
+            self.current[slot] = index
+            item = self.dicts[index]
+            path = item.get("file_name", f"image {index} of the dataset")
+            try:
+                outcome.sample = self.mapper(item, key.epoch, index, key.repeat)
+                break
+            except DataError as err:
+                outcome.bad.append((path, str(err)))
+            except VertebraError as err:
+                outcome.error = err
+                break
+            except Exception as err:
+                raise RuntimeError(
+                    f"{path}: a transform or the mapper failed on this image ({type(err).__name__})"
+                ) from err
+            index = self._replacement(key, attempt)
+        self.current[slot] = -1
+        return outcome
+
+    def _replacement(self, key: SampleKey, attempt: int) -> int:
+        """Another image, drawn from what the key says alone: a resumed run draws the same."""
+        pool = len(self.dicts) if self.wide is None else np.flatnonzero(self.wide == self.wide[key.index])
+        rng = np.random.default_rng([self.mapper.seed, *key, attempt])
+        return int(rng.choice(pool))
+
+
+def start_worker(worker_id: int) -> None:
+    """Set up a worker process: one thread, and Ctrl-C is left to the main process.
+
+    A spawned worker ends without taking its interpreter down: torch 2.14 aborts there ("terminate called without an
+    active exception") about every other time. Forked workers have always ended so.
+    """
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    Finalize(None, os._exit, args=(0,), exitpriority=-1000)  # the last finalizer to run

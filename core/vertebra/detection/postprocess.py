@@ -1,0 +1,202 @@
+"""From a network's raw outputs to detections in the original image's size: what detectors share.
+
+A dense detector strings these together (`dense_detections` does), a two-stage one takes what it needs:
+`topk_candidates` per level -> `clip_to_images`, if it wants to -> `suppress` -> `rescale_instances`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from vertebra.detection.nms import batched_nms
+from vertebra.structures import Boxes, Instances, paste_masks_in_image
+
+__all__ = [
+    "Candidates",
+    "clip_to_images",
+    "dense_detections",
+    "rescale_instances",
+    "sem_seg_postprocess",
+    "suppress",
+    "topk_candidates",
+]
+
+
+class Candidates(NamedTuple):
+    """T boxes for each of N images, before suppression. Rows that are not valid only fill up."""
+
+    boxes: Tensor
+    """(N, T, 4) `xyxy`, input pixels."""
+    scores: Tensor
+    """(N, T) in [0, 1]."""
+    classes: Tensor
+    """(N, T) int64."""
+    valid: Tensor
+    """(N, T) bool."""
+
+    @staticmethod
+    def cat(levels: Sequence[Candidates]) -> Candidates:
+        """All candidates of several levels."""
+        return Candidates(*(torch.cat(parts, dim=1) for parts in zip(*levels, strict=True)))
+
+
+def topk_candidates(
+    logits: Tensor,
+    regression: Tensor,
+    anchors: Tensor,
+    *,
+    decode: Callable[[Tensor, Tensor], Tensor],
+    score_threshold: float,
+    topk: int,
+) -> Candidates:
+    """The best (anchor, class) pairs of one level, decoded. All images at once, no host sync, fixed shapes.
+
+    Args:
+        logits: (N, R, K) before the sigmoid.
+        regression: (N, R, D), what `decode` takes.
+        anchors: (R, A): anchors (A = 4), or points (A = 2).
+        decode: (N, T, D), (N, T, A) -> boxes (N, T, 4) `xyxy`; for example `Box2BoxTransform.apply_deltas`.
+        score_threshold: candidates at or below it are not valid.
+        topk: at most this many pairs of each image.
+    """
+    num_anchors, num_classes = logits.shape[1:]
+    few = min(topk, num_anchors)
+    # The best k pairs lie on the k anchors whose best class is best: sort R values, then k * K, rather than R * K.
+    _, rows = logits.amax(dim=2).topk(few, dim=1)  # (N, few)
+    pairs = logits.gather(1, rows[..., None].expand(-1, -1, num_classes)).flatten(1)  # (N, few * K)
+    best, index = pairs.topk(min(topk, few * num_classes), dim=1)  # (N, T)
+    rows, classes = rows.gather(1, index // num_classes), index % num_classes
+    chosen = regression.gather(1, rows[..., None].expand(-1, -1, regression.shape[2]))  # (N, T, D)
+    scores = best.float().sigmoid()
+    return Candidates(decode(chosen, anchors[rows]), scores, classes, scores > score_threshold)
+
+
+def clip_to_images(candidates: Candidates, image_sizes: Sequence[tuple[int, int]]) -> Candidates:
+    """Candidates with their boxes clipped, each to its own image.
+
+    Args:
+        image_sizes: (height, width) of each image, without padding.
+    """
+    boxes = candidates.boxes
+    sizes = torch.tensor([(w, h, w, h) for h, w in image_sizes], dtype=boxes.dtype).to(boxes.device)
+    return candidates._replace(boxes=torch.minimum(boxes.clamp(min=0), sizes[:, None]))
+
+
+def suppress(
+    candidates: Candidates,
+    image_sizes: Sequence[tuple[int, int]],
+    *,
+    nms_threshold: float,
+    max_detections: int,
+) -> list[Instances]:
+    """Valid candidates that survive NMS within their class, by falling score.
+
+    Image by image: the offsets that part the groups would cost precision in a box's coordinates, were they
+    N times as many.
+
+    Args:
+        image_sizes: (height, width) of each image, without padding.
+        max_detections: kept of each image.
+    Returns:
+        Per image: `pred_boxes`, `scores`, `pred_classes` in input pixels.
+    """
+    detections = []
+    for boxes, scores, classes, valid, size in zip(*candidates, image_sizes, strict=True):
+        boxes, scores, classes = boxes[valid], scores[valid], classes[valid]
+        keep = batched_nms(boxes, scores, classes, nms_threshold)[:max_detections]
+        detections.append(
+            Instances(size, pred_boxes=Boxes(boxes[keep]), scores=scores[keep], pred_classes=classes[keep])
+        )
+    return detections
+
+
+def dense_detections(
+    logits: Sequence[Tensor],
+    regression: Sequence[Tensor],
+    anchors: Sequence[Tensor],
+    image_sizes: Sequence[tuple[int, int]],
+    *,
+    decode: Callable[[Tensor, Tensor], Tensor],
+    score_threshold: float = 0.05,
+    topk: int = 1000,
+    nms_threshold: float = 0.5,
+    max_detections: int = 100,
+    clip: bool = False,
+) -> list[Instances]:
+    """A dense detector's outputs to detections in input pixels; `rescale_instances` does the rest.
+
+    Args:
+        logits, regression, anchors, decode, score_threshold, topk: per level, see `topk_candidates`.
+        image_sizes: (height, width) of each image, without padding.
+        clip: clip boxes to the image before NMS, as torchvision does. Detectron2 clips only afterwards
+            (`rescale_instances` always does), which can change what is suppressed at the border.
+    """
+    levels = [
+        topk_candidates(*level, decode=decode, score_threshold=score_threshold, topk=topk)
+        for level in zip(logits, regression, anchors, strict=True)
+    ]
+    candidates = Candidates.cat(levels)
+    if clip:
+        candidates = clip_to_images(candidates, image_sizes)
+    return suppress(candidates, image_sizes, nms_threshold=nms_threshold, max_detections=max_detections)
+
+
+def rescale_instances(instances: Instances, height: int, width: int, mask_threshold: float = 0.5) -> Instances:
+    """Detections in input pixels to the size asked for; new objects, the given ones stay as they are.
+
+    Boxes are scaled and clipped, and those that are empty then are dropped with all their fields; masks are
+    pasted into the whole image; keypoints are scaled.
+
+    Args:
+        instances: `pred_boxes` or `proposal_boxes`; optional `pred_masks` (n, 1, S, S) probabilities in the frame
+            of their boxes, and `pred_keypoints` (n, K, 3 or more), x and y first.
+        height: of the output, in pixels.
+        width: of the output, in pixels.
+        mask_threshold: see `paste_masks_in_image`.
+    Returns:
+        Instances of size (height, width); `pred_masks` is (n, height, width) bool.
+    """
+    name = "pred_boxes" if instances.has("pred_boxes") else "proposal_boxes"
+    if not instances.has(name):
+        raise ValueError("rescale_instances needs the field pred_boxes or proposal_boxes")
+    scale_x, scale_y = width / instances.image_size[1], height / instances.image_size[0]
+    result = Instances((height, width), **instances.get_fields())
+    boxes = instances.get(name).clone()
+    boxes.scale(scale_x, scale_y)
+    boxes.clip((height, width))
+    result.set(name, boxes)
+    result = result[boxes.nonempty()]
+    if result.has("pred_masks"):
+        masks = result.get("pred_masks")
+        if not isinstance(masks, Tensor) or masks.ndim != 4 or masks.shape[1] != 1:
+            raise ValueError(
+                "rescale_instances takes pred_masks (n, 1, S, S) in the frame of the boxes, got"
+                f" {tuple(masks.shape) if isinstance(masks, Tensor) else type(masks).__name__}"
+            )
+        result.set("pred_masks", paste_masks_in_image(masks[:, 0], result.get(name), (height, width), mask_threshold))
+    if result.has("pred_keypoints"):
+        keypoints = result.get("pred_keypoints").clone()
+        keypoints[..., 0] *= scale_x
+        keypoints[..., 1] *= scale_y
+        result.set("pred_keypoints", keypoints)
+    return result
+
+
+def sem_seg_postprocess(scores: Tensor, image_size: tuple[int, int], height: int, width: int) -> Tensor:
+    """Class scores of one image without their padding, resized (bilinear) to the size asked for.
+
+    Args:
+        scores: (K, H, W) at the padded input size.
+        image_size: (height, width) of the image in it, without padding.
+        height: of the output, in pixels.
+        width: of the output, in pixels.
+    Returns:
+        (K, height, width).
+    """
+    unpadded = scores[None, :, : image_size[0], : image_size[1]]
+    return F.interpolate(unpadded, size=(height, width), mode="bilinear", align_corners=False)[0]

@@ -1,0 +1,220 @@
+"""Checkpoint files: written beside and renamed into place, read without running anything that lies in them.
+
+A checkpoint is a dict: model, optimizer, scaler, schedule, step, rng (one state per process), hooks, recipe (YAML
+text), classes, vertebra (version) and format (of this dict). `final.pth` holds only what prediction needs.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import re
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+import torch
+
+from vertebra.errors import CheckpointError
+
+__all__ = ["FORMAT", "CheckpointStore", "Found", "read_checkpoint", "write_atomically", "write_checkpoint"]
+
+FORMAT = 1
+_NAME = re.compile(r"step_(\d{7,})\.pth")
+_PLAIN = (str, int, float, bool, type(None), torch.Tensor)
+
+
+def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
+    """Calls `write(binary_file)` on a temporary file beside `path`, flushes it to the disk, renames it into place.
+
+    Whenever the process or the machine stops, `path` is whole: the old content or the new.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+
+
+def write_checkpoint(path: Path, content: dict[str, Any]) -> None:
+    """Writes a checkpoint atomically.
+
+    Raises:
+        CheckpointError: the disk is full or not writable, or something in it is no plain data.
+    """
+    _check_plain(content, "checkpoint")
+    try:
+        write_atomically(path, lambda file: torch.save(content, file))
+    except (OSError, RuntimeError) as err:  # torch.save turns a full disk into a RuntimeError
+        raise CheckpointError(
+            f"{path}: could not write the checkpoint: {err}\n"
+            "  Free some space or choose another folder with --output; checkpoints written before are whole"
+        ) from err
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Reads a training checkpoint onto the CPU. Nothing in the file is executed.
+
+    Raises:
+        CheckpointError: no such file, not a checkpoint, damaged, or of a newer format.
+    """
+    path = Path(path)
+    try:
+        _check_sums(path)  # torch.load does not: a flipped bit would only show in the results
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as err:
+        raise CheckpointError(f"{path}: there is no such file") from err
+    except pickle.UnpicklingError as err:
+        raise CheckpointError(
+            f"{path}: refused: it is not a checkpoint, or it holds something other than tensors and plain data.\n"
+            f"  Nothing in it was executed. torch says: {_first_line(err)}"
+        ) from err
+    except (
+        OSError,
+        EOFError,
+        RuntimeError,
+        ValueError,
+        KeyError,
+        AttributeError,
+        TypeError,
+        IndexError,
+        zipfile.BadZipFile,
+    ) as err:
+        size = path.stat().st_size if path.is_file() else 0
+        raise CheckpointError(f"{path}: damaged or no checkpoint ({size} bytes): {_first_line(err)}") from err
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path}: holds a {type(content).__name__}, expected a checkpoint's dict")
+    missing = [key for key in ("model", "optimizer", "step", "rng", "hooks", "format") if key not in content]
+    if missing:
+        raise CheckpointError(
+            f"{path}: no training checkpoint, it has no {', '.join(missing)}; training resumes from files in "
+            "checkpoints/ only.\n  To start a new training from weights, set model.weights"
+        )
+    if content["format"] > FORMAT:
+        raise CheckpointError(
+            f"{path}: written by vertebra {content.get('vertebra')} in format {content['format']}, "
+            f"this version reads up to {FORMAT}; upgrade vertebra"
+        )
+    return content
+
+
+class Found(NamedTuple):
+    """A checkpoint to resume from, and what a user should know about its choice."""
+
+    path: Path
+    content: dict[str, Any]
+    notes: list[str]
+
+
+class CheckpointStore:
+    """The folder `checkpoints` of a run: step_0000100.pth, ..., and `last`, a text file with the newest name.
+
+    Args:
+        keep: how many of the newest checkpoints stay.
+    """
+
+    def __init__(self, folder: Path, keep: int = 2) -> None:
+        if keep < 1:
+            raise ValueError(f"keep_checkpoints must be at least 1, got {keep}")
+        self.folder = folder
+        self.keep = keep
+
+    def save(self, step: int, content: dict[str, Any]) -> Path:
+        """Writes the checkpoint of `step`, points `last` at it, then removes what is too old."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / f"step_{step:07d}.pth"
+        write_checkpoint(path, content)
+        write_atomically(self.folder / "last", lambda file: file.write(f"{path.name}\n".encode()))
+        old = [(number, file) for number, file in self._files() if number <= step][: -self.keep]
+        for leftover in [*(file for _, file in old), *self.folder.glob(".*.tmp")]:
+            leftover.unlink(missing_ok=True)
+        return path
+
+    def newest(self) -> Found | None:
+        """The checkpoint to resume from: what `last` names; if that is damaged, the newest older one that is whole.
+
+        None where the folder holds no checkpoint at all.
+        Raises:
+            CheckpointError: there are checkpoints and none can be read.
+        """
+        candidates, notes = self._candidates()
+        failures = []
+        for path in candidates:
+            try:
+                return Found(path, read_checkpoint(path), notes)
+            except CheckpointError as err:
+                failures.append(str(err))
+                notes.append(f"cannot resume from the newest checkpoint, trying the one before: {err}")
+        if failures:
+            raise CheckpointError(
+                f"{self.folder}: none of the {len(failures)} checkpoints can be read.\n  "
+                + "\n  ".join(failures)
+                + "\n  To train from the start, choose another folder with --output"
+            )
+        return None
+
+    def _candidates(self) -> tuple[list[Path], list[str]]:
+        """The files in the order in which to try them, and notes."""
+        files = [file for _, file in reversed(self._files())]
+        pointer = self.folder / "last"
+        if not pointer.is_file():
+            return files, []
+        name = pointer.read_text(encoding="utf-8", errors="replace").strip()
+        names = [file.name for file in files]
+        if name not in names:  # compared with names that are here, so it can lead nowhere else
+            return files, [f"{pointer} names {name[:100]!r}, which is not here: taking the newest checkpoint"]
+        at = names.index(name)
+        return [*files[at:], *files[:at]], []
+
+    def _files(self) -> list[tuple[int, Path]]:
+        """(step, file), oldest first."""
+        if not self.folder.is_dir():
+            return []
+        found = ((_NAME.fullmatch(file.name), file) for file in self.folder.iterdir())
+        return sorted((int(match[1]), file) for match, file in found if match)
+
+
+def _check_plain(value: Any, where: str) -> None:
+    """What `weights_only` could not load again must fail now, not at the resume."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            if not isinstance(key, (str, int, float)):
+                raise CheckpointError(f"{where}: the key {key!r} cannot be saved; keys are strings or numbers")
+            _check_plain(inner, f"{where}[{key!r}]")
+    elif isinstance(value, (list, tuple)):
+        for index, inner in enumerate(value):
+            _check_plain(inner, f"{where}[{index}]")
+    elif not isinstance(value, _PLAIN):
+        raise CheckpointError(
+            f"{where} is a {type(value).__name__}; a state_dict holds numbers, strings, tensors, lists and dicts only"
+        )
+
+
+def _check_sums(path: Path) -> None:
+    """Reads a checkpoint's zip archive through and compares each record with its checksum."""
+    with zipfile.ZipFile(path) as archive:
+        bad = archive.testzip()
+    if bad is not None:
+        raise zipfile.BadZipFile(f"the checksum of its record {bad} is wrong")
+
+
+def _sync_folder(folder: Path) -> None:
+    """Makes a rename in the folder survive a power cut, where the system can do that (not on Windows)."""
+    if os.name != "posix":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _first_line(err: BaseException) -> str:
+    return (str(err).strip().splitlines() or [type(err).__name__])[0][:300]

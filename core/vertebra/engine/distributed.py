@@ -1,0 +1,136 @@
+"""The processes of one training: torchrun's environment in, a few plain helpers out.
+
+Each helper works in a single process too, where it does nothing, so that no caller asks first.
+"""
+
+from __future__ import annotations
+
+import atexit
+import inspect
+import os
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from vertebra.errors import SetupError
+
+__all__ = [
+    "any_process",
+    "barrier",
+    "broadcast_object",
+    "gather_objects",
+    "initialize",
+    "is_main_process",
+    "mean_over_processes",
+    "rank",
+    "shut_down",
+    "world_size",
+    "wrap",
+]
+
+_TIMEOUT = timedelta(minutes=60)  # one process evaluates or writes while the others wait
+
+
+def rank() -> int:
+    """Number of this process over all machines; 0 where there is only one."""
+    return dist.get_rank() if _active() else 0
+
+
+def world_size() -> int:
+    """Number of processes over all machines."""
+    return dist.get_world_size() if _active() else 1
+
+
+def is_main_process() -> bool:
+    """True in the one process that writes files."""
+    return rank() == 0
+
+
+def initialize(device: torch.device) -> None:
+    """Joins the process group that torchrun or `launch` announces in the environment; otherwise does nothing.
+
+    Raises:
+        SetupError: the environment announces several processes but not where they meet.
+    """
+    if _active() or int(os.environ.get("WORLD_SIZE", "1")) <= 1:
+        return
+    missing = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
+    if missing:
+        raise SetupError(
+            f"WORLD_SIZE is {os.environ['WORLD_SIZE']}, but {', '.join(missing)} is not set.\n"
+            "  Start with torchrun, or unset WORLD_SIZE to train in one process"
+        )
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=_TIMEOUT)
+    atexit.register(shut_down)
+
+
+def shut_down() -> None:
+    """Leaves the process group where there is one."""
+    if _active():
+        dist.destroy_process_group()
+
+
+def wrap(model: nn.Module, device: torch.device) -> nn.Module:
+    """The model for training: itself, or in DistributedDataParallel, which averages gradients over processes.
+
+    Buffers are not broadcast at every step, as in Detectron2: frozen ones do not change, running
+    statistics are each process's own (a norm that shares them, SyncBN, does so itself).
+    """
+    if world_size() == 1:
+        return model
+    parallel = nn.parallel.DistributedDataParallel
+    options = inspect.signature(parallel).parameters
+    sync = "forward_sync_buffers" if "forward_sync_buffers" in options else "broadcast_buffers"  # torch 2.14 renamed it
+    return parallel(model, device_ids=[device.index] if device.type == "cuda" else None, **{sync: False})
+
+
+def barrier() -> None:
+    """Waits until all processes are here."""
+    if world_size() > 1:
+        dist.barrier()
+
+
+def gather_objects(value: Any) -> list[Any]:
+    """Everyone's value in everyone's hands, by rank."""
+    if world_size() == 1:
+        return [value]
+    values: list[Any] = [None] * world_size()
+    dist.all_gather_object(values, value)
+    return values
+
+
+def broadcast_object(value: Any) -> Any:
+    """The main process's value in everyone's hands."""
+    if world_size() == 1:
+        return value
+    box = [value]
+    dist.broadcast_object_list(box, src=0)
+    return box[0]
+
+
+def mean_over_processes(values: dict[str, float]) -> dict[str, float]:
+    """Mean of each number over the processes that have it."""
+    if world_size() == 1:
+        return values
+    everyone = gather_objects(values)
+    names = dict.fromkeys(name for one in everyone for name in one)
+    present = {name: [one[name] for one in everyone if name in one] for name in names}
+    return {name: sum(numbers) / len(numbers) for name, numbers in present.items()}
+
+
+def any_process(flag: bool, device: torch.device) -> bool:
+    """Whether the flag is set in at least one process."""
+    if world_size() == 1:
+        return flag
+    number = torch.tensor([float(flag)], device=device)
+    dist.all_reduce(number, op=dist.ReduceOp.MAX)
+    return bool(number.item())
+
+
+def _active() -> bool:
+    return dist.is_available() and dist.is_initialized()

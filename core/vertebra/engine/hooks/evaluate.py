@@ -1,0 +1,83 @@
+"""Evaluate: measures the model during and after the training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from vertebra.engine import distributed
+from vertebra.engine.hooks.contract import Hook
+from vertebra.engine.hooks.metrics_file import read_metrics
+from vertebra.engine.rng import preserved_rng
+
+if TYPE_CHECKING:
+    from vertebra.engine.trainer import Trainer
+
+__all__ = ["Evaluate"]
+
+
+class Evaluate(Hook):
+    """Evaluates `trainer.evaluated_model` every `every` steps (None: never in between) and at the end.
+
+    Comes after Checkpoint: a checkpoint therefore may stand before its step's evaluation, and a run resumed from
+    it makes up for that evaluation, unless metrics.jsonl has its numbers already. Results of the latest lie in the
+    run's folder `evaluation`. All processes take part. The training's random generators stay as they are.
+    """
+
+    def __init__(
+        self, evaluate: Callable[[nn.Module, Path | None], dict[str, float | None]], every: int | None
+    ) -> None:
+        self.evaluate = evaluate
+        self.every = every
+        self.done = -1  # step of the latest evaluation
+
+    def before_train(self, trainer: Trainer) -> None:
+        if trainer.step == 0 or self.done >= trainer.step:
+            return
+        numbers = _recorded(trainer) if trainer.is_main_process else None
+        numbers = distributed.broadcast_object(numbers)
+        if numbers is not None:
+            self.done = trainer.step
+            trainer.write({"step": trainer.step, **numbers})
+        elif self._is_due(trainer):
+            self._run(trainer)
+
+    def after_step(self, trainer: Trainer) -> None:
+        if self._is_due(trainer):
+            self._run(trainer)
+
+    def after_train(self, trainer: Trainer) -> None:
+        if self.done != trainer.step:
+            self._run(trainer)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"done": self.done}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.done = state["done"]
+
+    def _is_due(self, trainer: Trainer) -> bool:
+        return self.every is not None and trainer.step % self.every == 0
+
+    def _run(self, trainer: Trainer) -> None:
+        model = trainer.evaluated_model
+        was_training = model.training
+        with preserved_rng():
+            numbers = self.evaluate(model, trainer.folder.evaluation if trainer.folder else None)
+        model.train(was_training)
+        numbers = distributed.broadcast_object(numbers)
+        self.done = trainer.step
+        trainer.write({"step": trainer.step, **numbers})
+
+
+def _recorded(trainer: Trainer) -> dict[str, Any] | None:
+    """What metrics.jsonl says of an evaluation at this step; None: nothing."""
+    if trainer.folder is None:
+        return None
+    for record in read_metrics(trainer.folder.metrics):
+        if record["step"] == trainer.step and "loss" not in record:
+            return {name: value for name, value in record.items() if name != "step"}
+    return None

@@ -1,0 +1,29 @@
+"""ApplySchedule: sets the learning rates before each step."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vertebra.engine.hooks.contract import Hook
+from vertebra.engine.schedules import Schedule
+
+if TYPE_CHECKING:
+    from vertebra.engine.trainer import Trainer
+
+__all__ = ["ApplySchedule"]
+
+
+class ApplySchedule(Hook):
+    """Each parameter group's rate becomes its own base rate times the schedule's factor."""
+
+    def __init__(self, schedule: Schedule) -> None:
+        self.schedule = schedule
+        self.base_rates: list[float] = []
+
+    def before_train(self, trainer: Trainer) -> None:
+        self.base_rates = [group["lr"] for group in trainer.optimizer.param_groups]
+
+    def before_step(self, trainer: Trainer) -> None:
+        factor = self.schedule.factor(trainer.step, trainer.max_steps)
+        for group, base in zip(trainer.optimizer.param_groups, self.base_rates, strict=True):
+            group["lr"] = base * factor

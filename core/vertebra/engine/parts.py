@@ -1,0 +1,188 @@
+"""What a Trainer puts together: the parts of one training and its plan, built from a recipe or given by hand."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from vertebra.engine import distributed
+from vertebra.engine.precision import choose_device
+from vertebra.engine.rng import seed_everything
+from vertebra.engine.schedules import Schedule
+from vertebra.errors import RecipeError
+
+if TYPE_CHECKING:
+    from vertebra.config import Recipe
+    from vertebra.engine.hooks.contract import Hook
+
+__all__ = ["Parts", "Plan", "build_parts", "parse_period"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """The numbers of a training, periods in steps."""
+
+    steps: int
+    batch_size: int = 1  # images per step over all processes, for the log only
+    seed: int = 0
+    amp: str = "off"
+    clip_gradients: float | None = None
+    checkpoint_every: int | None = None  # None: at the end only, like the next one
+    keep_checkpoints: int = 2
+    evaluate_every: int | None = None
+    log_every: int = 20
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise RecipeError(f"train.steps is {self.steps}; a training needs at least one step")
+        for name in ("checkpoint_every", "evaluate_every", "log_every"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise RecipeError(f"train.{name} is {value}; expected at least one step")
+
+
+@dataclass(kw_only=True)
+class Parts:
+    """Everything that a training is made of.
+
+    Args:
+        model: on its device; maps a batch to {name: scalar loss}.
+        batches: `batches(start)` yields batch number `start` and all that follow, just as a run that never stopped
+            would see them; it draws nothing from the global random generators.
+        hooks: those of the recipe, beside the default ones.
+        evaluate: `evaluate(model, folder or None) -> {name: number or None}`, in all processes; None: nothing to
+            evaluate on.
+        notes: further lines for the head of the log.
+    """
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    batches: Callable[[int], Iterator[Any]]
+    plan: Plan
+    schedule: Schedule | None = None
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    hooks: Sequence[Hook] = ()
+    evaluate: Callable[[nn.Module, Path | None], dict[str, float | None]] | None = None
+    classes: list[str] = field(default_factory=list)
+    recipe_text: str = ""
+    recipe_source: str = ""
+    notes: list[str] = field(default_factory=list)
+
+
+def build_parts(recipe: Recipe, *, starting_weights: bool = True) -> Parts:
+    """Seeds the process, joins the process group and builds what the recipe describes.
+
+    Args:
+        starting_weights: False leaves out pretrained weights, for a run that is resumed and has its own.
+    """
+    from vertebra.data import build_train_loader, load_dataset
+    from vertebra.models import build_model, load_weights, read_weights
+
+    section = recipe.train
+    if recipe.data.train is None:
+        raise RecipeError(f"{recipe.source}: data.train is not set: there is nothing to train on")
+    device = choose_device(section.device)
+    distributed.initialize(device)
+    rank, world_size = distributed.rank(), distributed.world_size()
+    if section.batch_size % world_size:
+        raise RecipeError(
+            f"{recipe.source}: train.batch_size is {section.batch_size}, which {world_size} processes cannot share "
+            "evenly; it counts images over all processes"
+        )
+    seed_everything(recipe.seed)  # the same everywhere: all processes start with the same weights
+
+    dataset = load_dataset(recipe.data.train, recipe.data.root)
+    loader = build_train_loader(recipe, dataset, rank, world_size)
+    classes = list(getattr(dataset.metadata, "thing_classes", None) or getattr(dataset.metadata, "stuff_classes", []))
+    notes: list[str] = []
+    model = build_model(recipe, metadata=dataset.metadata, pretrained=starting_weights)
+    if starting_weights and recipe.model.weights is not None:
+        source = recipe.model.weights
+        report = load_weights(
+            model, read_weights(source), strict=False, source=source
+        )  # other classes: a new predictor
+        notes.append(f"starting weights {source}: {report}")
+    model.to(device)
+    if section.channels_last:
+        model.to(memory_format=torch.channels_last)
+    model.train()
+    optimizer = section.optimizer.build().build(model)
+    if section.compile:
+        _compile(model)
+    plan = _plan(recipe, loader.steps_per_epoch)
+    schedule = section.schedule.build()
+    try:
+        schedule.check(plan.steps)
+    except ValueError as err:
+        raise RecipeError(f"{section.schedule.where}: train.schedule: {err}") from err
+    return Parts(
+        model=model,
+        optimizer=optimizer,
+        batches=loader.batches,
+        plan=plan,
+        schedule=schedule,
+        device=device,
+        hooks=[spec.build() for spec in section.hooks],
+        evaluate=_evaluation(recipe, device),
+        classes=classes,
+        recipe_text=recipe.to_yaml(),
+        recipe_source=str(recipe.source),
+        notes=notes,
+    )
+
+
+def parse_period(value: int | str | None, steps_per_epoch: float, where: str) -> int | None:
+    """A period as recipes write it, steps or `N epochs`, in steps (at least 1).
+
+    Raises:
+        RecipeError: neither of the two; names the key `where`.
+    """
+    if value is None or (isinstance(value, int) and not isinstance(value, bool)):
+        return value
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?|\.\d+)\s*epochs?\s*", str(value))
+    if match is None:
+        raise RecipeError(
+            f"{where} is {value!r}; expected a number of steps, or a text such as '1 epoch' or '0.5 epochs'"
+        )
+    return max(1, round(float(match[1]) * steps_per_epoch))
+
+
+def _plan(recipe: Recipe, steps_per_epoch: float) -> Plan:
+    section = recipe.train
+    steps = section.steps
+    if steps is None:
+        steps = math.ceil(section.epochs * steps_per_epoch)
+    return Plan(
+        steps=steps,
+        batch_size=section.batch_size,
+        seed=recipe.seed,
+        amp=section.amp,
+        clip_gradients=section.clip_gradients,
+        checkpoint_every=parse_period(section.checkpoint_every, steps_per_epoch, "train.checkpoint_every"),
+        keep_checkpoints=section.keep_checkpoints,
+        evaluate_every=parse_period(section.evaluate_every, steps_per_epoch, "train.evaluate_every"),
+        log_every=section.log_every,
+    )
+
+
+def _evaluation(recipe: Recipe, device: torch.device) -> Callable[[nn.Module, Path | None], dict] | None:
+    """How the run evaluates itself, or None where the recipe has no dataset to evaluate on."""
+    if getattr(recipe.data, recipe.evaluate.split) is None:
+        return None
+    from vertebra.evaluation import evaluate
+
+    return lambda model, folder: evaluate(model, recipe, output_dir=folder, device=device).metrics
+
+
+def _compile(model: nn.Module) -> None:
+    """Compiles the tensor-only middle of the model; target assignment and decoding stay as they are."""
+    for part in (model.backbone, model.neck, *model.heads.values()):
+        if part is not None:
+            part.compile()

@@ -1,0 +1,154 @@
+"""The folder of a run: where each file lies, whether a run may write there, what changed since it was written.
+
+recipe.yaml  log.txt  metrics.jsonl  checkpoints/step_0000100.pth, last  final.pth  evaluation/
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from vertebra.engine.checkpoint import write_atomically
+from vertebra.errors import RecipeError
+
+__all__ = ["RunFolder", "choose_run_folder", "logging_to", "recipe_changes"]
+
+TO_FILE_ONLY = {"file_only": True}
+"""As `extra` of a log call: the line goes to log.txt and not to the console."""
+
+
+class RunFolder:
+    """Paths inside a run's folder; creates nothing until `claim`."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.recipe = self.path / "recipe.yaml"
+        self.log = self.path / "log.txt"
+        self.metrics = self.path / "metrics.jsonl"
+        self.checkpoints = self.path / "checkpoints"
+        self.final = self.path / "final.pth"
+        self.evaluation = self.path / "evaluation"
+        self.tensorboard = self.path / "tensorboard"
+
+    def holds_a_run(self) -> bool:
+        """Whether something of a training lies here already."""
+        return any(path.exists() for path in (self.recipe, self.metrics, self.checkpoints, self.final))
+
+    def check_free(self, resume: bool) -> None:
+        """Raises RecipeError where a new run would mix with one that is here."""
+        if self.path.exists() and not self.path.is_dir():
+            raise RecipeError(f"{self.path} is a file; a run needs a folder: choose another with --output")
+        if self.holds_a_run() and not resume:
+            raise RecipeError(
+                f"{self.path} already holds a run.\n"
+                "  To go on with it: --resume (in Python: Trainer(..., resume=True)).\n"
+                "  To start another: --output with a new folder, or remove this one"
+            )
+
+    def claim(self, recipe_text: str, step: int) -> None:
+        """Makes the folder and saves the recipe; one that differs from it is kept as recipe.until_step_N.yaml."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        for leftover in self.path.glob(".*.tmp"):  # of a run that was killed while it wrote
+            leftover.unlink(missing_ok=True)
+        if self.recipe.exists():
+            old = self.recipe.read_text(encoding="utf-8")
+            if old == recipe_text:
+                return
+            write_text(self.path / f"recipe.until_step_{step}.yaml", old)
+        write_text(self.recipe, recipe_text)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a text file in UTF-8, whole or not at all."""
+    write_atomically(path, lambda file: file.write(text.encode("utf-8")))
+
+
+def choose_run_folder(recipe: Any, output: str | Path | None = None, *, resume: bool = False) -> Path:
+    """The folder for a run of `recipe`.
+
+    `output` where it is given. Otherwise the recipe's own `output` with `{name}` filled in: if that is taken,
+    the same with -2, -3, ...; with `resume`, the newest of those that hold a run.
+    """
+    if output is not None:
+        return Path(output)
+    first = Path(recipe.output.format(name=recipe.name))
+    taken = _numbered(first)
+    if resume:
+        return taken[max(taken)] if taken else first
+    if not taken:
+        return first
+    return first.with_name(f"{first.name}-{max(taken) + 1}")
+
+
+def _numbered(first: Path) -> dict[int, Path]:
+    """{1: runs/x, 2: runs/x-2, ...}: those that exist and hold a run."""
+    pattern = re.compile(re.escape(first.name) + r"(?:-([1-9]\d*))?")
+    if not first.parent.is_dir():
+        return {}
+    matches = ((pattern.fullmatch(path.name), path) for path in first.parent.iterdir())
+    return {int(match[1] or 1): path for match, path in matches if match and RunFolder(path).holds_a_run()}
+
+
+def recipe_changes(old: str, new: str) -> list[str]:
+    """`key: old -> new` for each value in which two recipes (YAML texts) differ."""
+    before, after = (dict(_flatten(yaml.safe_load(text) or {})) for text in (old, new))
+    keys = [*after, *(key for key in before if key not in after)]
+    return [
+        f"{key}: {before.get(key, '(absent)')!r} -> {after.get(key, '(absent)')!r}"
+        for key in keys
+        if before.get(key, "(absent)") != after.get(key, "(absent)")
+    ]
+
+
+def _flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict) and value:
+        for key, inner in value.items():
+            yield from _flatten(inner, f"{prefix}.{key}" if prefix else str(key))
+    elif isinstance(value, list) and any(isinstance(inner, (dict, list)) for inner in value):
+        for index, inner in enumerate(value):
+            yield from _flatten(inner, f"{prefix}.{index}")
+    else:
+        yield prefix, value
+
+
+@contextlib.contextmanager
+def logging_to(path: Path | None, console: bool) -> Iterator[None]:
+    """Sends what `vertebra` logs to a file (appending) and, unless the program set up logging, to the console."""
+    root = logging.getLogger("vertebra")
+    handlers: list[logging.Handler] = []
+    if path is not None:
+        to_file = logging.FileHandler(path, encoding="utf-8")
+        to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        handlers.append(to_file)
+    if console and not root.handlers and not logging.getLogger().handlers:
+        to_console = _Console()
+        to_console.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
+        to_console.addFilter(lambda record: not getattr(record, "file_only", False))
+        handlers.append(to_console)
+    level = root.level
+    if handlers and root.getEffectiveLevel() > logging.INFO:
+        root.setLevel(logging.INFO)
+    for handler in handlers:
+        root.addHandler(handler)
+    try:
+        yield
+    finally:
+        root.setLevel(level)
+        for handler in handlers:
+            root.removeHandler(handler)
+            handler.close()
+
+
+class _Console(logging.StreamHandler):
+    """Writes to whatever sys.stdout is at that moment, so that lines stand above a progress bar."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.stream = sys.stdout
+        super().emit(record)

@@ -1,0 +1,166 @@
+"""The state of a training as a checkpoint's dict, and back."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from vertebra.engine import distributed
+from vertebra.engine.checkpoint import FORMAT, Found
+from vertebra.engine.environment import version
+from vertebra.engine.rng import rng_state
+from vertebra.engine.run_folder import recipe_changes
+from vertebra.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from vertebra.engine.hooks.contract import Hook
+    from vertebra.engine.trainer import Trainer
+
+__all__ = ["checkpoint_of", "resume_from", "weights_of"]
+
+
+def checkpoint_of(trainer: Trainer) -> dict[str, Any]:
+    """All that goes into a checkpoint. Every process must call it: each has its own random state."""
+    return {
+        "model": dict(trainer.model.state_dict()),
+        "optimizer": _optimizer_state(trainer.optimizer, trainer.model),
+        "scaler": trainer.scaler.state_dict(),
+        "schedule": {"total_steps": trainer.max_steps},
+        "step": trainer.step,
+        "rng": distributed.gather_objects(rng_state()),
+        "hooks": {name: hook.state_dict() for name, hook in _named(trainer.hooks).items()},
+        "recipe": trainer.parts.recipe_text,
+        "classes": list(trainer.parts.classes),
+        "vertebra": version(),
+        "format": FORMAT,
+    }
+
+
+def weights_of(trainer: Trainer) -> dict[str, Any]:
+    """The content of final.pth."""
+    return {
+        "model": dict(trainer.evaluated_model.state_dict()),
+        "step": trainer.step,
+        "recipe": trainer.parts.recipe_text,
+        "classes": list(trainer.parts.classes),
+        "vertebra": version(),
+        "format": FORMAT,
+    }
+
+
+def resume_from(trainer: Trainer, found: Found) -> list[str]:
+    """Puts a checkpoint's state into a trainer that was just built.
+
+    Returns:
+        What the user should know: where it goes on, what was skipped, what changed.
+    Raises:
+        CheckpointError: model or optimizer do not fit the checkpoint's.
+    """
+    path, content, notes = found
+    step = content["step"]
+    notes = [*notes, f"resuming {path} at step {step} of {trainer.max_steps}"]
+    changes = recipe_changes(content.get("recipe", ""), trainer.parts.recipe_text)
+    if changes:
+        notes.append("the recipe is not the one of the checkpoint; from here on:\n  " + "\n  ".join(changes))
+    _load_model(trainer.model, content["model"], path, changes)
+    _load_optimizer(trainer.optimizer, trainer.model, content["optimizer"], path)
+    if trainer.scaler.is_enabled() and content.get("scaler"):
+        trainer.scaler.load_state_dict(content["scaler"])
+    trainer.step = step
+    notes += _load_hooks(trainer.hooks, content["hooks"])
+    states = content["rng"]
+    if len(states) == distributed.world_size():
+        trainer.resumed_rng = states[distributed.rank()]
+    else:
+        notes.append(
+            f"the checkpoint is of {len(states)} processes, here are {distributed.world_size()}: random numbers "
+            "start anew, the run goes on but not exactly as it would have"
+        )
+    return notes
+
+
+def _load_model(model: nn.Module, saved: dict[str, torch.Tensor], path: Any, changes: list[str]) -> None:
+    own = model.state_dict()
+    problems = [f"missing in the checkpoint: {name}" for name in own if name not in saved]
+    problems += [f"not in this model: {name}" for name in saved if name not in own]
+    problems += [
+        f"{name}: {tuple(saved[name].shape)} in the checkpoint, {tuple(own[name].shape)} in this model"
+        for name in own
+        if name in saved and saved[name].shape != own[name].shape
+    ]
+    if problems:
+        raise CheckpointError(
+            f"{path}: does not fit this recipe's model:\n  "
+            + _shorten(problems)
+            + "\nChanged in the recipe since:\n  "
+            + _shorten([change for change in changes if change.startswith(("model.", "data."))] or ["nothing"])
+            + "\nResume with the run's own recipe.yaml, or start a new run with --output"
+        )
+    model.load_state_dict(saved)
+
+
+def _optimizer_state(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Any]:
+    """torch's state dict plus the parameters' names, so that a regrouping cannot mix them up."""
+    return {**optimizer.state_dict(), "type": type(optimizer).__name__, "names": _names(optimizer, model)}
+
+
+def _load_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module, saved: dict[str, Any], path: Any) -> None:
+    """Takes over each parameter's state by its name; rates and other settings stay those of the recipe."""
+    kind = type(optimizer).__name__
+    if saved["type"] != kind:
+        raise CheckpointError(
+            f"{path}: was written with the optimizer {saved['type']}, the recipe says {kind}.\n"
+            "  Resume with the same optimizer; to start anew from these weights set model.weights in a new run"
+        )
+    state_of = {name: saved["state"].get(index) for index, name in enumerate(saved["names"])}
+    own = optimizer.state_dict()
+    names = _names(optimizer, model)
+    unknown = [name for name in names if name not in state_of]
+    if unknown:
+        raise CheckpointError(
+            f"{path}: the optimizer's state lacks parameters that are trained now:\n  {_shorten(unknown)}\n"
+            "  Was more of the model frozen when it was written? Resume with the run's own recipe.yaml"
+        )
+    state = {index: state_of[name] for index, name in enumerate(names) if state_of[name] is not None}
+    optimizer.load_state_dict({"state": state, "param_groups": own["param_groups"]})
+
+
+def _names(optimizer: torch.optim.Optimizer, model: nn.Module) -> list[str]:
+    """Names of the optimizer's parameters in the order of its state dict's indices."""
+    name_of = {parameter: name for name, parameter in model.named_parameters()}
+    return [name_of[parameter] for group in optimizer.param_groups for parameter in group["params"]]
+
+
+def _named(hooks: list[Hook]) -> dict[str, Hook]:
+    """{class name: hook}; the second of a class is `Name#2`, and so on."""
+    named: dict[str, Hook] = {}
+    for hook in hooks:
+        base = name = type(hook).__name__
+        number = 1
+        while name in named:
+            number += 1
+            name = f"{base}#{number}"
+        named[name] = hook
+    return named
+
+
+def _load_hooks(hooks: list[Hook], states: dict[str, Any]) -> list[str]:
+    notes = []
+    named = _named(hooks)
+    for name, hook in named.items():
+        if name in states:
+            hook.load_state_dict(states[name])
+        else:
+            notes.append(f"the hook {name} is new in this run and starts without a state")
+    gone = [name for name, state in states.items() if state and name not in named]
+    if gone:
+        notes.append(f"hooks of the checkpoint that this run does not have, their state is left out: {', '.join(gone)}")
+    return notes
+
+
+def _shorten(lines: list[str], most: int = 12) -> str:
+    rest = [f"... and {len(lines) - most} more"] if len(lines) > most else []
+    return "\n  ".join([*lines[:most], *rest])

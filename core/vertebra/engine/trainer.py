@@ -1,0 +1,212 @@
+"""Trainer: the training loop. Everything optional is a hook (`engine/hooks`)."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from vertebra.engine import distributed
+from vertebra.engine.checkpoint import CheckpointStore, write_checkpoint
+from vertebra.engine.environment import describe_run
+from vertebra.engine.hooks.contract import Hook
+from vertebra.engine.hooks.defaults import default_hooks
+from vertebra.engine.parts import Parts, build_parts
+from vertebra.engine.precision import autocast, make_grad_scaler
+from vertebra.engine.rng import preserved_rng, seed_everything, set_rng_state
+from vertebra.engine.run_folder import RunFolder, choose_run_folder, logging_to
+from vertebra.engine.state import checkpoint_of, resume_from, weights_of
+
+if TYPE_CHECKING:
+    from vertebra.config import Recipe
+
+__all__ = ["Trainer"]
+
+logger = logging.getLogger(__name__)
+
+
+class Trainer:
+    """Trains what a recipe describes, in a folder of its own.
+
+    Args:
+        recipe: a validated recipe; None where `parts` are given.
+        output_dir: the run's folder; None: chosen from the recipe (without a recipe: nothing is written).
+        resume: go on exactly where the run in the folder stopped; where it holds no checkpoint, at the beginning.
+        hooks: run after those of the recipe and before the logs.
+        parts: takes the place of what the recipe would build.
+    Attributes that hooks use:
+        model, optimizer, scaler, device, plan, folder (None: nothing is written).
+        evaluated_model: what evaluation and final.pth take; the model, unless a hook keeps a better one.
+        step, max_steps: steps done and to do.
+        batch, losses, loss: of the current step; loss is the sum of losses.
+        scalars: further numbers of this step to average and log.
+        data_seconds: time spent waiting for batches so far.
+        metrics: the latest value of everything that was written.
+    Raises:
+        RecipeError: the folder already holds a run and `resume` is False, or the recipe does not fit the machine.
+        CheckpointError: the run in the folder cannot be resumed with this recipe.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe | None = None,
+        output_dir: str | Path | None = None,
+        resume: bool = False,
+        hooks: Sequence[Hook] = (),
+        *,
+        parts: Parts | None = None,
+    ) -> None:
+        if (recipe is None) == (parts is None):
+            raise TypeError("Trainer needs either a recipe or parts")
+        if output_dir is None and recipe is not None:
+            output_dir = choose_run_folder(recipe, resume=resume)
+        self.folder = None if output_dir is None else RunFolder(output_dir)
+        self.checkpoints: CheckpointStore | None = None
+        found = None
+        if self.folder is not None:
+            self.folder.check_free(resume)
+            self.checkpoints = CheckpointStore(self.folder.checkpoints)
+            found = self.checkpoints.newest() if resume else None
+
+        self.parts = parts or build_parts(recipe, starting_weights=found is None)
+        self.plan = self.parts.plan
+        self.model, self.optimizer, self.device = self.parts.model, self.parts.optimizer, self.parts.device
+        self.evaluated_model = self.model
+        self.scaler = make_grad_scaler(self.device, self.plan.amp)
+        self.hooks = default_hooks(self.parts, [*self.parts.hooks, *hooks])
+        self.step, self.max_steps = 0, self.plan.steps
+        self.batch: Any = None
+        self.losses: dict[str, Tensor] = {}
+        self.loss: Tensor | None = None
+        self.scalars: dict[str, Tensor | float] = {}
+        self.metrics: dict[str, float | None] = {}
+        self.data_seconds = 0.0
+        self.stop_reason: str | None = None
+        self._batches: Iterator[Any] | None = None
+        self.resumed_rng: dict[str, Any] | None = None
+        self._saved_step = -1
+        self._notes = list(self.parts.notes)
+        if self.checkpoints is not None:
+            self.checkpoints.keep = self.plan.keep_checkpoints
+        if found is not None:
+            self._notes += resume_from(self, found)
+            self._saved_step = self.step
+        elif resume:
+            self._notes.append(f"nothing to resume in {output_dir}: starting at step 0")
+
+    @property
+    def is_main_process(self) -> bool:
+        """True in the one process that writes files."""
+        return distributed.is_main_process()
+
+    def train(self) -> dict[str, float | None]:
+        """Runs all steps that are left and the hooks around them.
+
+        Returns:
+            The latest value of each number that was logged (`loss`, `lr`, ...) or evaluated (`bbox/AP`, ...).
+        Raises:
+            TrainingDiverged: a loss or a weight is no longer finite.
+        """
+        with contextlib.ExitStack() as stack:
+            self._open(stack)
+            self._call("before_train")
+            forward = distributed.wrap(self.model, self.device)
+            while self.step < self.max_steps and self.stop_reason is None:
+                self._call("before_step")
+                self.batch = self._next_batch()
+                with autocast(self.device, self.plan.amp):
+                    self.losses = forward(self.batch)
+                self.loss = _total(self.losses)
+                self.optimizer.zero_grad()
+                self.scaler.scale(self.loss).backward()
+                self.scaler.unscale_(self.optimizer)
+                self._call("after_backward")
+                self.scaler.step(self.optimizer)
+                self.scaler.update()
+                self.step += 1
+                self._call("after_step")
+            self._call("after_train")
+        return self.metrics
+
+    def stop(self, reason: str) -> None:
+        """Ends the training after this step, as if all steps were done."""
+        if self.stop_reason is None:
+            logger.info("Stopping at step %d: %s", self.step, reason)
+            self.stop_reason = reason
+
+    def write(self, record: dict[str, Any]) -> None:
+        """Hands numbers (with their "step") to all hooks that write or watch them."""
+        self.metrics |= {name: value for name, value in record.items() if name != "step"}
+        self._call("write", record)
+
+    def save_checkpoint(self) -> Path | None:
+        """Saves all that a resumed run needs; returns the file (None: no folder, or another process wrote it)."""
+        if self.checkpoints is None:
+            return None
+        path = self.checkpoints.folder / f"step_{self.step:07d}.pth"
+        if self._saved_step != self.step:
+            self._call("before_checkpoint")
+            content = checkpoint_of(self)
+            if self.is_main_process:
+                self.checkpoints.save(self.step, content)
+            distributed.barrier()
+            self._saved_step = self.step
+        return path if self.is_main_process else None
+
+    def save_final(self) -> None:
+        """Writes final.pth: what evaluation and prediction need, without the optimizer."""
+        if self.folder is not None and self.is_main_process:
+            write_checkpoint(self.folder.final, weights_of(self))
+
+    def _open(self, stack: contextlib.ExitStack) -> None:
+        """Folder, log, seeds; all is undone when the stack closes."""
+        if self.folder is not None and self.is_main_process:
+            self.folder.claim(self.parts.recipe_text, self.step)
+        path = self.folder.log if self.folder is not None and self.is_main_process else None
+        stack.enter_context(logging_to(path, console=self.is_main_process))
+        stack.callback(self._close)
+        for line in [*describe_run(self.parts), *self._notes] if self.is_main_process else ():
+            logger.info(line)
+        self.model.train()
+        if self.resumed_rng is not None:
+            set_rng_state(self.resumed_rng)
+        else:
+            seed_everything(self.plan.seed + 1000003 * self.step + distributed.rank())
+
+    def _next_batch(self) -> Any:
+        started = time.perf_counter()
+        if self._batches is None:
+            with preserved_rng():  # starting data workers draws from torch's generator; a resumed run starts them again
+                self._batches = iter(self.parts.batches(self.step))
+                batch = next(self._batches)
+        else:
+            batch = next(self._batches)
+        self.data_seconds += time.perf_counter() - started
+        return batch
+
+    def _call(self, event: str, *args: Any) -> None:
+        if event == "before_step":
+            self.scalars = {}
+        for hook in self.hooks:
+            getattr(hook, event)(self, *args)
+
+    def _close(self) -> None:
+        self._call("close")
+        close = getattr(self._batches, "close", None)
+        if close is not None:
+            close()  # ends the data workers
+        self._batches = None
+
+
+def _total(losses: Any) -> Tensor:
+    if not isinstance(losses, dict) or not losses:
+        raise TypeError(
+            f"in training a model returns a dict of named scalar losses, got {type(losses).__name__} "
+            f"{'without any' if isinstance(losses, dict) else ''}; has it a head, and is it in training mode?"
+        )
+    return sum(losses.values())

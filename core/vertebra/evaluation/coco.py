@@ -1,0 +1,227 @@
+"""COCO evaluation of boxes, masks and keypoints: `COCOEvaluator`."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from vertebra.errors import DataError, RecipeError
+from vertebra.evaluation.coco_metrics import all_undefined, coco_metrics
+from vertebra.evaluation.coco_results import write_results
+from vertebra.evaluation.contract import Evaluator
+from vertebra.evaluation.curves import CocoArrays
+from vertebra.evaluation.detections import Detections, DetectionTable, ImageDetections, ImageKey
+from vertebra.evaluation.ground_truth import GroundTruth
+from vertebra.evaluation.processes import gather_to_main, on_main_process
+from vertebra.evaluation.pycoco import run_pycocotools
+from vertebra.evaluation.report.blocks import Section
+from vertebra.evaluation.report.coco_section import coco_sections
+from vertebra.visualize import skeleton_of
+
+__all__ = ["COCO_SIGMAS", "TASKS", "COCOEvaluator"]
+
+logger = logging.getLogger(__name__)
+
+TASKS = ("bbox", "segm", "keypoints")
+_FIELD_OF = {"bbox": "pred_boxes", "segm": "pred_masks", "keypoints": "pred_keypoints"}
+_MAX_DETS = {"bbox": [1, 10, 100], "segm": [1, 10, 100], "keypoints": [20]}
+COCO_SIGMAS = (
+    *(0.026, 0.025, 0.025, 0.035, 0.035),  # nose, eyes, ears
+    *(0.079, 0.079, 0.072, 0.072, 0.062, 0.062),  # shoulders, elbows, wrists
+    *(0.107, 0.107, 0.087, 0.087, 0.089, 0.089),  # hips, knees, ankles
+)
+"""OKS standard deviations of COCO's 17 person keypoints (https://cocodataset.org/#keypoints-eval)."""
+
+
+class COCOEvaluator(Evaluator):
+    """Average precision and recall as COCO defines them, by pycocotools, for boxes, masks and keypoints.
+
+    Metrics: `<task>/AP`, `AP50`, `AP75`, `APs`, `APm`, `APl`, `AR1`, `AR10`, `AR100`, `ARs`, `ARm`, `ARl` (keypoints:
+    `AP`, `AP50`, `AP75`, `APm`, `APl`, `AR`, `AR50`, `AR75`, `ARm`, `ARl`), and for each class `AP-<class>`,
+    `AP50-<class>`, `AP75-<class>` and `AR-<class>`.
+
+    Ground truth is the file `metadata.json_file` where there is one, else the dataset dicts; it covers the dataset's
+    images, predicted or not. Predictions with a NaN or infinite number are left out, counted in `notes`.
+
+    Args:
+        dataset: injected; has `.dicts` and `.metadata` (`thing_classes`, and where there are any `json_file`,
+            `thing_dataset_id_to_contiguous_id`, `keypoint_names`, `keypoint_oks_sigmas`).
+        output_dir: injected; the COCO result files are written there. None: nothing is written.
+        tasks: any of bbox, segm, keypoints. None: bbox, and the others as far as the model predicts them.
+        iou_thresholds: of box IoU, mask IoU or OKS. None: 0.50 to 0.95 in steps of 0.05.
+        max_dets: limits on detections per image and class; each gives an AR number, the largest is AP's.
+            None: 1, 10, 100; for keypoints 20.
+        keypoint_sigmas: OKS standard deviation of each keypoint, as a part of the object's scale. None: the dataset's
+            `keypoint_oks_sigmas`; else COCO's for 17 keypoints, their mean for any other number.
+    """
+
+    def __init__(
+        self,
+        dataset: Any,
+        output_dir: str | Path | None = None,
+        *,
+        tasks: list[Literal["bbox", "segm", "keypoints"]] | None = None,
+        iou_thresholds: list[float] | None = None,
+        max_dets: list[int] | None = None,
+        keypoint_sigmas: list[float] | None = None,
+    ) -> None:
+        super().__init__()
+        unknown = [task for task in tasks or () if task not in TASKS]
+        if unknown or tasks == []:
+            raise RecipeError(f"COCOEvaluator: tasks is {tasks}; expected some of {', '.join(TASKS)}")
+        if max_dets is not None and (not max_dets or min(max_dets) < 1):
+            raise RecipeError(
+                f"COCOEvaluator: max_dets is {max_dets}; expected counts of at least 1, such as [1, 10, 100]"
+            )
+        if iou_thresholds is not None and not (iou_thresholds and all(0 < iou <= 1 for iou in iou_thresholds)):
+            raise RecipeError(f"COCOEvaluator: iou_thresholds is {iou_thresholds}; expected numbers above 0 up to 1")
+        self.dataset = dataset
+        self.output_dir = None if output_dir is None else Path(output_dir)
+        self.tasks = tasks
+        self.iou_thresholds = iou_thresholds
+        self.max_dets = sorted(set(max_dets)) if max_dets else None
+        self.keypoint_sigmas = keypoint_sigmas
+        self.truth: GroundTruth | None = None
+        """Read at the first `evaluate`, in the main process."""
+        self.reset()
+
+    def reset(self) -> None:
+        self.detections = Detections()
+        self.fields: set[str] = set()  # prediction fields seen so far
+        self.table: DetectionTable | None = None
+        self.arrays: dict[str, CocoArrays] = {}
+        self.reasons, self.notes, self.files = {}, [], {}
+
+    def process(self, inputs: list[dict], outputs: list[dict]) -> None:
+        for record, output in zip(inputs, outputs, strict=True):
+            detections = ImageDetections.from_output(record, output)
+            for task in self.tasks or ():
+                if not output["instances"].has(_FIELD_OF[task]):
+                    raise RecipeError(
+                        f"COCOEvaluator: task {task} needs {_FIELD_OF[task]}, which the model does not predict.\n"
+                        f"  Leave {task} out of the evaluator's tasks, or add a head that predicts it"
+                    )
+            self.fields |= set(output["instances"].get_fields())
+            self.detections.add(ImageKey.of(record), detections)
+
+    def evaluate(self) -> dict[str, float | None]:
+        """The metrics of the images processed so far, over all processes.
+
+        Raises:
+            DataError: ground truth that cannot be read, images that are not in it, classes outside the dataset's.
+        """
+        shards = gather_to_main((self.detections, self.fields))
+        metrics, self.reasons, self.notes, self.files = on_main_process(lambda: self._evaluate_all(shards or []))
+        return metrics
+
+    def sections(self, folder: Path, pictures: int) -> list[Section]:
+        if self.truth is None or self.table is None:
+            return []
+        return coco_sections(self.truth, self.table, self.arrays, folder, pictures, skeleton_of(self.dataset.metadata))
+
+    def _evaluate_all(self, shards: list[tuple[Detections, set[str]]]) -> tuple[dict, dict, list, dict]:
+        """Metrics, reasons, notes and files, from everyone's detections."""
+        if self.truth is None:
+            self.truth = GroundTruth.of_dataset(self.dataset)
+        truth, notes = self.truth, list(self.truth.notes)
+        detections = Detections.merged(shard for shard, _ in shards)
+        self.table = detections.table(truth.rows(detections.by_image))
+        self._check_classes(self.table)
+        tasks = self.tasks or self._tasks_of(set().union(*(fields for _, fields in shards)))
+        notes += _notes_on(detections, self.table, truth)
+        metrics: dict[str, float | None] = {}
+        reasons: dict[str, str] = {}
+        for task in tasks:
+            part, why, more = self._evaluate_task(task)
+            metrics |= part
+            reasons |= why
+            notes += more
+        files = {} if self.output_dir is None else write_results(self.output_dir, truth, self.table, tasks)
+        for note in notes:
+            logger.warning("evaluation: %s", note)
+        return metrics, reasons, notes, files
+
+    def _evaluate_task(self, task: str) -> tuple[dict[str, float | None], dict[str, str], list[str]]:
+        truth, notes = self.truth, []
+        max_dets = self.max_dets or _MAX_DETS[task]
+        missing = _no_ground_truth(truth, task)
+        if missing:
+            return *all_undefined(task, max_dets, truth.class_names, missing), notes
+        sigmas = self._sigmas(notes) if task == "keypoints" else None
+        if task == "segm":
+            lacking = sum(not annotation.get("segmentation") for annotation in truth.annotations)
+            if lacking:
+                notes.append(f"segm: {lacking} ground truth objects without a mask are left out")
+        self.arrays[task] = run_pycocotools(
+            truth, self.table, task, iou_thresholds=self.iou_thresholds, max_dets=max_dets, sigmas=sigmas
+        )
+        return *coco_metrics(self.arrays[task], truth.class_names), notes
+
+    def _tasks_of(self, fields: set[str]) -> list[str]:
+        return ["bbox", *(task for task in TASKS[1:] if _FIELD_OF[task] in fields)]
+
+    def _check_classes(self, table: DetectionTable) -> None:
+        count = len(self.truth.class_names)
+        if len(table) and not (table.classes.min() >= 0 and table.classes.max() < count):
+            wrong = table.classes[(table.classes < 0) | (table.classes >= count)]
+            raise DataError(
+                f"the model predicts class {wrong[0]}, but the dataset has {count} classes, numbered from 0.\n"
+                "  The weights are of a model for other classes, or the dataset lacks metadata.thing_classes"
+            )
+
+    def _sigmas(self, notes: list[str]) -> np.ndarray:
+        """(K,) OKS standard deviations for the keypoints of the ground truth."""
+        count = next(len(a["keypoints"]) for a in self.truth.annotations if a.get("keypoints")) // 3
+        if self.table.keypoints is not None and self.table.keypoints.shape[1] != count:
+            raise DataError(
+                f"the model predicts {self.table.keypoints.shape[1]} keypoints per object, the ground truth has {count}"
+            )
+        given = self.keypoint_sigmas or getattr(self.dataset.metadata, "keypoint_oks_sigmas", None)
+        if given:
+            if len(given) != count:
+                raise RecipeError(
+                    f"COCOEvaluator: {len(given)} keypoint sigmas for {count} keypoints; give one for each"
+                )
+            return np.asarray(given, dtype=np.float64)
+        if count == len(COCO_SIGMAS):
+            return np.array(COCO_SIGMAS)
+        mean = float(np.mean(COCO_SIGMAS))
+        notes.append(
+            f"keypoints: no OKS sigmas are known for these {count} keypoints; {mean:.4f}, the mean of COCO's, is used"
+        )
+        return np.full(count, mean)
+
+
+def _no_ground_truth(truth: GroundTruth, task: str) -> str | None:
+    """Why a task cannot be evaluated at all, or None."""
+    if not truth.keys:
+        return "the dataset has no images"
+    if not truth.annotated:
+        return "the dataset has no ground truth annotations; only the predictions were written"
+    if task == "segm" and truth.annotations and not any(a.get("segmentation") for a in truth.annotations):
+        return "the ground truth has boxes but no masks"
+    if task == "keypoints" and not any(a.get("keypoints") for a in truth.annotations):
+        return "the ground truth has no keypoints"
+    return None
+
+
+def _notes_on(detections: Detections, table: DetectionTable, truth: GroundTruth) -> list[str]:
+    """What a reader should know about the predictions."""
+    notes = []
+    dropped, images = detections.dropped
+    if dropped:
+        notes.append(
+            f"{dropped} of {dropped + len(table)} predictions were left out: a coordinate or score is NaN or infinite "
+            f"({len(images)} images, first {images[0].image_id!r})"
+        )
+    unseen = len(truth.keys) - len(detections.by_image)
+    if unseen and truth.keys:
+        notes.append(
+            f"{unseen} of the dataset's {len(truth.keys)} images were not predicted; their objects count as missed"
+        )
+    if not len(table) and truth.annotations:
+        notes.append("the model gave no detection at all, so every AP and AR that has ground truth is 0")
+    return notes

@@ -1,0 +1,187 @@
+"""COCO evaluation by pycocotools: our ground truth and detections in, its arrays out, nothing printed."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Iterator
+
+import numpy as np
+from pycocotools import mask as coco_mask
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from vertebra.errors import DataError
+from vertebra.evaluation.curves import AREA_RANGES, CocoArrays, MatchTable
+from vertebra.evaluation.detections import DetectionTable
+from vertebra.evaluation.ground_truth import GroundTruth
+
+__all__ = ["run_pycocotools", "task_records"]
+
+_DECIMALS = 3
+
+
+def run_pycocotools(
+    truth: GroundTruth,
+    table: DetectionTable,
+    task: str,
+    *,
+    iou_thresholds: list[float] | None = None,
+    max_dets: list[int] | None = None,
+    sigmas: np.ndarray | None = None,
+) -> CocoArrays:
+    """Evaluate one task over all images and classes of `truth`.
+
+    Args:
+        task: bbox, segm or keypoints.
+        iou_thresholds: of box IoU, mask IoU or OKS; None: 0.5 to 0.95 in steps of 0.05.
+        max_dets: limits on detections per image and class; None: 1, 10, 100 (keypoints: 20).
+        sigmas: (K,) OKS standard deviations of each keypoint, as a part of the object's scale.
+    """
+    truths = _truth_records(truth, task)
+    if task == "segm":
+        _check_mask_sizes(truth, table)
+    areas = ["all", "medium", "large"] if task == "keypoints" else list(AREA_RANGES)
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints its progress
+        tool = COCOeval(_coco(truth, truths), _coco(truth, list(task_records(table, task))), iouType=task)
+        tool.params.imgIds = list(range(len(truth.keys)))
+        tool.params.catIds = list(range(len(truth.class_names)))
+        tool.params.areaRng = [list(AREA_RANGES[name]) for name in areas]
+        tool.params.areaRngLbl = areas
+        if iou_thresholds is not None:
+            tool.params.iouThrs = np.array(sorted(iou_thresholds))
+        if max_dets is not None:
+            tool.params.maxDets = sorted(max_dets)
+        if sigmas is not None:
+            tool.params.kpt_oks_sigmas = np.asarray(sigmas, dtype=np.float64)
+        tool.evaluate()
+        tool.accumulate()
+    num_truth, num_crowd = _count(truths, task, len(truth.class_names), areas)
+    at = int(np.argmin(np.abs(tool.params.iouThrs - 0.5)))
+    return CocoArrays(
+        task=task,
+        precision=tool.eval["precision"],
+        recall=tool.eval["recall"],
+        scores=tool.eval["scores"],
+        iou_thresholds=np.asarray(tool.params.iouThrs),
+        recall_thresholds=np.asarray(tool.params.recThrs),
+        areas=areas,
+        max_dets=list(tool.params.maxDets),
+        num_truth=num_truth,
+        num_crowd=num_crowd,
+        num_detections=np.bincount(table.classes, minlength=len(truth.class_names)),
+        matches=_matches(tool, at),
+    )
+
+
+def task_records(table: DetectionTable, task: str) -> Iterator[dict]:
+    """The detections as COCO's results for a task; image rows and class numbers for ids.
+
+    `area` is what pycocotools' loadRes would give them: of the box, the mask, or the box around the keypoints.
+    Coordinates are rounded to 1/1000 pixel, beyond what float32 knows of them: so decimals that went through a float32
+    come back as they were, and a box that meets an IoU threshold exactly still does.
+    """
+    boxes = np.concatenate([table.boxes[:, :2], table.boxes[:, 2:] - table.boxes[:, :2]], axis=1)  # xyxy -> xywh
+    boxes = boxes.round(_DECIMALS)
+    columns = zip(table.image.tolist(), table.classes.tolist(), table.scores.tolist(), strict=True)
+    for row, (image, number, score) in enumerate(columns):
+        record = {"id": row + 1, "image_id": image, "category_id": number, "score": score, "iscrowd": 0}
+        if task == "bbox":
+            record["bbox"] = boxes[row].tolist()
+            record["area"] = record["bbox"][2] * record["bbox"][3]
+        elif task == "segm":
+            record["segmentation"] = table.masks[row]
+            record["area"] = float(coco_mask.area(table.masks[row]))
+        else:
+            points = (table.keypoints[row] - np.array([0.5, 0.5, 0.0])).round(_DECIMALS)  # to COCO's pixel indices
+            width, height = np.ptp(points[:, 0]), np.ptp(points[:, 1])
+            record["keypoints"] = points.reshape(-1).tolist()
+            record["area"] = float(width * height)
+        yield record
+
+
+def _coco(truth: GroundTruth, annotations: list[dict]) -> COCO:
+    coco = COCO()
+    coco.dataset = {
+        "images": [
+            {"id": row, **({"height": size[0], "width": size[1]} if size else {})}
+            for row, size in enumerate(truth.sizes)
+        ],
+        "annotations": annotations,
+        "categories": [{"id": number, "name": name} for number, name in enumerate(truth.class_names)],
+    }
+    coco.createIndex()
+    return coco
+
+
+def _truth_records(truth: GroundTruth, task: str) -> list[dict]:
+    """Copies of the annotations that the task can judge; pycocotools writes into them."""
+    if task == "bbox":
+        return [dict(annotation) for annotation in truth.annotations]
+    if task == "segm":
+        records = [dict(annotation) for annotation in truth.annotations if annotation.get("segmentation")]
+        for record in records:
+            if truth.sizes[record["image_id"]] is None:
+                raise DataError(
+                    f"{truth.source}: image {truth.image_ids[record['image_id']]!r} has no height and width"
+                )
+        return records
+    length = next((len(a["keypoints"]) for a in truth.annotations if a.get("keypoints")), 0)
+    nothing = {
+        "keypoints": [0] * length,
+        "num_keypoints": 0,
+    }  # an object without labels takes detections, but counts not
+    return [dict(a) if a.get("keypoints") else a | nothing for a in truth.annotations] if length else []
+
+
+def _check_mask_sizes(truth: GroundTruth, table: DetectionTable) -> None:
+    """pycocotools would take masks of another size for misses and say nothing."""
+    for row, mask in enumerate(table.masks or ()):
+        wanted = truth.sizes[table.image[row]]
+        if wanted is not None and tuple(mask["size"]) != tuple(wanted):
+            raise DataError(
+                f"image {truth.image_ids[table.image[row]]!r}: a predicted mask has size {tuple(mask['size'])} "
+                f"(height, width), the ground truth {tuple(wanted)}"
+            )
+
+
+def _count(truths: list[dict], task: str, num_classes: int, areas: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    """(K, A) objects that count and (K,) that do not."""
+    counts, ignored = np.zeros((num_classes, len(areas)), np.int64), np.zeros(num_classes, np.int64)
+    for record in truths:
+        if record["iscrowd"] or (task == "keypoints" and not record["num_keypoints"]):
+            ignored[record["category_id"]] += 1
+            continue
+        for column, name in enumerate(areas):
+            low, high = AREA_RANGES[name]
+            counts[record["category_id"], column] += low <= record["area"] <= high
+    return counts, ignored
+
+
+def _matches(tool: COCOeval, at: int) -> MatchTable:
+    """The match table at IoU threshold number `at`, out of the per-image results for objects of all sizes."""
+    whole = tool.params.areaRng[0]
+    results = [result for result in tool.evalImgs if result is not None and result["aRng"] == whole]
+    detections: list[tuple] = []
+    truths: list[tuple] = []
+    for result in results:
+        image, number = result["image_id"], result["category_id"]
+        score_of = dict(zip(result["dtIds"], result["dtScores"], strict=True))
+        met, ignored = result["dtMatches"][at], result["dtIgnore"][at]
+        for score, hit, ignore in zip(result["dtScores"], met, ignored, strict=True):
+            detections.append((image, number, score, -1 if ignore else int(hit > 0)))
+        for hit, ignore in zip(result["gtMatches"][at], result["gtIgnore"], strict=True):
+            if not ignore:
+                truths.append((image, number, score_of[int(hit)] if hit else -np.inf))
+    d = np.array(detections, dtype=np.float64).reshape(-1, 4)
+    g = np.array(truths, dtype=np.float64).reshape(-1, 3)
+    return MatchTable(
+        iou=float(tool.params.iouThrs[at]),
+        detection_image=d[:, 0].astype(np.int64),
+        detection_class=d[:, 1].astype(np.int64),
+        detection_score=d[:, 2],
+        detection_state=d[:, 3].astype(np.int8),
+        truth_image=g[:, 0].astype(np.int64),
+        truth_class=g[:, 1].astype(np.int64),
+        truth_score=g[:, 2],
+    )

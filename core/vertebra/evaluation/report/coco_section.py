@@ -1,0 +1,82 @@
+"""What the report shows of a COCO evaluation: plots and pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from vertebra.evaluation.coco_metrics import coco_metrics
+from vertebra.evaluation.curves import CocoArrays, best_threshold
+from vertebra.evaluation.detections import DetectionTable
+from vertebra.evaluation.ground_truth import GroundTruth
+from vertebra.evaluation.report.blocks import Figure, Gallery, Section, Table, Text
+from vertebra.evaluation.report.pictures import draw_pictures
+from vertebra.evaluation.report.plots import class_bars, pr_curves, score_histogram
+
+__all__ = ["coco_sections"]
+
+_TITLES = {"bbox": "Boxes", "segm": "Masks", "keypoints": "Keypoints"}
+_WITHOUT_TRUTH = 0.5  # score from which on detections are drawn where no ground truth says better
+
+
+def coco_sections(
+    truth: GroundTruth,
+    table: DetectionTable,
+    arrays: dict[str, CocoArrays],
+    folder: Path,
+    pictures: int,
+    skeleton: Sequence[tuple[int, int]] = (),
+) -> list[Section]:
+    """Plots of each task into `folder/plots`, pictures into `folder/pictures`, and sections that show them."""
+    sections = [Section("Ground truth", [_facts(truth, table)])]
+    for task, counted in arrays.items():
+        sections += _task_section(task, counted, truth, folder / "plots")
+    first = next(iter(arrays.values()), None)
+    threshold = None if first is None else best_threshold(first.matches)
+    if pictures:
+        chosen = _WITHOUT_TRUTH if threshold is None else threshold
+        drawn = draw_pictures(truth, table, first and first.matches, chosen, folder / "pictures", pictures, skeleton)
+        if drawn:
+            explanation = f"Ground truth on the left, detections from score {chosen:.2f} on at the right."
+            if first is not None:
+                explanation += " The images with the most errors come first; the others are spread over the dataset."
+            if threshold is not None:
+                explanation += " At this score the F1 of all detections together is best."
+            sections.append(Section("Pictures", [Gallery(drawn, explanation)]))
+    return sections
+
+
+def _task_section(task: str, arrays: CocoArrays, truth: GroundTruth, folder: Path) -> list[Section]:
+    folder.mkdir(parents=True, exist_ok=True)
+    metrics, _ = coco_metrics(arrays, truth.class_names)
+    ap, ap50 = ([metrics[f"{task}/{name}-{label}"] for label in truth.class_names] for name in ("AP", "AP50"))
+    blocks = []
+    path = folder / f"{task}_pr_curves.png"
+    if pr_curves(arrays, path):
+        blocks.append(Figure(path, "Precision at each recall, mean over the classes that have ground truth."))
+    path = folder / f"{task}_class_ap.png"
+    if len(truth.class_names) > 1 and class_bars(truth.class_names, ap, ap50, path):
+        blocks.append(
+            Figure(path, "AP over AP50 of each class, best first; classes without ground truth are left out.")
+        )
+    path = folder / f"{task}_scores.png"
+    if score_histogram(arrays, best_threshold(arrays.matches), path):
+        blocks.append(Figure(path, "A good model has its right detections at the right, its wrong ones at the left."))
+    return [Section(f"Plots: {_TITLES[task].lower()}", blocks)] if blocks else []
+
+
+def _facts(truth: GroundTruth, table: DetectionTable) -> Table | Text:
+    if not truth.annotated:
+        return Text(f"{len(truth.keys)} images without ground truth, {len(table)} detections.")
+    crowd = sum(annotation["iscrowd"] for annotation in truth.annotations)
+    empty = len(truth.keys) - len({annotation["image_id"] for annotation in truth.annotations})
+    rows = [
+        ["images", len(truth.keys)],
+        ["images without an object", empty],
+        ["classes", len(truth.class_names)],
+        ["objects", len(truth.annotations) - crowd],
+        ["crowd regions", crowd],
+        ["detections", len(table)],
+        ["read from", truth.source],
+    ]
+    return Table(["", ""], rows)

@@ -1,0 +1,194 @@
+"""One self-contained HTML file about an evaluation: no network, no script, images inside, below 5 MB."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from importlib import resources
+from pathlib import Path
+
+from vertebra.evaluation.report.blocks import Figure, Gallery, Section, Table, Text
+from vertebra.evaluation.report.embed import jpeg_uris, png_uri
+from vertebra.evaluation.report.metric_tables import class_table, headline, summary_rows
+
+__all__ = ["write_report"]
+
+MAX_BYTES = 4_800_000
+_TASK_TITLES = {"bbox": "Boxes", "segm": "Masks", "keypoints": "Keypoints"}
+
+
+def write_report(
+    path: Path,
+    *,
+    title: str,
+    subtitle: str,
+    metrics: Mapping[str, float | None],
+    reasons: Mapping[str, str],
+    notes: Sequence[str] = (),
+    sections: Sequence[Section] = (),
+    facts: Mapping[str, Mapping[str, object]] | None = None,
+    recipe_yaml: str = "",
+) -> Path:
+    """Write the report.
+
+    Args:
+        title, subtitle: above everything; the subtitle says which data and model.
+        metrics, reasons: as an evaluator gives them: `<task>/<name>` -> fraction or None; reason of each None.
+        notes: what a reader should know before trusting the numbers.
+        sections: the evaluators' plots, pictures and tables.
+        facts: further tables of name and value by title (run, versions).
+        recipe_yaml: the resolved recipe.
+    """
+    body = [_header(title, subtitle, metrics), _notes(notes), _summary(metrics, reasons)]
+    body += [_classes(task, metrics) for task in dict.fromkeys(key.split("/")[0] for key in metrics)]
+    body.append(_reasons(reasons))
+    tail = [_facts(name, rows) for name, rows in (facts or {}).items()]
+    if recipe_yaml:
+        tail.append(
+            f"<section><h2>Recipe</h2><details><summary>the whole recipe, resolved</summary>"
+            f"<pre>{escape(recipe_yaml)}</pre></details></section>"
+        )
+    budget = MAX_BYTES - sum(len(part.encode()) for part in body + tail)
+    figures = {
+        block.path: png_uri(block.path) for section in sections for block in section.blocks if isinstance(block, Figure)
+    }
+    budget -= sum(map(len, figures.values()))
+    galleries = [block for section in sections for block in section.blocks if isinstance(block, Gallery)]
+    pictures = [picture.path for gallery in galleries for picture in gallery.pictures]
+    photographs = dict(zip(pictures, jpeg_uris(pictures, budget - 100_000), strict=False))  # those that fit
+    body += [_section(section, figures | photographs) for section in sections]
+    css = resources.files(__package__).joinpath("report.css").read_text(encoding="utf-8")
+    page = (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{escape(title)}</title>\n<style>\n{css}</style>\n</head>\n<body>\n<main>\n"
+        + "\n".join(part for part in body + tail if part)
+        + "\n</main>\n</body>\n</html>\n"
+    )
+    path.write_text(page, encoding="utf-8")
+    return path
+
+
+def _header(title: str, subtitle: str, metrics: Mapping[str, float | None]) -> str:
+    cards = "".join(
+        f'<div class="card"><div class="value">{_number(value)}</div><div class="label">{escape(label)}</div></div>'
+        for label, value in headline(metrics)
+    )
+    heading = f'<h1>{escape(title)}</h1><p class="subtitle">{escape(subtitle)}</p>'
+    return f'<header>{heading}<div class="cards">{cards}</div></header>'
+
+
+def _notes(notes: Sequence[str]) -> str:
+    if not notes:
+        return ""
+    return f'<section class="notes"><h2>Please note</h2><ul>{_items(notes)}</ul></section>'
+
+
+def _summary(metrics: Mapping[str, float | None], reasons: Mapping[str, str]) -> str:
+    tasks = summary_rows(metrics)
+    if not tasks:
+        return "<section><h2>Summary</h2><p>No evaluator gave a number.</p></section>"
+    parts = []
+    for task, rows in tasks.items():
+        body = "".join(
+            f"<tr><th>{escape(name)}</th>{_cell(value, bar=True)}<td class='meaning'>"
+            f"{escape(meaning if value is not None else reasons.get(f'{task}/{name}', meaning))}</td></tr>"
+            for name, value, meaning in rows
+        )
+        heading = f"<h3>{escape(_TASK_TITLES.get(task, task))}</h3>"
+        parts.append(f'<div class="task">{heading}<table class="summary">{body}</table></div>')
+    return f'<section><h2>Summary</h2><div class="columns">{"".join(parts)}</div></section>'
+
+
+def _classes(task: str, metrics: Mapping[str, float | None]) -> str:
+    table = class_table(metrics, task)
+    if table is None:
+        return ""
+    return f"<section><h2>Classes: {escape(_TASK_TITLES.get(task, task).lower())}</h2>{_table(table)}</section>"
+
+
+def _reasons(reasons: Mapping[str, str]) -> str:
+    if not reasons:
+        return ""
+    by_reason: dict[str, list[str]] = {}
+    for key, reason in reasons.items():
+        by_reason.setdefault(reason, []).append(key)
+    items = []
+    for reason, keys in by_reason.items():
+        more = f" and {len(keys) - 6} more" if len(keys) > 6 else ""
+        items.append(f"<li><code>{escape(', '.join(keys[:6]))}{more}</code> {escape(reason)}</li>")
+    title = f"Numbers that do not exist: {len(reasons)}"
+    return f"<section><h2>{title}</h2><ul class='reasons'>{''.join(items)}</ul></section>"
+
+
+def _facts(title: str, rows: Mapping[str, object]) -> str:
+    table = Table(
+        ["", ""], [[name, value if isinstance(value, (int, float)) else str(value)] for name, value in rows.items()]
+    )
+    return f"<section><h2>{escape(title)}</h2>{_table(table)}</section>"
+
+
+def _section(section: Section, uris: Mapping[Path, str]) -> str:
+    blocks = []
+    figures = [block for block in section.blocks if isinstance(block, Figure)]
+    for block in section.blocks:
+        if isinstance(block, Text):
+            blocks.append(f"<p>{escape(block.text)}</p>")
+        elif isinstance(block, Table):
+            blocks.append(_table(block))
+        elif isinstance(block, Gallery):
+            blocks.append(_gallery(block, uris))
+        elif block is figures[0]:  # plots stand side by side, where the first one is
+            inside = "".join(_figure(uris[figure.path], figure.caption) for figure in figures)
+            blocks.append(f'<div class="plots">{inside}</div>')
+    return f"<section><h2>{escape(section.title)}</h2>{''.join(blocks)}</section>"
+
+
+def _gallery(gallery: Gallery, uris: Mapping[Path, str]) -> str:
+    shown = [picture for picture in gallery.pictures if picture.path in uris]
+    inside = "".join(_figure(uris[picture.path], picture.caption) for picture in shown)
+    left_out = len(gallery.pictures) - len(shown)
+    more = (
+        f"<p>{left_out} more pictures are in the folder beside this file; they would make it too large.</p>"
+        if left_out
+        else ""
+    )
+    return f'<p>{escape(gallery.explanation)}</p><div class="gallery">{inside}</div>{more}'
+
+
+def _figure(uri: str, caption: str) -> str:
+    return f'<figure><img src="{uri}" alt="{escape(caption)}"><figcaption>{escape(caption)}</figcaption></figure>'
+
+
+def _table(table: Table) -> str:
+    head = ""
+    if any(table.columns):
+        cells = "".join(f"<th>{escape(name)}</th>" for name in table.columns)
+        head = f"<thead><tr>{cells}</tr></thead>"
+    rows = []
+    for row in table.rows:
+        first, *rest = row
+        cells = "".join(_cell(value, bar=number in table.bar_columns) for number, value in enumerate(rest, start=1))
+        rows.append(f"<tr><th>{escape(str(first))}</th>{cells}</tr>")
+    return f'<div class="scroll"><table>{head}<tbody>{"".join(rows)}</tbody></table></div>'
+
+
+def _cell(value: object, bar: bool = False) -> str:
+    if isinstance(value, str):
+        return f"<td>{escape(value)}</td>"
+    if value is None or isinstance(value, int) or not bar:
+        return f'<td class="number">{_number(value)}</td>'
+    width = 100 * min(max(value, 0.0), 1.0)
+    return f'<td class="number"><span class="bar" style="--w:{width:.1f}%">{_number(value)}</span></td>'
+
+
+def _number(value: object) -> str:
+    if value is None:
+        return '<span class="none" title="undefined">&ndash;</span>'
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:.3f}"
+
+
+def _items(texts: Sequence[str]) -> str:
+    return "".join(f"<li>{escape(text)}</li>" for text in texts)

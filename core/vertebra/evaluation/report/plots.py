@@ -1,0 +1,131 @@
+"""Plots of a COCO evaluation as PNG files, drawn off screen, all in one palette."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from vertebra.evaluation.curves import CocoArrays, pr_curve
+
+__all__ = ["class_bars", "pr_curves", "score_histogram"]
+
+INK, GRID = "#1f2a37", "#e3e8ee"
+BLUE, LIGHT_BLUE, ORANGE, RED, GRAY = "#2563c9", "#9dc0f2", "#e07b1f", "#c8344f", "#94a0ad"
+_LINES = ((0.5, BLUE, "-"), (0.6, "#178a8a", "-"), (0.7, "#5d9e3c", "-"), (0.75, ORANGE, "-"), (0.9, RED, "-"))
+_STYLE = {
+    "font.size": 10,
+    "axes.edgecolor": GRAY,
+    "axes.labelcolor": INK,
+    "axes.titlesize": 11,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "grid.color": GRID,
+    "legend.frameon": False,
+    "legend.fontsize": 9,
+}
+_MOST_BARS = 40  # with more classes, the best and the worst half of these
+
+
+def pr_curves(arrays: CocoArrays, path: Path) -> bool:
+    """Precision over recall, mean over classes, at several IoU thresholds. False if nothing is defined."""
+    curves = [(f"{iou:.2f}", pr_curve(arrays, iou), color, line) for iou, color, line in _LINES]
+    low, high = arrays.iou_thresholds[[0, -1]]
+    curves.append((f"mean {low:.2f} to {high:.2f}", pr_curve(arrays), INK, "--"))
+    curves = [curve for curve in curves if curve[1] is not None]
+    if not curves:
+        return False
+    with rc_context(_STYLE):
+        figure, axes = _axes(5.6, 4.2)
+        for label, precision, color, line in curves:
+            text = f"{label}   AP {precision.mean():.3f}"
+            axes.plot(arrays.recall_thresholds, precision, line, color=color, linewidth=1.8, label=text)
+        axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="recall", ylabel="precision", title="Precision and recall")
+        axes.grid(True)
+        measure = "OKS" if arrays.task == "keypoints" else "IoU"
+        legend = axes.legend(title=f"{measure} at least", loc="best")
+        legend.get_title().set_fontsize(9)
+        figure.savefig(path)
+    return True
+
+
+def class_bars(names: Sequence[str], ap: Sequence[float | None], ap50: Sequence[float | None], path: Path) -> bool:
+    """AP and AP50 of each class that has ground truth, best first. False if there is none."""
+    rows = [(name, a, b) for name, a, b in zip(names, ap, ap50, strict=True) if a is not None]
+    if not rows:
+        return False
+    rows.sort(key=lambda row: -row[1])
+    title = "AP by class"
+    if len(rows) > _MOST_BARS:
+        title = f"AP by class: the best and the worst {_MOST_BARS // 2} of {len(rows)}"
+        rows = rows[: _MOST_BARS // 2] + rows[-(_MOST_BARS // 2) :]
+    values = np.array([row[1] for row in rows])
+    values50 = np.array([np.nan if row[2] is None else row[2] for row in rows])
+    with rc_context(_STYLE):
+        figure, axes = _axes(5.6, max(1.9, 1.2 + 0.3 * len(rows)))
+        y = np.arange(len(rows))
+        axes.barh(y, np.nan_to_num(values50), height=0.66, color=LIGHT_BLUE, label="AP50")
+        axes.barh(y, values, height=0.66, color=BLUE, label="AP")
+        for position, (value, wide) in enumerate(zip(values, values50, strict=True)):
+            end = max(value, 0 if np.isnan(wide) else wide)
+            text = f"{value:.2f}" if np.isnan(wide) else f"{value:.2f} / {wide:.2f}"
+            axes.text(end + 0.012, position, text, va="center", fontsize=8.5)
+        axes.set_yticks(y, [_short(row[0]) for row in rows])
+        axes.invert_yaxis()
+        axes.set(xlim=(0, 1.18), xticks=np.arange(0, 1.01, 0.2), title=title)
+        axes.grid(True, axis="x")
+        axes.tick_params(axis="y", length=0)
+        axes.legend(
+            loc="upper right", bbox_to_anchor=(1.0, 1.0 + 0.34 / max(1.0, 0.3 * len(rows))), ncols=2, borderaxespad=0
+        )
+        figure.savefig(path)
+    return True
+
+
+def score_histogram(arrays: CocoArrays, threshold: float | None, path: Path) -> bool:
+    """Scores of detections that met an object and of those that met none. False without detections."""
+    matches = arrays.matches
+    hits = matches.detection_score[matches.detection_state == 1]
+    misses = matches.detection_score[matches.detection_state == 0]
+    if not len(hits) + len(misses):
+        return False
+    low, high = min(0.0, *hits, *misses), max(1.0, *hits, *misses)
+    bins = np.linspace(low, high, 41)
+    with rc_context(_STYLE):
+        figure, axes = _axes(5.6, 3.2)
+        axes.hist([hits, misses], bins=bins, stacked=True, color=[BLUE, ORANGE], label=["right", "wrong"], linewidth=0)
+        if len(hits) + len(misses) > 200:
+            axes.set_yscale("log")
+        if threshold is not None:
+            axes.axvline(threshold, color=INK, linestyle="--", linewidth=1.2, label=f"best F1 from {threshold:.2f}")
+        measure = "OKS" if arrays.task == "keypoints" else "IoU"
+        axes.set(
+            xlim=(low, high),
+            xlabel="score",
+            ylabel="detections",
+            title=f"Scores of right and wrong detections ({measure} {matches.iou:.2f})",
+        )
+        axes.grid(True, axis="y")
+        axes.legend(loc="best")
+        figure.savefig(path)
+    return True
+
+
+def _axes(width: float, height: float) -> tuple[Figure, Axes]:
+    """A figure of width x height inches at 150 pixels per inch, tight around one plot."""
+    figure = Figure(figsize=(width, height), dpi=150, layout="constrained", facecolor="white")
+    return figure, figure.add_subplot()
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 24 else name[:23] + "…"

@@ -1,0 +1,175 @@
+"""Evaluate a model on a dataset: the loop, and what it leaves behind."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from vertebra.data import build_eval_loader, load_dataset
+from vertebra.errors import RecipeError
+from vertebra.evaluation.contract import Evaluator
+from vertebra.evaluation.loop import predict_all
+from vertebra.evaluation.processes import is_main_process, on_main_process, process_rank, world_size
+from vertebra.evaluation.report import Section, write_report
+from vertebra.evaluation.run_facts import dataset_name, model_facts, versions
+
+if TYPE_CHECKING:
+    from vertebra.config import Recipe
+
+__all__ = ["EvaluationResult", "evaluate"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class EvaluationResult:
+    """What an evaluation found, the same in every process.
+
+    Args:
+        metrics: flat keys `<task>/<name>`, fractions, None where undefined.
+        reasons: one sentence for each None.
+        notes: what one should know before trusting the numbers.
+        info: dataset, split, number of images, seconds, images per second.
+        paths: what was written: metrics, report, pictures, plots, coco_results, ...
+    """
+
+    metrics: dict[str, float | None]
+    reasons: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    info: dict[str, Any] = field(default_factory=dict)
+    paths: dict[str, Path] = field(default_factory=dict)
+
+
+def evaluate(
+    model: nn.Module,
+    recipe: Recipe,
+    *,
+    dataset: Any = None,
+    split: str | None = None,
+    output_dir: str | Path | None = None,
+    device: str | torch.device | None = None,
+    report: bool | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> EvaluationResult:
+    """Predict a dataset and let the recipe's evaluators judge it. The model's training mode is as before afterwards.
+
+    Under torch.distributed each process predicts its share; all of them have to call this.
+
+    Args:
+        dataset: has `.dicts` and `.metadata`. None: the recipe's `data.<split>`.
+        split: train, val or test. None: the recipe's `evaluate.split`.
+        output_dir: for metrics.json, result files, plots, pictures and report.html. None: `evaluation` in the
+            recipe's run folder.
+        device: the model is moved there. None: it stays where it is.
+        report: whether to draw plots and pictures and write report.html. None: as the recipe says.
+        progress: called with (images done, images in all) of this process after each batch.
+    """
+    split = split or recipe.evaluate.split
+    if dataset is None:
+        dataset = _dataset_of(recipe, split)
+    folder = Path(output_dir) if output_dir is not None else Path(recipe.output.format(name=recipe.name)) / "evaluation"
+    if is_main_process():
+        folder.mkdir(parents=True, exist_ok=True)
+    if device is not None:
+        model.to(device)
+    injected = {"dataset": dataset, "metadata": dataset.metadata, "output_dir": folder}
+    evaluators: list[Evaluator] = [spec.build(**injected) for spec in recipe.evaluate.evaluators]
+    loader = build_eval_loader(recipe, dataset, process_rank(), world_size())
+    timing = predict_all(model, loader, evaluators, amp=recipe.evaluate.amp, progress=progress)
+
+    result = EvaluationResult(metrics={})
+    for evaluator in evaluators:
+        _merge(result, evaluator)
+    result.info = {"dataset": dataset_name(dataset), "split": split, **timing.over_processes().as_info()}
+    result.paths["metrics"] = folder / "metrics.json"
+    show = recipe.evaluate.report if report is None else report
+    result.paths |= on_main_process(lambda: _write(folder, result, evaluators, model, recipe, dataset, show))
+    return result
+
+
+def _dataset_of(recipe: Recipe, split: str) -> Any:
+    if split not in ("train", "val", "test"):
+        raise RecipeError(f"{recipe.source}: split is {split!r}; expected train, val or test")
+    spec = getattr(recipe.data, split)
+    if spec is None:
+        has = [name for name in ("train", "val", "test") if getattr(recipe.data, name) is not None]
+        raise RecipeError(
+            f"{recipe.source}: the split to evaluate is {split}, but data.{split} is not set; "
+            f"there is {', '.join(has) or 'none'}.\n"
+            f"  Set data.{split}, or choose another with evaluate.split"
+        )
+    return load_dataset(spec, recipe.data.root)
+
+
+def _merge(result: EvaluationResult, evaluator: Evaluator) -> None:
+    """The evaluator's numbers into the result; two that give the same number would hide one."""
+    metrics = evaluator.evaluate()
+    twice = sorted(set(metrics) & set(result.metrics))
+    if twice:
+        raise RecipeError(
+            f"two evaluators give {', '.join(twice[:3])}; evaluate.evaluators may judge each task only once.\n"
+            "  Set `tasks` of COCOEvaluator so that they differ"
+        )
+    result.metrics |= metrics
+    result.reasons |= evaluator.reasons
+    result.notes += evaluator.notes
+    result.paths |= evaluator.files
+
+
+def _write(
+    folder: Path,
+    result: EvaluationResult,
+    evaluators: list[Evaluator],
+    model: nn.Module,
+    recipe: Recipe,
+    dataset: Any,
+    show: bool,
+) -> dict[str, Path]:
+    """metrics.json always; plots, pictures and the report where they are wanted. Returns the further paths."""
+    _write_metrics(folder / "metrics.json", result)
+    if not show:
+        return {}
+    sections: list[Section] = []
+    for evaluator in evaluators:
+        sections += evaluator.sections(folder, recipe.evaluate.pictures)
+    path = write_report(
+        folder / "report.html",
+        title=f"{recipe.name}: evaluation",
+        subtitle=f"{result.info['dataset']}, split {result.info['split']}, {result.info['images']} images",
+        metrics=result.metrics,
+        reasons=result.reasons,
+        notes=result.notes,
+        sections=sections,
+        facts={"Run": _run_facts(result.info), "Model": model_facts(model, recipe), "Versions": versions()},
+        recipe_yaml=recipe.to_yaml(),
+    )
+    places = {"plots": folder / "plots", "pictures": folder / "pictures"}
+    logger.info("evaluation report: %s", path)
+    return {"report": path, **{name: place for name, place in places.items() if place.is_dir()}}
+
+
+def _write_metrics(path: Path, result: EvaluationResult) -> None:
+    content = {**result.metrics, "reasons": result.reasons, "notes": result.notes, "info": result.info}
+    path.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def _run_facts(info: dict[str, Any]) -> dict[str, str]:
+    facts = {
+        "device": info["device"],
+        "processes": str(info["processes"]),
+        "number format": info["precision"],
+        "predicting": f"{info['predict_seconds']:.1f} s for {info['images']} images",
+        "of that waiting for data": f"{info['data_seconds']:.1f} s",
+        "of that in the model": f"{info['model_seconds']:.1f} s",
+    }
+    if info["images"]:
+        facts["images per second"] = f"{info['images_per_second']:.2f}"
+        facts["median per image in the model"] = f"{1000 * info['median_seconds_per_image']:.1f} ms"
+    return facts

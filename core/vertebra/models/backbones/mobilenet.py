@@ -1,0 +1,101 @@
+"""MobileNetV2 and MobileNetV3.
+
+Sources: Sandler et al., arXiv:1801.04381 (V2); Howard et al., arXiv:1905.02244 (V3); layers and weights: torchvision.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from torch import Tensor, nn
+from torchvision.models import mobilenet_v2, mobilenet_v3_large, mobilenet_v3_small
+
+from vertebra.models.backbones.torchvision_features import FeatureLayers, choose_features, load_features
+from vertebra.models.contracts import Backbone, ShapeSpec
+
+__all__ = ["MobileNetV2", "MobileNetV3"]
+
+_STAGES = ("stage2", "stage3", "stage4", "stage5")
+
+
+class MobileNetV2(Backbone):
+    """Features `stage1` to `stage5`: the last block of each stride, 2 to 32; `last`: the 1x1 convolution after them.
+
+    Args:
+        width: multiplies all channels.
+        out_features: which to return; layers behind the last of these are not built.
+        weights: a file, URL or `torchvision:MobileNet_V2_Weights.IMAGENET1K_V2` in torchvision's names; None: random.
+    """
+
+    def __init__(self, width: float = 1.0, out_features: Sequence[str] = _STAGES, weights: str | None = None) -> None:
+        super().__init__()
+        self._shapes, self.features = _stages("MobileNetV2", mobilenet_v2(width_mult=width).features, out_features)
+        if weights is not None:
+            load_features(self, weights)
+
+    def output_shape(self) -> dict[str, ShapeSpec]:
+        return dict(self._shapes)
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """(N, 3, H, W) to {name: (N, C, ceil(H / s), ceil(W / s))}."""
+        return self.features(images)
+
+
+class MobileNetV3(Backbone):
+    """Features as of MobileNetV2.
+
+    Args:
+        size: which of the paper's two nets.
+        width: multiplies all channels.
+        out_features: which to return; layers behind the last of these are not built.
+        weights: a file, URL or `torchvision:MobileNet_V3_Large_Weights.IMAGENET1K_V2` in torchvision's names;
+            None: random.
+    """
+
+    def __init__(
+        self,
+        size: Literal["large", "small"] = "large",
+        width: float = 1.0,
+        out_features: Sequence[str] = _STAGES,
+        weights: str | None = None,
+    ) -> None:
+        super().__init__()
+        if size not in ("large", "small"):
+            raise ValueError(f"MobileNetV3: size is {size!r}; it must be 'large' or 'small'")
+        make = mobilenet_v3_large if size == "large" else mobilenet_v3_small
+        self._shapes, self.features = _stages("MobileNetV3", make(width_mult=width).features, out_features)
+        if weights is not None:
+            load_features(self, weights)
+
+    def output_shape(self) -> dict[str, ShapeSpec]:
+        return dict(self._shapes)
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """(N, 3, H, W) to {name: (N, C, ceil(H / s), ceil(W / s))}."""
+        return self.features(images)
+
+
+def _stages(backbone: str, layers: nn.Sequential, wanted: Sequence[str]) -> tuple[dict[str, ShapeSpec], FeatureLayers]:
+    """Splits the blocks by stride: each stage ends with the last block before the next halving."""
+    ends: dict[str, int] = {}
+    known: dict[str, ShapeSpec] = {}
+    stride, channels = 1, 3
+    for number, layer in enumerate(layers):
+        convs = [module for module in layer.modules() if isinstance(module, nn.Conv2d)]
+        if number == len(layers) - 1:
+            name = "last"
+        else:
+            for conv in convs:
+                stride *= conv.stride[0]
+            name = f"stage{stride.bit_length() - 1}"
+        channels = _out_channels(layer, convs)
+        ends[name] = number
+        known[name] = ShapeSpec(channels=channels, stride=stride)
+    shapes = choose_features(backbone, known, wanted)
+    return shapes, FeatureLayers(layers, {name: ends[name] for name in shapes})
+
+
+def _out_channels(layer: nn.Module, convs: list[nn.Conv2d]) -> int:
+    """Of a block or a convolution with norm: its last convolution's (squeeze-excitation comes before that)."""
+    return getattr(layer, "out_channels", convs[-1].out_channels)

@@ -1,0 +1,65 @@
+"""VGG, with and without batch normalisation.
+
+Source: Simonyan & Zisserman, "Very Deep Convolutional Networks", arXiv:1409.1556; layers and weights: torchvision.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from torch import Tensor, nn
+from torchvision.models import vgg
+
+from vertebra.models.backbones.torchvision_features import FeatureLayers, choose_features, load_features
+from vertebra.models.contracts import Backbone, ShapeSpec
+from vertebra.models.convolution import msra_fill
+
+__all__ = ["VGG"]
+
+_CONFIGURATIONS = {11: "A", 13: "B", 16: "D", 19: "E"}  # columns of the paper's table 1
+
+
+class VGG(Backbone):
+    """VGG-11/13/16/19. Features `conv1` to `conv5` are what goes into each pooling (strides 1 to 16), `pool5` what
+    comes out of the last (32).
+
+    Args:
+        batch_norm: normalise after every convolution.
+        out_features: which to return; layers behind the last of these are not built.
+        weights: a file, URL or `torchvision:VGG16_Weights.IMAGENET1K_V1` in torchvision's names; None: random ones.
+    """
+
+    def __init__(
+        self,
+        depth: Literal[11, 13, 16, 19] = 16,
+        batch_norm: bool = False,
+        out_features: Sequence[str] = ("conv3", "conv4", "conv5", "pool5"),
+        weights: str | None = None,
+    ) -> None:
+        super().__init__()
+        if depth not in _CONFIGURATIONS:
+            raise ValueError(f"VGG: depth is {depth}; it must be 11, 13, 16 or 19")
+        layers = vgg.make_layers(vgg.cfgs[_CONFIGURATIONS[depth]], batch_norm)
+        for layer in layers:
+            if isinstance(layer, nn.Conv2d):
+                msra_fill(layer)
+            elif isinstance(layer, nn.MaxPool2d):
+                layer.ceil_mode = True  # as if padded, where a side is odd
+        pools = [number for number, layer in enumerate(layers) if isinstance(layer, nn.MaxPool2d)]
+        ends = {f"conv{stage}": number - 1 for stage, number in enumerate(pools, start=1)} | {"pool5": pools[-1]}
+        shapes = {
+            name: ShapeSpec(channels=channels, stride=2**stage)
+            for stage, (name, channels) in enumerate(zip(ends, (64, 128, 256, 512, 512, 512), strict=True))
+        }
+        self._shapes = choose_features("VGG", shapes, out_features)
+        self.features = FeatureLayers(layers, {name: ends[name] for name in self._shapes})
+        if weights is not None:
+            load_features(self, weights)
+
+    def output_shape(self) -> dict[str, ShapeSpec]:
+        return dict(self._shapes)
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """(N, 3, H, W) to {name: (N, C, ceil(H / s), ceil(W / s))}."""
+        return self.features(images)

@@ -1,0 +1,138 @@
+"""Batch: what a model sees of a list of inputs, as padded tensors on the model's device.
+
+Letters: N images, M ground truth objects in the fullest image, H x W padded input pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vertebra.errors import DataError
+from vertebra.structures import Boxes, Instances, pad_boxes, pad_rows
+
+__all__ = ["IGNORED_LABEL", "Batch", "pad_ground_truth", "pad_sem_seg"]
+
+IGNORED_LABEL = 255  # Detectron2's ignore value of semantic labels
+
+
+@dataclass
+class Batch:
+    """Images of different sizes side by side in one tensor, with their ground truth where there is any.
+
+    Args:
+        images: (N, 3, H, W) float, normalised, then padded with zeros on the right and below.
+        image_sizes: (height, width) of each image before padding, in input pixels.
+        original_sizes: (height, width) the outputs are asked for; the image's size where an input names none.
+        inputs: the dicts it was made of.
+        gt_boxes: (N, M, 4) float32 xyxy in input pixels, 0 where padded; None if no input has `instances`.
+            M is at least 1, so that a maximum over the objects always exists.
+        gt_classes: (N, M) int64, 0 where padded.
+        gt_valid: (N, M) bool, False where padded.
+        sem_seg: (N, H, W) int64, 255 where a pixel is ignored or padded; None if no input has `sem_seg`.
+    """
+
+    images: Tensor
+    image_sizes: list[tuple[int, int]]
+    original_sizes: list[tuple[int, int]]
+    inputs: list[dict[str, Any]]
+    gt_boxes: Tensor | None = None
+    gt_classes: Tensor | None = None
+    gt_valid: Tensor | None = None
+    sem_seg: Tensor | None = field(default=None, repr=False)
+
+    def __len__(self) -> int:
+        return len(self.image_sizes)
+
+    @property
+    def padded_size(self) -> tuple[int, int]:
+        """(H, W) of `images`, in input pixels."""
+        return tuple(self.images.shape[-2:])
+
+    @property
+    def device(self) -> torch.device:
+        return self.images.device
+
+    @cached_property
+    def instances(self) -> list[Instances] | None:
+        """Each image's Instances (`gt_boxes`, `gt_classes`, and `gt_masks`, `gt_keypoints` where given), on the device.
+
+        Moved at the first use, so that a model that needs only `gt_boxes` never pays for masks.
+        None if no input has `instances`; an input without any counts as an image without objects.
+        """
+        given = [sample.get("instances") for sample in self.inputs]
+        if all(one is None for one in given):
+            return None
+        return [
+            _no_objects(size).to(self.device) if one is None else one.to(self.device)
+            for one, size in zip(given, self.image_sizes, strict=True)
+        ]
+
+
+def pad_ground_truth(
+    inputs: Sequence[dict[str, Any]], device: torch.device
+) -> tuple[Tensor, Tensor, Tensor] | tuple[None, None, None]:
+    """Boxes (N, M, 4), classes (N, M) and validity (N, M) of all images; three times None without `instances`.
+
+    Filled on the CPU and moved in one transfer each. An input without `instances` has no objects.
+    """
+    objects = [_boxes_and_classes(sample, row) for row, sample in enumerate(inputs)]
+    if all(one is None for one in objects):
+        return None, None, None
+    nothing = (torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64))
+    rows = [nothing if one is None else one for one in objects]
+    most = max(1, *(len(boxes) for boxes, _ in rows))
+    boxes, valid = pad_boxes([boxes for boxes, _ in rows], length=most)
+    classes, _ = pad_rows([classes for _, classes in rows], length=most)
+    return boxes.to(device), classes.to(device), valid.to(device)
+
+
+def pad_sem_seg(
+    inputs: Sequence[dict[str, Any]],
+    image_sizes: Sequence[tuple[int, int]],
+    padded_size: tuple[int, int],
+    device: torch.device,
+) -> Tensor | None:
+    """Labels (N, H, W) int64, 255 beyond each image and for an input without labels; None if none has any."""
+    if all(sample.get("sem_seg") is None for sample in inputs):
+        return None
+    labels = torch.full((len(inputs), *padded_size), IGNORED_LABEL, dtype=torch.int64, device=device)
+    for row, (sample, (height, width)) in enumerate(zip(inputs, image_sizes, strict=True)):
+        given = sample.get("sem_seg")
+        if given is None:
+            continue
+        if tuple(given.shape) != (height, width):
+            raise DataError(
+                f"{describe(sample, row)}: sem_seg has shape {tuple(given.shape)}, but the image is {height} x {width} "
+                "(height x width). Transform image and labels together."
+            )
+        labels[row, :height, :width] = given.to(device, non_blocking=True)
+    return labels
+
+
+def describe(sample: Any, row: int) -> str:
+    """Where an input came from, for an error message."""
+    name = sample.get("file_name") if isinstance(sample, dict) else None
+    return f"input {row} of the batch" + (f" ({name})" if name else "")
+
+
+def _boxes_and_classes(sample: dict[str, Any], row: int) -> tuple[Tensor, Tensor] | None:
+    """One input's boxes (m, 4) xyxy and classes (m,) int64, or None if it has no `instances`."""
+    instances = sample.get("instances")
+    if instances is None:
+        return None
+    if not (instances.has("gt_boxes") and instances.has("gt_classes")):
+        raise DataError(
+            f"{describe(sample, row)}: ground truth needs the fields gt_boxes and gt_classes, but its instances have "
+            f"{', '.join(instances.get_fields()) or 'no fields'}"
+        )
+    return instances.gt_boxes.tensor.cpu(), instances.gt_classes.to("cpu", torch.int64)
+
+
+def _no_objects(size: tuple[int, int]) -> Instances:
+    return Instances(size, gt_boxes=Boxes(torch.zeros(0, 4)), gt_classes=torch.zeros(0, dtype=torch.int64))

@@ -1,0 +1,79 @@
+"""Normalisation layers by name, and batch normalisation whose statistics never change."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["FrozenBatchNorm2d", "NormName", "get_norm"]
+
+NormName = Literal["", "none", "bn", "frozen_bn", "gn", "sync_bn"]
+
+_GROUPS = 32  # Wu & He, "Group Normalization", arXiv:1803.08494, table 3
+
+
+class FrozenBatchNorm2d(nn.Module):
+    """Batch normalisation with fixed statistics and fixed affine parameters: one scale and one shift per channel.
+
+    All four vectors are buffers under batch normalisation's own names, so that weights of either load into the other.
+    Nothing here is trained; gradients pass through to the input.
+
+    Args:
+        num_features: channels.
+        eps: added to the variance.
+    """
+
+    def __init__(self, num_features: int, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.num_features = num_features
+        self.eps = eps
+        self.register_buffer("weight", torch.ones(num_features))
+        self.register_buffer("bias", torch.zeros(num_features))
+        self.register_buffer("running_mean", torch.zeros(num_features))
+        self.register_buffer("running_var", torch.ones(num_features) - eps)  # the identity at first, as in Detectron2
+
+    @classmethod
+    def from_batch_norm(cls, norm: nn.BatchNorm2d) -> FrozenBatchNorm2d:
+        """A frozen copy of a batch normalisation, of its present statistics and parameters."""
+        frozen = cls(norm.num_features, norm.eps)
+        for name in ("weight", "bias", "running_mean", "running_var"):
+            getattr(frozen, name).copy_(getattr(norm, name).detach())
+        return frozen.to(norm.running_mean.device)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) to the same shape and type."""
+        scale, shift = scale_and_shift(self)
+        shape = (1, -1, 1, 1)
+        return x * scale.to(x.dtype).view(shape) + shift.to(x.dtype).view(shape)
+
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args, **kwargs) -> None:
+        state_dict.pop(f"{prefix}num_batches_tracked", None)  # batch normalisation's counter has no meaning here
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+    def extra_repr(self) -> str:
+        return f"{self.num_features}, eps={self.eps}"
+
+
+def scale_and_shift(norm: FrozenBatchNorm2d | nn.modules.batchnorm._BatchNorm) -> tuple[Tensor, Tensor]:
+    """(C,) float32 each: with fixed statistics, normalised = x * scale + shift."""
+    scale = norm.weight.float() * (norm.running_var.float() + norm.eps).rsqrt()
+    return scale, norm.bias.float() - norm.running_mean.float() * scale
+
+
+def get_norm(name: NormName, channels: int) -> nn.Module | None:
+    """The layer that `name` stands for, or None for "" and "none".
+
+    "bn", "sync_bn" (statistics over all processes), "frozen_bn" (statistics and parameters fixed), "gn" (32 groups).
+    """
+    if name in ("", "none"):
+        return None
+    if name == "gn":
+        if channels % _GROUPS:
+            raise ValueError(f"norm 'gn' needs a multiple of {_GROUPS} channels, got {channels}")
+        return nn.GroupNorm(_GROUPS, channels)
+    layers = {"bn": nn.BatchNorm2d, "frozen_bn": FrozenBatchNorm2d, "sync_bn": nn.SyncBatchNorm}
+    if name not in layers:
+        raise ValueError(f"norm is {name!r}; it must be one of {', '.join(map(repr, [*layers, 'gn', 'none']))}")
+    return layers[name](channels)

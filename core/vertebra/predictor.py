@@ -1,0 +1,186 @@
+"""Predictor: images in, detections out, for notebooks and for `vertebra predict`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from vertebra.config import Recipe, load_recipe
+from vertebra.data import Metadata, load_split, make_eval_mapper
+from vertebra.data.image import read_image
+from vertebra.engine import autocast, choose_device
+from vertebra.errors import CheckpointError, DataError, VertebraError
+from vertebra.evaluation import to_coco_results
+from vertebra.models import build_model, load_weights, read_checkpoint
+from vertebra.visualize import draw_instances, save_png
+
+__all__ = ["Predictor", "WrittenPredictions", "predict_files"]
+
+IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+
+
+class Predictor:
+    """A model with weights, ready for single images.
+
+        predictor = Predictor("runs/mine/recipe.yaml", "runs/mine/final.pth")
+        instances = predictor("image.jpg")["instances"]
+
+    Args:
+        recipe: a loaded recipe, a file, or `plugin:recipe`.
+        weights: a checkpoint or weights file or URL; None: the recipe's `model.weights`.
+        device: such as "cuda" or "cpu"; "auto" takes a GPU where there is one.
+
+    Attributes:
+        metadata: class names among other things; from the checkpoint, otherwise from the recipe's dataset.
+    """
+
+    def __init__(self, recipe: Recipe | str | Path, weights: str | Path | None = None, *, device: str = "auto") -> None:
+        self.recipe = recipe if isinstance(recipe, Recipe) else load_recipe(str(recipe))
+        source = str(weights) if weights is not None else self.recipe.model.weights
+        if source is None:
+            raise CheckpointError(
+                f"{self.recipe.source}: a predictor needs weights, but none were given and model.weights is empty.\n"
+                "  Mend it: Predictor(recipe, 'runs/NAME/final.pth'), or --weights on the command line"
+            )
+        checkpoint = read_checkpoint(source)
+        self.metadata = _metadata(checkpoint.classes, self.recipe)
+        self.model = build_model(self.recipe, metadata=self.metadata, pretrained=False)
+        load_weights(self.model, checkpoint.state, source=source)
+        self.device = choose_device(device)
+        self.model.to(self.device).eval()
+        self._mapper = make_eval_mapper(self.recipe)
+
+    @property
+    def class_names(self) -> list[str]:
+        """Names of the classes that `pred_classes` counts from 0."""
+        return list(getattr(self.metadata, "thing_classes", None) or [])
+
+    def __call__(self, image: np.ndarray | torch.Tensor | str | Path) -> dict[str, Any]:
+        """Predictions of one image, in its own size.
+
+        Args:
+            image: a file, or RGB values 0 to 255: an array (H, W, 3) uint8 or a tensor (3, H, W) uint8.
+
+        Returns:
+            The head's outputs, such as `instances` with `pred_boxes`, `scores`, `pred_classes`, on the CPU.
+        """
+        return self.predict_batch([image])[0]
+
+    def predict_batch(self, images: Sequence[np.ndarray | torch.Tensor | str | Path]) -> list[dict[str, Any]]:
+        """The same for several images, which go through the model together."""
+        inputs = [self._mapper.map_image(_as_array(image)) for image in images]
+        with torch.inference_mode(), autocast(self.device, self.recipe.evaluate.amp):
+            outputs = self.model(inputs)
+        return [{key: _to_cpu(value) for key, value in output.items()} for output in outputs]
+
+
+@dataclass(frozen=True)
+class WrittenPredictions:
+    """What `predict_files` wrote."""
+
+    pictures: list[Path]
+    results: Path
+    num_images: int
+    num_detections: int
+
+
+def predict_files(
+    recipe: Recipe | str,
+    images: Iterable[Path | str],
+    *,
+    weights: str | None,
+    output: Path | str,
+    score: float = 0.5,
+    overrides: Sequence[str] = (),
+) -> WrittenPredictions:
+    """Detects on files and folders; writes a picture each and `predictions.json` into `output`.
+
+    A picture keeps its name (`cells.jpg` -> `cells.png`; of two equal names the second becomes `cells-2.png`).
+    `predictions.json` lists {file_name, category, category_id, bbox [x, y, w, h] in pixels, score, ...}.
+    """
+    files = _find_images(images)
+    loaded = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, overrides)
+    predictor = Predictor(loaded, weights)
+    output = Path(output)
+    output.mkdir(parents=True, exist_ok=True)
+    pictures, records, taken = [], [], set()
+    for path in files:
+        image = read_image(path)
+        found = predictor(image).get("instances")
+        if found is None:
+            raise VertebraError("this model predicts no instances; `vertebra predict` draws instances alone so far")
+        found = found[found.scores >= score]
+        pictures.append(_free_name(output, path.stem, taken))
+        save_png(draw_instances(image, found, predictor.class_names), pictures[-1])
+        records += [
+            {"file_name": str(path), "category": _name(predictor.class_names, record["category_id"]), **record}
+            for record in to_coco_results(found)
+        ]
+    results = output / "predictions.json"
+    results.write_text(json.dumps(records, indent=1) + "\n", encoding="utf-8")
+    return WrittenPredictions(pictures, results, len(files), len(records))
+
+
+def _metadata(classes: Sequence[str] | None, recipe: Recipe) -> Metadata:
+    """Class names from the checkpoint, which remembers them; otherwise from the recipe's dataset."""
+    if classes:
+        metadata = Metadata(name=recipe.name)
+        metadata.set(thing_classes=list(classes))
+        return metadata
+    return load_split(recipe, recipe.evaluate.split).metadata
+
+
+def _as_array(image: np.ndarray | torch.Tensor | str | Path) -> np.ndarray:
+    """Any accepted image as an RGB array (H, W, 3) uint8."""
+    if isinstance(image, (str, Path)):
+        return read_image(image)
+    if isinstance(image, torch.Tensor):
+        image = image.permute(1, 2, 0).cpu().numpy() if image.dim() == 3 and image.shape[0] == 3 else image.numpy()
+    if not isinstance(image, np.ndarray) or image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        what = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
+        raise DataError(
+            f"the image is {what}; expected a file, an RGB array (H, W, 3) uint8, or a tensor (3, H, W) uint8"
+        )
+    return image
+
+
+def _to_cpu(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return tuple(_to_cpu(part) for part in value)
+    return value.to("cpu") if hasattr(value, "to") else value
+
+
+def _find_images(places: Iterable[Path | str]) -> list[Path]:
+    """Files as they are named; of a folder all image files directly in it, by name."""
+    found: list[Path] = []
+    for place in map(Path, places):
+        if place.is_dir():
+            inside = sorted(path for path in place.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+            if not inside:
+                raise DataError(f"{place}: this folder holds no image ({', '.join(sorted(IMAGE_SUFFIXES))})")
+            found += inside
+        elif place.is_file():
+            found.append(place)
+        else:
+            raise DataError(f"{place}: there is no such image or folder")
+    return found
+
+
+def _free_name(folder: Path, stem: str, taken: set[str]) -> Path:
+    """`folder/stem.png`, or with -2, -3, ... where this call used the name already."""
+    name, number = stem, 1
+    while name in taken:
+        number += 1
+        name = f"{stem}-{number}"
+    taken.add(name)
+    return folder / f"{name}.png"
+
+
+def _name(names: Sequence[str], index: int) -> str:
+    return names[index] if 0 <= index < len(names) else str(index)

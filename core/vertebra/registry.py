@@ -1,0 +1,207 @@
+"""Registries: from a name in a recipe to the class it means.
+
+`name: X` means, in this order: a component registered in this process by the decorator; an installed entry point `X`;
+otherwise an error. `distribution:X` always means that distribution's entry point. Names of the core are reserved.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from fvcore.common.registry import Registry as FvcoreRegistry
+
+from vertebra.errors import PluginError, RecipeError
+from vertebra.local_plugins import load_announced
+from vertebra.nearest import nearest
+from vertebra.plugins import KINDS, Offer, canonical, core, installed_plugins, offers, switched_off
+
+__all__ = [
+    "BACKBONES",
+    "EVALUATORS",
+    "FORMATS",
+    "HEADS",
+    "HOOKS",
+    "LOSSES",
+    "NECKS",
+    "OPTIMIZERS",
+    "PARTS",
+    "REGISTRIES",
+    "SAMPLERS",
+    "SCHEDULES",
+    "TRANSFORMS",
+    "Registry",
+]
+
+
+class Registry(FvcoreRegistry):
+    """Components of one kind: fvcore's registry for those of this process, entry points for installed ones.
+
+        @HEADS.register()
+        class MyHead(Head): ...
+
+        HEADS.get("RetinaNetHead")  # loaded from its plugin now
+
+    Args:
+        kind: backbone, neck, head, ...
+    """
+
+    def __init__(self, kind: str) -> None:
+        super().__init__(kind)
+        self.kind = kind
+
+    def register(self, obj: type | None = None, *, name: str | None = None) -> Any:
+        """Registers a class under its own name, or `name`; as a decorator or as a call. Returns the class."""
+
+        def add(cls: type) -> type:
+            self._do_register(name or cls.__name__, cls)
+            return cls
+
+        decorator: Callable[[type], type] = add
+        return decorator if obj is None else decorator(obj)
+
+    def _do_register(self, name: str, obj: Any) -> None:
+        self._check_kind(name, obj)
+        known = self._obj_map.get(name)
+        if known is not None and not _is_new_version(known, obj):
+            raise PluginError(
+                f"{self.kind} {name} is registered twice: {_origin(known)}, and now {_origin(obj)}.\n"
+                "  Rename one of the two classes"
+            )
+        core_plugin = core()
+        if core_plugin is not None and name in core_plugin.components.get(self.kind, ()):
+            raise PluginError(
+                f"{self.kind} {name} cannot be registered ({_origin(obj)}): the core has a {self.kind} of this name.\n"
+                "  Rename the class, or register it under another name: register(name=...)"
+            )
+        self._obj_map[name] = obj
+
+    def get(self, name: str) -> type:
+        """The class that `name` means, imported now if an installed distribution offers it.
+
+        Raises:
+            RecipeError: nothing of this kind has that name.
+            PluginError: several distributions offer it, or the one that does cannot be used.
+        """
+        found = self.find(name)
+        if isinstance(found, Offer):
+            cls = found.load()
+            self._check_kind(name, cls, f" (plugin {found.plugin})")
+            return cls
+        return found
+
+    def find(self, name: str) -> type | Offer:
+        """What `name` means, with nothing imported: a class of this process or an installed one's offer.
+
+        Raises: as `get`.
+        """
+        if name not in self._obj_map:
+            load_announced()
+        if name in self._obj_map:
+            return self._obj_map[name]
+        if ":" in name:
+            return self._find_qualified(name)
+        found = [offer for offer in offers(self.kind) if offer.name == name]
+        of_core = [offer for offer in found if offer.plugin is core()]
+        usable = of_core or [offer for offer in found if not switched_off(offer.distribution)]
+        if len(usable) > 1:
+            lines = [f"    {offer.qualified}  ({offer.plugin}, {offer.value})" for offer in usable]
+            raise PluginError(
+                f"several plugins offer the {self.kind} {name}; write which one is meant:\n" + "\n".join(lines)
+            )
+        if not found:
+            raise RecipeError(self._no_such_name(name))
+        return (usable or found)[0]  # one that is switched off says so when it is loaded
+
+    def names(self) -> list[str]:
+        """Every name that `get` knows, sorted; those that several distributions offer are qualified."""
+        load_announced()
+        found = [offer for offer in offers(self.kind) if not switched_off(offer.distribution)]
+        reserved = {offer.name for offer in found if offer.plugin is core()}
+        count: dict[str, int] = {}
+        for offer in found:
+            count[offer.name] = count.get(offer.name, 0) + 1
+        plain = {offer.name for offer in found if count[offer.name] == 1} | reserved
+        qualified = {offer.qualified for offer in found if count[offer.name] > 1 and offer.plugin is not core()}
+        return sorted({*self._obj_map, *plain, *qualified}, key=lambda name: (name.lower(), name))
+
+    def registered(self) -> dict[str, type]:
+        """The components that this process registered by the decorator."""
+        return dict(self._obj_map)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._obj_map or name in self.names()
+
+    def _find_qualified(self, name: str) -> Offer:
+        distribution, _, bare = name.partition(":")
+        here = [offer for offer in offers(self.kind) if canonical(offer.distribution) == canonical(distribution)]
+        match = [offer for offer in here if offer.name == bare]
+        if match:
+            return match[0]
+        if here:
+            known = ", ".join(offer.name for offer in here)
+            raise RecipeError(f"{here[0].plugin} offers no {self.kind} {bare!r}.\n  It offers: {known}")
+        near = nearest(distribution, {offer.distribution for offer in offers(self.kind)})
+        raise RecipeError(
+            f"no installed distribution {distribution!r} offers a {self.kind}.\n"
+            f"  Nearest: {', '.join(near) or 'none'}. To see all: vertebra plugins"
+        )
+
+    def _no_such_name(self, name: str) -> str:
+        for other, registry in REGISTRIES.items():
+            known = {*registry._obj_map, *(offer.name for offer in offers(other))}
+            if other != self.kind and name in known:
+                return f"{name} is {_a(other)}; you asked for {_a(self.kind)}.\n  {self._suggest(name)}"
+        lines = [f"no {self.kind} has the name {name!r}.", f"  {self._suggest(name)}"]
+        if core() is None:
+            lines.append(
+                "  The core's own components are missing: vertebra is importable but not installed (make setup)"
+            )
+        left_out = [f"{plugin} ({plugin.problem.splitlines()[0]})" for plugin in installed_plugins() if plugin.problem]
+        if left_out:
+            lines.append(f"  Plugins left out: {'; '.join(left_out)}")
+        return "\n".join(lines)
+
+    def _suggest(self, name: str) -> str:
+        names = self.names()
+        near = ", ".join(nearest(name, names)) or (", ".join(names) if len(names) <= 8 else "none")
+        return f"Nearest: {near or 'none is installed'}. To see all: vertebra components {self.kind}"
+
+    def _check_kind(self, name: str, obj: Any, origin: str = "") -> None:
+        if not isinstance(obj, type):
+            raise PluginError(f"{self.kind} {name}{origin} is {obj!r}, expected a class")
+        kind = getattr(obj, "component_kind", self.kind)
+        if kind != self.kind:
+            raise PluginError(f"{name}{origin} is {_a(kind)}, but it is registered as {_a(self.kind)}")
+
+
+def _is_new_version(known: type, obj: type) -> bool:
+    """Whether a notebook's cell or a reloaded module defined the same class again."""
+    return (known.__module__, known.__qualname__) == (obj.__module__, obj.__qualname__)
+
+
+def _origin(cls: type) -> str:
+    try:
+        return f"{cls.__module__}.{cls.__qualname__} in {inspect.getsourcefile(cls)}"
+    except (TypeError, OSError):
+        return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def _a(kind: str) -> str:
+    return f"an {kind}" if kind[0] in "aeiou" else f"a {kind}"
+
+
+REGISTRIES: dict[str, Registry] = {kind: Registry(kind) for kind in KINDS}
+BACKBONES = REGISTRIES["backbone"]
+NECKS = REGISTRIES["neck"]
+HEADS = REGISTRIES["head"]
+LOSSES = REGISTRIES["loss"]
+PARTS = REGISTRIES["part"]
+FORMATS = REGISTRIES["format"]
+TRANSFORMS = REGISTRIES["transform"]
+SAMPLERS = REGISTRIES["sampler"]
+OPTIMIZERS = REGISTRIES["optimizer"]
+SCHEDULES = REGISTRIES["schedule"]
+HOOKS = REGISTRIES["hook"]
+EVALUATORS = REGISTRIES["evaluator"]

@@ -1,0 +1,273 @@
+"""RetinaNet head: two small convolution towers, shared by all levels, over a dense grid of anchors.
+
+Source: Lin et al., "Focal Loss for Dense Object Detection", arXiv:1708.02002; sections 3 and 4.
+As in Detectron2 and unlike the paper, the losses are divided by a running mean of the number of positive
+anchors, and the box loss is plain L1 on the deltas.
+Letters: N images, K classes, A anchors a cell, H_l x W_l cells on level l, R anchors over all levels,
+M true boxes in the fullest image, P positive anchors.
+"""
+
+import math
+from typing import ClassVar, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from vertebra.detection import IGNORE, AnchorGenerator, Box2BoxTransform, Matcher, batched_nms
+from vertebra.models import Batch, Head, Loss, ShapeSpec
+from vertebra.models.losses import CIoULoss, DIoULoss, GIoULoss, IoULoss, SigmoidFocalLoss, SmoothL1Loss
+from vertebra.models.norms import NormName, get_norm
+from vertebra.structures import Boxes, Instances
+
+__all__ = ["RetinaNetHead", "RetinaNetRaw"]
+
+_OVERLAP_LOSSES = (IoULoss, GIoULoss, DIoULoss, CIoULoss)
+
+
+class RetinaNetRaw(NamedTuple):
+    """What the head computes from the features; one tensor a level, finest level first.
+
+    Args:
+        logits: (N, A * K, H_l, W_l), the class scores before the sigmoid; channel a * K + k.
+        deltas: (N, A * 4, H_l, W_l), dx, dy, dw, dh against the anchor; channel a * 4 + i.
+    """
+
+    logits: list[Tensor]
+    deltas: list[Tensor]
+
+
+class RetinaNetHead(Head):
+    """One-stage detection; `predict` gives `instances` with `pred_boxes`, `scores`, `pred_classes`.
+
+    Args:
+        num_convs: 3x3 convolutions in each tower, before the one that scores.
+        prior_prob: what an untrained head answers for every class; keeps the first steps stable (section 4.1).
+        norm: after each tower convolution, see `get_norm`. Batch normalisation gets statistics, scale and shift of its
+            own for each level; GroupNorm is shared by the levels like the convolutions.
+        anchor_generator: None: edges 4 * stride * 2^(0, 1/3, 2/3), ratios 1/2, 1, 2.
+        matcher: None: positive from IoU 0.5, background below 0.4, ignored between; each true box keeps its best.
+        box_coder: None: weights 1, 1, 1, 1.
+        cls_loss: elementwise on logits and targets of 0 and 1, both (..., K). None: SigmoidFocalLoss().
+        box_loss: on deltas, elementwise; the core's IoU losses, and any with an attribute `on_boxes` that is true, on
+            decoded boxes (P, 4) instead. None: SmoothL1Loss(beta=0).
+        box_loss_weight: factor of the box loss.
+        score_threshold: detections need more than this.
+        topk_candidates: best (anchor, class) pairs of each level that go on to the suppression.
+        nms_threshold: of two boxes of a class with a greater IoU, the worse one goes.
+        max_detections: kept in an image.
+        loss_normalizer_momentum: of the running mean of positives, which starts at 100.
+    """
+
+    detectron2_names: ClassVar = ((r"head\.((?:cls_subnet|bbox_subnet|cls_score|bbox_pred)\..+)", r"\1"),)
+    task_outputs: ClassVar = ("instances",)
+
+    def __init__(
+        self,
+        input_shape: dict[str, ShapeSpec],
+        num_classes: int,
+        *,
+        num_convs: int = 4,
+        prior_prob: float = 0.01,
+        norm: NormName = "",
+        anchor_generator: AnchorGenerator | None = None,
+        matcher: Matcher | None = None,
+        box_coder: Box2BoxTransform | None = None,
+        cls_loss: Loss | None = None,
+        box_loss: Loss | None = None,
+        box_loss_weight: float = 1.0,
+        score_threshold: float = 0.05,
+        topk_candidates: int = 1000,
+        nms_threshold: float = 0.5,
+        max_detections: int = 100,
+        loss_normalizer_momentum: float = 0.9,
+    ) -> None:
+        super().__init__()
+        self.levels = sorted(input_shape, key=lambda name: input_shape[name].stride)  # finest first
+        strides = [input_shape[name].stride for name in self.levels]
+        self.anchor_generator = _octave_anchors(strides) if anchor_generator is None else anchor_generator
+        channels = _same_channels(input_shape)
+        num_anchors = _same_anchors(self.anchor_generator.num_anchors, self.levels)
+        for loss in (cls_loss, box_loss):
+            if getattr(loss, "reduction", "none") != "none":
+                raise ValueError(
+                    f"RetinaNetHead sums its losses and divides them by the running mean of positive anchors, so "
+                    f"{type(loss).__name__} needs reduction 'none', not {loss.reduction!r}"
+                )
+        if num_classes < 1:
+            raise ValueError(f"RetinaNetHead needs at least one class, num_classes is {num_classes}")
+        if not 0 < prior_prob < 1:
+            raise ValueError(f"RetinaNetHead: prior_prob is {prior_prob}, it must lie between 0 and 1")
+
+        self.cls_subnet = _Tower(channels, num_convs, norm, len(self.levels))
+        self.bbox_subnet = _Tower(channels, num_convs, norm, len(self.levels))
+        self.cls_score = _conv(channels, num_anchors * num_classes)
+        self.bbox_pred = _conv(channels, num_anchors * 4)
+        nn.init.constant_(self.cls_score.bias, -math.log((1 - prior_prob) / prior_prob))
+
+        self.matcher = Matcher([0.4, 0.5], [0, -1, 1], allow_low_quality_matches=True) if matcher is None else matcher
+        self.box_coder = Box2BoxTransform(weights=(1.0, 1.0, 1.0, 1.0)) if box_coder is None else box_coder
+        self.cls_loss = SigmoidFocalLoss() if cls_loss is None else cls_loss
+        self.box_loss = SmoothL1Loss(beta=0.0) if box_loss is None else box_loss
+        self._loss_on_boxes = getattr(self.box_loss, "on_boxes", isinstance(self.box_loss, _OVERLAP_LOSSES))
+        self.box_loss_weight = box_loss_weight
+        self.num_classes = num_classes
+        self.score_threshold = score_threshold
+        self.topk_candidates = topk_candidates
+        self.nms_threshold = nms_threshold
+        self.max_detections = max_detections
+        self.loss_normalizer_momentum = loss_normalizer_momentum
+        self.register_buffer("loss_normalizer", torch.tensor(100.0))
+
+    def forward(self, features: dict[str, Tensor]) -> RetinaNetRaw:
+        """{l: (N, C, H_l, W_l)} to logits and deltas of every anchor."""
+        maps = [features[name] for name in self.levels]
+        return RetinaNetRaw(
+            logits=[self.cls_score(self.cls_subnet(x, level)) for level, x in enumerate(maps)],
+            deltas=[self.bbox_pred(self.bbox_subnet(x, level)) for level, x in enumerate(maps)],
+        )
+
+    def losses(self, raw: RetinaNetRaw, batch: Batch) -> dict[str, Tensor]:
+        """`loss_cls` over all anchors that are not ignored, `loss_box_reg` over the positive ones."""
+        anchors = torch.cat(self.anchor_generator(raw.deltas))  # (R, 4)
+        real = batch.gt_valid & (batch.gt_boxes[..., 2:] > batch.gt_boxes[..., :2]).all(dim=-1)  # no box without area
+        matched = self.matcher.match_boxes(anchors, batch.gt_boxes, real)  # (N, R)
+        image, row = (matched >= 0).nonzero(as_tuple=True)  # (P,) each; the only wait for the device
+        normalizer = self._update_normalizer(len(row))
+
+        deltas = torch.cat([_by_anchor(x, 4) for x in raw.deltas], dim=1)[image, row].float()  # (P, 4)
+        truth = batch.gt_boxes[image, matched[image, row]]  # (P, 4) xyxy, input pixels
+        box_loss = self._box_loss(deltas, anchors[row], truth).sum()
+        return {
+            "loss_cls": self._cls_loss(raw.logits, matched, batch.gt_classes) / normalizer,
+            "loss_box_reg": box_loss / normalizer * self.box_loss_weight,
+        }
+
+    def predict(self, raw: RetinaNetRaw, batch: Batch) -> list[dict]:
+        """The best boxes of each image, scaled to its original size and clipped to it, best first."""
+        boxes, scores, classes = self._candidates(raw)
+        outputs = []
+        for i, (size, original) in enumerate(zip(batch.image_sizes, batch.original_sizes, strict=True)):
+            likely = scores[i] > self.score_threshold
+            found = boxes[i][likely], scores[i][likely], classes[i][likely]
+            keep = batched_nms(*found, self.nms_threshold)[: self.max_detections]
+            outputs.append({"instances": _rescaled(*(x[keep] for x in found), size, original)})
+        return outputs
+
+    def _cls_loss(self, logits: list[Tensor], matched: Tensor, gt_classes: Tensor) -> Tensor:
+        """Sum over the anchors that are not ignored. A level at a time, so that no copy of all logits is made."""
+        classes = gt_classes.gather(1, matched.clamp(min=0))  # (N, R); any class where there is no match
+        positive, valid = matched >= 0, matched != IGNORE
+        total = logits[0].new_zeros((), dtype=torch.float32)
+        start = 0
+        for level in logits:
+            scores = _by_anchor(level, self.num_classes)  # (N, R_l, K)
+            part = slice(start, start := start + scores.shape[1])
+            target = torch.zeros_like(scores)
+            target.scatter_(2, classes[:, part, None], positive[:, part, None].to(target))
+            loss = self.cls_loss(scores, target).sum(dim=2)  # (N, R_l)
+            total = total + (loss * valid[:, part]).sum()
+        return total
+
+    def _box_loss(self, deltas: Tensor, anchors: Tensor, truth: Tensor) -> Tensor:
+        """Deltas, their anchors and their true boxes, (P, 4) each, to unreduced losses."""
+        if self._loss_on_boxes:
+            return self.box_loss(self.box_coder.apply_deltas(deltas, anchors), truth)
+        return self.box_loss(deltas, self.box_coder.get_deltas(anchors, truth))
+
+    def _update_normalizer(self, num_positive: int) -> Tensor:
+        """Running mean of the positive anchors a step, each process its own, as in Detectron2."""
+        if self.training:
+            self.loss_normalizer.lerp_(
+                self.loss_normalizer.new_tensor(max(num_positive, 1)), 1 - self.loss_normalizer_momentum
+            )
+        return self.loss_normalizer.clone()  # the buffer may change again before the backward pass
+
+    def _candidates(self, raw: RetinaNetRaw) -> tuple[Tensor, Tensor, Tensor]:
+        """The best anchor-class pairs of each level: boxes (N, C, 4) in input pixels, scores (N, C), classes (N, C)."""
+        found = []
+        for logits, deltas, anchors in zip(raw.logits, raw.deltas, self.anchor_generator(raw.deltas), strict=True):
+            scores, row, classes = _best_pairs(_by_anchor(logits, self.num_classes), self.topk_candidates)
+            chosen = _by_anchor(deltas, 4).gather(1, row[..., None].expand(-1, -1, 4)).float()
+            found.append((self.box_coder.apply_deltas(chosen, anchors[row]), scores.float().sigmoid(), classes))
+        boxes, scores, classes = (torch.cat(parts, dim=1) for parts in zip(*found, strict=True))
+        return boxes, scores, classes
+
+
+class _Tower(nn.Sequential):
+    """Convolution, norm where there is one, ReLU, `num_convs` times; numbered as in Detectron2."""
+
+    def __init__(self, channels: int, num_convs: int, norm: NormName, num_levels: int) -> None:
+        super().__init__()
+        for _ in range(num_convs):
+            self.append(_conv(channels, channels))
+            if norm == "gn":
+                self.append(get_norm(norm, channels))
+            elif norm not in ("", "none"):
+                self.append(nn.ModuleList(get_norm(norm, channels) for _ in range(num_levels)))
+            self.append(nn.ReLU(inplace=True))
+
+    def forward(self, x: Tensor, level: int) -> Tensor:
+        for layer in self:
+            x = layer[level](x) if isinstance(layer, nn.ModuleList) else layer(x)
+        return x
+
+
+def _by_anchor(x: Tensor, size: int) -> Tensor:
+    """A map (N, A * size, H, W) to (N, H * W * A, size), in the order of the anchors; no copy if it is channels_last."""
+    return x.permute(0, 2, 3, 1).reshape(x.shape[0], -1, size)
+
+
+def _best_pairs(logits: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
+    """(N, R, K) to the `count` highest logits of each image with their anchors and classes, (N, C) each.
+
+    The best C pairs lie on the C anchors with the best classes: looking for those first is many times faster
+    than sorting all R * K.
+    """
+    num_images, num_rows, num_classes = logits.shape
+    rows = logits.amax(dim=2).topk(min(count, num_rows), dim=1).indices  # (N, C)
+    short = logits.gather(1, rows[..., None].expand(-1, -1, num_classes)).flatten(1)  # (N, C * K)
+    values, index = short.topk(min(count, short.shape[1]), dim=1)
+    return values, rows.gather(1, index // num_classes), index % num_classes
+
+
+def _rescaled(
+    boxes: Tensor, scores: Tensor, classes: Tensor, size: tuple[int, int], original: tuple[int, int]
+) -> Instances:
+    """Boxes in input pixels of an image of `size` to Instances of size `original`; empty boxes are dropped."""
+    scale = boxes.new_tensor([original[1] / size[1], original[0] / size[0]]).repeat(2)  # x, y, x, y
+    instances = Instances(original, pred_boxes=Boxes(boxes * scale), scores=scores, pred_classes=classes)
+    instances.pred_boxes.clip(original)
+    return instances[instances.pred_boxes.nonempty()]
+
+
+def _conv(in_channels: int, out_channels: int) -> nn.Conv2d:
+    conv = nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1)
+    nn.init.normal_(conv.weight, std=0.01)  # section 4.1
+    nn.init.zeros_(conv.bias)
+    return conv
+
+
+def _octave_anchors(strides: list[int]) -> AnchorGenerator:
+    """Three sizes an octave from 4 strides up, three ratios (section 4)."""
+    sizes = [[4 * stride * 2 ** (i / 3) for i in range(3)] for stride in strides]
+    return AnchorGenerator(sizes=sizes, aspect_ratios=[[0.5, 1.0, 2.0]], strides=strides)
+
+
+def _same_channels(input_shape: dict[str, ShapeSpec]) -> int:
+    channels = {name: shape.channels for name, shape in input_shape.items()}
+    if len(set(channels.values())) != 1:
+        raise ValueError(
+            f"RetinaNetHead shares its towers, so all levels need the same number of channels, got {channels or 'no levels'}. "
+            "Put a neck (FPN) between the backbone and the head."
+        )
+    return next(iter(channels.values()))
+
+
+def _same_anchors(num_anchors: list[int], levels: list[str]) -> int:
+    if len(num_anchors) != len(levels):
+        raise ValueError(
+            f"RetinaNetHead: the anchor generator has {len(num_anchors)} levels, the features {len(levels)} ({', '.join(levels)})"
+        )
+    if len(set(num_anchors)) != 1:
+        raise ValueError(f"RetinaNetHead needs the same number of anchors a cell on every level, got {num_anchors}")
+    return num_anchors[0]

@@ -1,0 +1,135 @@
+"""Checkpoints: whole or not there, read without running anything, the previous one where the newest is damaged."""
+
+import os
+import zipfile
+
+import pytest
+import torch
+
+from vertebra.engine import checkpoint as module
+from vertebra.engine.checkpoint import CheckpointStore, read_checkpoint, write_checkpoint
+from vertebra.errors import CheckpointError
+
+
+def content(step: int) -> dict:
+    return {
+        "model": {"weight": torch.full((1000,), float(step))},
+        "optimizer": {},
+        "step": step,
+        "rng": [],
+        "hooks": {},
+        "format": 1,
+    }
+
+
+@pytest.fixture
+def store(tmp_path):
+    return CheckpointStore(tmp_path / "checkpoints", keep=2)
+
+
+def test_keeps_the_newest_and_points_at_the_last(store):
+    for step in (5, 10, 15):
+        store.save(step, content(step))
+    assert sorted(p.name for p in store.folder.iterdir()) == ["last", "step_0000010.pth", "step_0000015.pth"]
+    assert (store.folder / "last").read_text() == "step_0000015.pth\n"
+    assert store.newest().content["step"] == 15
+
+
+def test_an_edited_pointer_is_followed_and_nothing_later_removed(store):
+    for step in (5, 10):
+        store.save(step, content(step))
+    (store.folder / "last").write_text("step_0000005.pth\n")
+    assert store.newest().content["step"] == 5
+    store.save(7, content(7))
+    assert store.newest().content["step"] == 7
+    assert (store.folder / "step_0000010.pth").exists()
+
+
+def test_a_pointer_that_leads_elsewhere_is_not_followed(store, tmp_path):
+    store.save(5, content(5))
+    torch.save(content(99), tmp_path / "step_0000099.pth")
+    (store.folder / "last").write_text("../step_0000099.pth")
+    found = store.newest()
+    assert found.content["step"] == 5
+    assert "which is not here" in found.notes[0]
+
+
+@pytest.mark.parametrize("cut", [0, 1, 100, 0.5, 0.99])
+def test_a_damaged_newest_gives_way_to_the_one_before(store, cut):
+    store.save(5, content(5))
+    newest = store.save(10, content(10))
+    data = newest.read_bytes()
+    newest.write_bytes(data[: int(len(data) * cut) if cut < 1 else cut])
+    found = store.newest()
+    assert found.content["step"] == 5
+    assert "step_0000010.pth: damaged" in found.notes[0] or "refused" in found.notes[0]
+
+
+def test_a_flipped_bit_is_noticed(store):
+    path = store.save(5, content(5))
+    data = bytearray(path.read_bytes())
+    at = data.find(torch.full((4,), 5.0).numpy().tobytes())
+    data[at] ^= 1
+    path.write_bytes(bytes(data))
+    with pytest.raises(CheckpointError, match="none of the 1 checkpoints can be read"):
+        store.newest()
+
+
+def test_an_empty_folder_has_nothing(store):
+    assert store.newest() is None
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("evil_raw_pickle.pth", "refused|damaged"),
+        ("evil_torch_zip.pth", "refused|damaged"),
+        ("not_a_checkpoint.pth", "refused|damaged"),
+        ("zero_byte.pth", r"damaged or no checkpoint \(0 bytes\)"),
+        ("truncated_zip.pth", "damaged"),
+        ("empty_dict.pth", "no training checkpoint|damaged"),
+    ],
+)
+def test_hostile_files_are_refused_and_not_executed(shared, tmp_path, monkeypatch, name, words):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(CheckpointError, match=words):
+        read_checkpoint(shared(f"data/bad/checkpoints/{name}"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_and_a_missing_file_are_named(tmp_path):
+    with pytest.raises(CheckpointError, match="damaged or no checkpoint"):
+        read_checkpoint(tmp_path)
+    with pytest.raises(CheckpointError, match="there is no such file"):
+        read_checkpoint(tmp_path / "absent.pth")
+
+
+def test_a_newer_format_says_so(tmp_path):
+    path = tmp_path / "new.pth"
+    torch.save(content(1) | {"format": 2, "vertebra": "9.0"}, path)
+    with pytest.raises(CheckpointError, match=r"written by vertebra 9\.0 in format 2"):
+        read_checkpoint(path)
+
+
+def test_a_full_disk_leaves_the_old_file_and_no_rest(tmp_path, monkeypatch):
+    path = tmp_path / "step.pth"
+    write_checkpoint(path, content(1))
+
+    def full(handle):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(module.os, "fsync", full)
+    with pytest.raises(CheckpointError, match="No space left on device"):
+        write_checkpoint(path, content(2))
+    assert read_checkpoint(path)["step"] == 1
+    assert os.listdir(tmp_path) == ["step.pth"]
+
+
+def test_what_could_not_be_loaded_is_not_saved(tmp_path):
+    with pytest.raises(CheckpointError, match=r"checkpoint\['hooks'\]\['Mine'\]\['seen'\] is a set"):
+        write_checkpoint(tmp_path / "x.pth", content(1) | {"hooks": {"Mine": {"seen": {1, 2}}}})
+
+
+def test_the_file_is_a_plain_torch_zip(tmp_path):
+    write_checkpoint(tmp_path / "x.pth", content(1))
+    assert zipfile.is_zipfile(tmp_path / "x.pth")

@@ -1,0 +1,95 @@
+"""Periods, precision, devices, run folders."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from vertebra.engine.parts import Plan, parse_period
+from vertebra.engine.precision import autocast, autocast_dtype, choose_device, supports_bf16
+from vertebra.engine.rng import preserved_rng, rng_state, seed_everything, set_rng_state
+from vertebra.engine.run_folder import choose_run_folder, recipe_changes
+from vertebra.errors import RecipeError, SetupError
+
+
+@pytest.mark.parametrize(
+    ("value", "steps"),
+    [(None, None), (7, 7), ("1 epoch", 102), ("2 epochs", 205), ("0.5 epochs", 51), (" .001 epoch ", 1)],
+)
+def test_periods(value, steps):
+    assert parse_period(value, 102.4, "train.checkpoint_every") == steps
+
+
+@pytest.mark.parametrize("value", ["often", "1", "-1 epoch", True, "1 epoch or so"])
+def test_other_periods_are_errors(value):
+    with pytest.raises(RecipeError, match=r"train\.evaluate_every is .*expected a number of steps"):
+        parse_period(value, 10.0, "train.evaluate_every")
+
+
+def test_a_period_of_nothing_is_an_error():
+    with pytest.raises(RecipeError, match=r"train\.log_every is 0"):
+        Plan(steps=3, log_every=0)
+
+
+def test_auto_is_bf16_where_the_device_has_it():
+    cpu = torch.device("cpu")
+    assert autocast_dtype(cpu, "auto") == (torch.bfloat16 if supports_bf16(cpu) else None)
+    assert autocast_dtype(cpu, "bf16") == torch.bfloat16
+    with autocast(cpu, "bf16"):
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.bfloat16
+    with autocast(cpu, "off"):
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
+
+
+def test_fp16_needs_a_gpu():
+    with pytest.raises(SetupError, match="fp16 needs a GPU"):
+        autocast_dtype(torch.device("cpu"), "fp16")
+
+
+def test_devices_that_are_not_there():
+    assert choose_device("cpu") == torch.device("cpu")
+    with pytest.raises(SetupError, match="torch sees"):
+        choose_device("cuda:99")
+    with pytest.raises(SetupError, match="none that torch knows"):
+        choose_device("gpu")
+
+
+def test_random_state_round_trip(tmp_path):
+    import random
+
+    import numpy as np
+
+    def draw():
+        return random.random(), random.gauss(0, 1), np.random.rand(), np.random.randn(), torch.rand(1).item()
+
+    seed_everything(5)
+    draw()
+    torch.save(rng_state(), tmp_path / "rng.pth")
+    expected = draw(), draw()
+    set_rng_state(torch.load(tmp_path / "rng.pth", weights_only=True))
+    with preserved_rng():
+        draw()
+    assert (draw(), draw()) == expected
+
+
+def test_run_folders_count_up_and_resume_takes_the_newest(tmp_path):
+    recipe = SimpleNamespace(output=f"{tmp_path}/{{name}}", name="cells")
+    assert choose_run_folder(recipe, resume=True) == tmp_path / "cells"
+    for expected in ("cells", "cells-2", "cells-3"):
+        folder = choose_run_folder(recipe)
+        assert folder == tmp_path / expected
+        folder.mkdir()
+        (folder / "recipe.yaml").touch()
+    assert choose_run_folder(recipe, resume=True) == tmp_path / "cells-3"
+    assert choose_run_folder(recipe, "elsewhere").name == "elsewhere"
+
+
+def test_recipe_changes_name_each_key():
+    old = "train: {lr: 0.1, hooks: [{name: EMA, decay: 0.9}]}\ndata: {size: [1, 2]}"
+    new = "train: {lr: 0.2, hooks: [{name: EMA, decay: 0.8}]}\ndata: {size: [1, 3]}"
+    assert recipe_changes(old, new) == [
+        "train.lr: 0.1 -> 0.2",
+        "train.hooks.0.decay: 0.9 -> 0.8",
+        "data.size: [1, 2] -> [1, 3]",
+    ]
+    assert recipe_changes(old, old) == []

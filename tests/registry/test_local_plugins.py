@@ -1,0 +1,90 @@
+import multiprocessing
+import os
+import pickle
+
+import pytest
+
+from vertebra.errors import PluginError
+from vertebra.local_plugins import file_hash, load_local_plugin
+from vertebra.registry import HEADS
+
+SOURCE = """
+from vertebra.registry import HEADS
+
+@HEADS.register()
+class LocalHead:
+    component_kind = "head"
+    def __init__(self, width: int = 4):
+        self.width = width
+"""
+
+
+@pytest.fixture
+def plugin(tmp_path, monkeypatch):
+    monkeypatch.setenv("VERTEBRA_LOCAL_PLUGINS", "")
+    path = tmp_path / "my-head.py"
+    path.write_text(SOURCE)
+    return path
+
+
+def test_a_local_file_registers_its_classes_once(plugin):
+    module = load_local_plugin(plugin)
+    assert load_local_plugin(plugin.parent / "." / plugin.name) is module
+    assert HEADS.get("LocalHead") is module.LocalHead
+
+
+def test_its_objects_survive_pickling_to_a_spawned_process(plugin):
+    load_local_plugin(plugin)
+    sent = pickle.dumps(HEADS.get("LocalHead")(7))
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        assert pool.apply(_width_and_name, (sent,)) == (7, "LocalHead")
+
+
+def _width_and_name(sent: bytes) -> tuple[int, str]:
+    return pickle.loads(sent).width, HEADS.get("LocalHead").__name__
+
+
+def test_an_announced_file_is_found_by_name(plugin, monkeypatch):
+    monkeypatch.setenv("VERTEBRA_LOCAL_PLUGINS", str(plugin))
+    assert HEADS.get("LocalHead")().width == 4
+
+
+def test_two_files_that_register_one_name_are_both_told(plugin):
+    other = plugin.with_name("other.py")
+    other.write_text(SOURCE)
+    load_local_plugin(plugin)
+    with pytest.raises(PluginError) as caught:
+        load_local_plugin(other)
+    assert "my-head.py" in str(caught.value) and "other.py" in str(caught.value)
+
+
+def test_a_missing_file_suggests_its_neighbour(plugin):
+    with pytest.raises(PluginError, match=r"there is no such file.\n  Nearest: my-head.py"):
+        load_local_plugin(plugin.with_name("my_head.py"))
+
+
+def test_only_python_files_are_local_plugins(tmp_path):
+    with pytest.raises(PluginError, match="expected a Python file"):
+        load_local_plugin(tmp_path / "vertebra-retinanet")
+
+
+def test_a_file_that_fails_names_itself_and_the_line(plugin):
+    plugin.write_text("x = 1\nraise ValueError('too early')\n")
+    with pytest.raises(PluginError) as caught:
+        load_local_plugin(plugin)
+    assert str(caught.value).startswith(f"local plugin {plugin} cannot be imported: ValueError: too early")
+    assert f'File "{plugin}", line 2' in str(caught.value)
+
+
+def test_an_allow_list_without_local_refuses_files(plugin, monkeypatch):
+    monkeypatch.setenv("VERTEBRA_PLUGINS_ALLOW", "some-plugin")
+    with pytest.raises(PluginError, match="does not name `local`"):
+        load_local_plugin(plugin)
+    monkeypatch.setenv("VERTEBRA_PLUGINS_ALLOW", "local")
+    assert load_local_plugin(plugin)
+
+
+def test_the_hash_changes_with_the_content(plugin):
+    before = file_hash(plugin)
+    plugin.write_text(SOURCE + os.linesep)
+    assert len(before) == 64 and file_hash(plugin) != before

@@ -1,0 +1,99 @@
+"""Imports run downwards, the core names no plugin, and a plugin imports the core alone."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+LAYERS = [
+    {"errors"},
+    {"registry", "plugins", "components", "config", "_torch"},
+    {"structures"},
+    {"detection"},
+    {"data", "models"},
+    {"visualize"},
+    {"evaluation"},
+    {"engine"},
+    {"predictor", "testing"},
+    {"cli", "__main__"},
+]
+RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
+LIGHT = ("vertebra", "vertebra.registry", "vertebra.plugins", "vertebra.components", "vertebra.config", "vertebra.cli")
+
+
+def imported_modules(path: Path) -> set[str]:
+    """Every module that a file imports, inside functions too; `from a import b` counts as a.b."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def core_files(repository: Path) -> list[Path]:
+    files = sorted((repository / "core" / "vertebra").rglob("*.py"))
+    assert len(files) > 30
+    return files
+
+
+def test_core_imports_run_downwards(repository):
+    core = repository / "core" / "vertebra"
+    wrong = []
+    for path in core_files(repository):
+        own = path.relative_to(core).parts[0].removesuffix(".py")
+        if own == "__init__":
+            continue
+        for module in imported_modules(path):
+            parts = module.split(".")
+            if parts[0] != "vertebra" or len(parts) < 2 or parts[1] not in RANK:
+                continue
+            if RANK[parts[1]] > RANK[own]:
+                wrong.append(f"{path.relative_to(core)} imports {module}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_every_core_module_has_a_layer(repository):
+    core = repository / "core" / "vertebra"
+    tops = {path.relative_to(core).parts[0].removesuffix(".py") for path in core_files(repository)} - {"__init__"}
+    assert tops <= set(RANK), f"no layer for {sorted(tops - set(RANK))}"
+
+
+def test_the_core_names_no_plugin(repository):
+    packages = [path.name for path in repository.glob("plugins/*/vertebra_*")]
+    assert "vertebra_retinanet" in packages
+    wrong = [
+        f"{path}: {package}"
+        for path in core_files(repository)
+        for package in packages
+        if package in path.read_text(encoding="utf-8")
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_a_plugin_imports_no_other_plugin(repository):
+    wrong = []
+    for package in repository.glob("plugins/*/vertebra_*"):
+        for path in package.rglob("*.py"):
+            for module in imported_modules(path):
+                top = module.split(".")[0]
+                if top.startswith("vertebra_") and top != package.name:
+                    wrong.append(f"{path} imports {module}")
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("module", LIGHT)
+def test_light_modules_import_no_torch(module):
+    code = f"import sys, {module}; assert 'torch' not in sys.modules and 'torchvision' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_public_names_are_all_there():
+    import vertebra
+
+    missing = [name for name in vertebra.__all__ if getattr(vertebra, name, None) is None]
+    assert not missing
