@@ -12,12 +12,11 @@ import numpy as np
 import torch
 
 from vertebra.config import Recipe, load_recipe
-from vertebra.data import Metadata, load_split, make_eval_mapper
-from vertebra.data.image import read_image
+from vertebra.data import Metadata, Sample, load_split, read_image
 from vertebra.engine import autocast, choose_device
 from vertebra.errors import CheckpointError, DataError, VertebraError
-from vertebra.evaluation import to_coco_results
-from vertebra.models import build_model, load_weights, read_checkpoint
+from vertebra.models import build_model, load_weights, read_checkpoint, read_weights
+from vertebra.structures import BoxMode, Instances, encode_masks
 from vertebra.visualize import draw_instances, save_png
 
 __all__ = ["Predictor", "WrittenPredictions", "predict_files"]
@@ -48,13 +47,14 @@ class Predictor:
                 f"{self.recipe.source}: a predictor needs weights, but none were given and model.weights is empty.\n"
                 "  Mend it: Predictor(recipe, 'runs/NAME/final.pth'), or --weights on the command line"
             )
-        checkpoint = read_checkpoint(source)
-        self.metadata = _metadata(checkpoint.classes, self.recipe)
+        state = read_weights(source)
+        self.metadata = _metadata(_remembered_classes(source), self.recipe)
         self.model = build_model(self.recipe, metadata=self.metadata, pretrained=False)
-        load_weights(self.model, checkpoint.state, source=source)
+        load_weights(self.model, state, source=source)
         self.device = choose_device(device)
         self.model.to(self.device).eval()
-        self._mapper = make_eval_mapper(self.recipe)
+        self.model.channels_last = self.recipe.train.channels_last
+        self._transforms = [spec.build() for spec in self.recipe.data.eval_transforms]
 
     @property
     def class_names(self) -> list[str]:
@@ -74,10 +74,19 @@ class Predictor:
 
     def predict_batch(self, images: Sequence[np.ndarray | torch.Tensor | str | Path]) -> list[dict[str, Any]]:
         """The same for several images, which go through the model together."""
-        inputs = [self._mapper.map_image(_as_array(image)) for image in images]
+        inputs = [self._input(_as_array(image)) for image in images]
         with torch.inference_mode(), autocast(self.device, self.recipe.evaluate.amp):
             outputs = self.model(inputs)
         return [{key: _to_cpu(value) for key, value in output.items()} for output in outputs]
+
+
+    def _input(self, image: np.ndarray) -> dict[str, Any]:
+        """An RGB array (H, W, 3) through the recipe's evaluation transforms, as the model takes it."""
+        sample = Sample(torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1))
+        rng = np.random.default_rng(self.recipe.seed)
+        for transform in self._transforms:
+            sample = transform(sample, rng)
+        return {"image": sample.image, "height": image.shape[0], "width": image.shape[1]}
 
 
 @dataclass(frozen=True)
@@ -102,7 +111,8 @@ def predict_files(
     """Detects on files and folders; writes a picture each and `predictions.json` into `output`.
 
     A picture keeps its name (`cells.jpg` -> `cells.png`; of two equal names the second becomes `cells-2.png`).
-    `predictions.json` lists {file_name, category, category_id, bbox [x, y, w, h] in pixels, score, ...}.
+    `predictions.json` lists {file_name, category, category_id (from 0), bbox [x, y, w, h] in pixels, score}, and
+    `segmentation` (run lengths) and `keypoints` where the model gives them.
     """
     files = _find_images(images)
     loaded = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, overrides)
@@ -118,13 +128,41 @@ def predict_files(
         found = found[found.scores >= score]
         pictures.append(_free_name(output, path.stem, taken))
         save_png(draw_instances(image, found, predictor.class_names), pictures[-1])
-        records += [
-            {"file_name": str(path), "category": _name(predictor.class_names, record["category_id"]), **record}
-            for record in to_coco_results(found)
-        ]
+        records += _records(str(path), found, predictor.class_names)
     results = output / "predictions.json"
     results.write_text(json.dumps(records, indent=1) + "\n", encoding="utf-8")
     return WrittenPredictions(pictures, results, len(files), len(records))
+
+
+def _remembered_classes(source: str) -> Sequence[str] | None:
+    """The class names that a checkpoint of a training keeps; None for bare weights."""
+    if Path(source).suffix.lower() in (".safetensors", ".pkl"):
+        return None
+    classes = read_checkpoint(source).get("classes")
+    return classes if isinstance(classes, (list, tuple)) else None
+
+
+def _records(file_name: str, found: Instances, class_names: Sequence[str]) -> list[dict[str, Any]]:
+    """Detections of one image as plain records, best first."""
+    boxes = BoxMode.convert(found.pred_boxes.tensor.float(), BoxMode.XYXY_ABS, BoxMode.XYWH_ABS).tolist()
+    classes, scores = found.pred_classes.tolist(), found.scores.tolist()
+    records = [
+        {
+            "file_name": file_name,
+            "category": class_names[label] if label < len(class_names) else str(label),
+            "category_id": label,
+            "bbox": [round(value, 3) for value in box],
+            "score": round(score, 5),
+        }
+        for box, label, score in zip(boxes, classes, scores, strict=True)
+    ]
+    if found.has("pred_masks"):
+        for record, run_lengths in zip(records, encode_masks(found.pred_masks), strict=True):
+            record["segmentation"] = run_lengths
+    if found.has("pred_keypoints"):
+        for record, points in zip(records, found.pred_keypoints.tolist(), strict=True):
+            record["keypoints"] = [value for point in points for value in point]
+    return records
 
 
 def _metadata(classes: Sequence[str] | None, recipe: Recipe) -> Metadata:
@@ -180,7 +218,3 @@ def _free_name(folder: Path, stem: str, taken: set[str]) -> Path:
         name = f"{stem}-{number}"
     taken.add(name)
     return folder / f"{name}.png"
-
-
-def _name(names: Sequence[str], index: int) -> str:
-    return names[index] if 0 <= index < len(names) else str(index)

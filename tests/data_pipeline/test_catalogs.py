@@ -56,7 +56,7 @@ def test_metadata_catalog_gives_the_same_object_for_a_name():
 
 def test_a_name_is_registered_once_and_a_miss_suggests_names(registered):
     registered("test_cells_train", [entry("a.png", 0)])
-    with pytest.raises(DataError, match="test_cells_train.*already"):
+    with pytest.raises(DataError, match=r"test_cells_train.*already"):
         DatasetCatalog.register("test_cells_train", list)
     with pytest.raises(DataError, match=r"'test_cell_train'. Nearest: test_cells_train"):
         DatasetCatalog.get("test_cell_train")

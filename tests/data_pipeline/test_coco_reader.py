@@ -1,5 +1,6 @@
 import json
 import logging
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -76,9 +77,9 @@ def test_keypoints_move_to_pixel_centers_and_left_and_right_are_found(coco_folde
     keypoints = {"keypoints": ["nose", "left_eye", "right_eye"], "skeleton": [[2, 1], [1, 3]]}
     record = {"image_id": 1, "category_id": 1, "bbox": [0, 0, 9, 9], "keypoints": [3, 4, 2, 0, 0, 0, 7, 8, 1]}
     file, images = coco_folder(ONE, [record], categories=[(1, "person")])
-    data = json.loads(open(file).read())
+    data = json.loads(Path(file).read_text())
     data["categories"][0].update(keypoints)
-    open(file, "w").write(json.dumps(data))
+    Path(file).write_text(json.dumps(data))
     dataset = load((file, images))
     assert dataset[0]["annotations"][0]["keypoints"] == [3.5, 4.5, 2, 0.5, 0.5, 0, 7.5, 8.5, 1]
     assert dataset.metadata.keypoint_flip_map == [("left_eye", "right_eye")]

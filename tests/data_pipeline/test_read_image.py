@@ -16,14 +16,14 @@ REFUSED = {
     "truncated.png": "damaged image .*truncated",
     "zero_byte.jpg": "the file is empty",
 }
-SAME_PICTURE = {  # name: largest mean difference to ok.jpg, in gray values; JPEG was written anew for some
-    "png_named.jpg": 0.5,
-    "cmyk.jpg": 6.0,
-    "exif_orientation_2.jpg": 3.0,
-    "exif_orientation_6.jpg": 3.0,
-    "exif_orientation_invalid.jpg": 3.0,
-    "name with spaces and ünïcode é.jpg": 0.5,
-}
+SAME_PICTURE = [
+    "png_named.jpg",
+    "cmyk.jpg",
+    "exif_orientation_2.jpg",
+    "exif_orientation_6.jpg",
+    "exif_orientation_invalid.jpg",
+    "name with spaces and ünïcode é.jpg",
+]
 GRAY = ["gray8.jpg", "gray_alpha.png", "bilevel.png", "gray16.png"]
 OTHER = {
     "animated.gif": (120, 160),
@@ -53,7 +53,9 @@ def test_a_bad_image_is_an_error_with_its_path(shared, name):
 def test_other_encodings_show_the_same_picture(shared, name):
     folder = shared("data/bad/images")
     picture, other = read_image(folder / "ok.jpg").astype(float), read_image(folder / name).astype(float)
-    assert np.abs(picture - other).mean() < SAME_PICTURE[name]
+    assert (
+        np.abs(picture - other).mean() < 6
+    )  # gray values; each was compressed by itself, an inverted one is off by 100
 
 
 @pytest.mark.parametrize("name", GRAY)

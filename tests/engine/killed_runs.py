@@ -116,10 +116,10 @@ def half_written_metrics(step: int) -> list[Hook]:
 def in_evaluation(step: int) -> list[Hook]:
     original = Evaluate._run
 
-    def dying(self: Evaluate, trainer: Trainer) -> None:
+    def dying(self: Evaluate, trainer: Trainer, last: bool) -> None:
         if trainer.step == step:
             die()
-        original(self, trainer)
+        original(self, trainer, last)
 
     Evaluate._run = dying
     return []

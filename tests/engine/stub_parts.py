@@ -60,7 +60,7 @@ def stub_parts(steps: int = 12, *, dropout: float = 0.1, evaluate: bool = True, 
 
 
 @torch.no_grad()
-def stub_evaluation(model: nn.Module, folder: Path) -> dict[str, float]:
+def stub_evaluation(model: nn.Module, folder: Path | None, last: bool) -> dict[str, float]:
     """Draws from the global generator on purpose: a training must not notice."""
     torch.rand(7)
     model.eval()

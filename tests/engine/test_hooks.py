@@ -70,7 +70,7 @@ def test_ema_ramp_forgets_the_start():
 def test_final_weights_and_evaluation_are_the_average(tmp_path):
     parts = stub_parts()
     seen = []
-    parts.evaluate = lambda model, folder: {"stub/weight": seen.append(model) or 1.0}
+    parts.evaluate = lambda model, folder, last: {"stub/weight": seen.append(model) or 1.0}
     trainer = Trainer(parts=parts, output_dir=tmp_path, hooks=[EMA(decay=0.5, ramp_steps=0)])
     trainer.train()
     final = torch.load(tmp_path / "final.pth", weights_only=True)["model"]
@@ -101,11 +101,12 @@ def test_early_stop_lower_min_change_and_undefined():
 
 
 def test_early_stop_ends_a_run_and_its_resumption(tmp_path):
-    parts = stub_parts(100)
-    parts.evaluate = lambda model, folder: {"bbox/AP": 0.5}
+    parts, calls = stub_parts(100), []
+    parts.evaluate = lambda model, folder, last: calls.append(last) or {"bbox/AP": 0.5}
     trainer = Trainer(parts=parts, output_dir=tmp_path, hooks=[EarlyStop(patience=2)])
     trainer.train()
     assert trainer.step == 15  # best at 5, misses at 10 and 15
+    assert calls == [False, False, False, True]  # the last one again with the report
     again = stub_parts(100)
     again.evaluate = parts.evaluate
     trainer = Trainer(parts=again, output_dir=tmp_path, resume=True, hooks=[EarlyStop(patience=2)])
@@ -142,10 +143,10 @@ def test_clipping_bounds_the_gradient_and_logs_the_norm(tmp_path):
             norms.append((torch.cat(grads).norm().item(), float(trainer.scalars["grad_norm"])))
 
     trainer = Trainer(parts=stub_parts(clip_gradients=0.01), output_dir=tmp_path, hooks=[Look()])
-    metrics = trainer.train()
+    trainer.train()
     assert all(after <= 0.01 * 1.0001 for after, _ in norms)
     assert any(before > 0.01 for _, before in norms)
-    assert metrics["grad_norm"] == pytest.approx(sum(before for _, before in norms[-3:]) / 3, rel=1e-4)
+    assert trainer.metrics["grad_norm"] == pytest.approx(sum(before for _, before in norms[-3:]) / 3, rel=1e-4)
 
 
 def test_metrics_file_drops_what_is_done_again_and_half_a_line(tmp_path):

@@ -1,43 +1,35 @@
 """Model and Batch: padding, normalisation, ground truth, several heads, and what is said of wrong inputs."""
 
-from types import SimpleNamespace
-
 import pytest
 import torch
 from torch import nn
 
 from vertebra.errors import DataError
-from vertebra.models import Backbone, Head, Model, Neck, ShapeSpec, build_model
+from vertebra.models import Backbone, Head, Model, Neck, ShapeSpec
 from vertebra.structures import Boxes, Instances
 
 
 class Stride4(Backbone):
-    """One convolution of stride 4, and a record of the images it saw."""
+    """One convolution of stride 4."""
 
-    def __init__(self, weights: str | None = None, pretrained: bool = False):
+    def __init__(self):
         super().__init__()
         self.conv = nn.Conv2d(3, 2, 4, stride=4)
-        self.weights, self.pretrained = weights, pretrained
 
     def output_shape(self):
         return {"res2": ShapeSpec(channels=2, stride=4)}
 
     def forward(self, images):
-        self.seen = images
         return {"res2": self.conv(images)}
 
 
 class Multiple6(Neck):
-    def __init__(self, input_shape):
-        super().__init__()
-        self.input_shape = input_shape
-
     @property
     def size_divisibility(self):
         return 6
 
     def output_shape(self):
-        return {"p2": self.input_shape["res2"]}
+        return {"p2": ShapeSpec(channels=2, stride=4)}
 
     def forward(self, features):
         return {"p2": features["res2"]}
@@ -45,10 +37,6 @@ class Multiple6(Neck):
 
 class MeanHead(Head):
     task_outputs = ("mean",)
-
-    def __init__(self, input_shape, num_classes=None, metadata=None):
-        super().__init__()
-        self.input_shape, self.num_classes, self.metadata = input_shape, num_classes, metadata
 
     def forward(self, features):
         return next(iter(features.values())).mean(dim=(1, 2, 3))
@@ -72,7 +60,7 @@ def truth(size, boxes, classes):
 
 
 def test_images_of_all_sizes_are_padded_to_the_least_common_multiple():
-    model = Model(Stride4(), Multiple6({}))
+    model = Model(Stride4(), Multiple6())
     assert model.size_divisibility == 12
     batch = model.make_batch([{"image": image(20, 30)}, {"image": image(25, 13)}])
     assert batch.padded_size == (36, 36)
@@ -142,7 +130,7 @@ def test_semantic_labels_are_ignored_where_padded_or_missing():
 
 
 def test_losses_carry_the_heads_names_and_reach_the_backbone():
-    model = Model(Stride4(), heads={"a": MeanHead({}), "b": MeanHead({})})
+    model = Model(Stride4(), heads={"a": MeanHead(), "b": MeanHead()})
     losses = model([{"image": image(8, 8)}])
     assert list(losses) == ["a/mean", "a/objects", "b/mean", "b/objects"]
     sum(losses.values()).backward()
@@ -151,7 +139,7 @@ def test_losses_carry_the_heads_names_and_reach_the_backbone():
 
 
 def test_predictions_of_heads_merge_and_equal_keys_keep_both():
-    model = Model(Stride4(), heads={"a": MeanHead({}), "b": MeanHead({})}).eval()
+    model = Model(Stride4(), heads={"a": MeanHead(), "b": MeanHead()}).eval()
     outputs = model([{"image": image(8, 8), "height": 16, "width": 20}, {"image": image(4, 8)}])
     assert [set(output) for output in outputs] == [{"mean", "size", "b/mean", "b/size"}] * 2
     assert outputs[0]["size"] == (16, 20) and outputs[1]["size"] == (4, 8)
@@ -191,36 +179,3 @@ def test_float_images_of_0_to_255_are_taken_as_they_are():
     model = Model(Stride4())
     floats, bytes_ = model.make_batch([{"image": pixels.float()}]), model.make_batch([{"image": pixels}])
     torch.testing.assert_close(floats.images, bytes_.images)
-
-
-class Spec:
-    """What build_model needs of a component's block."""
-
-    def __init__(self, component, **arguments):
-        self.component, self.arguments = component, arguments
-
-    def build(self, **injected):
-        takes = self.component.__init__.__code__.co_varnames
-        return self.component(**{key: value for key, value in injected.items() if key in takes}, **self.arguments)
-
-
-def recipe(**heads):
-    section = SimpleNamespace(
-        backbone=Spec(Stride4, weights=None),
-        neck=Spec(Multiple6),
-        heads=heads,
-        pixel_mean=(1.0, 2.0, 3.0),
-        pixel_std=(4.0, 5.0, 6.0),
-        pixel_order="bgr",
-    )
-    return SimpleNamespace(model=section)
-
-
-def test_build_model_hands_shapes_classes_and_metadata_on():
-    metadata = SimpleNamespace(thing_classes=["cat", "dog", "owl"])
-    model = build_model(recipe(a=Spec(MeanHead)), metadata=metadata)
-    head = model.heads["a"]
-    assert head.input_shape == {"p2": ShapeSpec(channels=2, stride=4)}
-    assert head.num_classes == 3 and head.metadata is metadata
-    assert model.pixel_order == "bgr" and model.pixel_mean.flatten().tolist() == [1, 2, 3]
-    assert build_model(recipe(a=Spec(MeanHead)), num_classes=7).heads["a"].num_classes == 7

@@ -89,9 +89,7 @@ def test_features_that_the_net_does_not_have_are_named():
 
 
 def test_timm_takes_options_and_gives_channels_first():
-    backbone = TimmBackbone(
-        "swin_tiny_patch4_window7_224", out_indices=[0, 1], options={"img_size": (64, 96), "depths": (1, 1, 1, 1)}
-    )
+    backbone = TimmBackbone("swin_tiny_patch4_window7_224", out_indices=[0, 1], img_size=(64, 96), depths=(1, 1, 1, 1))
     features = check_shapes(backbone, (64, 96))
     assert features["stage0"].shape == (1, 96, 16, 24)
 

@@ -118,7 +118,7 @@ class Evil:
 @pytest.mark.parametrize("name", ["evil.pth", "evil.pkl", "evil.safetensors", "zip.pth"])
 def test_code_in_a_file_is_never_run(tmp_path, name):
     marker, path = tmp_path / "marker", tmp_path / name
-    content = pickle.dumps({"model": Evil(marker)})
+    content = pickle.dumps({"model": Evil(marker)}, protocol=2)
     if name.startswith("zip"):
         with zipfile.ZipFile(path, "w") as archive:  # laid out as torch.save does
             archive.writestr("archive/data.pkl", content)

@@ -3,6 +3,7 @@
 The numbers and their origin: tests/data/golden_retinanet.md.
 """
 
+import copy
 import pickle
 
 import numpy as np
@@ -97,18 +98,14 @@ def test_detections_agree(golden, model, case):
     assert (found.scores.diff() <= 0).all()
 
 
-def test_two_training_steps_agree(golden, model, imported):
-    """Losses to 1e-5, gradient norms to 1e-4 relative; an SGD step of learning rate 1e-5 between the steps."""
+def test_losses_of_two_training_steps_agree(golden, model, imported):
+    """To 1e-5 relative; an SGD step of learning rate 1e-5 between the steps."""
     load_weights(model, imported)
     model.train()
     trained = [p for p in model.parameters() if p.requires_grad]
-    assert sum(p.numel() for p in trained) == sum(
-        golden.weights[name].numel() for name, _, _, fixed in golden.numbers["state_dict"] if not fixed
-    )
     optimizer = torch.optim.SGD(trained, lr=1e-5, momentum=0.9, weight_decay=1e-4)
-    batch = [{"image": golden.images[letter], "instances": ground_truth(golden, letter)} for letter in "AB"]
     for step, wanted in enumerate(golden.numbers["losses"]):
-        losses = model(batch)
+        losses = model(training_batch(golden))
         assert {name: loss.item() for name, loss in losses.items()} == {
             f"boxes/{name}": pytest.approx(value, rel=1e-5) for name, value in wanted["losses"].items()
         }
@@ -116,9 +113,24 @@ def test_two_training_steps_agree(golden, model, imported):
             positive = (model.heads["boxes"].loss_normalizer.item() - 90) / 0.1
             assert positive == pytest.approx(2 * wanted["storage"]["num_pos_anchors"], abs=1e-3)
             sum(losses.values()).backward()
-            assert norms(model, golden) == pytest.approx(wanted["grad_norms"], rel=1e-4)
+            # A gate of a ReLU next to 0 may open or close with the order of a sum: see the test in float64.
+            assert gradient_norms(model, golden) == pytest.approx(wanted["grad_norms"], rel=1e-2)
             optimizer.step()
+            optimizer.zero_grad()
     load_weights(model, imported)
+
+
+@pytest.mark.slow
+def test_gradient_norms_agree(golden, model, imported):
+    """Of every trained parameter, to 1e-4 relative, in float64, where no rounding opens a gate."""
+    load_weights(model, imported)
+    model.train()
+    batch = model.make_batch(training_batch(golden))
+    double = copy.deepcopy(model).double()
+    sum(double.losses(double.compute(batch.images.double()), batch).values()).backward()
+    norms = gradient_norms(double, golden)
+    assert norms.keys() == {name for name, _, _, fixed in golden.numbers["state_dict"] if not fixed}
+    assert norms == pytest.approx(golden.numbers["losses"][0]["grad_norms"], rel=1e-4)
 
 
 def stages(model, image):
@@ -145,14 +157,21 @@ def stages(model, image):
     return kept
 
 
-def ground_truth(golden, letter):
-    truth = golden.numbers["ground_truth"][letter]
-    boxes, classes = Boxes(torch.tensor(truth["boxes"])), torch.tensor(truth["classes"])
-    return Instances(tuple(golden.images[letter].shape[-2:]), gt_boxes=boxes, gt_classes=classes)
+def training_batch(golden):
+    """Both images with their true boxes."""
+    samples = []
+    for letter in "AB":
+        truth = golden.numbers["ground_truth"][letter]
+        size = tuple(golden.images[letter].shape[-2:])
+        boxes, classes = Boxes(torch.tensor(truth["boxes"])), torch.tensor(truth["classes"])
+        samples.append(
+            {"image": golden.images[letter], "instances": Instances(size, gt_boxes=boxes, gt_classes=classes)}
+        )
+    return samples
 
 
-def norms(model, golden):
-    """{Detectron2's name: norm of the gradient}."""
+def gradient_norms(model, golden):
+    """{Detectron2's name: norm of the gradient} of what has one."""
     renamed, _ = translate_names(golden.weights, model)
     parameters = dict(model.named_parameters())
     return {

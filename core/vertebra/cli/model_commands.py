@@ -7,9 +7,9 @@ from typing import Annotated, Optional
 
 import typer
 
-from vertebra.cli.tables import print_metrics
+from vertebra.cli.tables import print_evaluation
 
-__all__ = ["evaluate", "import_detectron2", "predict", "train"]
+__all__ = ["evaluate", "free_folder", "import_detectron2", "predict", "train"]
 
 RecipeArgument = Annotated[
     str, typer.Argument(metavar="RECIPE", help="A YAML file, or `plugin:recipe` for one that a plugin ships.")
@@ -40,9 +40,9 @@ def train(
     loaded = load_recipe(recipe, overrides or ())
     folder = choose_run_folder(loaded, output, resume=resume)
     trainer = Trainer(loaded, output_dir=folder, resume=resume)
-    metrics = trainer.train()
+    trainer.train()
     if trainer.is_main_process:
-        print_metrics(metrics, folder)
+        print_evaluation(trainer.folder.evaluation, folder)
 
 
 def evaluate(
@@ -50,26 +50,40 @@ def evaluate(
     overrides: Overrides = None,
     weights: Weights = None,
     output: Annotated[
-        Optional[Path], typer.Option("--output", "-o", help="Where results go. Default: evaluation beside the weights.")
+        Optional[Path], typer.Option("--output", "-o", help="Where results go. Default: a new folder evaluation-2, ... beside the weights.")
     ] = None,
     split: Annotated[Optional[str], typer.Option(help="val, test or train. Default: what the recipe says.")] = None,
 ) -> None:
     """Evaluate weights on a recipe's dataset: metrics.json, COCO results, pictures and a report."""
-    from vertebra import build_model, load_recipe
-    from vertebra import evaluate as run_evaluation
+    from vertebra.config import load_recipe
     from vertebra.data import load_split
-    from vertebra.models import load_weights, read_weights
+    from vertebra.engine import choose_device
+    from vertebra.errors import RecipeError
+    from vertebra.evaluation import evaluate as run_evaluation
+    from vertebra.models import build_model, load_weights, read_weights
 
     loaded = load_recipe(recipe, overrides or ())
     source = weights or loaded.model.weights
     if source is None:
-        raise typer.BadParameter("say which weights to evaluate: --weights runs/NAME/final.pth")
-    dataset = load_split(loaded, split or loaded.evaluate.split)
-    model = build_model(loaded, metadata=dataset.metadata)
-    load_weights(model, read_weights(source), source=source)
-    folder = output or Path(source).parent / "evaluation"
-    result = run_evaluation(model, loaded, dataset=dataset, split=split, output_dir=folder)
-    print_metrics(result.metrics, folder, result.reasons)
+        raise RecipeError(f"{loaded.source}: which weights? Add --weights runs/NAME/final.pth, or set model.weights")
+    state = read_weights(source)
+    dataset = load_split(loaded, split)
+    model = build_model(loaded, metadata=dataset.metadata, pretrained=False)
+    load_weights(model, state, source=source)
+    folder = output or free_folder(Path(source).parent if Path(source).exists() else Path.cwd(), "evaluation")
+    run_evaluation(
+        model, loaded, dataset=dataset, split=split, output_dir=folder, device=choose_device(loaded.train.device)
+    )
+    print_evaluation(folder)
+
+
+def free_folder(parent: Path, name: str) -> Path:
+    """`parent/name`, or `parent/name-2`, ... where that is taken: an earlier evaluation is never overwritten."""
+    folder, number = parent / name, 1
+    while folder.exists():
+        number += 1
+        folder = parent / f"{name}-{number}"
+    return folder
 
 
 def predict(

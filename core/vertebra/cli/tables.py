@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
-__all__ = ["format_metrics", "print_metrics"]
+__all__ = ["format_metrics", "print_evaluation"]
 
-_PATHS = ("report.html", "metrics.json", "coco_results.json", "pictures", "plots")
+_PATHS = ("final.pth", "recipe.yaml", "report.html", "metrics.json", "pictures", "plots")
 
 
 def format_metrics(metrics: Mapping[str, float | None], reasons: Mapping[str, str] | None = None) -> str:
@@ -38,22 +39,20 @@ def format_metrics(metrics: Mapping[str, float | None], reasons: Mapping[str, st
     return "\n".join(lines)
 
 
-def print_metrics(
-    metrics: Mapping[str, float | None], folder: Path | str, reasons: Mapping[str, str] | None = None
-) -> None:
-    """Prints the metrics and the paths of what was written below `folder`."""
-    text = format_metrics(metrics, reasons)
-    if text:
-        print(f"\n{text}\n")
-    folder = Path(folder)
-    print(f"written to   {folder}")
-    for place in (folder, folder / "evaluation"):
+def print_evaluation(evaluation: Path | str, *also: Path | str) -> None:
+    """Prints the table of an evaluation's `metrics.json`, and the paths of what lies there and in the folders `also`."""
+    evaluation = Path(evaluation)
+    content = json.loads((evaluation / "metrics.json").read_text(encoding="utf-8"))
+    print(f"\n{format_metrics(content, content.get('reasons'))}\n")
+    for note in content.get("notes", ()):
+        print(f"note: {note}")
+    for folder in (*map(Path, also), evaluation):
         for name in _PATHS:
-            path = place / name
+            path = folder / name
             if path.is_dir():
-                print(f"  {name:<18} {path} ({sum(1 for _ in path.iterdir())} files)")
+                print(f"  {name:<12} {path} ({sum(1 for _ in path.iterdir())} files)")
             elif path.is_file():
-                print(f"  {name:<18} {path}")
+                print(f"  {name:<12} {path}")
 
 
 def _class_rows(values: Mapping[str, float | None]) -> list[str]:

@@ -41,7 +41,8 @@ class Mistakes:
             self.found.append(message)
             if cause is not None:
                 self.causes.append(cause)
-                self.traces += [cause.trace] if isinstance(cause, PluginImportError) else []
+                if isinstance(cause, PluginImportError) and cause.trace not in self.traces:
+                    self.traces.append(cause.trace)
 
     def take(self, other: Mistakes) -> None:
         """Adds what another check found."""

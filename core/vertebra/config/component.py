@@ -62,7 +62,7 @@ class ComponentSpec:
         try:
             return cls(**arguments)
         except VertebraError as err:
-            if self.where in str(err):
+            if self.where in str(err) or type(err).__init__ is not Exception.__init__:
                 raise
             raise type(err)(f"{self.where}: {self.kind} {self.name}: {err}") from err
         except Exception as err:

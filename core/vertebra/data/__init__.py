@@ -1,6 +1,13 @@
 """Data: datasets and their metadata, formats, transforms, samplers and loaders."""
 
-from vertebra.data.build import build_eval_loader, build_mapper, build_train_loader, drop_empty, load_dataset
+from vertebra.data.build import (
+    build_eval_loader,
+    build_mapper,
+    build_train_loader,
+    drop_empty,
+    load_dataset,
+    load_split,
+)
 from vertebra.data.catalog import DatasetCatalog, Metadata, MetadataCatalog
 from vertebra.data.coco import CocoFormat, register_coco_instances
 from vertebra.data.formats import Dataset, Format
@@ -30,6 +37,7 @@ __all__ = [
     "build_train_loader",
     "drop_empty",
     "load_dataset",
+    "load_split",
     "read_image",
     "read_labels",
     "register_coco_instances",

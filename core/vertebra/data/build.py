@@ -16,7 +16,7 @@ from vertebra.errors import DataError, RecipeError
 if TYPE_CHECKING:
     from vertebra.config import ComponentSpec, Recipe
 
-__all__ = ["build_eval_loader", "build_mapper", "build_train_loader", "drop_empty", "load_dataset"]
+__all__ = ["build_eval_loader", "build_mapper", "build_train_loader", "drop_empty", "load_dataset", "load_split"]
 
 logger = logging.getLogger(__name__)
 
@@ -40,15 +40,23 @@ def load_dataset(spec: str | ComponentSpec | Sequence[str | ComponentSpec], root
     return spec.build().load(root)
 
 
+def load_split(recipe: Recipe, split: str | None = None) -> Dataset:
+    """The dataset of `data.train`, `data.val` or `data.test`; None: of the split that `evaluate.split` names."""
+    split = split or recipe.evaluate.split
+    specs = {name: getattr(recipe.data, name) for name in ("train", "val", "test")}
+    if specs.get(split) is None:
+        there = ", ".join(name for name, spec in specs.items() if spec is not None)
+        raise RecipeError(f"{recipe.source}: there is no dataset data.{split}; the recipe has: {there or 'none'}")
+    return load_dataset(specs[split], recipe.data.root)
+
+
 def build_train_loader(
     recipe: Recipe, dataset: Dataset | None = None, rank: int = 0, world_size: int = 1
 ) -> TrainLoader:
     """The loader of `data.train` (or of `dataset`), with the recipe's transforms, sampler, seed and batch size."""
     data = recipe.data
     if dataset is None:
-        if data.train is None:
-            raise RecipeError(f"{recipe.source}: data.train is missing; name the dataset to train on")
-        dataset = load_dataset(data.train, data.root)
+        dataset = load_split(recipe, "train")
     if data.filter_empty:
         dataset = drop_empty(dataset)
     if not len(dataset):

@@ -131,7 +131,7 @@ class Mapper:
             strange = labels[(labels >= self.num_labels) & (labels != self.ignore_label)]
             if len(strange):
                 raise DataError(
-                    f"{path}: label {int(strange[0])} on {len(strange)} pixels; there are {self.num_labels} classes "
+                    f"{path}: labels {_few(strange)} on {len(strange)} pixels; there are {self.num_labels} classes "
                     f"from 0, and {self.ignore_label} for pixels without one"
                 )
         return labels
@@ -140,6 +140,12 @@ class Mapper:
 def _compact(pixels: Tensor) -> Tensor:
     """Without the pixels that a crop cut off: they would travel from the worker with their storage."""
     return pixels if pixels.untyped_storage().nbytes() == pixels.nbytes else pixels.clone()
+
+
+def _few(labels: np.ndarray) -> str:
+    """The different labels, the first five of them."""
+    found = np.unique(labels).tolist()
+    return ", ".join(map(str, found[:5])) + (", ..." if len(found) > 5 else "")
 
 
 def _check_scaled_only(sample: Sample, height: int, width: int) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +21,7 @@ from vertebra.engine.schedules import Schedule
 from vertebra.errors import RecipeError
 
 if TYPE_CHECKING:
-    from vertebra.config import Recipe
+    from vertebra.config import ComponentSpec, Recipe
     from vertebra.engine.hooks.contract import Hook
 
 __all__ = ["Parts", "Plan", "build_parts", "parse_period"]
@@ -57,8 +59,8 @@ class Parts:
         batches: `batches(start)` yields batch number `start` and all that follow, just as a run that never stopped
             would see them; it draws nothing from the global random generators.
         hooks: those of the recipe, beside the default ones.
-        evaluate: `evaluate(model, folder or None) -> {name: number or None}`, in all processes; None: nothing to
-            evaluate on.
+        evaluate: `evaluate(model, folder or None, last) -> {name: number or None}`, in all processes; `last` where the
+            training is over and pictures are worth their time. None: nothing to evaluate on.
         notes: further lines for the head of the log.
     """
 
@@ -69,7 +71,7 @@ class Parts:
     schedule: Schedule | None = None
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     hooks: Sequence[Hook] = ()
-    evaluate: Callable[[nn.Module, Path | None], dict[str, float | None]] | None = None
+    evaluate: Callable[[nn.Module, Path | None, bool], dict[str, float | None]] | None = None
     classes: list[str] = field(default_factory=list)
     recipe_text: str = ""
     recipe_source: str = ""
@@ -113,15 +115,14 @@ def build_parts(recipe: Recipe, *, starting_weights: bool = True) -> Parts:
     if section.channels_last:
         model.to(memory_format=torch.channels_last)
     model.train()
-    optimizer = section.optimizer.build().build(model)
+    plan = _plan(recipe, loader.steps_per_epoch)
+    with _told_of(section.optimizer):
+        optimizer = section.optimizer.build().build(model)
+    schedule = section.schedule.build()
+    with _told_of(section.schedule):
+        schedule.check(plan.steps)
     if section.compile:
         _compile(model)
-    plan = _plan(recipe, loader.steps_per_epoch)
-    schedule = section.schedule.build()
-    try:
-        schedule.check(plan.steps)
-    except ValueError as err:
-        raise RecipeError(f"{section.schedule.where}: train.schedule: {err}") from err
     return Parts(
         model=model,
         optimizer=optimizer,
@@ -154,6 +155,15 @@ def parse_period(value: int | str | None, steps_per_epoch: float, where: str) ->
     return max(1, round(float(match[1]) * steps_per_epoch))
 
 
+@contextlib.contextmanager
+def _told_of(spec: ComponentSpec) -> Iterator[None]:
+    """What a component finds wrong once it sees model or run is the recipe's mistake: tells where it stands."""
+    try:
+        yield
+    except ValueError as err:
+        raise RecipeError(f"{spec.where}: {spec.kind} {spec.name}: {err}") from err
+
+
 def _plan(recipe: Recipe, steps_per_epoch: float) -> Plan:
     section = recipe.train
     steps = section.steps
@@ -172,13 +182,21 @@ def _plan(recipe: Recipe, steps_per_epoch: float) -> Plan:
     )
 
 
-def _evaluation(recipe: Recipe, device: torch.device) -> Callable[[nn.Module, Path | None], dict] | None:
+def _evaluation(recipe: Recipe, device: torch.device) -> Callable[[nn.Module, Path | None, bool], dict] | None:
     """How the run evaluates itself, or None where the recipe has no dataset to evaluate on."""
-    if getattr(recipe.data, recipe.evaluate.split) is None:
+    spec = getattr(recipe.data, recipe.evaluate.split)
+    if spec is None:
         return None
+    from vertebra.data import load_dataset
     from vertebra.evaluation import evaluate
 
-    return lambda model, folder: evaluate(model, recipe, output_dir=folder, device=device).metrics
+    read_once = cache(lambda: load_dataset(spec, recipe.data.root))
+
+    def evaluate_now(model: nn.Module, folder: Path | None, last: bool) -> dict[str, float | None]:
+        report = recipe.evaluate.report and last
+        return evaluate(model, recipe, dataset=read_once(), output_dir=folder, device=device, report=report).metrics
+
+    return evaluate_now
 
 
 def _compile(model: nn.Module) -> None:

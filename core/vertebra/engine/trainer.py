@@ -46,7 +46,8 @@ class Trainer:
         batch, losses, loss: of the current step; loss is the sum of losses.
         scalars: further numbers of this step to average and log.
         data_seconds: time spent waiting for batches so far.
-        metrics: the latest value of everything that was written.
+        metrics: the latest value of every number that was written.
+        results: of those the loss and what evaluations gave.
     Raises:
         RecipeError: the folder already holds a run and `resume` is False, or the recipe does not fit the machine.
         CheckpointError: the run in the folder cannot be resumed with this recipe.
@@ -85,6 +86,7 @@ class Trainer:
         self.loss: Tensor | None = None
         self.scalars: dict[str, Tensor | float] = {}
         self.metrics: dict[str, float | None] = {}
+        self.results: dict[str, float | None] = {}
         self.data_seconds = 0.0
         self.stop_reason: str | None = None
         self._batches: Iterator[Any] | None = None
@@ -108,7 +110,7 @@ class Trainer:
         """Runs all steps that are left and the hooks around them.
 
         Returns:
-            The latest value of each number that was logged (`loss`, `lr`, ...) or evaluated (`bbox/AP`, ...).
+            The latest `loss` and the numbers of the latest evaluation (`bbox/AP`, ...), flat; None where undefined.
         Raises:
             TrainingDiverged: a loss or a weight is no longer finite.
         """
@@ -131,7 +133,7 @@ class Trainer:
                 self.step += 1
                 self._call("after_step")
             self._call("after_train")
-        return self.metrics
+        return self.results
 
     def stop(self, reason: str) -> None:
         """Ends the training after this step, as if all steps were done."""
@@ -141,7 +143,9 @@ class Trainer:
 
     def write(self, record: dict[str, Any]) -> None:
         """Hands numbers (with their "step") to all hooks that write or watch them."""
-        self.metrics |= {name: value for name, value in record.items() if name != "step"}
+        values = {name: value for name, value in record.items() if name != "step"}
+        self.metrics |= values
+        self.results |= {"loss": values["loss"]} if "loss" in values else values
         self._call("write", record)
 
     def save_checkpoint(self) -> Path | None:
@@ -165,6 +169,7 @@ class Trainer:
 
     def _open(self, stack: contextlib.ExitStack) -> None:
         """Folder, log, seeds; all is undone when the stack closes."""
+        distributed.barrier()  # all processes have looked at the folder before one writes there
         if self.folder is not None and self.is_main_process:
             self.folder.claim(self.parts.recipe_text, self.step)
         path = self.folder.log if self.folder is not None and self.is_main_process else None

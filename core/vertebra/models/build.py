@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from vertebra.config.signature import parameters_of
+from vertebra.errors import RecipeError, VertebraError
 from vertebra.models.model import Model
+from vertebra.registry import REGISTRIES
 
 if TYPE_CHECKING:
-    from vertebra.config import ComponentSpec, Recipe
+    from vertebra.config import ComponentSpec, ModelSection, Recipe
 
 __all__ = ["build_model"]
 
@@ -16,18 +19,21 @@ __all__ = ["build_model"]
 def build_model(
     recipe: Recipe, num_classes: int | None = None, metadata: Any | None = None, *, pretrained: bool = True
 ) -> Model:
-    """Builds backbone, neck and heads of a recipe, on the CPU, in training mode.
+    """Backbone, neck and heads of a recipe as a Model, on the CPU, in training mode.
 
     The whole model's `model.weights` are not read here: see `vertebra.models.weights`.
 
     Args:
-        recipe: a validated recipe; only its section `model` is read.
-        num_classes: given to heads that leave it out; by default the number of classes in `metadata`.
-        metadata: the dataset's, given to heads that ask for it.
+        recipe: a validated recipe; of its sections `model` counts.
+        num_classes: given to parts that leave it out; by default the number of classes in `metadata`.
+        metadata: the dataset's, given to parts that ask for it. Where neither is given and a part needs one of them,
+            the recipe's own dataset is read.
         pretrained: False leaves out the backbone's own starting weights: right where the whole model's
             weights are loaded afterwards, so that the backbone's file need not be at hand.
     """
     section = recipe.model
+    if num_classes is None and metadata is None and (where := _needs_dataset(section)):
+        metadata = _own_metadata(recipe, where)
     if num_classes is None and metadata is not None:
         num_classes = _count_classes(metadata)
     injected = {"num_classes": num_classes, "metadata": metadata}
@@ -54,6 +60,34 @@ def _without_weights(spec: ComponentSpec) -> ComponentSpec:
     """The backbone's block with `weights` (ours) and `pretrained` (timm's) switched off."""
     off = {"weights": None, "pretrained": False}
     return replace(spec, arguments={key: off.get(key, value) for key, value in spec.arguments.items()})
+
+
+def _needs_dataset(section: ModelSection) -> str | None:
+    """Which part cannot be built without a dataset's classes or metadata (`file:line: kind name`); None if all can."""
+    specs = [section.backbone, *([section.neck] if section.neck else []), *section.heads.values()]
+    for spec in specs:
+        for part in (spec, *spec.nested()):
+            for name, parameter in parameters_of(REGISTRIES[part.kind].get(part.name)).items():
+                required = parameter.default is parameter.empty and name in ("num_classes", "metadata")
+                if required and name not in part.arguments:
+                    return f"{part.where}: {part.kind} {part.name}"
+    return None
+
+
+def _own_metadata(recipe: Recipe, where: str) -> Any:
+    """The metadata of the recipe's first dataset; `where` is the part that asks for it."""
+    from vertebra.data import load_dataset  # the data package is needed in this case alone
+
+    spec = next((one for one in (recipe.data.train, recipe.data.val, recipe.data.test) if one), None)
+    mend = "Write its num_classes, or give build_model num_classes or metadata."
+    if spec is None:
+        raise RecipeError(f"{where} needs num_classes, and the recipe names no dataset that would tell it.\n  {mend}")
+    try:
+        return load_dataset(spec, recipe.data.root).metadata
+    except VertebraError as err:
+        raise RecipeError(
+            f"{where} needs num_classes, and the recipe's dataset that would tell it cannot be read:\n  {err}\n  {mend}"
+        ) from err
 
 
 def _count_classes(metadata: Any) -> int | None:

@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+import vertebra
 from vertebra.config import Recipe, load_recipe
 from vertebra.errors import CheckpointError
 from vertebra.models.build import build_model
@@ -97,7 +98,13 @@ def import_detectron2(
 
     state.update({own: given[name].to(state[own].dtype) for own, name in renamed.items()})
     _save(
-        {"model": state, "recipe": recipe.to_yaml(), "source": Path(str(weights)).name, "format": 1},
+        {
+            "model": state,
+            "recipe": recipe.to_yaml(),
+            "source": Path(str(weights)).name,
+            "vertebra": vertebra.__version__,
+            "format": 1,
+        },
         output,
     )
     return ImportReport(output, len(renamed), num_classes, tuple(kept), tuple(unused))
@@ -160,6 +167,9 @@ def _num_classes_of(given: dict[str, Tensor], recipe: Recipe, weights: str | Pat
 
     Sizes grow linearly with the classes, so two trial models tell how; None if none of the sizes does.
     """
+    written = [head.arguments.get("num_classes") for head in recipe.model.heads.values()]
+    if all(count is not None for count in written):
+        return max(written)
     two, three = (build_model(recipe, num_classes=count, pretrained=False) for count in (2, 3))
     renamed, _ = translate_names(given, two)
     at_two, at_three = two.state_dict(), three.state_dict()
@@ -199,7 +209,7 @@ def _check_shapes(
 def _check_complete(
     renamed: dict[str, str], unused: list[str], model: Model, weights: str | Path, partial: bool
 ) -> list[str]:
-    """The model's entries that the weights lack: statistics and running means may, weights and biases only if `partial`.
+    """The model's entries that the weights lack: running means and counters may be, weights and biases if `partial`.
 
     Caffe2 folds a normalisation's mean and variance into its scale, so they are 0 and 1, as in a new model.
     """

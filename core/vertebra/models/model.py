@@ -135,7 +135,7 @@ class Model(nn.Module):
         }
 
     def predict(self, raw: dict[str, Any], batch: Batch) -> list[dict[str, Any]]:
-        """Raw outputs of `compute` to one dict per image. A key that an earlier head has gets the head's name before it."""
+        """Raw outputs of `compute` to one dict per image. A key taken by an earlier head becomes "<head>/<key>"."""
         merged: list[dict[str, Any]] = [{} for _ in range(len(batch))]
         for name, head in self.heads.items():
             for target, output in zip(merged, head.predict(raw[name], batch), strict=True):

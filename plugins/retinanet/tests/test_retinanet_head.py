@@ -5,11 +5,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from vertebra_retinanet import RetinaNetHead, RetinaNetRaw
 
 from vertebra.detection import AnchorGenerator, Matcher
 from vertebra.models import ShapeSpec
 from vertebra.models.losses import BinaryCrossEntropy, GIoULoss, SigmoidFocalLoss, SmoothL1Loss
+from vertebra_retinanet import RetinaNetHead, RetinaNetRaw
 
 SHAPES = {"p4": ShapeSpec(channels=8, stride=16), "p3": ShapeSpec(channels=8, stride=8)}  # not in order of stride
 ANCHORS = 9
@@ -73,7 +73,7 @@ def test_anchor_edges_are_four_strides_and_two_thirds_of_an_octave_up():
 
 
 def one_anchor_head(num_classes=2, **arguments):
-    """A level of stride 32 with one 32 x 32 anchor a cell: its anchors tile the image (centers on the cells' corners)."""
+    """A level of stride 32 with one 32 x 32 anchor a cell, so that the anchors tile the plane."""
     shapes = {"p5": ShapeSpec(channels=4, stride=32)}
     anchors = AnchorGenerator(sizes=[[32.0]], aspect_ratios=[[1.0]], strides=[32])
     return RetinaNetHead(shapes, num_classes, num_convs=0, anchor_generator=anchors, **arguments)
@@ -208,7 +208,7 @@ def test_a_single_confident_anchor_comes_out_as_its_box_in_the_original_size():
     head = make_head(num_classes=3)
     raw = confident(head)
     cell, anchor, label = (2, 3), 4, 1
-    raw.logits[0][0, anchor * 3 + label, *cell] = 2.0
+    raw.logits[0][0, anchor * 3 + label, cell[0], cell[1]] = 2.0
     wanted = head.anchor_generator(raw.deltas)[0].view(8, 12, ANCHORS, 4)[(*cell, anchor)]
     found = head.predict(raw, make_batch([[]], [[]], originals=[(128, 48)]))[0]["instances"]
     assert found.image_size == (128, 48)

@@ -213,7 +213,7 @@ class _Tower(nn.Sequential):
 
 
 def _by_anchor(x: Tensor, size: int) -> Tensor:
-    """A map (N, A * size, H, W) to (N, H * W * A, size), in the order of the anchors; no copy if it is channels_last."""
+    """A map (N, A * size, H, W) to (N, H * W * A, size), in the order of the anchors; no copy if channels_last."""
     return x.permute(0, 2, 3, 1).reshape(x.shape[0], -1, size)
 
 
@@ -223,7 +223,7 @@ def _best_pairs(logits: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
     The best C pairs lie on the C anchors with the best classes: looking for those first is many times faster
     than sorting all R * K.
     """
-    num_images, num_rows, num_classes = logits.shape
+    num_rows, num_classes = logits.shape[1:]
     rows = logits.amax(dim=2).topk(min(count, num_rows), dim=1).indices  # (N, C)
     short = logits.gather(1, rows[..., None].expand(-1, -1, num_classes)).flatten(1)  # (N, C * K)
     values, index = short.topk(min(count, short.shape[1]), dim=1)
@@ -257,8 +257,8 @@ def _same_channels(input_shape: dict[str, ShapeSpec]) -> int:
     channels = {name: shape.channels for name, shape in input_shape.items()}
     if len(set(channels.values())) != 1:
         raise ValueError(
-            f"RetinaNetHead shares its towers, so all levels need the same number of channels, got {channels or 'no levels'}. "
-            "Put a neck (FPN) between the backbone and the head."
+            "RetinaNetHead shares its towers, so all levels need the same number of channels, got "
+            f"{channels or 'no levels'}. Put a neck (FPN) between the backbone and the head."
         )
     return next(iter(channels.values()))
 
@@ -266,7 +266,8 @@ def _same_channels(input_shape: dict[str, ShapeSpec]) -> int:
 def _same_anchors(num_anchors: list[int], levels: list[str]) -> int:
     if len(num_anchors) != len(levels):
         raise ValueError(
-            f"RetinaNetHead: the anchor generator has {len(num_anchors)} levels, the features {len(levels)} ({', '.join(levels)})"
+            f"RetinaNetHead: the anchor generator has {len(num_anchors)} levels, the features {len(levels)} "
+            f"({', '.join(levels)})"
         )
     if len(set(num_anchors)) != 1:
         raise ValueError(f"RetinaNetHead needs the same number of anchors a cell on every level, got {num_anchors}")

@@ -28,11 +28,12 @@ class Evaluate(Hook):
     """
 
     def __init__(
-        self, evaluate: Callable[[nn.Module, Path | None], dict[str, float | None]], every: int | None
+        self, evaluate: Callable[[nn.Module, Path | None, bool], dict[str, float | None]], every: int | None
     ) -> None:
         self.evaluate = evaluate
         self.every = every
         self.done = -1  # step of the latest evaluation
+        self.done_as_last = -1  # step of one with all that belongs to the end, such as the report
 
     def before_train(self, trainer: Trainer) -> None:
         if trainer.step == 0 or self.done >= trainer.step:
@@ -41,17 +42,18 @@ class Evaluate(Hook):
         numbers = distributed.broadcast_object(numbers)
         if numbers is not None:
             self.done = trainer.step
+            self.done_as_last = trainer.step if trainer.step == trainer.max_steps else -1
             trainer.write({"step": trainer.step, **numbers})
         elif self._is_due(trainer):
-            self._run(trainer)
+            self._run(trainer, last=trainer.step == trainer.max_steps)
 
     def after_step(self, trainer: Trainer) -> None:
         if self._is_due(trainer):
-            self._run(trainer)
+            self._run(trainer, last=trainer.step == trainer.max_steps)
 
     def after_train(self, trainer: Trainer) -> None:
-        if self.done != trainer.step:
-            self._run(trainer)
+        if self.done_as_last != trainer.step:
+            self._run(trainer, last=True)
 
     def state_dict(self) -> dict[str, Any]:
         return {"done": self.done}
@@ -62,14 +64,15 @@ class Evaluate(Hook):
     def _is_due(self, trainer: Trainer) -> bool:
         return self.every is not None and trainer.step % self.every == 0
 
-    def _run(self, trainer: Trainer) -> None:
+    def _run(self, trainer: Trainer, last: bool) -> None:
         model = trainer.evaluated_model
         was_training = model.training
         with preserved_rng():
-            numbers = self.evaluate(model, trainer.folder.evaluation if trainer.folder else None)
+            numbers = self.evaluate(model, trainer.folder.evaluation if trainer.folder else None, last)
         model.train(was_training)
         numbers = distributed.broadcast_object(numbers)
         self.done = trainer.step
+        self.done_as_last = trainer.step if last else -1
         trainer.write({"step": trainer.step, **numbers})
 
 

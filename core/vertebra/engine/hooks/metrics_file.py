@@ -24,7 +24,7 @@ class MetricsFile(Hook):
 
     def __init__(self) -> None:
         self._file: IO[str] | None = None
-        self._evaluated: set[int] = set()  # steps whose evaluation the file had at the start
+        self._evaluated: set[int] = set()  # steps whose evaluation the file has
 
     def before_train(self, trainer: Trainer) -> None:
         if trainer.folder is None or not trainer.is_main_process:
@@ -36,8 +36,10 @@ class MetricsFile(Hook):
         self._file = path.open("a", encoding="utf-8")
 
     def write(self, trainer: Trainer, record: dict[str, Any]) -> None:
-        if "loss" not in record and record["step"] in self._evaluated:
-            return  # a resumed run shows the evaluation that it need not repeat
+        if "loss" not in record:
+            if record["step"] in self._evaluated:
+                return  # the same again: a resumed run knows it, or it is repeated with the report
+            self._evaluated.add(record["step"])
         if self._file is not None:
             self._file.write(f"{json.dumps({name: _plain(value) for name, value in record.items()})}\n")
             self._file.flush()

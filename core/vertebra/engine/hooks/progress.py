@@ -82,9 +82,9 @@ def _training_line(trainer: Trainer, record: dict[str, Any]) -> str:
 
 
 def _evaluation_line(record: dict[str, Any]) -> str:
-    numbers = (
-        f"{name} {'undefined' if v is None else format(v, '.4g')}" for name, v in record.items() if name != "step"
-    )
+    """Without the numbers of single classes (`bbox/AP-cat`), which metrics.jsonl has."""
+    whole = {name: value for name, value in record.items() if name != "step" and "-" not in name}
+    numbers = (f"{name} {'undefined' if value is None else format(value, '.4g')}" for name, value in whole.items())
     return f"evaluation at step {record['step']}: {', '.join(numbers)}"
 
 

@@ -1,6 +1,6 @@
 """The report of an evaluation: plots, pictures, and one HTML file that shows it all."""
 
-from vertebra.evaluation.report.blocks import Figure, Gallery, Picture, Section, Table, Text
+from vertebra.evaluation.report.blocks import Facts, Figure, Gallery, Picture, Section, Table, Text
 from vertebra.evaluation.report.html import write_report
 
-__all__ = ["Figure", "Gallery", "Picture", "Section", "Table", "Text", "write_report"]
+__all__ = ["Facts", "Figure", "Gallery", "Picture", "Section", "Table", "Text", "write_report"]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-__all__ = ["Figure", "Gallery", "Picture", "Section", "Table", "Text"]
+__all__ = ["Facts", "Figure", "Gallery", "Picture", "Section", "Table", "Text"]
 
 
 @dataclass
@@ -27,6 +27,13 @@ class Table:
     columns: Sequence[str]
     rows: Sequence[Sequence[str | int | float | None]]
     bar_columns: Sequence[int] = ()
+
+
+@dataclass
+class Facts:
+    """Names and values. A section of facts alone stands beside the other such sections, at the end."""
+
+    rows: Mapping[str, str]
 
 
 @dataclass
@@ -58,4 +65,4 @@ class Section:
     """A titled part of the report."""
 
     title: str
-    blocks: list[Text | Table | Figure | Gallery] = field(default_factory=list)
+    blocks: list[Text | Table | Facts | Figure | Gallery] = field(default_factory=list)

@@ -9,7 +9,7 @@ from vertebra.evaluation.coco_metrics import coco_metrics
 from vertebra.evaluation.curves import CocoArrays, best_threshold
 from vertebra.evaluation.detections import DetectionTable
 from vertebra.evaluation.ground_truth import GroundTruth
-from vertebra.evaluation.report.blocks import Figure, Gallery, Section, Table, Text
+from vertebra.evaluation.report.blocks import Facts, Figure, Gallery, Section
 from vertebra.evaluation.report.pictures import draw_pictures
 from vertebra.evaluation.report.plots import class_bars, pr_curves, score_histogram
 
@@ -28,7 +28,7 @@ def coco_sections(
     skeleton: Sequence[tuple[int, int]] = (),
 ) -> list[Section]:
     """Plots of each task into `folder/plots`, pictures into `folder/pictures`, and sections that show them."""
-    sections = [Section("Ground truth", [_facts(truth, table)])]
+    sections: list[Section] = []
     for task, counted in arrays.items():
         sections += _task_section(task, counted, truth, folder / "plots")
     first = next(iter(arrays.values()), None)
@@ -43,7 +43,7 @@ def coco_sections(
             if threshold is not None:
                 explanation += " At this score the F1 of all detections together is best."
             sections.append(Section("Pictures", [Gallery(drawn, explanation)]))
-    return sections
+    return [*sections, Section("Ground truth", [_facts(truth, table)])]
 
 
 def _task_section(task: str, arrays: CocoArrays, truth: GroundTruth, folder: Path) -> list[Section]:
@@ -54,29 +54,27 @@ def _task_section(task: str, arrays: CocoArrays, truth: GroundTruth, folder: Pat
     path = folder / f"{task}_pr_curves.png"
     if pr_curves(arrays, path):
         blocks.append(Figure(path, "Precision at each recall, mean over the classes that have ground truth."))
+    path = folder / f"{task}_scores.png"
+    if score_histogram(arrays, best_threshold(arrays.matches), path):
+        blocks.append(
+            Figure(path, "Detections that met an object and those that met none; a good model keeps them apart.")
+        )
     path = folder / f"{task}_class_ap.png"
     if len(truth.class_names) > 1 and class_bars(truth.class_names, ap, ap50, path):
         blocks.append(
             Figure(path, "AP over AP50 of each class, best first; classes without ground truth are left out.")
         )
-    path = folder / f"{task}_scores.png"
-    if score_histogram(arrays, best_threshold(arrays.matches), path):
-        blocks.append(Figure(path, "A good model has its right detections at the right, its wrong ones at the left."))
     return [Section(f"Plots: {_TITLES[task].lower()}", blocks)] if blocks else []
 
 
-def _facts(truth: GroundTruth, table: DetectionTable) -> Table | Text:
-    if not truth.annotated:
-        return Text(f"{len(truth.keys)} images without ground truth, {len(table)} detections.")
-    crowd = sum(annotation["iscrowd"] for annotation in truth.annotations)
-    empty = len(truth.keys) - len({annotation["image_id"] for annotation in truth.annotations})
-    rows = [
-        ["images", len(truth.keys)],
-        ["images without an object", empty],
-        ["classes", len(truth.class_names)],
-        ["objects", len(truth.annotations) - crowd],
-        ["crowd regions", crowd],
-        ["detections", len(table)],
-        ["read from", truth.source],
-    ]
-    return Table(["", ""], rows)
+def _facts(truth: GroundTruth, table: DetectionTable) -> Facts:
+    facts = {"images": f"{len(truth.keys):,}", "classes": f"{len(truth.class_names):,}"}
+    if truth.annotated:
+        crowd = sum(annotation["iscrowd"] for annotation in truth.annotations)
+        empty = len(truth.keys) - len({annotation["image_id"] for annotation in truth.annotations})
+        facts["images without an object"] = f"{empty:,}"
+        facts["objects"] = f"{len(truth.annotations) - crowd:,}"
+        facts["crowd regions"] = f"{crowd:,}"
+    else:
+        facts["objects"] = "unknown, there are no annotations"
+    return Facts(facts | {"detections": f"{len(table):,}", "read from": truth.source})

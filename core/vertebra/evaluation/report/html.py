@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from html import escape
 from importlib import resources
 from pathlib import Path
 
-from vertebra.evaluation.report.blocks import Figure, Gallery, Section, Table, Text
+from vertebra.evaluation.report.blocks import Facts, Figure, Gallery, Section, Table, Text
 from vertebra.evaluation.report.embed import jpeg_uris, png_uri
 from vertebra.evaluation.report.metric_tables import class_table, headline, summary_rows
 
 __all__ = ["write_report"]
 
 MAX_BYTES = 4_800_000
+_MANY_CLASSES = 20  # from here on their table comes behind the plots and pictures
 _TASK_TITLES = {"bbox": "Boxes", "segm": "Masks", "keypoints": "Keypoints"}
 
 
@@ -26,7 +28,7 @@ def write_report(
     reasons: Mapping[str, str],
     notes: Sequence[str] = (),
     sections: Sequence[Section] = (),
-    facts: Mapping[str, Mapping[str, object]] | None = None,
+    facts: Mapping[str, Mapping[str, str]] | None = None,
     recipe_yaml: str = "",
 ) -> Path:
     """Write the report.
@@ -40,9 +42,14 @@ def write_report(
         recipe_yaml: the resolved recipe.
     """
     body = [_header(title, subtitle, metrics), _notes(notes), _summary(metrics, reasons)]
-    body += [_classes(task, metrics) for task in dict.fromkeys(key.split("/")[0] for key in metrics)]
-    body.append(_reasons(reasons))
-    tail = [_facts(name, rows) for name, rows in (facts or {}).items()]
+    tables = {task: class_table(metrics, task) for task in dict.fromkeys(key.split("/")[0] for key in metrics)}
+    classes = [_classes(task, table) for task, table in tables.items() if table is not None]
+    long = any(table is not None and len(table.rows) > _MANY_CLASSES for table in tables.values())
+    body += [] if long else classes
+    known = [Section(name, [Facts(rows)]) for name, rows in (facts or {}).items()]
+    beside = [section for section in sections if _is_facts(section)] + known
+    inside = "".join(_section(section, {}) for section in beside)
+    tail = [*(classes if long else []), _reasons(reasons), f'<div class="facts">{inside}</div>' if beside else ""]
     if recipe_yaml:
         tail.append(
             f"<section><h2>Recipe</h2><details><summary>the whole recipe, resolved</summary>"
@@ -56,7 +63,7 @@ def write_report(
     galleries = [block for section in sections for block in section.blocks if isinstance(block, Gallery)]
     pictures = [picture.path for gallery in galleries for picture in gallery.pictures]
     photographs = dict(zip(pictures, jpeg_uris(pictures, budget - 100_000), strict=False))  # those that fit
-    body += [_section(section, figures | photographs) for section in sections]
+    body += [_section(section, figures | photographs) for section in sections if not _is_facts(section)]
     css = resources.files(__package__).joinpath("report.css").read_text(encoding="utf-8")
     page = (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -100,32 +107,46 @@ def _summary(metrics: Mapping[str, float | None], reasons: Mapping[str, str]) ->
     return f'<section><h2>Summary</h2><div class="columns">{"".join(parts)}</div></section>'
 
 
-def _classes(task: str, metrics: Mapping[str, float | None]) -> str:
-    table = class_table(metrics, task)
-    if table is None:
-        return ""
-    return f"<section><h2>Classes: {escape(_TASK_TITLES.get(task, task).lower())}</h2>{_table(table)}</section>"
+def _classes(task: str, table: Table) -> str:
+    """The classes that have a number as a table, the names of the others as a sentence."""
+    defined = [row for row in table.rows if any(value is not None for value in row[1:])]
+    without = [str(row[0]) for row in table.rows if all(value is None for value in row[1:])]
+    shown = _table(replace(table, rows=defined)) if defined else ""
+    names = f"<p class='without'>Without a number: {escape(', '.join(without))}.</p>" if without else ""
+    return f"<section><h2>Classes: {escape(_TASK_TITLES.get(task, task).lower())}</h2>{shown}{names}</section>"
 
 
 def _reasons(reasons: Mapping[str, str]) -> str:
+    """Reasons of the numbers over all classes, and folded away those of single classes."""
     if not reasons:
         return ""
+    whole = {key: reason for key, reason in reasons.items() if "-" not in key.partition("/")[2]}
+    single = {key: reason for key, reason in reasons.items() if key not in whole}
+    shown = _reason_list(whole) if whole else ""
+    if single:
+        summary = f"{len(single)} numbers of single classes"
+        shown += f"<details><summary>{summary}</summary>{_reason_list(single)}</details>"
+    return f"<section><h2>Why some numbers do not exist</h2>{shown}</section>"
+
+
+def _reason_list(reasons: Mapping[str, str]) -> str:
     by_reason: dict[str, list[str]] = {}
     for key, reason in reasons.items():
         by_reason.setdefault(reason, []).append(key)
     items = []
     for reason, keys in by_reason.items():
-        more = f" and {len(keys) - 6} more" if len(keys) > 6 else ""
-        items.append(f"<li><code>{escape(', '.join(keys[:6]))}{more}</code> {escape(reason)}</li>")
-    title = f"Numbers that do not exist: {len(reasons)}"
-    return f"<section><h2>{title}</h2><ul class='reasons'>{''.join(items)}</ul></section>"
+        more = f" and {len(keys) - 4} more" if len(keys) > 4 else ""
+        items.append(f"<li><code>{escape(', '.join(keys[:4]))}{more}</code> {escape(reason)}</li>")
+    return f"<ul class='reasons'>{''.join(items)}</ul>"
 
 
-def _facts(title: str, rows: Mapping[str, object]) -> str:
-    table = Table(
-        ["", ""], [[name, value if isinstance(value, (int, float)) else str(value)] for name, value in rows.items()]
-    )
-    return f"<section><h2>{escape(title)}</h2>{_table(table)}</section>"
+def _is_facts(section: Section) -> bool:
+    return all(isinstance(block, Facts) for block in section.blocks)
+
+
+def _facts(facts: Facts) -> str:
+    rows = "".join(f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in facts.rows.items())
+    return f"<table>{rows}</table>"
 
 
 def _section(section: Section, uris: Mapping[Path, str]) -> str:
@@ -136,6 +157,8 @@ def _section(section: Section, uris: Mapping[Path, str]) -> str:
             blocks.append(f"<p>{escape(block.text)}</p>")
         elif isinstance(block, Table):
             blocks.append(_table(block))
+        elif isinstance(block, Facts):
+            blocks.append(_facts(block))
         elif isinstance(block, Gallery):
             blocks.append(_gallery(block, uris))
         elif block is figures[0]:  # plots stand side by side, where the first one is
@@ -146,7 +169,7 @@ def _section(section: Section, uris: Mapping[Path, str]) -> str:
 
 def _gallery(gallery: Gallery, uris: Mapping[Path, str]) -> str:
     shown = [picture for picture in gallery.pictures if picture.path in uris]
-    inside = "".join(_figure(uris[picture.path], picture.caption) for picture in shown)
+    inside = "".join(_zooming(uris[picture.path], picture.caption) for picture in shown)
     left_out = len(gallery.pictures) - len(shown)
     more = (
         f"<p>{left_out} more pictures are in the folder beside this file; they would make it too large.</p>"
@@ -158,6 +181,13 @@ def _gallery(gallery: Gallery, uris: Mapping[Path, str]) -> str:
 
 def _figure(uri: str, caption: str) -> str:
     return f'<figure><img src="{uri}" alt="{escape(caption)}"><figcaption>{escape(caption)}</figcaption></figure>'
+
+
+def _zooming(uri: str, caption: str) -> str:
+    """A picture that fills the window when it is clicked, and shrinks again; a checkbox does it, no script."""
+    text = escape(caption)
+    image = f'<label><input type="checkbox" aria-label="enlarge {text}"><img src="{uri}" alt="{text}"></label>'
+    return f"<figure>{image}<figcaption>{text}</figcaption></figure>"
 
 
 def _table(table: Table) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import StrMethodFormatter
 
 from vertebra.evaluation.curves import CocoArrays, pr_curve
 
@@ -34,7 +35,7 @@ _STYLE = {
     "legend.frameon": False,
     "legend.fontsize": 9,
 }
-_MOST_BARS = 40  # with more classes, the best and the worst half of these
+_MOST_BARS = 30  # with more classes, the best and the worst half of these
 
 
 def pr_curves(arrays: CocoArrays, path: Path) -> bool:
@@ -72,7 +73,7 @@ def class_bars(names: Sequence[str], ap: Sequence[float | None], ap50: Sequence[
     values = np.array([row[1] for row in rows])
     values50 = np.array([np.nan if row[2] is None else row[2] for row in rows])
     with rc_context(_STYLE):
-        figure, axes = _axes(5.6, max(1.9, 1.2 + 0.3 * len(rows)))
+        figure, axes = _axes(5.6, max(2.1, 1.3 + 0.24 * len(rows)))
         y = np.arange(len(rows))
         axes.barh(y, np.nan_to_num(values50), height=0.66, color=LIGHT_BLUE, label="AP50")
         axes.barh(y, values, height=0.66, color=BLUE, label="AP")
@@ -81,13 +82,10 @@ def class_bars(names: Sequence[str], ap: Sequence[float | None], ap50: Sequence[
             text = f"{value:.2f}" if np.isnan(wide) else f"{value:.2f} / {wide:.2f}"
             axes.text(end + 0.012, position, text, va="center", fontsize=8.5)
         axes.set_yticks(y, [_short(row[0]) for row in rows])
-        axes.invert_yaxis()
-        axes.set(xlim=(0, 1.18), xticks=np.arange(0, 1.01, 0.2), title=title)
+        axes.set(xlim=(0, 1.18), ylim=(len(rows) - 0.4, -0.6), xticks=np.arange(0, 1.01, 0.2), title=title)
         axes.grid(True, axis="x")
         axes.tick_params(axis="y", length=0)
-        axes.legend(
-            loc="upper right", bbox_to_anchor=(1.0, 1.0 + 0.34 / max(1.0, 0.3 * len(rows))), ncols=2, borderaxespad=0
-        )
+        figure.legend(loc="outside lower center", ncols=2)
         figure.savefig(path)
     return True
 
@@ -103,9 +101,13 @@ def score_histogram(arrays: CocoArrays, threshold: float | None, path: Path) -> 
     bins = np.linspace(low, high, 41)
     with rc_context(_STYLE):
         figure, axes = _axes(5.6, 3.2)
-        axes.hist([hits, misses], bins=bins, stacked=True, color=[BLUE, ORANGE], label=["right", "wrong"], linewidth=0)
-        if len(hits) + len(misses) > 200:
+        for scores, color, label in ((misses, ORANGE, "wrong"), (hits, BLUE, "right")):
+            axes.hist(scores, bins=bins, color=color, alpha=0.35, label=f"{label}: {len(scores):,}", linewidth=0)
+            axes.hist(scores, bins=bins, color=color, histtype="step", linewidth=1.3)
+        if len(hits) + len(misses) > 200:  # wrong ones of low score would hide all others
             axes.set_yscale("log")
+            axes.set_ylim(bottom=0.7)
+            axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
         if threshold is not None:
             axes.axvline(threshold, color=INK, linestyle="--", linewidth=1.2, label=f"best F1 from {threshold:.2f}")
         measure = "OKS" if arrays.task == "keypoints" else "IoU"

@@ -21,7 +21,7 @@ class TimmBackbone(Backbone):
         model: timm's name, such as "convnext_tiny" or "resnet18.a1_in1k".
         pretrained: start from timm's weights, downloaded from their hub.
         out_indices: which of timm's features to return; None: all.
-        options: further arguments of `timm.create_model`, such as {drop_path_rate: 0.1}.
+        options: further arguments of `timm.create_model`, such as `drop_path_rate: 0.1`.
     """
 
     def __init__(
@@ -29,7 +29,7 @@ class TimmBackbone(Backbone):
         model: str,
         pretrained: bool = False,
         out_indices: Sequence[int] | None = None,
-        options: dict[str, Any] | None = None,
+        **options: Any,
     ) -> None:
         super().__init__()
         try:
@@ -39,7 +39,7 @@ class TimmBackbone(Backbone):
         if not timm.is_model(model.split(".")[0]) and "/" not in model:
             near = timm.list_models(f"*{model[:8]}*")[:5]
             raise ValueError(f"timm has no model {model!r}. Nearest: {', '.join(near) or 'none'}")
-        arguments = dict(options or {}) | ({} if out_indices is None else {"out_indices": tuple(out_indices)})
+        arguments = options if out_indices is None else {**options, "out_indices": tuple(out_indices)}
         try:
             self.model = timm.create_model(model, pretrained=pretrained, features_only=True, **arguments)
         except (RuntimeError, TypeError, AssertionError, IndexError, AttributeError) as err:

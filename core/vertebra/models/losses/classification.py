@@ -51,8 +51,8 @@ class SigmoidFocalLoss(Loss):
             one_hot = targets[..., None] == torch.arange(logits.shape[-1], device=logits.device)  # (..., K) bool
             return reduce(_Focal.apply(logits, one_hot, self.alpha, self.gamma), self.reduction)
         raise ValueError(
-            f"SigmoidFocalLoss: targets {tuple(targets.shape)} {targets.dtype} fit logits {tuple(logits.shape)} neither "
-            f"as scores of that shape nor as int64 class ids of shape {tuple(logits.shape[:-1])}"
+            f"SigmoidFocalLoss: targets {tuple(targets.shape)} {targets.dtype} fit logits {tuple(logits.shape)} "
+            f"neither as scores of that shape nor as int64 class ids of shape {tuple(logits.shape[:-1])}"
         )
 
 
@@ -83,7 +83,7 @@ class CrossEntropy(Loss):
         self.reduction = check_reduction(reduction)
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """A scalar, or (N, ...) without reduction. The mean is over labels not ignored; a differentiable 0 if all are."""
+        """A scalar, or (N, ...) without reduction. The mean is over labels not ignored; 0 if all of them are."""
         num_classes = logits.shape[1]
         if 0 <= self.ignore_index < num_classes:
             raise ValueError(

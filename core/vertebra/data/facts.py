@@ -1,0 +1,94 @@
+"""What is in a dataset, counted: images, objects by class, their sizes, crowd regions, masks, keypoints."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from vertebra.data.annotations import boxes_of
+from vertebra.data.formats import Dataset
+
+__all__ = ["DatasetFacts", "count_dataset", "describe_dataset"]
+
+_SMALL, _LARGE = 32**2, 96**2  # COCO's borders between small, medium and large objects, in square pixels
+
+
+@dataclass
+class DatasetFacts:
+    """Counts over a dataset. Crowd regions count as such and as nothing else."""
+
+    images: int = 0
+    empty_images: int = 0
+    """Images without any object besides crowd regions."""
+    sizes: list[tuple[int, int]] = field(default_factory=list)
+    """(height, width) of each image whose dict says it."""
+    objects: Counter[int] = field(default_factory=Counter)
+    """Objects by class."""
+    images_with: Counter[int] = field(default_factory=Counter)
+    """Images by class that they show."""
+    areas: list[float] = field(default_factory=list)
+    """Area of each object's box in square pixels."""
+    crowds: int = 0
+    masks: int = 0
+    keypoints: int = 0
+    """Objects with at least one labelled keypoint."""
+
+
+def count_dataset(dataset: Dataset) -> DatasetFacts:
+    """Go through all dicts once; no image is opened."""
+    facts = DatasetFacts(images=len(dataset))
+    for item in dataset:
+        annotations = [one for one in item.get("annotations", ()) if not one.get("iscrowd", 0)]
+        facts.crowds += len(item.get("annotations", ())) - len(annotations)
+        facts.empty_images += not annotations
+        height, width = item.get("height", 1), item.get("width", 1)
+        if "height" in item and "width" in item:
+            facts.sizes.append((height, width))
+        classes = [one["category_id"] for one in annotations]
+        facts.objects.update(classes)
+        facts.images_with.update(set(classes))
+        boxes = boxes_of(annotations, height, width, item["file_name"])
+        facts.areas.extend(((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])).tolist())
+        facts.masks += sum(bool(one.get("segmentation")) for one in annotations)
+        facts.keypoints += sum(any(v > 0 for v in one.get("keypoints", ())[2::3]) for one in annotations)
+    return facts
+
+
+def describe_dataset(dataset: Dataset) -> str:
+    """The counts as text for a terminal, one fact per line and one line per class."""
+    facts = count_dataset(dataset)
+    names = dataset.metadata.get("thing_classes") or [
+        str(number) for number in range(max(facts.objects, default=-1) + 1)
+    ]
+    total = sum(facts.objects.values())
+    areas = np.array(facts.areas)
+    small, large = int((areas < _SMALL).sum()), int((areas > _LARGE).sum())
+    lines = [
+        f"dataset    {dataset.name}",
+        f"images     {facts.images} ({facts.empty_images} without objects)",
+        f"size       {_sizes(facts.sizes)}",
+        f"objects    {total} in {len(names)} classes, {total / max(facts.images, 1):.1f} per image",
+        f"           small {small}, medium {total - small - large}, large {large} (below 32 x 32, up to 96 x 96, above)",
+        f"masks      {facts.masks}",
+        f"keypoints  {facts.keypoints} objects",
+        f"crowds     {facts.crowds}",
+    ]
+    if not total:
+        return "\n".join(lines)
+    wide = max(len("class"), *map(len, names))
+    lines += ["", f"{'class':<{wide}}  {'objects':>8}  {'share':>6}  {'images':>7}"]
+    for number, name in enumerate(names):
+        count = facts.objects[number]
+        lines.append(f"{name:<{wide}}  {count:>8}  {count / total:>6.1%}  {facts.images_with[number]:>7}")
+    return "\n".join(lines)
+
+
+def _sizes(sizes: list[tuple[int, int]]) -> str:
+    if not sizes:
+        return "not known"
+    low, high = np.min(sizes, axis=0), np.max(sizes, axis=0)
+    if (low == high).all():
+        return f"{low[1]} x {low[0]} pixels (width x height)"
+    return f"{low[1]} to {high[1]} x {low[0]} to {high[0]} pixels (width x height)"

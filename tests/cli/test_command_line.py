@@ -1,0 +1,172 @@
+"""The command line as a user meets it: what it prints, how it fails, what it leaves behind."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from vertebra.cli.tables import format_metrics
+
+TINY = """
+model:
+  backbone: {name: ResNet, depth: 18, norm: bn, out_features: [res3, res4, res5]}
+  neck: {name: FPN, out_channels: 32}
+  heads:
+    boxes: {name: RetinaNetHead, num_convs: 1}
+data:
+  train: {format: shapes, images: 8, split: train, size: 64}
+  val: {format: shapes, images: 8, split: val, size: 64}
+  train_transforms: [RandomFlip]
+  eval_transforms: []
+  workers: 0
+train: {steps: 3, batch_size: 2}
+evaluate: {batch_size: 2, pictures: 2}
+"""
+
+
+def run(*arguments, cwd, environment=None, code=0):
+    """`python -m vertebra ARGUMENTS`; returns (stdout, stderr) and checks the exit code."""
+    import os
+
+    env = {**os.environ, "VERTEBRA_CACHE": str(cwd / "cache"), "COLUMNS": "120", **(environment or {})}
+    done = subprocess.run(
+        [sys.executable, "-m", "vertebra", *map(str, arguments)], cwd=cwd, env=env, capture_output=True, text=True
+    )
+    assert done.returncode == code, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done.stdout, done.stderr
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A folder with tiny.yaml and a finished run `run`; and what the training printed."""
+    folder = tmp_path_factory.mktemp("trained")
+    (folder / "tiny.yaml").write_text(TINY)
+    out, _ = run("train", "tiny.yaml", "--output", "run", cwd=folder)
+    return folder, out
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["plugins"], ["components"], ["components", "RetinaNetHead"]])
+def test_answers_without_importing_torch(arguments):
+    code = (
+        "import sys\nfrom vertebra.cli import main\n"
+        f"sys.argv = ['vertebra', *{arguments!r}]\n"
+        "try:\n    main()\nexcept SystemExit as end:\n    assert not end.code, end.code\n"
+        "assert 'torch' not in sys.modules\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip()
+
+
+def test_components_shows_arguments_types_defaults_and_docs(tmp_path):
+    out, _ = run("components", "RetinaNetHead", cwd=tmp_path)
+    assert "num_classes: int (given by the framework)" in out
+    assert "score_threshold: float = 0.05" in out
+    assert "head of vertebra-retinanet" in out
+
+
+def test_unknown_component_names_the_nearest(tmp_path):
+    _, err = run("components", "RetinaNetHaed", cwd=tmp_path, code=2)
+    assert "RetinaNetHead" in err
+
+
+def test_mistakes_of_a_recipe_are_one_message_and_exit_code_2(tmp_path):
+    (tmp_path / "wrong.yaml").write_text(TINY.replace("depth: 18", "detph: 18").replace("batch_size: 2}", "batch_size: two}"))
+    out, err = run("train", "wrong.yaml", cwd=tmp_path, code=2)
+    assert "Traceback" not in err
+    assert "wrong.yaml:3" in err
+    assert "depth" in err  # the nearest name
+    assert "batch_size" in err  # all mistakes at once
+    assert not out
+
+
+def test_training_prints_the_table_and_existing_paths(trained):
+    folder, out = trained
+    assert "bbox" in out
+    assert "AP50" in out
+    for name in ("report.html", "metrics.json", "pictures"):
+        line = next(line for line in out.splitlines() if line.strip().startswith(name))
+        assert (folder / line.split()[1]).exists()
+
+
+def test_a_second_run_never_overwrites_the_first(trained):
+    folder, _ = trained
+    before = (folder / "run" / "final.pth").read_bytes()
+    _, err = run("train", "tiny.yaml", "--output", "run", cwd=folder, code=2)
+    assert "--resume" in err
+    assert (folder / "run" / "final.pth").read_bytes() == before
+
+
+def test_the_saved_recipe_trains_to_the_same_weights(trained):
+    folder, _ = trained
+    run("train", "run/recipe.yaml", "--output", "again", cwd=folder)
+    import torch
+
+    first, second = (
+        torch.load(folder / name / "final.pth", weights_only=True)["model"] for name in ("run", "again")
+    )
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_evaluating_the_weights_gives_the_numbers_of_the_training(trained):
+    folder, _ = trained
+    run("evaluate", "run/recipe.yaml", "--weights", "run/final.pth", "--output", "evaluated", cwd=folder)
+    first, second = (json.loads((folder / name / "metrics.json").read_text()) for name in ("run/evaluation", "evaluated"))
+    keys = [key for key in first if key.startswith("bbox/")]
+    assert keys
+    assert {key: first[key] for key in keys} == {key: second[key] for key in keys}
+
+
+def test_predict_writes_pictures_and_records(trained):
+    folder, _ = trained
+    run("data", "make-shapes", "some", "--images", "2", "--size", "64", cwd=folder)
+    out, _ = run(
+        "predict", "run/recipe.yaml", "--weights", "run/final.pth", "--score", "0", "--output", "seen",
+        "some/images/train", cwd=folder,
+    )  # fmt: skip
+    assert len(list((folder / "seen").glob("*.png"))) == 2
+    records = json.loads((folder / "seen" / "predictions.json").read_text())
+    assert records
+    assert {"file_name", "category", "bbox", "score"} <= set(records[0])
+    assert "2 images" in out
+
+
+def test_predict_without_weights_says_so(trained):
+    folder, _ = trained
+    _, err = run("predict", "tiny.yaml", "cache", cwd=folder, code=2)
+    assert "weights" in err or "no image" in err
+    assert "Traceback" not in err
+
+
+def test_data_info_and_show(trained):
+    folder, _ = trained
+    out, _ = run("data", "info", "tiny.yaml", cwd=folder)
+    assert "8" in out
+    assert "circle" in out
+    run("data", "show", "tiny.yaml", "--number", "4", "--output", "sheet.png", cwd=folder)
+    assert (folder / "sheet.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_doctor_finds_this_installation_well(tmp_path):
+    out, _ = run("doctor", cwd=tmp_path)
+    assert "All is well" in out
+    assert "vertebra-retinanet" in out
+
+
+def test_train_net_takes_detectron2s_arguments(trained, repository):
+    folder, _ = trained
+    done = subprocess.run(
+        [sys.executable, repository / "tools" / "train_net.py", "--config-file", "tiny.yaml", "--num-gpus", "1",
+         "--output", "habit", "train.steps", "1", "seed", "3"],
+        cwd=folder, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "seed: 3" in (folder / "habit" / "recipe.yaml").read_text()
+
+
+def test_undefined_numbers_are_explained_not_minus_one():
+    text = format_metrics({"bbox/AP": 0.5, "bbox/APl": None}, {"bbox/APl": "no object is that large"})
+    assert "n/a" in text
+    assert "no object is that large" in text
+    assert "-1" not in text
