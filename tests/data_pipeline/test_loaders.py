@@ -224,7 +224,8 @@ class Part:
 
 def recipe_for(**data):
     settings = dict(
-        train=None, val=None, test=None, root=None, train_transforms=[Part(RandomFlip(1.0))], eval_transforms=[], sampler=None,
+        train=None, val=None, test=None, root=None, sampler=None,
+        train_transforms=[Part(RandomFlip(1.0))], eval_transforms=[],
         aspect_ratio_grouping=True, filter_empty=True, workers=0, max_bad_images=0, mask_format="polygon",
     )  # fmt: skip
     return SimpleNamespace(

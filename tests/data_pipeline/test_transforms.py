@@ -188,6 +188,7 @@ def test_colour_jitter_stays_uint8_and_moves_nothing():
         (lambda: RandomCrop("relative", [1.5, 0.5]), "up to 1"),
         (lambda: RandomCrop("absolute", [0.5, 0.5]), "whole numbers"),
         (lambda: LargeScaleJitter(64, 2.0, 1.0), "min_scale <= max_scale"),
+        (lambda: ResizeLetterbox([1, 2, 3]), r"size \[height, width\]"),
         (lambda: ColorJitter(hue=0.7), "hue in"),
     ],
 )

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 LAYERS = [
-    {"errors"},
-    {"registry", "plugins", "components", "config", "_torch"},
+    {"errors", "nearest"},
+    {"registry", "plugins", "local_plugins", "locate", "injection", "class_source", "components", "config", "_torch"},
     {"structures"},
     {"detection"},
     {"data", "models"},

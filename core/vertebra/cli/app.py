@@ -62,6 +62,9 @@ def main() -> None:
             raise
         print(f"vertebra: {err}", file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:
+        print("vertebra: interrupted", file=sys.stderr)
+        sys.exit(130)
     except BrokenPipeError:  # `vertebra components | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)

@@ -20,6 +20,7 @@ __all__ = ["build_eval_loader", "build_mapper", "build_train_loader", "drop_empt
 
 logger = logging.getLogger(__name__)
 
+_SPLITS = ("train", "val", "test")
 _MUST_AGREE = ("thing_classes", "stuff_classes", "keypoint_names", "keypoint_flip_map", "ignore_label")
 
 
@@ -48,6 +49,26 @@ def load_split(recipe: Recipe, split: str | None = None) -> Dataset:
         there = ", ".join(name for name, spec in specs.items() if spec is not None)
         raise RecipeError(f"{recipe.source}: there is no dataset data.{split}; the recipe has: {there or 'none'}")
     return load_dataset(specs[split], recipe.data.root)
+
+
+def load_split(recipe: Recipe, split: str | None = None) -> Dataset:
+    """The dataset of a recipe's split (`train`, `val` or `test`; None: `evaluate.split`), read and checked.
+
+    Raises:
+        RecipeError: no such split, or the recipe leaves it out.
+    """
+    split = split or recipe.evaluate.split
+    if split not in _SPLITS:
+        raise RecipeError(f"{recipe.source}: split is {split!r}; expected {', '.join(_SPLITS)}")
+    spec = getattr(recipe.data, split)
+    if spec is None:
+        has = [name for name in _SPLITS if getattr(recipe.data, name) is not None]
+        raise RecipeError(
+            f"{recipe.source}: the split wanted is {split}, but data.{split} is not set; "
+            f"there is {', '.join(has) or 'none'}.\n"
+            f"  Set data.{split}, or choose another with evaluate.split (on the command line --split)"
+        )
+    return load_dataset(spec, recipe.data.root)
 
 
 def build_train_loader(

@@ -70,7 +70,7 @@ def describe_dataset(dataset: Dataset) -> str:
         f"images     {facts.images} ({facts.empty_images} without objects)",
         f"size       {_sizes(facts.sizes)}",
         f"objects    {total} in {len(names)} classes, {total / max(facts.images, 1):.1f} per image",
-        f"           small {small}, medium {total - small - large}, large {large} (below 32 x 32, up to 96 x 96, above)",
+        f"           small {small}, medium {total - small - large}, large {large} (borders 32 x 32, 96 x 96)",
         f"masks      {facts.masks}",
         f"keypoints  {facts.keypoints} objects",
         f"crowds     {facts.crowds}",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from vertebra.data import build_eval_loader, load_dataset
+from vertebra.data import build_eval_loader, load_split
 from vertebra.errors import RecipeError
 from vertebra.evaluation.contract import Evaluator
 from vertebra.evaluation.loop import predict_all
@@ -73,7 +73,7 @@ def evaluate(
     """
     split = split or recipe.evaluate.split
     if dataset is None:
-        dataset = _dataset_of(recipe, split)
+        dataset = load_split(recipe, split)
     folder = Path(output_dir) if output_dir is not None else Path(recipe.output.format(name=recipe.name)) / "evaluation"
     if is_main_process():
         folder.mkdir(parents=True, exist_ok=True)
@@ -92,20 +92,6 @@ def evaluate(
     show = recipe.evaluate.report if report is None else report
     result.paths |= on_main_process(lambda: _write(folder, result, evaluators, model, recipe, dataset, show))
     return result
-
-
-def _dataset_of(recipe: Recipe, split: str) -> Any:
-    if split not in ("train", "val", "test"):
-        raise RecipeError(f"{recipe.source}: split is {split!r}; expected train, val or test")
-    spec = getattr(recipe.data, split)
-    if spec is None:
-        has = [name for name in ("train", "val", "test") if getattr(recipe.data, name) is not None]
-        raise RecipeError(
-            f"{recipe.source}: the split to evaluate is {split}, but data.{split} is not set; "
-            f"there is {', '.join(has) or 'none'}.\n"
-            f"  Set data.{split}, or choose another with evaluate.split"
-        )
-    return load_dataset(spec, recipe.data.root)
 
 
 def _merge(result: EvaluationResult, evaluator: Evaluator) -> None:

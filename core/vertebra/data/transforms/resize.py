@@ -148,7 +148,7 @@ def shortest_edge_size(height: int, width: int, short_edge: int, max_size: int) 
 
 
 def _height_width(size: list[int] | int, who: str) -> tuple[int, int]:
-    height, width = (size, size) if isinstance(size, int) else size
-    if height < 1 or width < 1:
-        raise ValueError(f"{who} needs a size of at least 1x1, got {size}")
-    return height, width
+    sides = [size, size] if isinstance(size, int) else list(size)
+    if len(sides) != 2 or min(sides) < 1:
+        raise ValueError(f"{who} needs a size [height, width] of at least 1x1, or one number, got {size}")
+    return sides[0], sides[1]
