@@ -1,8 +1,11 @@
-"""Plugins that are one Python file, named by `plugins: [./my_head.py]` in a recipe or announced by the environment.
+"""Plugins that are one Python file, named by `plugins: [./my_head.py]` in a recipe or by `--plugin my_head.py`.
 
 Such a file is imported as the module `vertebra.local_plugins.<stem>_<hash of its path>`; its decorators register.
 Its path is kept in VERTEBRA_LOCAL_PLUGINS, so that processes started later (spawned workers, other ranks) find the
 module when they unpickle one of its classes or look for one of its components.
+
+A file that was edited since is imported anew when it is named again; a copy of a file that is imported already, as
+every run's folder holds one, stands for that file.
 """
 
 from __future__ import annotations
@@ -12,10 +15,10 @@ import os
 import re
 import sys
 from collections.abc import Sequence
-from importlib.machinery import ModuleSpec
+from importlib.machinery import ModuleSpec, SourceFileLoader
 from importlib.util import spec_from_file_location
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 
 from vertebra.errors import PluginError
 from vertebra.nearest import nearest
@@ -25,10 +28,11 @@ __all__ = ["ANNOUNCED", "file_hash", "load_announced", "load_local_plugin"]
 
 ANNOUNCED = "VERTEBRA_LOCAL_PLUGINS"
 __path__: list[str] = []  # makes this module a package to the import system: its submodules come from the finder below
+_HASH = "__sha256__"  # on each imported module: of the source that ran
 
 
 def load_local_plugin(path: str | Path) -> ModuleType:
-    """Imports a local plugin file, once per process, and announces it to processes started later.
+    """Imports a local plugin file, unless it is imported as it stands, and announces it to processes started later.
 
     Raises:
         PluginError: there is no such file, it is not allowed here, or it cannot be imported; names the file.
@@ -44,10 +48,21 @@ def load_local_plugin(path: str | Path) -> ModuleType:
         raise PluginError(f"local plugin {path}: there is no such file.\n  Nearest: {', '.join(near) or 'none'}")
     if os.environ.get(ALLOW) is not None and switched_off("local"):
         raise PluginError(f"local plugin {path}: {ALLOW} is set and does not name `local`")
+    if os.pathsep in str(path):
+        raise PluginError(f"local plugin {path}: a {os.pathsep!r} in its path cannot be handed on to other processes")
+    name = _module_name(path)
+    try:
+        digest = file_hash(path)
+    except OSError as err:
+        raise PluginError(f"local plugin {path} cannot be read: {err.strerror}") from err
+    same = [module for key, module in _imported().items() if getattr(module, _HASH, None) == digest]
+    if same:
+        return next((module for module in same if module.__name__ == name), same[0])
+    sys.modules.pop(name, None)  # edited since it was imported
     announced = _announced()
     if path not in announced:
         os.environ[ANNOUNCED] = os.pathsep.join(map(str, [*announced, path]))
-    return import_plugin_module(_module_name(path), f"local plugin {path}")  # type: ignore[return-value]
+    return import_plugin_module(name, f"local plugin {path}")  # type: ignore[return-value]
 
 
 def load_announced() -> None:
@@ -66,9 +81,26 @@ def _announced() -> list[Path]:
     return [Path(text) for text in os.environ.get(ANNOUNCED, "").split(os.pathsep) if text]
 
 
+def _imported() -> dict[str, ModuleType]:
+    return {name: module for name, module in sys.modules.items() if name.startswith(f"{__name__}.")}
+
+
 def _module_name(path: Path) -> str:
     stem = re.sub(r"\W", "_", path.stem)
     return f"{__name__}.{stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+
+
+class _Loader(SourceFileLoader):
+    """Compiles the file as it stands, notes its hash, and leaves no `__pycache__` beside it."""
+
+    def get_code(self, fullname: str) -> CodeType:
+        data = self.get_data(self.path)
+        self.digest = hashlib.sha256(data).hexdigest()
+        return self.source_to_code(data, self.path)
+
+    def exec_module(self, module: ModuleType) -> None:
+        super().exec_module(module)
+        setattr(module, _HASH, self.digest)
 
 
 class _Finder:
@@ -79,7 +111,7 @@ class _Finder:
         if not name.startswith(f"{__name__}."):
             return None
         file = next((file for file in _announced() if _module_name(file) == name), None)
-        return None if file is None else spec_from_file_location(name, file)
+        return None if file is None else spec_from_file_location(name, file, loader=_Loader(name, str(file)))
 
 
 if not any(getattr(finder, "__module__", "") == __name__ for finder in sys.meta_path):

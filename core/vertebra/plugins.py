@@ -9,15 +9,18 @@ A plugin is an installed distribution with entry points in the groups `vertebra.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import re
 import sys
+import threading
 import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import metadata
+from pathlib import Path
 
 from vertebra.errors import PluginError
 from vertebra.nearest import nearest
@@ -39,6 +42,7 @@ __all__ = [
     "offers",
     "rescan",
     "switched_off",
+    "unknown_in_switches",
 ]
 
 CORE = "vertebra"
@@ -61,6 +65,7 @@ ALLOW = "VERTEBRA_PLUGINS_ALLOW"
 GROUPS = {kind: "vertebra.losses" if kind == "loss" else f"vertebra.{kind}s" for kind in KINDS}
 _KIND_OF_GROUP = {group: kind for kind, group in GROUPS.items()}
 _RECIPES = "vertebra.recipes"
+_SLOW_SECONDS = 10.0  # an import that takes longer is reported while it runs
 
 
 class PluginImportError(PluginError):
@@ -110,15 +115,17 @@ class Offer:
         if not re.fullmatch(r"\w+(\.\w+)*", module_name) or not attribute:
             raise PluginError(f"{owner}: its entry point is {self.value!r}, expected 'package.module:Class'")
         found: object = import_plugin_module(module_name, owner)
-        try:
-            for part in attribute.split("."):
-                found = getattr(found, part)
-        except AttributeError as err:
-            near = nearest(attribute, (name for name in dir(found) if not name.startswith("_")))
-            raise PluginError(
-                f"{owner}: module {module_name} has no {attribute!r}."
-                f"\n  Nearest: {', '.join(near) or 'none'}. Its entry point says {self.name} = {self.value!r}"
-            ) from err
+        for part in attribute.split("."):
+            missing = object()
+            holder = found
+            with _guard(owner):  # a module may import lazily, when it is asked for a name
+                found = getattr(holder, part, missing)
+            if found is missing:
+                near = nearest(part, (name for name in dir(holder) if not name.startswith("_")))
+                raise PluginError(
+                    f"{owner}: module {module_name} has no {attribute!r}."
+                    f"\n  Nearest: {', '.join(near) or 'none'}. Its entry point says {self.name} = {self.value!r}"
+                )
         if not isinstance(found, type):
             raise PluginError(f"{owner}: {self.value} is a {type(found).__name__}, expected a class")
         return found
@@ -186,9 +193,12 @@ class PluginInfo:
         from packaging.requirements import Requirement  # 20 ms that a process without plugins need not spend
 
         for text in self.requires:
-            requirement = Requirement(text)
-            if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
-                continue
+            try:
+                requirement = Requirement(text)
+                if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
+                    continue
+            except ValueError as err:  # packaging's InvalidRequirement and UndefinedEnvironmentName
+                return f"its requirement {text!r} cannot be read: {str(err).splitlines()[0]}"
             if not requirement.specifier.contains(core_plugin.version, prereleases=True):
                 return (
                     f"it needs {CORE}{requirement.specifier}, but {CORE} {core_plugin.version} is installed.\n"
@@ -199,13 +209,31 @@ class PluginInfo:
 
 def import_plugin_module(module_name: str, owner: str) -> object:
     """Imports a plugin's module; whatever it does, even exiting, ends as a PluginImportError that names `owner`."""
-    try:
+    with _guard(owner):
         return importlib.import_module(module_name)
+
+
+@contextlib.contextmanager
+def _guard(owner: str) -> Iterator[None]:
+    """Around a plugin's code while it is imported: errors become PluginImportErrors, what it prints goes to stderr
+    (stdout belongs to the command that runs), and one that takes long is named while it does."""
+    watch = threading.Timer(_SLOW_SECONDS, _say_slow, (owner,))
+    watch.daemon = True
+    watch.start()
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
     except KeyboardInterrupt:
         raise
     except BaseException as err:  # a plugin may even call sys.exit at import
         cause = f"{type(err).__name__}: {err}".strip().rstrip(":")
         raise PluginImportError(f"{owner} cannot be imported: {cause}", _own_traceback(err)) from err
+    finally:
+        watch.cancel()
+
+
+def _say_slow(owner: str) -> None:
+    print(f"vertebra: still importing {owner} after {_SLOW_SECONDS:g} s; Ctrl-C stops it", file=sys.stderr, flush=True)
 
 
 def installed_plugins() -> list[PluginInfo]:
@@ -237,6 +265,17 @@ def switched_off(distribution: str) -> str | None:
     if os.environ.get(ALLOW) is not None and key not in allowed:
         return f"{ALLOW} does not name it (it allows: {', '.join(sorted(allowed)) or 'nothing'})"
     return None
+
+
+def unknown_in_switches() -> list[str]:
+    """A sentence for each name in the two variables that no installed plugin has; a typo there must not go unseen."""
+    known = {canonical(plugin.distribution) for plugin in installed_plugins()} | {"local"}
+    return [
+        f"{variable} names {name!r}, which is not installed"
+        + (f"; nearest: {', '.join(near)}" if (near := nearest(name, known)) else "")
+        for variable in (DISABLE, ALLOW)
+        for name in sorted(_names_in(variable) - known)
+    ]
 
 
 def disable(name: str) -> None:
@@ -309,10 +348,13 @@ def _names_in(variable: str) -> set[str]:
     return {canonical(name) for name in os.environ.get(variable, "").split(",") if name.strip()}
 
 
+_LOCAL_PLUGINS = str(Path(__file__).with_name("local_plugins.py"))
+
+
 def _own_traceback(err: BaseException) -> str:
     """The traceback from the first line that is neither ours nor the import machinery's."""
     frames = traceback.extract_tb(err.__traceback__)
-    machinery = (__file__, importlib.__file__, "<frozen importlib")
+    machinery = (__file__, contextlib.__file__, importlib.__file__, "<frozen importlib", _LOCAL_PLUGINS)
     while frames and frames[0].filename.startswith(machinery):
         frames.pop(0)
     report = traceback.TracebackException.from_exception(err, compact=True)

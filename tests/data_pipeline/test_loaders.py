@@ -248,7 +248,7 @@ def test_a_recipe_builds_both_loaders(dataset):
 
 
 def test_nothing_to_train_on_is_an_error():
-    with pytest.raises(RecipeError, match=r"x\.yaml: there is no dataset data\.train; the recipe has: none"):
+    with pytest.raises(RecipeError, match=r"x\.yaml: the split wanted is train, but data\.train is not set"):
         build_train_loader(recipe_for())
     crowd = {"file_name": "a", "width": 1, "height": 1, "annotations": [{"iscrowd": 1}]}
     with pytest.raises(DataError, match="none of its 1 images has an annotation"):

@@ -141,6 +141,13 @@ def test_mirrored_keypoints_change_their_sides():
         small_sample(keypoints=points).flip(horizontal=True)
 
 
+def test_keypoints_that_a_crop_cuts_off_do_not_come_back_with_the_padding():
+    points = np.array([[[5.0, 5, 2], [25, 5, 2]]])
+    sample = small_sample(keypoints=points).crop(0, 0, 20, 10).pad(0, 0, 0, 30)
+    assert sample.keypoints[0, :, 2].tolist() == [2, 0]
+    assert points[0, 1, 2] == 2  # the caller's own array is left alone
+
+
 def test_a_crop_drops_instances_that_hardly_show():
     boxes = np.array([[0.0, 0, 10, 10], [8, 0, 18, 10], [20, 0, 30, 10]])
     masks = torch.zeros(3, 20, 30, dtype=torch.uint8)

@@ -108,7 +108,7 @@ class DataSection(Section):
     filter_empty: bool = True  # leave out training images without usable annotations
     workers: int = 2
     max_bad_images: int = 0  # bad training images that are skipped, and reported, before the run stops
-    mask_format: Literal["polygon", "bitmask"] = "polygon"
+    mask_format: Literal["polygon", "bitmask", "none"] = "polygon"
 
     @classmethod
     def problems(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -38,7 +38,6 @@ __all__ = [
     "drop_empty",
     "load_dataset",
     "load_split",
-    "load_split",
     "read_image",
     "read_labels",
     "register_coco_instances",

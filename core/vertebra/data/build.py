@@ -42,16 +42,6 @@ def load_dataset(spec: str | ComponentSpec | Sequence[str | ComponentSpec], root
 
 
 def load_split(recipe: Recipe, split: str | None = None) -> Dataset:
-    """The dataset of `data.train`, `data.val` or `data.test`; None: of the split that `evaluate.split` names."""
-    split = split or recipe.evaluate.split
-    specs = {name: getattr(recipe.data, name) for name in ("train", "val", "test")}
-    if specs.get(split) is None:
-        there = ", ".join(name for name, spec in specs.items() if spec is not None)
-        raise RecipeError(f"{recipe.source}: there is no dataset data.{split}; the recipe has: {there or 'none'}")
-    return load_dataset(specs[split], recipe.data.root)
-
-
-def load_split(recipe: Recipe, split: str | None = None) -> Dataset:
     """The dataset of a recipe's split (`train`, `val` or `test`; None: `evaluate.split`), read and checked.
 
     Raises:

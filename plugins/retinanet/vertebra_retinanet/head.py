@@ -177,9 +177,8 @@ class RetinaNetHead(Head):
     def _update_normalizer(self, num_positive: int) -> Tensor:
         """Running mean of the positive anchors a step, each process its own, as in Detectron2."""
         if self.training:
-            self.loss_normalizer.lerp_(
-                self.loss_normalizer.new_tensor(max(num_positive, 1)), 1 - self.loss_normalizer_momentum
-            )
+            momentum = self.loss_normalizer_momentum
+            self.loss_normalizer.mul_(momentum).add_((1 - momentum) * max(num_positive, 1))
         return self.loss_normalizer.clone()  # the buffer may change again before the backward pass
 
     def _candidates(self, raw: RetinaNetRaw) -> tuple[Tensor, Tensor, Tensor]:

@@ -93,6 +93,7 @@ class Sample:
         """Cut out a window that lies within the image. Boxes and polygons are cut at its border.
 
         An instance stays if some of its box, and more than the part `min_visible` of the box's area, is in the window.
+        Keypoints outside it count as not labelled: a later padding must not bring them back.
         """
         if (top, left, height, width) == (0, 0, *self.size):
             return self
@@ -105,6 +106,9 @@ class Sample:
         if self.polygons is not None:
             cut = [[clip_polygon(polygon, width, height) for polygon in polygons] for polygons in self.polygons]
             self.polygons = [[polygon for polygon in polygons if len(polygon)] for polygons in cut]
+        if self.keypoints is not None:
+            x, y = self.keypoints[..., 0], self.keypoints[..., 1]
+            self.keypoints[(x < 0) | (y < 0) | (x > width) | (y > height), 2] = 0
         if self.boxes is not None:
             before = _area(self.boxes)
             self.boxes = self.boxes.clip(min=0, max=[width, height, width, height])
