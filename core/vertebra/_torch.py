@@ -36,8 +36,8 @@ def find_mismatch(torch_version: str | None, torchvision_version: str | None, ne
         return (
             f"torch {torch_version} is a CPU-only build, torchvision {torchvision_version} was built for PyPI's torch: "
             "its operators (nms, roi_align) will not load beside it.\n"
-            f"  Mend it, either: pip install --force-reinstall 'torch=={torch.public}'   (PyPI's build, runs on CPUs too)\n"
-            "  or install torchvision from the same PyTorch CPU index that this torch came from (its version ends in +cpu)."
+            f"  Mend it, either: pip install --force-reinstall 'torch=={torch.public}'   (PyPI's, runs on CPUs too)\n"
+            "  or install torchvision from the PyTorch CPU index that this torch came from (its version ends in +cpu)."
         )
     return None
 

@@ -3,7 +3,15 @@
 Library code raises these; only the command line prints them (one message, exit code 2).
 """
 
-__all__ = ["CheckpointError", "DataError", "PluginError", "RecipeError", "SetupError", "TrainingDiverged", "VertebraError"]
+__all__ = [
+    "CheckpointError",
+    "DataError",
+    "PluginError",
+    "RecipeError",
+    "SetupError",
+    "TrainingDiverged",
+    "VertebraError",
+]
 
 
 class VertebraError(Exception):

@@ -21,8 +21,9 @@ from pathlib import Path
 from types import CodeType, ModuleType
 
 from vertebra.errors import PluginError
+from vertebra.isolation import import_plugin_module
 from vertebra.nearest import nearest
-from vertebra.plugins import ALLOW, import_plugin_module, switched_off
+from vertebra.plugins import ALLOW, switched_off
 
 __all__ = ["ANNOUNCED", "file_hash", "load_announced", "load_local_plugin"]
 

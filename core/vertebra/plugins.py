@@ -9,20 +9,16 @@ A plugin is an installed distribution with entry points in the groups `vertebra.
 
 from __future__ import annotations
 
-import contextlib
-import importlib
 import os
 import re
 import sys
-import threading
-import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import metadata
-from pathlib import Path
 
 from vertebra.errors import PluginError
+from vertebra.isolation import import_plugin_module, plugin_code
 from vertebra.nearest import nearest
 
 __all__ = [
@@ -32,12 +28,10 @@ __all__ = [
     "GROUPS",
     "KINDS",
     "Offer",
-    "PluginImportError",
     "PluginInfo",
     "canonical",
     "core",
     "disable",
-    "import_plugin_module",
     "installed_plugins",
     "offers",
     "rescan",
@@ -65,21 +59,6 @@ ALLOW = "VERTEBRA_PLUGINS_ALLOW"
 GROUPS = {kind: "vertebra.losses" if kind == "loss" else f"vertebra.{kind}s" for kind in KINDS}
 _KIND_OF_GROUP = {group: kind for kind, group in GROUPS.items()}
 _RECIPES = "vertebra.recipes"
-_SLOW_SECONDS = 10.0  # an import that takes longer is reported while it runs
-
-
-class PluginImportError(PluginError):
-    """A plugin raised while it was imported.
-
-    Args:
-        summary: what failed, and why in one line.
-        trace: the plugin's own traceback, which the message ends with.
-    """
-
-    def __init__(self, summary: str, trace: str) -> None:
-        super().__init__(f"{summary}\n{trace}")
-        self.summary = summary
-        self.trace = trace
 
 
 @dataclass(frozen=True)
@@ -118,7 +97,7 @@ class Offer:
         for part in attribute.split("."):
             missing = object()
             holder = found
-            with _guard(owner):  # a module may import lazily, when it is asked for a name
+            with plugin_code(owner):  # a module may import lazily, when it is asked for a name
                 found = getattr(holder, part, missing)
             if found is missing:
                 near = nearest(part, (name for name in dir(holder) if not name.startswith("_")))
@@ -205,35 +184,6 @@ class PluginInfo:
                     f"  Install a version of {self.distribution} that fits: pip install --upgrade {self.distribution}"
                 )
         return None
-
-
-def import_plugin_module(module_name: str, owner: str) -> object:
-    """Imports a plugin's module; whatever it does, even exiting, ends as a PluginImportError that names `owner`."""
-    with _guard(owner):
-        return importlib.import_module(module_name)
-
-
-@contextlib.contextmanager
-def _guard(owner: str) -> Iterator[None]:
-    """Around a plugin's code while it is imported: errors become PluginImportErrors, what it prints goes to stderr
-    (stdout belongs to the command that runs), and one that takes long is named while it does."""
-    watch = threading.Timer(_SLOW_SECONDS, _say_slow, (owner,))
-    watch.daemon = True
-    watch.start()
-    try:
-        with contextlib.redirect_stdout(sys.stderr):
-            yield
-    except KeyboardInterrupt:
-        raise
-    except BaseException as err:  # a plugin may even call sys.exit at import
-        cause = f"{type(err).__name__}: {err}".strip().rstrip(":")
-        raise PluginImportError(f"{owner} cannot be imported: {cause}", _own_traceback(err)) from err
-    finally:
-        watch.cancel()
-
-
-def _say_slow(owner: str) -> None:
-    print(f"vertebra: still importing {owner} after {_SLOW_SECONDS:g} s; Ctrl-C stops it", file=sys.stderr, flush=True)
 
 
 def installed_plugins() -> list[PluginInfo]:
@@ -346,17 +296,3 @@ def _describe(distribution: metadata.Distribution) -> tuple[str, str, str, tuple
 
 def _names_in(variable: str) -> set[str]:
     return {canonical(name) for name in os.environ.get(variable, "").split(",") if name.strip()}
-
-
-_LOCAL_PLUGINS = str(Path(__file__).with_name("local_plugins.py"))
-
-
-def _own_traceback(err: BaseException) -> str:
-    """The traceback from the first line that is neither ours nor the import machinery's."""
-    frames = traceback.extract_tb(err.__traceback__)
-    machinery = (__file__, contextlib.__file__, importlib.__file__, "<frozen importlib", _LOCAL_PLUGINS)
-    while frames and frames[0].filename.startswith(machinery):
-        frames.pop(0)
-    report = traceback.TracebackException.from_exception(err, compact=True)
-    report.stack = traceback.StackSummary.from_list(frames)
-    return "  " + "".join(report.format()).rstrip().replace("\n", "\n  ")

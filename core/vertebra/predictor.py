@@ -14,6 +14,7 @@ import torch
 from vertebra.config import Recipe, load_recipe
 from vertebra.data import Metadata, Sample, load_split, read_image
 from vertebra.engine import autocast, choose_device
+from vertebra.engine.plugin_files import warn_of_changes
 from vertebra.errors import CheckpointError, DataError, VertebraError
 from vertebra.models import build_model, load_weights, read_checkpoint, read_weights
 from vertebra.structures import BoxMode, Instances, encode_masks
@@ -48,6 +49,7 @@ class Predictor:
                 "  Mend it: Predictor(recipe, 'runs/NAME/final.pth'), or --weights on the command line"
             )
         state = read_weights(source)
+        warn_of_changes(self.recipe, source)
         self.metadata = _metadata(_remembered_classes(source), self.recipe)
         self.model = build_model(self.recipe, metadata=self.metadata, pretrained=False)
         load_weights(self.model, state, source=source)

@@ -123,6 +123,7 @@ def test_predict_writes_pictures_and_records(trained):
     run("data", "make-shapes", "some", "--images", "2", "--size", "64", cwd=folder)
     out, _ = run(
         "predict", "run/recipe.yaml", "--weights", "run/final.pth", "--score", "0", "--output", "seen",
+        "--set", "model.heads.boxes.score_threshold=0",
         "some/images/train", cwd=folder,
     )  # fmt: skip
     assert len(list((folder / "seen").glob("*.png"))) == 2

@@ -7,9 +7,9 @@ import pytest
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from vertebra.errors import DataError
+from vertebra.errors import DataError, VertebraError
 from vertebra.evaluation import COCOEvaluator
-from vertebra.evaluation.processes import on_main_process
+from vertebra.runtime.distributed import on_main_process
 
 
 def _dataset(count):
@@ -43,7 +43,7 @@ def _work(rank, world_size, folder):
     try:
         on_main_process(_fail)
         failure = None
-    except DataError as err:
+    except VertebraError as err:
         failure = str(err)
     with open(f"{folder}/{rank}.json", "w", encoding="utf-8") as file:
         json.dump([metrics, evaluator.reasons, failure], file)

@@ -51,7 +51,7 @@ def test_an_announced_file_is_found_by_name(plugin, monkeypatch):
 
 def test_two_files_that_register_one_name_are_both_told(plugin):
     other = plugin.with_name("other.py")
-    other.write_text(SOURCE)
+    other.write_text(SOURCE + "# not a copy\n")
     load_local_plugin(plugin)
     with pytest.raises(PluginError) as caught:
         load_local_plugin(other)

@@ -9,8 +9,9 @@ import pytest
 
 LAYERS = [
     {"errors", "nearest"},
-    {"registry", "plugins", "local_plugins", "locate", "injection", "class_source", "components", "config", "_torch"},
-    {"structures"},
+    {"registry", "plugins", "local_plugins", "locate", "isolation", "injection", "class_source", "components", "config"}
+    | {"_torch", "_deprecation"},
+    {"runtime", "structures"},
     {"detection"},
     {"data", "models"},
     {"visualize"},

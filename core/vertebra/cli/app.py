@@ -13,7 +13,8 @@ from typing import Annotated
 import typer
 
 from vertebra import __version__
-from vertebra.cli import data_commands, info_commands, model_commands
+from vertebra.cli import data_commands, info_commands, model_commands, plugin_commands
+from vertebra.cli.options import PluginFiles
 from vertebra.errors import VertebraError
 
 __all__ = ["app", "main"]
@@ -32,7 +33,7 @@ app.command("evaluate")(model_commands.evaluate)
 app.command("predict")(model_commands.predict)
 app.command("import-detectron2")(model_commands.import_detectron2)
 app.add_typer(data_commands.app, name="data")
-app.command("plugins")(info_commands.plugins)
+app.add_typer(plugin_commands.app, name="plugins")
 app.command("components")(info_commands.components)
 app.command("config")(info_commands.config)
 app.command("doctor")(info_commands.doctor)
@@ -46,11 +47,29 @@ def _print_version(wanted: bool) -> None:
 
 @app.callback()
 def _root(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
+    plugin: PluginFiles = None,
+    no_plugin: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--no-plugin", metavar="NAME", help="Do as if this installed plugin were not there; may be repeated."
+        ),
+    ] = None,
 ) -> None:
-    pass
+    context.obj = plugin or []
+    if no_plugin:
+        from vertebra.plugins import disable
+
+        for name in no_plugin:
+            disable(name)
+    if plugin:
+        from vertebra.local_plugins import load_local_plugin
+
+        for path in plugin:
+            load_local_plugin(path)
 
 
 def main() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -16,16 +16,16 @@ app = typer.Typer(help="Make, describe and look at datasets.", no_args_is_help=T
 Source = Annotated[
     str, typer.Argument(metavar="SOURCE", help="A recipe, a COCO JSON file, or a folder of `make-shapes`.")
 ]
-Images = Annotated[Optional[Path], typer.Option(help="The folder of images, for a COCO JSON file.")]
+Images = Annotated[Path | None, typer.Option(help="The folder of images, for a COCO JSON file.")]
 Split = Annotated[str, typer.Option(help="Which split of a recipe or of a shapes folder.")]
-Overrides = Annotated[Optional[list[str]], typer.Option("--set", help="Recipe overrides, KEY=VALUE.")]
+Overrides = Annotated[list[str] | None, typer.Option("--set", help="Recipe overrides, KEY=VALUE.")]
 
 
 @app.command("make-shapes")
 def make_shapes(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="The folder to write; must be new or empty.")],
     images: Annotated[int, typer.Option(help="Training images.")] = 2000,
-    val_images: Annotated[Optional[int], typer.Option(help="Validation images. Default: a fifth of --images.")] = None,
+    val_images: Annotated[int | None, typer.Option(help="Validation images. Default: a fifth of --images.")] = None,
     seed: Annotated[int, typer.Option(help="The same seed gives the same files, byte for byte.")] = 0,
     size: Annotated[str, typer.Option(help="Height and width: 160, 120x160, or a range 128-192.")] = "128-192",
     classes: Annotated[int, typer.Option(help="Number of classes.")] = 3,
@@ -40,9 +40,7 @@ def make_shapes(
 
 
 @app.command("info")
-def info(
-    source: Source, images: Images = None, split: Split = "train", overrides: Overrides = None
-) -> None:
+def info(source: Source, images: Images = None, split: Split = "train", overrides: Overrides = None) -> None:
     """Counts of a dataset: images, objects by class, sizes of images and objects, crowds."""
     from vertebra.data.facts import describe_dataset
 

@@ -1,33 +1,21 @@
-"""`plugins`, `components`, `config` and `doctor`: what is there and whether it fits. None imports torch but `config`."""
+"""`components`, `config` and `doctor`: what is there and whether it fits. None imports torch but `config`."""
 
 from __future__ import annotations
 
 import sys
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
+from vertebra.cli.options import PluginFiles, plugin_files
 from vertebra.errors import RecipeError
 
-__all__ = ["components", "config", "doctor", "plugins"]
-
-
-def plugins() -> None:
-    """List the installed plugins and what they offer, without importing any."""
-    from vertebra.plugins import installed_plugins
-
-    found = installed_plugins()
-    for plugin in found:
-        print(f"{plugin.distribution} {plugin.version}")
-        for kind, names in plugin.components.items():
-            print(f"  {kind:<10} {', '.join(names)}")
-    if not found:
-        print("No plugin is installed.")
+__all__ = ["components", "config", "doctor"]
 
 
 def components(
     what: Annotated[
-        Optional[str], typer.Argument(metavar="[KIND|NAME]", help="A kind (head, loss, ...) or a component's name.")
+        str | None, typer.Argument(metavar="[KIND|NAME]", help="A kind (head, loss, ...) or a component's name.")
     ] = None,
 ) -> None:
     """List components, or show one's arguments, types, defaults and documentation."""
@@ -59,6 +47,8 @@ def _print_listing(found: list) -> None:
         for component in found:
             if component.kind == kind:
                 print(f"  {component.name:<{width}}  {component.summary}  [{component.distribution}]")
+                if component.problem:
+                    print(f"  {'':<{width}}  PROBLEM: {_indented(component.problem, width + 6)}")
 
 
 def _description(component) -> str:
@@ -66,9 +56,10 @@ def _description(component) -> str:
         f"{component.name}: {component.kind} of {component.distribution} {component.version}",
         f"  {component.location}",
         "",
+        *([f"  PROBLEM: {_indented(component.problem, 4)}", ""] if component.problem else []),
         *(f"  {line}" if line else "" for line in component.docstring.splitlines()),
         "",
-        "  arguments:",
+        "  arguments:" if component.arguments else "  arguments: none",
     ]
     for argument in component.arguments:
         if argument.injected:
@@ -81,14 +72,20 @@ def _description(component) -> str:
     return "\n".join(lines)
 
 
+def _indented(text: str, by: int) -> str:
+    return text.replace("\n", "\n" + " " * by)
+
+
 def config(
+    context: typer.Context,
     recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A YAML file, or `plugin:recipe`.")],
-    overrides: Annotated[Optional[list[str]], typer.Argument(metavar="[KEY=VALUE]...")] = None,
+    overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...")] = None,
+    plugin: PluginFiles = None,
 ) -> None:
     """Check a recipe and print it resolved: bases merged, overrides applied, defaults filled in."""
     from vertebra.config import load_recipe
 
-    print(load_recipe(recipe, overrides or ()).to_yaml(), end="")
+    print(load_recipe(recipe, overrides or (), plugin_files(context, plugin)).to_yaml(), end="")
 
 
 def doctor() -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
+from vertebra.cli.options import PluginFiles, plugin_files
 from vertebra.cli.tables import print_evaluation
 
 __all__ = ["evaluate", "free_folder", "import_detectron2", "predict", "train"]
@@ -15,29 +16,31 @@ RecipeArgument = Annotated[
     str, typer.Argument(metavar="RECIPE", help="A YAML file, or `plugin:recipe` for one that a plugin ships.")
 ]
 Overrides = Annotated[
-    Optional[list[str]],
+    list[str] | None,
     typer.Argument(metavar="[KEY=VALUE]...", help="Values that replace the recipe's, such as train.batch_size=8."),
 ]
 Weights = Annotated[
-    Optional[str], typer.Option("--weights", "-w", help="A checkpoint or weights file (.pth, .safetensors, .pkl) or URL.")
+    str | None, typer.Option("--weights", "-w", help="A checkpoint or weights file (.pth, .safetensors, .pkl) or URL.")
 ]
 
 
 def train(
+    context: typer.Context,
     recipe: RecipeArgument,
     overrides: Overrides = None,
     output: Annotated[
-        Optional[Path], typer.Option("--output", "-o", help="The run folder. Default: runs/<recipe>, then -2, -3, ...")
+        Path | None, typer.Option("--output", "-o", help="The run folder. Default: runs/<recipe>, then -2, -3, ...")
     ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on exactly where the run in the folder stopped (default: its newest).")
     ] = False,
+    plugin: PluginFiles = None,
 ) -> None:
     """Train from a recipe, evaluate at the end, and print the metrics and where everything was written."""
     from vertebra.config import load_recipe
     from vertebra.engine import Trainer, choose_run_folder
 
-    loaded = load_recipe(recipe, overrides or ())
+    loaded = load_recipe(recipe, overrides or (), plugin_files(context, plugin))
     folder = choose_run_folder(loaded, output, resume=resume)
     trainer = Trainer(loaded, output_dir=folder, resume=resume)
     trainer.train()
@@ -46,27 +49,31 @@ def train(
 
 
 def evaluate(
+    context: typer.Context,
     recipe: RecipeArgument,
     overrides: Overrides = None,
     weights: Weights = None,
     output: Annotated[
-        Optional[Path], typer.Option("--output", "-o", help="Where results go. Default: a new folder evaluation-2, ... beside the weights.")
+        Path | None, typer.Option("--output", "-o", help="Default: a new folder evaluation-2, ... by the weights.")
     ] = None,
-    split: Annotated[Optional[str], typer.Option(help="val, test or train. Default: what the recipe says.")] = None,
+    split: Annotated[str | None, typer.Option(help="val, test or train. Default: what the recipe says.")] = None,
+    plugin: PluginFiles = None,
 ) -> None:
     """Evaluate weights on a recipe's dataset: metrics.json, COCO results, pictures and a report."""
     from vertebra.config import load_recipe
     from vertebra.data import load_split
     from vertebra.engine import choose_device
+    from vertebra.engine.plugin_files import warn_of_changes
     from vertebra.errors import RecipeError
     from vertebra.evaluation import evaluate as run_evaluation
     from vertebra.models import build_model, load_weights, read_weights
 
-    loaded = load_recipe(recipe, overrides or ())
+    loaded = load_recipe(recipe, overrides or (), plugin_files(context, plugin))
     source = weights or loaded.model.weights
     if source is None:
         raise RecipeError(f"{loaded.source}: which weights? Add --weights runs/NAME/final.pth, or set model.weights")
     state = read_weights(source)
+    warn_of_changes(loaded, source)
     dataset = load_split(loaded, split)
     model = build_model(loaded, metadata=dataset.metadata, pretrained=False)
     load_weights(model, state, source=source)
@@ -87,19 +94,23 @@ def free_folder(parent: Path, name: str) -> Path:
 
 
 def predict(
+    context: typer.Context,
     recipe: RecipeArgument,
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files or folders of images.")],
     weights: Weights = None,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the pictures and predictions.json.")] = Path(
+    output: Annotated[Path, typer.Option("--output", "-o", help="For the pictures and predictions.json.")] = Path(
         "predictions"
     ),
     score: Annotated[float, typer.Option(help="Draw and write detections from this score on.")] = 0.5,
-    set_: Annotated[Optional[list[str]], typer.Option("--set", help="Recipe overrides, KEY=VALUE.")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="Recipe overrides, KEY=VALUE.")] = None,
+    plugin: PluginFiles = None,
 ) -> None:
     """Detect on pictures: each drawn with its detections, and predictions.json in COCO's result format."""
+    from vertebra.config import load_recipe
     from vertebra.predictor import predict_files
 
-    written = predict_files(recipe, images, weights=weights, output=output, score=score, overrides=set_ or ())
+    loaded = load_recipe(recipe, set_ or (), plugin_files(context, plugin))
+    written = predict_files(loaded, images, weights=weights, output=output, score=score)
     for path in written.pictures:
         print(path)
     print(f"{written.num_images} images, {written.num_detections} detections from score {score:g}: {written.results}")

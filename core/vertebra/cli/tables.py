@@ -40,7 +40,7 @@ def format_metrics(metrics: Mapping[str, float | None], reasons: Mapping[str, st
 
 
 def print_evaluation(evaluation: Path | str, *also: Path | str) -> None:
-    """Prints the table of an evaluation's `metrics.json`, and the paths of what lies there and in the folders `also`."""
+    """Prints the table of an evaluation's `metrics.json`, and the paths of what lies there and in `also`."""
     evaluation = Path(evaluation)
     content = json.loads((evaluation / "metrics.json").read_text(encoding="utf-8"))
     print(f"\n{format_metrics(content, content.get('reasons'))}\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from vertebra.config.bases import Overrides, apply_overrides, read_with_bases
@@ -16,19 +17,20 @@ from vertebra.local_plugins import load_local_plugin
 __all__ = ["load_recipe"]
 
 
-def load_recipe(path_or_name: str | Path, overrides: Overrides = ()) -> Recipe:
+def load_recipe(path_or_name: str | Path, overrides: Overrides = (), plugins: Sequence[str | Path] = ()) -> Recipe:
     """Reads, merges and checks a recipe. Imports the components that it names, and builds nothing.
 
     Args:
         path_or_name: a YAML file (`.yaml` may be left out), or `plugin:recipe` for one that a plugin ships.
         overrides: `a.b.c=value` strings, where a number counts into a list (`data.train_transforms.0.prob=1`), or
             mappings from such keys to values; laid over the recipe in their order.
+        plugins: local plugin files beside those that the recipe names, relative to the current directory.
     Raises:
         RecipeError: all mistakes of the recipe together, each with file, line and the nearest valid name.
         PluginError: a plugin that it needs cannot be found or used, and that is all that is wrong.
     """
     file = find_recipe(str(path_or_name), Path.cwd())
-    root = apply_overrides(read_with_bases(file), overrides)
+    root = _add_plugins(apply_overrides(read_with_bases(file), overrides), plugins)
     mistakes = Mistakes()
     _load_local_plugins(root, mistakes)
     mistakes.raise_if_any(display(file))  # without its plugins, the rest of the recipe would only look wrong
@@ -37,6 +39,18 @@ def load_recipe(path_or_name: str | Path, overrides: Overrides = ()) -> Recipe:
     )
     mistakes.raise_if_any(display(file))
     return recipe
+
+
+def _add_plugins(root: Node, paths: Sequence[str | Path]) -> Node:
+    """`root` with further local plugins; one that it names already is not named twice."""
+    written = root.value.get("plugins")
+    if not paths or (written is not None and not isinstance(written.value, (list, type(None)))):
+        return root  # what is written is no list, which the check will say
+    named = _plugin_nodes(root)
+    known = {(node.folder / Path(node.value).expanduser()).resolve() for node in named if isinstance(node.value, str)}
+    further = [path for path in (Path(path).expanduser().resolve() for path in paths) if path not in known]
+    nodes = [*named, *(Node(str(path), f"--plugin {path.name}", Path.cwd()) for path in further)]
+    return Node({**root.value, "plugins": Node(nodes, root.where, root.folder)}, root.where, root.folder)
 
 
 def _load_local_plugins(root: Node, mistakes: Mistakes) -> None:

@@ -12,12 +12,12 @@ import vertebra._torch  # noqa: F401  checks that torch and torchvision fit
 
 _HOMES = {
     "vertebra.engine.checkpoint": ("CheckpointStore", "read_checkpoint", "write_checkpoint"),
-    "vertebra.engine.distributed": ("is_main_process", "rank", "world_size"),
+    "vertebra.runtime.distributed": ("is_main_process", "rank", "world_size"),
     "vertebra.engine.hooks.contract": ("Hook",),
     "vertebra.engine.launch": ("launch",),
     "vertebra.engine.optimizers": ("OptimizerBuilder", "parameter_groups"),
     "vertebra.engine.parts": ("Parts", "Plan"),
-    "vertebra.engine.precision": ("autocast", "choose_device", "supports_bf16"),
+    "vertebra.runtime": ("autocast", "choose_device", "supports_bf16"),
     "vertebra.engine.run_folder": ("RunFolder", "choose_run_folder"),
     "vertebra.engine.schedules": ("Schedule",),
     "vertebra.engine.trainer": ("Trainer",),

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from vertebra.engine import distributed
-from vertebra.engine.precision import autocast_dtype
+from vertebra.runtime import autocast_dtype, distributed
 
 if TYPE_CHECKING:
     from vertebra.engine.parts import Parts
@@ -42,4 +41,5 @@ def describe_run(parts: Parts) -> list[str]:
         f"{str(precision or torch.float32).removeprefix('torch.')}" + (" autocast" if precision else ""),
         f"model: {trained:,} trained parameters, {frozen:,} frozen",
         f"{plan.steps} steps of {plan.batch_size} images",
+        *map(str, parts.plugin_files),
     ]

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from vertebra.engine import distributed
-from vertebra.engine.precision import choose_device
+from vertebra.engine.plugin_files import PluginFile, read_plugin_files, recipe_with_copies
 from vertebra.engine.rng import seed_everything
 from vertebra.engine.schedules import Schedule
 from vertebra.errors import RecipeError
+from vertebra.runtime import choose_device, distributed
 
 if TYPE_CHECKING:
     from vertebra.config import ComponentSpec, Recipe
@@ -62,6 +62,7 @@ class Parts:
         evaluate: `evaluate(model, folder or None, last) -> {name: number or None}`, in all processes; `last` where the
             training is over and pictures are worth their time. None: nothing to evaluate on.
         notes: further lines for the head of the log.
+        plugin_files: the local plugins, which the run's folder keeps and its checkpoints know by their hashes.
     """
 
     model: nn.Module
@@ -76,6 +77,7 @@ class Parts:
     recipe_text: str = ""
     recipe_source: str = ""
     notes: list[str] = field(default_factory=list)
+    plugin_files: Sequence[PluginFile] = ()
 
 
 def build_parts(recipe: Recipe, *, starting_weights: bool = True) -> Parts:
@@ -88,6 +90,7 @@ def build_parts(recipe: Recipe, *, starting_weights: bool = True) -> Parts:
     from vertebra.models import build_model, load_weights, read_weights
 
     section = recipe.train
+    plugin_files = read_plugin_files(recipe.plugins)
     if recipe.data.train is None:
         raise RecipeError(f"{recipe.source}: data.train is not set: there is nothing to train on")
     device = choose_device(section.device)
@@ -133,9 +136,10 @@ def build_parts(recipe: Recipe, *, starting_weights: bool = True) -> Parts:
         hooks=[spec.build() for spec in section.hooks],
         evaluate=_evaluation(recipe, device),
         classes=classes,
-        recipe_text=recipe.to_yaml(),
+        recipe_text=recipe_with_copies(recipe, plugin_files),
         recipe_source=str(recipe.source),
         notes=notes,
+        plugin_files=plugin_files,
     )
 
 

@@ -1,6 +1,6 @@
 """The folder of a run: where each file lies, whether a run may write there, what changed since it was written.
 
-recipe.yaml  log.txt  metrics.jsonl  checkpoints/step_0000100.pth, last  final.pth  evaluation/
+recipe.yaml  plugins/  log.txt  metrics.jsonl  checkpoints/step_0000100.pth, last  final.pth  evaluation/
 """
 
 from __future__ import annotations
@@ -9,13 +9,14 @@ import contextlib
 import logging
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from vertebra.engine.checkpoint import write_atomically
+from vertebra.engine.plugin_files import PluginFile, save_plugin_files
 from vertebra.errors import RecipeError
 
 __all__ = ["RunFolder", "choose_run_folder", "logging_to", "recipe_changes"]
@@ -52,11 +53,15 @@ class RunFolder:
                 "  To start another: --output with a new folder, or remove this one"
             )
 
-    def claim(self, recipe_text: str, step: int) -> None:
-        """Makes the folder and saves the recipe; one that differs from it is kept as recipe.until_step_N.yaml."""
+    def claim(self, recipe_text: str, step: int, plugin_files: Sequence[PluginFile] = ()) -> None:
+        """Makes the folder and saves the recipe and its local plugins.
+
+        A recipe that differs from it is kept as recipe.until_step_N.yaml, a plugin in the same way.
+        """
         self.path.mkdir(parents=True, exist_ok=True)
         for leftover in self.path.glob(".*.tmp"):  # of a run that was killed while it wrote
             leftover.unlink(missing_ok=True)
+        save_plugin_files(self.path, plugin_files, step)
         if self.recipe.exists():
             old = self.recipe.read_text(encoding="utf-8")
             if old == recipe_text:

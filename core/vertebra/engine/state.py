@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from vertebra.engine import distributed
 from vertebra.engine.checkpoint import FORMAT, Found
 from vertebra.engine.environment import version
+from vertebra.engine.plugin_files import changes_since
 from vertebra.engine.rng import rng_state
 from vertebra.engine.run_folder import recipe_changes
 from vertebra.errors import CheckpointError
+from vertebra.runtime import distributed
 
 if TYPE_CHECKING:
     from torch import nn
@@ -33,6 +34,7 @@ def checkpoint_of(trainer: Trainer) -> dict[str, Any]:
         "rng": distributed.gather_objects(rng_state()),
         "hooks": {name: hook.state_dict() for name, hook in _named(trainer.hooks).items()},
         "recipe": trainer.parts.recipe_text,
+        "plugins": _hashes(trainer),
         "classes": list(trainer.parts.classes),
         "vertebra": version(),
         "format": FORMAT,
@@ -45,10 +47,16 @@ def weights_of(trainer: Trainer) -> dict[str, Any]:
         "model": dict(trainer.evaluated_model.state_dict()),
         "step": trainer.step,
         "recipe": trainer.parts.recipe_text,
+        "plugins": _hashes(trainer),
         "classes": list(trainer.parts.classes),
         "vertebra": version(),
         "format": FORMAT,
     }
+
+
+def _hashes(trainer: Trainer) -> dict[str, str]:
+    """{name of the copy: SHA-256} of the run's local plugins."""
+    return {file.name: file.sha256 for file in trainer.parts.plugin_files}
 
 
 def resume_from(trainer: Trainer, found: Found) -> list[str]:
@@ -65,6 +73,7 @@ def resume_from(trainer: Trainer, found: Found) -> list[str]:
     changes = recipe_changes(content.get("recipe", ""), trainer.parts.recipe_text)
     if changes:
         notes.append("the recipe is not the one of the checkpoint; from here on:\n  " + "\n  ".join(changes))
+    notes += [f"local plugin {line}" for line in changes_since(content.get("plugins") or {}, trainer.parts.plugin_files)]
     _load_model(trainer.model, content["model"], path, changes)
     _load_optimizer(trainer.optimizer, trainer.model, content["optimizer"], path)
     if trainer.scaler.is_enabled() and content.get("scaler"):

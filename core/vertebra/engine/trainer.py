@@ -11,16 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from vertebra.engine import distributed
 from vertebra.engine.checkpoint import CheckpointStore, write_checkpoint
 from vertebra.engine.environment import describe_run
 from vertebra.engine.hooks.contract import Hook
 from vertebra.engine.hooks.defaults import default_hooks
 from vertebra.engine.parts import Parts, build_parts
-from vertebra.engine.precision import autocast, make_grad_scaler
 from vertebra.engine.rng import preserved_rng, seed_everything, set_rng_state
 from vertebra.engine.run_folder import RunFolder, choose_run_folder, logging_to
 from vertebra.engine.state import checkpoint_of, resume_from, weights_of
+from vertebra.runtime import autocast, distributed, make_grad_scaler
 
 if TYPE_CHECKING:
     from vertebra.config import Recipe
@@ -171,7 +170,7 @@ class Trainer:
         """Folder, log, seeds; all is undone when the stack closes."""
         distributed.barrier()  # all processes have looked at the folder before one writes there
         if self.folder is not None and self.is_main_process:
-            self.folder.claim(self.parts.recipe_text, self.step)
+            self.folder.claim(self.parts.recipe_text, self.step, self.parts.plugin_files)
         path = self.folder.log if self.folder is not None and self.is_main_process else None
         stack.enter_context(logging_to(path, console=self.is_main_process))
         stack.callback(self._close)

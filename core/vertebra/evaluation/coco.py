@@ -15,10 +15,10 @@ from vertebra.evaluation.contract import Evaluator
 from vertebra.evaluation.curves import CocoArrays
 from vertebra.evaluation.detections import Detections, DetectionTable, ImageDetections, ImageKey
 from vertebra.evaluation.ground_truth import GroundTruth
-from vertebra.evaluation.processes import gather_to_main, on_main_process
 from vertebra.evaluation.pycoco import run_pycocotools
 from vertebra.evaluation.report.blocks import Section
 from vertebra.evaluation.report.coco_section import coco_sections
+from vertebra.runtime.distributed import gather_to_main, on_main_process
 from vertebra.visualize import skeleton_of
 
 __all__ = ["COCO_SIGMAS", "TASKS", "COCOEvaluator"]

@@ -14,8 +14,8 @@ import torch
 from torch import nn
 
 from vertebra.evaluation.contract import Evaluator
-from vertebra.evaluation.precision import autocast
-from vertebra.evaluation.processes import gather_to_main, on_main_process
+from vertebra.runtime import autocast
+from vertebra.runtime.distributed import gather_to_main, on_main_process
 
 __all__ = ["Timing", "evaluation_mode", "predict_all"]
 

@@ -16,9 +16,9 @@ from vertebra.data import build_eval_loader, load_split
 from vertebra.errors import RecipeError
 from vertebra.evaluation.contract import Evaluator
 from vertebra.evaluation.loop import predict_all
-from vertebra.evaluation.processes import is_main_process, on_main_process, process_rank, world_size
 from vertebra.evaluation.report import Section, write_report
 from vertebra.evaluation.run_facts import dataset_name, model_facts, versions
+from vertebra.runtime.distributed import is_main_process, on_main_process, rank, world_size
 
 if TYPE_CHECKING:
     from vertebra.config import Recipe
@@ -81,7 +81,7 @@ def evaluate(
         model.to(device)
     injected = {"dataset": dataset, "metadata": dataset.metadata, "output_dir": folder}
     evaluators: list[Evaluator] = [spec.build(**injected) for spec in recipe.evaluate.evaluators]
-    loader = build_eval_loader(recipe, dataset, process_rank(), world_size())
+    loader = build_eval_loader(recipe, dataset, rank(), world_size())
     timing = predict_all(model, loader, evaluators, amp=recipe.evaluate.amp, progress=progress)
 
     result = EvaluationResult(metrics={})

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from vertebra.engine import distributed
 from vertebra.engine.hooks.contract import Hook
 from vertebra.errors import TrainingDiverged
+from vertebra.runtime import distributed
 
 if TYPE_CHECKING:
     from vertebra.engine.trainer import Trainer

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from vertebra.engine import distributed
 from vertebra.engine.hooks.contract import Hook
 from vertebra.engine.hooks.metrics_file import read_metrics
 from vertebra.engine.rng import preserved_rng
+from vertebra.runtime import distributed
 
 if TYPE_CHECKING:
     from vertebra.engine.trainer import Trainer

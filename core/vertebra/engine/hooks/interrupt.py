@@ -9,8 +9,8 @@ import threading
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from vertebra.engine import distributed
 from vertebra.engine.hooks.contract import Hook
+from vertebra.runtime import distributed
 
 if TYPE_CHECKING:
     from vertebra.engine.trainer import Trainer

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from vertebra.engine import distributed
 from vertebra.engine.hooks.contract import Hook
+from vertebra.runtime import distributed
 
 if TYPE_CHECKING:
     from vertebra.engine.trainer import Trainer

@@ -8,28 +8,33 @@ from __future__ import annotations
 import atexit
 import inspect
 import os
+from collections.abc import Callable
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import nn
 
-from vertebra.errors import SetupError
+from vertebra.errors import SetupError, VertebraError
 
 __all__ = [
     "any_process",
     "barrier",
     "broadcast_object",
     "gather_objects",
+    "gather_to_main",
     "initialize",
     "is_main_process",
     "mean_over_processes",
+    "on_main_process",
     "rank",
     "shut_down",
     "world_size",
     "wrap",
 ]
+
+Result = TypeVar("Result")
 
 _TIMEOUT = timedelta(minutes=60)  # one process evaluates or writes while the others wait
 
@@ -102,6 +107,35 @@ def gather_objects(value: Any) -> list[Any]:
     values: list[Any] = [None] * world_size()
     dist.all_gather_object(values, value)
     return values
+
+
+def gather_to_main(value: Any) -> list[Any] | None:
+    """Everyone's value by rank in the main process, None in the others."""
+    values = gather_objects(value)  # NCCL knows no gather to one
+    return values if is_main_process() else None
+
+
+def on_main_process(work: Callable[[], Result]) -> Result:
+    """Does `work` in the main process alone and hands its result to all; if it fails, all fail instead of waiting.
+
+    Raises:
+        VertebraError: in the other processes, where the main one failed; it raises what `work` raised.
+    """
+    if world_size() == 1:
+        return work()
+    outcome: tuple[Any, str | None] = (None, None)
+    error: Exception | None = None
+    if is_main_process():
+        try:
+            outcome = (work(), None)
+        except Exception as err:
+            error, outcome = err, (None, f"{type(err).__name__}: {err}")
+    result, failure = broadcast_object(outcome)
+    if error is not None:
+        raise error
+    if failure is not None:
+        raise VertebraError(f"the main process failed: {failure}")
+    return result
 
 
 def broadcast_object(value: Any) -> Any:

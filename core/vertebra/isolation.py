@@ -1,0 +1,84 @@
+"""Runs a plugin's import so that it harms nothing else: whatever happens ends as one error that names the plugin."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import sys
+import threading
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+
+from vertebra.errors import PluginError
+
+__all__ = ["PluginImportError", "import_plugin_module", "plugin_code"]
+
+_SLOW_SECONDS = 10.0  # an import that takes longer is reported while it runs
+
+
+class PluginImportError(PluginError):
+    """A plugin raised while it was imported.
+
+    Args:
+        summary: what failed, and why in one line.
+        trace: the plugin's own traceback, which the message ends with.
+    """
+
+    def __init__(self, summary: str, trace: str) -> None:
+        super().__init__(f"{summary}\n{trace}")
+        self.summary = summary
+        self.trace = trace
+
+    def __reduce__(self) -> tuple:
+        return type(self), (self.summary, self.trace)  # by its own arguments, so that it crosses processes
+
+
+def import_plugin_module(module_name: str, owner: str) -> object:
+    """Imports a plugin's module.
+
+    Args:
+        owner: what an error is to name, as `head X of plugin some-plugin 1.0`.
+    Raises:
+        PluginImportError: whatever the module did instead of being imported, exiting included.
+    """
+    with plugin_code(owner):
+        return importlib.import_module(module_name)
+
+
+@contextlib.contextmanager
+def plugin_code(owner: str) -> Iterator[None]:
+    """Around code of a plugin that runs while it is imported.
+
+    Errors become PluginImportErrors that name `owner`; what it prints goes to stderr, as stdout belongs to the command
+    that runs; an import that takes long is named while it does. Ctrl-C passes through.
+    """
+    watch = threading.Timer(_SLOW_SECONDS, _say_slow, (owner,))
+    watch.daemon = True
+    watch.start()
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    except KeyboardInterrupt:
+        raise
+    except BaseException as err:  # a plugin may even call sys.exit at import
+        cause = f"{type(err).__name__}: {err}".strip().rstrip(":")
+        raise PluginImportError(f"{owner} cannot be imported: {cause}", _own_traceback(err)) from err
+    finally:
+        watch.cancel()
+
+
+def _say_slow(owner: str) -> None:
+    print(f"vertebra: still importing {owner} after {_SLOW_SECONDS:g} s; Ctrl-C stops it", file=sys.stderr, flush=True)
+
+
+def _own_traceback(err: BaseException) -> str:
+    """The traceback from the first line that is neither ours nor the import machinery's."""
+    frames = traceback.extract_tb(err.__traceback__)
+    ours = (str(Path(__file__).with_name(name)) for name in ("isolation.py", "plugins.py", "local_plugins.py"))
+    machinery = (*ours, importlib.__file__, contextlib.__file__, "<frozen importlib")
+    while frames and frames[0].filename.startswith(machinery):
+        frames.pop(0)
+    report = traceback.TracebackException.from_exception(err, compact=True)
+    report.stack = traceback.StackSummary.from_list(frames)
+    return "  " + "".join(report.format()).rstrip().replace("\n", "\n  ")

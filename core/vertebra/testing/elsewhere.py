@@ -1,0 +1,65 @@
+"""A module somewhere else: pickled to a spawned process, and exported by torch.export."""
+
+from __future__ import annotations
+
+import multiprocessing
+import pickle
+from concurrent.futures import ProcessPoolExecutor
+from typing import Any
+
+import torch
+from torch import nn
+
+from vertebra.testing.checks import check_same, require, tensors_in
+
+__all__ = ["check_export", "check_spawned"]
+
+
+def check_spawned(module: nn.Module, *arguments: Any) -> None:
+    """Pickled, sent to a spawned process and called there, a module gives what it gives here."""
+    module = module.eval()
+    with torch.no_grad():
+        here = _arrays(module(*arguments))
+    try:
+        payload = pickle.dumps((module, arguments))
+    except Exception as err:  # pickle raises whatever an object's own methods raise
+        raise AssertionError(
+            f"{type(module).__name__} cannot be pickled: {err}. Hold no lambdas, local functions, open files or locks"
+        ) from err
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        try:
+            there = pickle.loads(pool.submit(_call, payload).result())
+        except Exception as err:
+            raise AssertionError(
+                f"{type(module).__name__} fails in a spawned process: {type(err).__name__}: {err}"
+            ) from err
+    check_same(here, there, "the output in a spawned process", tolerance=1e-5)
+
+
+def check_export(module: nn.Module, *arguments: Any) -> None:
+    """torch.export traces the module, and the exported program gives the same tensors."""
+    module = module.eval()
+    with torch.no_grad():
+        here = [tensor for _, tensor in tensors_in(module(*arguments))]
+        require(bool(here), f"{type(module).__name__}.forward returns no tensors")
+        try:
+            exported = torch.export.export(module, arguments, strict=False)
+        except Exception as err:
+            raise AssertionError(
+                f"torch.export cannot trace {type(module).__name__}.forward: {type(err).__name__}: {err}"
+            ) from err
+        there = [tensor for _, tensor in tensors_in(exported.module()(*arguments))]
+    check_same(here, there, "the exported program's output", tolerance=1e-5)
+
+
+def _call(payload: bytes) -> bytes:
+    """In the spawned process."""
+    torch.set_num_threads(1)
+    module, arguments = pickle.loads(payload)
+    with torch.no_grad():
+        return pickle.dumps(_arrays(module(*arguments)))
+
+
+def _arrays(value: Any) -> list[torch.Tensor]:
+    return [tensor.detach().clone() for _, tensor in tensors_in(value)]

@@ -1,0 +1,118 @@
+"""Whether a recipe's model can learn at all: eight generated images by heart."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vertebra.config import ComponentSpec, Recipe
+from vertebra.data import Dataset
+from vertebra.data.build import build_mapper, load_dataset
+from vertebra.evaluation import COCOEvaluator
+from vertebra.models import Model, build_model
+from vertebra.models.batch import IGNORED_LABEL
+from vertebra.testing.checks import check_losses, require
+
+__all__ = ["check_overfits", "mean_iou"]
+
+_EVERY = 25  # steps between two looks at the predictions
+_WARMUP = 10  # steps
+_CLIP = 10.0  # L2 norm of the gradients
+
+
+def check_overfits(
+    recipe: Recipe,
+    *,
+    semantic: bool,
+    num_classes: int | None,
+    size: tuple[int, int],
+    steps: int,
+    lr: float,
+) -> None:
+    """Trains on 8 images of `shapes` until the loss is below a third of its first value, and AP50 (of boxes, and of
+    masks where there are some) and mean IoU (where there is `sem_seg`) are above 0.9.
+
+    Args:
+        recipe: its model is trained; its data and optimizer are not used.
+        semantic: the dataset has semantic labels.
+        num_classes: None: as the recipe or the dataset say, all semantic classes where the head is semantic.
+        size: (height, width) of the images in pixels.
+        steps: at most; it ends as soon as all is reached.
+        lr: of AdamW, constant after a short warm-up.
+    """
+    recipe = _on_shapes(recipe, semantic, size)
+    dataset = load_dataset(recipe.data.train)
+    mapper = build_mapper(recipe, dataset, training=True)
+    inputs = [mapper(record, index=i) for i, record in enumerate(dataset.dicts)]
+    classes = num_classes or len(dataset.metadata.stuff_classes)
+    torch.manual_seed(recipe.seed)
+    model = build_model(recipe, classes, dataset.metadata, pretrained=False)
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trainable, lr=lr, weight_decay=0.0)
+    first = None
+    facts: dict[str, float | None] = {}
+    for step in range(1, steps + 1):
+        for group in optimizer.param_groups:
+            group["lr"] = lr * min(1.0, step / _WARMUP)
+        total = check_losses(model.train()(inputs), f"overfitting, step {step}")
+        first = float(total) if first is None else first
+        optimizer.zero_grad()
+        total.backward()
+        torch.nn.utils.clip_grad_norm_(trainable, _CLIP)
+        optimizer.step()
+        if step % _EVERY == 0 or step == steps:
+            facts = _measure(model, inputs, dataset)
+            if float(total) < first / 3 and all(value is not None and value > 0.9 for value in facts.values()):
+                return
+    require(bool(facts), "the model's predictions have neither instances nor sem_seg, so there is nothing to measure")
+    found = ", ".join(f"{name} {'undefined' if value is None else f'{value:.3f}'}" for name, value in facts.items())
+    raise AssertionError(
+        f"after {steps} steps on 8 images the loss went from {first:.3g} to {float(total):.3g} and {found}; wanted are "
+        "a loss below a third and more than 0.9. Raise overfit_steps or overfit_lr if it only learns slowly"
+    )
+
+
+def mean_iou(predicted: list[Tensor], truth: list[Tensor], num_classes: int) -> float:
+    """Mean over the classes that occur in `truth` of intersection over union, over all images.
+
+    Args:
+        predicted: (H, W) int64 class ids, one per image.
+        truth: the same, 255 where a pixel does not count.
+    """
+    pairs = torch.zeros(num_classes, num_classes, dtype=torch.int64)  # [true, predicted]
+    for found, labels in zip(predicted, truth, strict=True):
+        valid = labels != IGNORED_LABEL
+        index = labels[valid].long() * num_classes + found[valid]
+        pairs += torch.bincount(index, minlength=num_classes**2).view(num_classes, num_classes)
+    hits, true, claimed = pairs.diagonal(), pairs.sum(dim=1), pairs.sum(dim=0)
+    occurs = true > 0
+    return float((hits / (true + claimed - hits).clamp(min=1))[occurs].mean())
+
+
+def _on_shapes(recipe: Recipe, semantic: bool, size: tuple[int, int]) -> Recipe:
+    """The same recipe on 8 generated images, without augmentation."""
+    images: dict[str, Any] = {"format": "shapes", "images": 8, "val_images": 1, "split": "train", "size": list(size)}
+    images |= {"crowds": 0.0, "empty": 0.0, "object_size": [0.3, 0.6], "max_objects": 3}
+    if semantic:
+        images["labels"] = ["semantic"]
+    train = ComponentSpec("format", "shapes", images, "8 images of shapes")
+    return replace(recipe, data=replace(recipe.data, train=train, root=None, train_transforms=[], eval_transforms=[]))
+
+
+@torch.no_grad()
+def _measure(model: Model, inputs: list[dict[str, Any]], dataset: Dataset) -> dict[str, float | None]:
+    outputs = model.eval()(inputs)
+    facts: dict[str, float | None] = {}
+    if "instances" in outputs[0]:
+        evaluator = COCOEvaluator(dataset)
+        evaluator.process(inputs, outputs)
+        metrics = evaluator.evaluate()
+        facts |= {key: value for key, value in metrics.items() if key in ("bbox/AP50", "segm/AP50")}
+    if "sem_seg" in outputs[0] and all("sem_seg" in one for one in inputs):
+        scores = [output["sem_seg"] for output in outputs]
+        labels = [one["sem_seg"] for one in inputs]
+        facts["mIoU"] = mean_iou([score.argmax(dim=0) for score in scores], labels, scores[0].shape[0])
+    return facts
