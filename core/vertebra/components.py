@@ -79,7 +79,7 @@ def _describe_offer(offer: Offer, name: str) -> ComponentDescription:
     try:
         source = read_class(offer.value)
         if source is None:
-            problem = problem or f"the source of {offer.value} was not found"
+            problem = problem or f"no source of {offer.value} was found; import it: vertebra plugins check"
         else:
             facts = _facts(source, offer.kind)
     except (SyntaxError, ValueError, OSError, RecursionError) as err:

@@ -266,8 +266,11 @@ def _read(distribution: metadata.Distribution) -> PluginInfo | None:
     """A distribution's offers, or None where it offers nothing to Vertebra. Damaged metadata harms only itself."""
     try:
         text = distribution.read_text("entry_points.txt") or ""
-    except (OSError, UnicodeDecodeError):
+    except OSError:
         return None
+    except UnicodeDecodeError:
+        name, version, summary, _ = _describe(distribution)
+        return PluginInfo(name, version, summary, unreadable="its entry_points.txt is not text in UTF-8")
     if "vertebra." not in text:
         return None
     name, version, summary, requires = _describe(distribution)

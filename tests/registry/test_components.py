@@ -85,7 +85,7 @@ def test_a_dataclass_is_described_by_its_fields(package):
 
 def test_a_component_whose_source_is_not_there_is_listed_with_its_problem(package):
     [lost] = [component for component in list_components("head") if component.name == "Lost"]
-    assert lost.problem == "the source of fake_pkg.nowhere:Lost was not found"
+    assert lost.problem == "no source of fake_pkg.nowhere:Lost was found; import it: vertebra plugins check"
 
 
 def test_a_file_with_a_syntax_error_is_listed_with_its_problem(install):

@@ -9,6 +9,7 @@ from importlib import metadata
 
 from vertebra import __version__
 from vertebra.errors import VertebraError
+from vertebra.plugins import PluginInfo, installed_plugins, unknown_in_switches
 
 __all__ = ["diagnose"]
 
@@ -60,8 +61,14 @@ def _torch_facts() -> list[str]:
 
 
 def _plugin_facts() -> list[str]:
-    from vertebra.plugins import installed_plugins
+    found = installed_plugins()
+    lines = [f"  plugins      {', '.join(map(str, found)) or 'none'}"]
+    lines += [f"    {plugin}: {line}" for plugin in found for line in _oddities(plugin)]
+    lines += [f"    {note}" for note in unknown_in_switches()]
+    return [*lines, f"  interpreter  {sys.executable}"]
 
-    found = [plugin for plugin in installed_plugins() if plugin.distribution != "vertebra"]
-    names = ", ".join(f"{plugin.distribution} {plugin.version}" for plugin in found)
-    return [f"  plugins      {names or 'none'}", f"  interpreter  {sys.executable}"]
+
+def _oddities(plugin: PluginInfo) -> list[str]:
+    """What no import is needed to see; `vertebra plugins check` sees the rest."""
+    problem = [f"PROBLEM: {plugin.problem.replace(chr(10), chr(10) + '      ')}"] if plugin.problem else []
+    return [*problem, *plugin.notes]

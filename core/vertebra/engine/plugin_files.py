@@ -19,7 +19,15 @@ from vertebra.errors import PluginError
 if TYPE_CHECKING:
     from vertebra.config import Recipe
 
-__all__ = ["FOLDER", "PluginFile", "changes_since", "read_plugin_files", "recipe_with_copies", "save_plugin_files", "warn_of_changes"]
+__all__ = [
+    "FOLDER",
+    "PluginFile",
+    "changes_since",
+    "read_plugin_files",
+    "recipe_with_copies",
+    "save_plugin_files",
+    "warn_of_changes",
+]
 
 logger = logging.getLogger(__name__)
 

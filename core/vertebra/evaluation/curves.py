@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from vertebra.evaluation.match_columns import MatchColumns
 
 __all__ = ["CocoArrays", "MatchTable", "best_threshold", "pr_curve"]
 
@@ -54,7 +58,8 @@ class CocoArrays:
         iou_thresholds: (T,); recall_thresholds: (R,); areas: names of `AREA_RANGES`; max_dets: (M) ascending.
         num_truth: (K, A) int64, objects that count. num_crowd: (K,) int64, objects that do not.
         num_detections: (K,) int64.
-        matches: at IoU 0.5, or at the lowest threshold there is.
+        matches: at IoU 0.5, or at the threshold nearest to it.
+        columns: the matches at every threshold; None from a tool that keeps none.
     """
 
     task: str
@@ -69,6 +74,7 @@ class CocoArrays:
     num_crowd: np.ndarray
     num_detections: np.ndarray
     matches: MatchTable
+    columns: MatchColumns | None = None
 
     def iou_index(self, iou: float) -> int | None:
         """Row of an IoU threshold; None if it was not evaluated."""

@@ -12,11 +12,12 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from vertebra.errors import DataError
-from vertebra.evaluation.curves import AREA_RANGES, CocoArrays, MatchTable
+from vertebra.evaluation.curves import AREA_RANGES, CocoArrays
 from vertebra.evaluation.detections import DetectionTable
 from vertebra.evaluation.ground_truth import GroundTruth
+from vertebra.evaluation.match_columns import MatchColumns
 
-__all__ = ["run_pycocotools", "task_records"]
+__all__ = ["evaluate_records", "run_pycocotools", "task_records"]
 
 _DECIMALS = 3
 
@@ -38,12 +39,30 @@ def run_pycocotools(
         max_dets: limits on detections per image and class; None: 1, 10, 100 (keypoints: 20).
         sigmas: (K,) OKS standard deviations of each keypoint, as a part of the object's scale.
     """
-    truths = _truth_records(truth, task)
     if task == "segm":
         _check_mask_sizes(truth, table)
+    records = list(task_records(table, task))
+    return evaluate_records(truth, records, task, iou_thresholds=iou_thresholds, max_dets=max_dets, sigmas=sigmas)
+
+
+def evaluate_records(
+    truth: GroundTruth,
+    records: list[dict],
+    task: str,
+    *,
+    iou_thresholds: list[float] | None = None,
+    max_dets: list[int] | None = None,
+    sigmas: np.ndarray | None = None,
+) -> CocoArrays:
+    """The same for detections that are COCO records already, numbers untouched.
+
+    Args:
+        records: with `id` counting from 1, image rows and class numbers for ids, `score`, `area` and `iscrowd` 0.
+    """
+    truths = _truth_records(truth, task)
     areas = ["all", "medium", "large"] if task == "keypoints" else list(AREA_RANGES)
     with contextlib.redirect_stdout(io.StringIO()):  # it prints its progress
-        tool = COCOeval(_coco(truth, truths), _coco(truth, list(task_records(table, task))), iouType=task)
+        tool = COCOeval(_coco(truth, truths), _coco(truth, records), iouType=task)
         tool.params.imgIds = list(range(len(truth.keys)))
         tool.params.catIds = list(range(len(truth.class_names)))
         tool.params.areaRng = [list(AREA_RANGES[name]) for name in areas]
@@ -57,6 +76,7 @@ def run_pycocotools(
         tool.evaluate()
         tool.accumulate()
     num_truth, num_crowd = _count(truths, task, len(truth.class_names), areas)
+    columns = _columns(tool, truth, truths, records)
     at = int(np.argmin(np.abs(tool.params.iouThrs - 0.5)))
     return CocoArrays(
         task=task,
@@ -69,8 +89,9 @@ def run_pycocotools(
         max_dets=list(tool.params.maxDets),
         num_truth=num_truth,
         num_crowd=num_crowd,
-        num_detections=np.bincount(table.classes, minlength=len(truth.class_names)),
-        matches=_matches(tool, at),
+        num_detections=np.bincount([r["category_id"] for r in records], minlength=len(truth.class_names)),
+        matches=columns.at(at),
+        columns=columns,
     )
 
 
@@ -115,23 +136,24 @@ def _coco(truth: GroundTruth, annotations: list[dict]) -> COCO:
 
 
 def _truth_records(truth: GroundTruth, task: str) -> list[dict]:
-    """Copies of the annotations that the task can judge; pycocotools writes into them."""
+    """Copies of the annotations that the task can judge, with their `row`; pycocotools writes into them."""
+    numbered = [annotation | {"row": row} for row, annotation in enumerate(truth.annotations)]
     if task == "bbox":
-        return [dict(annotation) for annotation in truth.annotations]
+        return numbered
     if task == "segm":
-        records = [dict(annotation) for annotation in truth.annotations if annotation.get("segmentation")]
+        records = [record for record in numbered if record.get("segmentation")]
         for record in records:
             if truth.sizes[record["image_id"]] is None:
                 raise DataError(
                     f"{truth.source}: image {truth.image_ids[record['image_id']]!r} has no height and width"
                 )
         return records
-    length = next((len(a["keypoints"]) for a in truth.annotations if a.get("keypoints")), 0)
+    length = next((len(a["keypoints"]) for a in numbered if a.get("keypoints")), 0)
     nothing = {
         "keypoints": [0] * length,
         "num_keypoints": 0,
     }  # an object without labels takes detections, but counts not
-    return [dict(a) if a.get("keypoints") else a | nothing for a in truth.annotations] if length else []
+    return [a if a.get("keypoints") else a | nothing for a in numbered] if length else []
 
 
 def _check_mask_sizes(truth: GroundTruth, table: DetectionTable) -> None:
@@ -149,7 +171,7 @@ def _count(truths: list[dict], task: str, num_classes: int, areas: list[str]) ->
     """(K, A) objects that count and (K,) that do not."""
     counts, ignored = np.zeros((num_classes, len(areas)), np.int64), np.zeros(num_classes, np.int64)
     for record in truths:
-        if record["iscrowd"] or (task == "keypoints" and not record["num_keypoints"]):
+        if _is_ignored(record, task):
             ignored[record["category_id"]] += 1
             continue
         for column, name in enumerate(areas):
@@ -158,30 +180,43 @@ def _count(truths: list[dict], task: str, num_classes: int, areas: list[str]) ->
     return counts, ignored
 
 
-def _matches(tool: COCOeval, at: int) -> MatchTable:
-    """The match table at IoU threshold number `at`, out of the per-image results for objects of all sizes."""
+def _columns(tool: COCOeval, truth: GroundTruth, truths: list[dict], records: list[dict]) -> MatchColumns:
+    """Who met whom, out of the per-image results for objects of all sizes."""
     whole = tool.params.areaRng[0]
     results = [result for result in tool.evalImgs if result is not None and result["aRng"] == whole]
-    detections: list[tuple] = []
-    truths: list[tuple] = []
-    for result in results:
-        image, number = result["image_id"], result["category_id"]
-        score_of = dict(zip(result["dtIds"], result["dtScores"], strict=True))
-        met, ignored = result["dtMatches"][at], result["dtIgnore"][at]
-        for score, hit, ignore in zip(result["dtScores"], met, ignored, strict=True):
-            detections.append((image, number, score, -1 if ignore else int(hit > 0)))
-        for hit, ignore in zip(result["gtMatches"][at], result["gtIgnore"], strict=True):
-            if not ignore:
-                truths.append((image, number, score_of[int(hit)] if hit else -np.inf))
-    d = np.array(detections, dtype=np.float64).reshape(-1, 4)
-    g = np.array(truths, dtype=np.float64).reshape(-1, 3)
-    return MatchTable(
-        iou=float(tool.params.iouThrs[at]),
-        detection_image=d[:, 0].astype(np.int64),
-        detection_class=d[:, 1].astype(np.int64),
-        detection_score=d[:, 2],
-        detection_state=d[:, 3].astype(np.int8),
-        truth_image=g[:, 0].astype(np.int64),
-        truth_class=g[:, 1].astype(np.int64),
-        truth_score=g[:, 2],
+    counts = [len(result["dtIds"]) for result in results]
+    filled = [result for result, count in zip(results, counts, strict=True) if count]
+    nothing = np.zeros((len(tool.params.iouThrs), 0))
+    match_ids = np.concatenate([nothing, *(result["dtMatches"] for result in filled)], axis=1).T.astype(np.int64)
+    rows = np.array([number - 1 for result in filled for number in result["dtIds"]], dtype=np.int64)
+    truth_ids = np.array([record["id"] for record in truths], dtype=np.int64)
+    order = np.argsort(truth_ids, kind="stable")
+    found = order[np.searchsorted(truth_ids, match_ids, sorter=order).clip(max=len(order) - 1)] if len(order) else -1
+    boxes = None
+    if tool.params.iouType == "bbox":
+        boxes = np.array([records[row]["bbox"] for row in rows], dtype=np.float64).reshape(-1, 4)
+        boxes[:, 2:] += boxes[:, :2]  # xywh -> xyxy
+    truth_boxes = np.array([record["bbox"] for record in truths], dtype=np.float64).reshape(-1, 4)
+    truth_boxes[:, 2:] += truth_boxes[:, :2]
+    return MatchColumns(
+        num_images=len(truth.keys),
+        class_names=truth.class_names,
+        iou_thresholds=np.asarray(tool.params.iouThrs),
+        detection_row=rows,
+        detection_image=np.repeat(np.array([r["image_id"] for r in results], np.int64), counts),
+        detection_class=np.repeat(np.array([r["category_id"] for r in results], np.int64), counts),
+        detection_score=np.array([score for result in filled for score in result["dtScores"]], dtype=np.float64),
+        detection_match=np.where(match_ids > 0, found, -1),
+        detection_ignored=np.concatenate([nothing, *(r["dtIgnore"] for r in filled)], axis=1).T.astype(bool),
+        truth_row=np.array([record["row"] for record in truths], dtype=np.int64),
+        truth_image=np.array([record["image_id"] for record in truths], dtype=np.int64),
+        truth_class=np.array([record["category_id"] for record in truths], dtype=np.int64),
+        truth_ignored=np.array([_is_ignored(record, tool.params.iouType) for record in truths], dtype=bool),
+        truth_box=truth_boxes,
+        truth_area=np.array([record["area"] for record in truths], dtype=np.float64),
+        detection_box=boxes,
     )
+
+
+def _is_ignored(record: dict, task: str) -> bool:
+    return bool(record["iscrowd"] or (task == "keypoints" and not record["num_keypoints"]))

@@ -6,12 +6,16 @@ import io
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
 
 from vertebra.config import ComponentSpec
+from vertebra.config.check import Mistakes, check_value
+from vertebra.config.component import Kind
+from vertebra.config.yaml_reader import from_plain
 from vertebra.registry import REGISTRIES
 
 __all__ = [
@@ -21,6 +25,7 @@ __all__ = [
     "check_losses",
     "check_same",
     "check_state_round_trip",
+    "checked_spec",
     "require",
     "tensors_in",
 ]
@@ -32,14 +37,25 @@ def require(condition: bool, message: str) -> None:
         raise AssertionError(message)
 
 
+def checked_spec(kind: str, name: str, arguments: Mapping[str, Any] | None = None) -> ComponentSpec:
+    """A block `{name: ..., **arguments}`, checked against the constructor just as a recipe's is.
+
+    Raises:
+        RecipeError, PluginError: as `load_recipe` would.
+    """
+    where = f"{name}'s conformance test"
+    block = from_plain({Kind(kind).key: name, **(arguments or {})}, where, Path.cwd())
+    mistakes = Mistakes()
+    spec = check_value(Annotated[ComponentSpec, Kind(kind)], block, kind, mistakes)
+    mistakes.raise_if_any(where)
+    return spec
+
+
 def build_from_defaults(kind: str, name: str, arguments: Mapping[str, Any], **injected: Any) -> Any:
-    """The component as a recipe block `{name: ..., **arguments}` would build it; nested parts are built already."""
+    """The component as a recipe would build it from its name and these arguments."""
     require(isinstance(name, str) and bool(name), "set `component` to the component's name, as a recipe writes it")
-    cls = REGISTRIES[kind].get(name)
-    given = {key: value for key, value in arguments.items() if not isinstance(value, nn.Module)}
-    ready = {key: value for key, value in arguments.items() if isinstance(value, nn.Module)}
-    built = ComponentSpec(kind, name, given, f"{name}'s conformance test").build(**{**injected, **ready})
-    require(isinstance(built, cls), f"building {name} gave a {type(built).__name__}")
+    built = checked_spec(kind, name, arguments).build(**injected)
+    require(isinstance(built, REGISTRIES[kind].get(name)), f"building {name} gave a {type(built).__name__}")
     return built
 
 
@@ -92,7 +108,8 @@ def check_losses(losses: Any, what: str) -> Tensor:
             isinstance(loss, Tensor) and loss.dim() == 0 and loss.is_floating_point(),
             f"{what}: loss {name} must be a scalar float tensor, it is {_short(loss)}",
         )
-        require(math.isfinite(float(loss)), f"{what}: loss {name} is {float(loss)}")
+        value = float(loss.detach())
+        require(math.isfinite(value), f"{what}: loss {name} is {value}")
     total = sum(losses.values())
     require(
         total.requires_grad,

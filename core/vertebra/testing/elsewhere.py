@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import multiprocessing
 import pickle
+import sys
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from functools import cache
 from typing import Any
 
 import torch
 from torch import nn
 
 from vertebra.testing.checks import check_same, require, tensors_in
+from vertebra.testing.spawned import call
 
 __all__ = ["check_export", "check_spawned"]
 
@@ -26,14 +30,14 @@ def check_spawned(module: nn.Module, *arguments: Any) -> None:
         raise AssertionError(
             f"{type(module).__name__} cannot be pickled: {err}. Hold no lambdas, local functions, open files or locks"
         ) from err
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=context) as pool:
-        try:
-            there = pickle.loads(pool.submit(_call, payload).result())
-        except Exception as err:
-            raise AssertionError(
-                f"{type(module).__name__} fails in a spawned process: {type(err).__name__}: {err}"
-            ) from err
+    try:
+        there = pickle.loads(_pool(tuple(sys.path)).submit(call, payload).result())
+    except Exception as err:
+        if isinstance(err, BrokenProcessPool):
+            _pool.cache_clear()
+        raise AssertionError(
+            f"{type(module).__name__} fails in a spawned process: {type(err).__name__}: {err}"
+        ) from err
     check_same(here, there, "the output in a spawned process", tolerance=1e-5)
 
 
@@ -53,12 +57,10 @@ def check_export(module: nn.Module, *arguments: Any) -> None:
     check_same(here, there, "the exported program's output", tolerance=1e-5)
 
 
-def _call(payload: bytes) -> bytes:
-    """In the spawned process."""
-    torch.set_num_threads(1)
-    module, arguments = pickle.loads(payload)
-    with torch.no_grad():
-        return pickle.dumps(_arrays(module(*arguments)))
+@cache
+def _pool(path: tuple[str, ...]) -> ProcessPoolExecutor:
+    """One spawned process for all checks of this process, as long as sys.path stays what it is."""
+    return ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
 
 
 def _arrays(value: Any) -> list[torch.Tensor]:

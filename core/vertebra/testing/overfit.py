@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vertebra.config import ComponentSpec, Recipe
+from vertebra.config import Recipe
 from vertebra.data import Dataset
 from vertebra.data.build import build_mapper, load_dataset
 from vertebra.evaluation import COCOEvaluator
 from vertebra.models import Model, build_model
 from vertebra.models.batch import IGNORED_LABEL
-from vertebra.testing.checks import check_losses, require
+from vertebra.testing.checks import check_losses, checked_spec, require
 
 __all__ = ["check_overfits", "mean_iou"]
 
@@ -58,19 +58,20 @@ def check_overfits(
         for group in optimizer.param_groups:
             group["lr"] = lr * min(1.0, step / _WARMUP)
         total = check_losses(model.train()(inputs), f"overfitting, step {step}")
-        first = float(total) if first is None else first
+        now = float(total.detach())
+        first = now if first is None else first
         optimizer.zero_grad()
         total.backward()
         torch.nn.utils.clip_grad_norm_(trainable, _CLIP)
         optimizer.step()
         if step % _EVERY == 0 or step == steps:
             facts = _measure(model, inputs, dataset)
-            if float(total) < first / 3 and all(value is not None and value > 0.9 for value in facts.values()):
+            if now < first / 3 and all(value is not None and value > 0.9 for value in facts.values()):
                 return
     require(bool(facts), "the model's predictions have neither instances nor sem_seg, so there is nothing to measure")
     found = ", ".join(f"{name} {'undefined' if value is None else f'{value:.3f}'}" for name, value in facts.items())
     raise AssertionError(
-        f"after {steps} steps on 8 images the loss went from {first:.3g} to {float(total):.3g} and {found}; wanted are "
+        f"after {steps} steps on 8 images the loss went from {first:.3g} to {now:.3g} and {found}; wanted are "
         "a loss below a third and more than 0.9. Raise overfit_steps or overfit_lr if it only learns slowly"
     )
 
@@ -94,11 +95,11 @@ def mean_iou(predicted: list[Tensor], truth: list[Tensor], num_classes: int) -> 
 
 def _on_shapes(recipe: Recipe, semantic: bool, size: tuple[int, int]) -> Recipe:
     """The same recipe on 8 generated images, without augmentation."""
-    images: dict[str, Any] = {"format": "shapes", "images": 8, "val_images": 1, "split": "train", "size": list(size)}
+    images: dict[str, Any] = {"images": 8, "val_images": 1, "split": "train", "size": list(size)}
     images |= {"crowds": 0.0, "empty": 0.0, "object_size": [0.3, 0.6], "max_objects": 3}
     if semantic:
         images["labels"] = ["semantic"]
-    train = ComponentSpec("format", "shapes", images, "8 images of shapes")
+    train = checked_spec("format", "shapes", images)
     return replace(recipe, data=replace(recipe.data, train=train, root=None, train_transforms=[], eval_transforms=[]))
 
 

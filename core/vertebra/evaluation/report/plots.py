@@ -7,34 +7,14 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib import rc_context
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import StrMethodFormatter
 
 from vertebra.evaluation.curves import CocoArrays, pr_curve
+from vertebra.evaluation.report.plot_style import BLUE, INK, LIGHT_BLUE, ORANGE, RED, STYLE, new_axes, short_name
 
 __all__ = ["class_bars", "pr_curves", "score_histogram"]
 
-INK, GRID = "#1f2a37", "#e3e8ee"
-BLUE, LIGHT_BLUE, ORANGE, RED, GRAY = "#2563c9", "#9dc0f2", "#e07b1f", "#c8344f", "#94a0ad"
 _LINES = ((0.5, BLUE, "-"), (0.6, "#178a8a", "-"), (0.7, "#5d9e3c", "-"), (0.75, ORANGE, "-"), (0.9, RED, "-"))
-_STYLE = {
-    "font.size": 10,
-    "axes.edgecolor": GRAY,
-    "axes.labelcolor": INK,
-    "axes.titlesize": 11,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.axisbelow": True,
-    "text.color": INK,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "grid.color": GRID,
-    "legend.frameon": False,
-    "legend.fontsize": 9,
-}
 _MOST_BARS = 30  # with more classes, the best and the worst half of these
 
 
@@ -46,8 +26,8 @@ def pr_curves(arrays: CocoArrays, path: Path) -> bool:
     curves = [curve for curve in curves if curve[1] is not None]
     if not curves:
         return False
-    with rc_context(_STYLE):
-        figure, axes = _axes(5.6, 4.2)
+    with rc_context(STYLE):
+        figure, axes = new_axes(5.6, 4.2)
         for label, precision, color, line in curves:
             text = f"{label}   AP {precision.mean():.3f}"
             axes.plot(arrays.recall_thresholds, precision, line, color=color, linewidth=1.8, label=text)
@@ -72,8 +52,8 @@ def class_bars(names: Sequence[str], ap: Sequence[float | None], ap50: Sequence[
         rows = rows[: _MOST_BARS // 2] + rows[-(_MOST_BARS // 2) :]
     values = np.array([row[1] for row in rows])
     values50 = np.array([np.nan if row[2] is None else row[2] for row in rows])
-    with rc_context(_STYLE):
-        figure, axes = _axes(5.6, max(2.1, 1.3 + 0.24 * len(rows)))
+    with rc_context(STYLE):
+        figure, axes = new_axes(5.6, max(2.1, 1.3 + 0.24 * len(rows)))
         y = np.arange(len(rows))
         axes.barh(y, np.nan_to_num(values50), height=0.66, color=LIGHT_BLUE, label="AP50")
         axes.barh(y, values, height=0.66, color=BLUE, label="AP")
@@ -81,7 +61,7 @@ def class_bars(names: Sequence[str], ap: Sequence[float | None], ap50: Sequence[
             end = max(value, 0 if np.isnan(wide) else wide)
             text = f"{value:.2f}" if np.isnan(wide) else f"{value:.2f} / {wide:.2f}"
             axes.text(end + 0.012, position, text, va="center", fontsize=8.5)
-        axes.set_yticks(y, [_short(row[0]) for row in rows])
+        axes.set_yticks(y, [short_name(row[0]) for row in rows])
         axes.set(xlim=(0, 1.18), ylim=(len(rows) - 0.4, -0.6), xticks=np.arange(0, 1.01, 0.2), title=title)
         axes.grid(True, axis="x")
         axes.tick_params(axis="y", length=0)
@@ -99,8 +79,8 @@ def score_histogram(arrays: CocoArrays, threshold: float | None, path: Path) -> 
         return False
     low, high = min(0.0, *hits, *misses), max(1.0, *hits, *misses)
     bins = np.linspace(low, high, 41)
-    with rc_context(_STYLE):
-        figure, axes = _axes(5.6, 3.2)
+    with rc_context(STYLE):
+        figure, axes = new_axes(5.6, 3.2)
         for scores, color, label in ((misses, ORANGE, "wrong"), (hits, BLUE, "right")):
             axes.hist(scores, bins=bins, color=color, alpha=0.35, label=f"{label}: {len(scores):,}", linewidth=0)
             axes.hist(scores, bins=bins, color=color, histtype="step", linewidth=1.3)
@@ -121,13 +101,3 @@ def score_histogram(arrays: CocoArrays, threshold: float | None, path: Path) -> 
         axes.legend(loc="best")
         figure.savefig(path)
     return True
-
-
-def _axes(width: float, height: float) -> tuple[Figure, Axes]:
-    """A figure of width x height inches at 150 pixels per inch, tight around one plot."""
-    figure = Figure(figsize=(width, height), dpi=150, layout="constrained", facecolor="white")
-    return figure, figure.add_subplot()
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= 24 else name[:23] + "…"

@@ -1,0 +1,195 @@
+"""Imports a plugin in a process of its own and reports what came of it; nothing else notices.
+
+The processes are forked, where the system can, after torch and the core have been imported; so a plugin's own import
+time is what is measured beyond them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import importlib
+import multiprocessing
+import os
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from vertebra import isolation
+from vertebra.errors import SetupError, VertebraError
+from vertebra.isolation import PluginImportError
+from vertebra.plugins import PluginInfo, installed_plugins
+
+__all__ = ["Finding", "PluginReport", "check_plugins"]
+
+_START_SECONDS = 300.0  # for importing torch on a slow disk, before a plugin's own time begins
+_MOST_OUTPUT = 4000  # characters
+_NEEDED = ("torch", "torchvision", "vertebra.models", "vertebra.data", "vertebra.engine", "vertebra.evaluation")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One component, or the recipes, of a plugin: what it is, and what is wrong with it."""
+
+    title: str
+    problem: str | None = None
+    trace: str | None = None
+
+
+@dataclass(frozen=True)
+class PluginReport:
+    """What came of importing a plugin.
+
+    Args:
+        problem: why nothing more is known; None where `findings` tell.
+        seconds: its import took, beyond torch and the core.
+        output: what it wrote to stdout and stderr meanwhile.
+    """
+
+    plugin: PluginInfo
+    findings: list[Finding] = field(default_factory=list)
+    problem: str | None = None
+    seconds: float | None = None
+    output: str = ""
+
+    @property
+    def works(self) -> bool:
+        return self.problem is None and all(finding.problem is None for finding in self.findings)
+
+
+def check_plugins(plugins: Iterable[PluginInfo], timeout: float) -> Iterator[PluginReport]:
+    """Checks one plugin after the other; each report comes as soon as it is there.
+
+    Args:
+        timeout: seconds that one plugin's import may take.
+    Raises:
+        SetupError: torch or the core cannot be imported, so no plugin could be.
+    """
+    _import_what_all_need()
+    methods = multiprocessing.get_all_start_methods()
+    context: Any = multiprocessing.get_context("fork" if "fork" in methods else "spawn")
+    for plugin in plugins:
+        if plugin.problem:
+            yield PluginReport(plugin, problem=plugin.problem)
+        else:
+            yield _check(plugin, timeout, context)
+
+
+def _check(plugin: PluginInfo, timeout: float, context: Any) -> PluginReport:
+    with tempfile.TemporaryDirectory(prefix="vertebra-check-") as folder:
+        output, stack = Path(folder, "output"), Path(folder, "stack")
+        here, there = context.Pipe(duplex=False)
+        process = context.Process(target=_examine, args=(plugin.distribution, timeout, output, stack, there))
+        process.start()
+        there.close()
+        found: list[Finding] = []
+        seconds, problem = None, None
+        try:
+            if not here.poll(_START_SECONDS):
+                problem = f"importing torch did not end within {_START_SECONDS:g} s"
+            elif here.recv() == "ready" and not here.poll(timeout + 1):
+                problem = f"it hangs: its import did not end within {timeout:g} s{_place(stack)}"
+            else:
+                found, seconds = here.recv()
+        except EOFError:
+            process.join(10)
+            problem = f"it ended the process while it was imported ({_ending(process.exitcode)}){_place(stack)}"
+        process.kill()
+        process.join()
+        return PluginReport(plugin, found, problem, seconds, _read(output))
+
+
+def _examine(distribution: str, timeout: float, output: Path, stack: Path, results: Any) -> None:
+    """In the process of its own: imports, and sends findings and seconds."""
+    _import_what_all_need()  # done already, unless this process was spawned
+    file = os.open(output, os.O_WRONLY | os.O_CREAT)
+    for stream in (1, 2):
+        os.dup2(file, stream)
+    with stack.open("w") as trace:
+        faulthandler.enable(trace, all_threads=False)
+        faulthandler.dump_traceback_later(timeout, file=trace)
+        results.send("ready")
+        plugin = next(found for found in installed_plugins() if found.distribution == distribution)
+        started = time.perf_counter()
+        findings = [_find(offer) for offer in plugin.offers]
+        seconds = time.perf_counter() - started
+        findings += [_read_recipes(prefix) for prefix in plugin.recipe_packages]
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(Exception):
+                stream.flush()
+        results.send((findings, seconds))
+        os._exit(0)  # a plugin's threads and exit functions are not waited for
+
+
+def _import_what_all_need() -> None:
+    try:
+        for name in _NEEDED:
+            importlib.import_module(name)
+    except VertebraError:
+        raise
+    except Exception as err:
+        raise SetupError(f"no plugin can be checked: {type(err).__name__}: {err}\n  See: vertebra doctor") from err
+
+
+def _find(offer: Any) -> Finding:
+    from vertebra.config.signature import signature_of
+    from vertebra.registry import REGISTRIES
+
+    title = f"{offer.kind} {offer.name}"
+    try:
+        cls = REGISTRIES[offer.kind].get(offer.qualified)
+        signature_of(cls, offer.kind)
+        if getattr(cls, "component_kind", None) is None:
+            return Finding(title, f"{offer.value} does not inherit from the contract of a {offer.kind}")
+    except PluginImportError as err:
+        return Finding(title, _without_owner(err.summary, offer), err.trace)
+    except VertebraError as err:
+        return Finding(title, _without_owner(str(err), offer))
+    return Finding(title)
+
+
+def _without_owner(message: str, offer: Any) -> str:
+    """The report has named plugin and component already."""
+    return message.removeprefix(f"{offer.kind} {offer.name} of plugin {offer.plugin}").lstrip(" :")
+
+
+def _read_recipes(prefix: str) -> Finding:
+    """Reads a plugin's recipes with their bases; what they name is checked when one is used."""
+    from vertebra.config import find_recipe, list_recipes
+    from vertebra.config.bases import read_with_bases
+
+    names = [name for name in list_recipes() if name.startswith(f"{prefix}:")]
+    problems = [] if names else [f"there is no YAML file in the package that {prefix!r} names"]
+    for name in names:
+        try:
+            read_with_bases(find_recipe(name, Path.cwd()))
+        except VertebraError as err:
+            problems.append(f"{name}: {err}")
+    return Finding(f"recipes {', '.join(names) or prefix}", "\n".join(problems) or None)
+
+
+def _ending(code: int | None) -> str:
+    if code is not None and code < 0:
+        with contextlib.suppress(ValueError):
+            return f"signal {signal.Signals(-code).name}"
+    return f"exit code {code}"
+
+
+def _place(stack: Path) -> str:
+    """Where a plugin was, from what faulthandler wrote: its own frames, without ours and the import machinery's."""
+    for block in _read(stack).split("\n\n"):
+        before, ours, _ = block.partition(f'  File "{isolation.__file__}"')
+        frames = [line for line in before.splitlines() if line.startswith("  File ") and "importlib" not in line]
+        if ours and frames:
+            return ". It was at (innermost first):\n" + "\n".join(frames)
+    return ""
+
+
+def _read(path: Path) -> str:
+    text = path.read_text(encoding="utf-8", errors="replace").strip() if path.exists() else ""
+    return text if len(text) <= _MOST_OUTPUT else f"{text[:_MOST_OUTPUT]}\n... ({len(text)} characters in all)"

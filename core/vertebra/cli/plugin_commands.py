@@ -1,0 +1,96 @@
+"""`vertebra plugins`, `plugins check` and `plugins new`."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Optional
+
+import typer
+
+from vertebra.errors import PluginError
+
+__all__ = ["app"]
+
+app = typer.Typer(help="List the installed plugins; check them; start a new one.", invoke_without_command=True)
+
+
+@app.callback()
+def list_plugins(context: typer.Context) -> None:
+    """List the installed plugins and what they offer, without importing any."""
+    if context.invoked_subcommand is not None:
+        return
+    from vertebra.plugins import installed_plugins, unknown_in_switches
+
+    found = installed_plugins()
+    for plugin in found:
+        print(f"{plugin}  {plugin.summary}".rstrip())
+        for kind, names in plugin.components.items():
+            print(f"  {kind:<10} {', '.join(names)}")
+        if plugin.recipe_packages:
+            print(f"  {'recipes':<10} {', '.join(f'{prefix}:...' for prefix in plugin.recipe_packages)}")
+        if plugin.problem:
+            print(_indented(f"PROBLEM: {plugin.problem}", "  "))
+        for note in plugin.notes:
+            print(f"  note: {note}")
+    if not found:
+        print("No plugin is installed. To start one: vertebra plugins new my-head --kind head")
+    else:
+        print(f"\n{len(found)} installed, none imported for this list. To see which work: vertebra plugins check")
+    for note in unknown_in_switches():
+        print(f"note: {note}")
+
+
+@app.command("check")
+def check(
+    name: Annotated[
+        Optional[str], typer.Argument(metavar="[NAME]", help="One plugin's distribution. Default: all.")
+    ] = None,
+    timeout: Annotated[float, typer.Option(min=1, help="Seconds that the import of one plugin may take.")] = 60.0,
+) -> None:
+    """Import each plugin in a process of its own: does it work, what does it hold, how long does it take?
+
+    Ends with exit code 1 where one does not work.
+    """
+    from vertebra.cli.check_plugins import check_plugins
+    from vertebra.nearest import nearest
+    from vertebra.plugins import canonical, installed_plugins
+
+    found = installed_plugins()
+    if name is not None:
+        known = [plugin.distribution for plugin in found]
+        found = [plugin for plugin in found if canonical(plugin.distribution) == canonical(name)]
+        if not found:
+            near = ", ".join(nearest(name, known)) or ", ".join(known) or "none is installed"
+            raise PluginError(f"no plugin {name!r} is installed.\n  Nearest: {near}")
+    broken = 0
+    for report in check_plugins(found, timeout):
+        print(_report(report), flush=True)
+        broken += not report.works
+    print(f"\n{len(found)} checked, {broken or 'none'} broken" if found else "No plugin is installed.")
+    if broken:
+        sys.exit(1)
+
+
+def _report(report) -> str:
+    if report.works:
+        lines = [f"{report.plugin}: ok, {report.seconds:.2f} s to import beyond torch"]
+    else:
+        lines = [f"{report.plugin}: BROKEN"]
+    if report.problem:
+        lines.append(_indented(report.problem, "  "))
+    told = set()
+    for finding in report.findings:
+        lines.append(
+            f"  {finding.title}" + (f": {_indented(finding.problem, '    ').lstrip()}" if finding.problem else "")
+        )
+        if finding.trace and finding.trace not in told:
+            told.add(finding.trace)
+            lines.append(_indented(finding.trace, "    "))
+    if report.output:
+        lines += ["  it wrote meanwhile:", _indented(report.output, "  | ")]
+    lines += [f"  note: {note}" for note in report.plugin.notes]
+    return "\n".join(lines)
+
+
+def _indented(text: str, by: str) -> str:
+    return by + text.replace("\n", "\n" + by)

@@ -1,0 +1,143 @@
+"""COCO results (a file or a list of dicts) to columns."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+
+from vertebra.errors import DataError
+from vertebra.evaluation.cocoeval.columns import DetectionColumns, GroundTruthColumns
+from vertebra.evaluation.cocoeval.masks import MaskColumn
+from vertebra.evaluation.cocoeval.records import (
+    box_column,
+    column,
+    keypoint_column,
+    load_json,
+    number_column,
+    numbers_of,
+)
+
+__all__ = ["read_detections"]
+
+
+def read_detections(source: Any, truth: GroundTruthColumns, task: str) -> DetectionColumns:
+    """Columns of detections, with areas as pycocotools' loadRes has them.
+
+    The first record decides: with a `bbox` (of any task) areas are those of the boxes, else with a `segmentation` those
+    of the masks, else those of the boxes around the `keypoints`. Boxes and masks that are not there come from the other.
+    Left out, with their number in `notes`: detections of categories the ground truth does not have, with numbers that
+    are not finite, or with boxes of negative size.
+
+    Args:
+        source: path, list of result dicts, or a dict or object that holds such a list as annotations.
+
+    Raises:
+        DataError: what cannot be read; images that are not in the ground truth; masks of another size than the image.
+    """
+    name, records = "the results", getattr(source, "dataset", source)
+    if isinstance(source, (str, os.PathLike)):
+        name, records = str(source), load_json(source)
+    if isinstance(records, dict) and "annotations" in records:
+        records = records["annotations"]
+    if not isinstance(records, list) or not all(map(dict.__instancecheck__, records)):
+        raise DataError(f"{name}: COCO results are a list of objects with image_id, category_id, score and the rest")
+    image, category, kept, notes = _numbers(records, truth, name)
+    if not kept.all():
+        records = [record for record, keep in zip(records, kept.tolist(), strict=True) if keep]
+        image, category = image[kept], category[kept]
+    first = records[0] if records else {"bbox": [0.0] * 4}
+    boxes, keypoints = None, None
+    masks = _masks(records, task, truth, image, name) if task == "segm" or not _has_box(first) else None
+    if _has_box(first):
+        boxes = box_column(records, name)
+        areas = boxes[:, 2] * boxes[:, 3]
+    elif "segmentation" in first:
+        boxes, areas = masks.boxes_and_areas()
+    elif "keypoints" in first:
+        keypoints = keypoint_column(records, name)
+        low, high = keypoints[..., :2].min(axis=1), keypoints[..., :2].max(axis=1)
+        boxes = np.concatenate([low, high - low], axis=1)
+        areas = boxes[:, 2] * boxes[:, 3]
+    else:
+        raise DataError(f"{name}: record 0 has neither bbox nor segmentation nor keypoints: {str(first)[:200]}")
+    if task == "keypoints" and keypoints is None:
+        keypoints = keypoint_column(records, name) if records else None
+    columns = DetectionColumns(
+        image=image,
+        category=category,
+        boxes=boxes,
+        areas=areas,
+        scores=number_column(records, "score", name),
+        masks=masks if task == "segm" else None,
+        keypoints=keypoints if task == "keypoints" else None,
+        source=name,
+        notes=notes,
+    )
+    return _without_bad(columns, np.flatnonzero(kept), name)
+
+
+def _has_box(record: dict) -> bool:
+    return "bbox" in record and record["bbox"] != []
+
+
+def _numbers(
+    records: list[dict], truth: GroundTruthColumns, source: str
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[str]]:
+    """Numbers of image and category, which records take part, and notes on those that do not."""
+    ids, notes = column(records, "image_id", source), []
+    image = numbers_of(ids, {key: n for n, key in enumerate(truth.image_ids)}, len(records))
+    unknown = [row for row in np.flatnonzero(image < 0).tolist() if ids[row] not in truth.other_image_ids]
+    if unknown:
+        raise DataError(
+            f"{source}: {len(unknown)} of {len(records)} results are of images that {truth.source} does not have, first "
+            f"record {unknown[0]} with image_id {ids[unknown[0]]!r}; its ids look like "
+            f"{', '.join(map(repr, truth.image_ids[:3])) or 'nothing, it has no images'}"
+        )
+    ids = column(records, "category_id", source)
+    category = numbers_of(ids, {key: n for n, key in enumerate(truth.category_ids)}, len(records))
+    unknown = [row for row in np.flatnonzero(category < 0).tolist() if ids[row] not in truth.other_category_ids]
+    if unknown:
+        notes.append(
+            f"{len(unknown)} of {len(records)} detections are of categories that the ground truth does not have, and are "
+            f"left out: first record {unknown[0]} with category_id {ids[unknown[0]]!r}; the ground truth's look like "
+            f"{', '.join(map(repr, truth.category_ids[:3])) or 'nothing, it has none'}"
+        )
+    return image, category, (image >= 0) & (category >= 0), notes
+
+
+def _masks(
+    records: list[dict], task: str, truth: GroundTruthColumns, image: np.ndarray, source: str
+) -> MaskColumn | None:
+    """The masks; a box stands for a mask where the first record has a box and a record no mask."""
+    if not records or (task != "segm" and "segmentation" not in records[0]):
+        return None
+    segmentations = [record.get("segmentation") for record in records]
+    lacking = [row for row, segmentation in enumerate(segmentations) if not segmentation]
+    if lacking and not _has_box(records[0]):
+        raise DataError(f"{source}: record {lacking[0]} has no segmentation, {len(lacking)} such in all")
+    for row in lacking:
+        x, y, w, h = records[row]["bbox"]
+        segmentations[row] = [[x, y, x, y + h, x + w, y + h, x + w, y]]
+    masks = MaskColumn(segmentations, None if truth.image_sizes is None else truth.image_sizes[image])
+    masks.check(source, [truth.image_ids[i] for i in image.tolist()])
+    return masks
+
+
+def _without_bad(columns: DetectionColumns, record_rows: np.ndarray, source: str) -> DetectionColumns:
+    """Without detections that cannot be ranked or compared."""
+    finite = np.isfinite(columns.scores) & np.isfinite(columns.boxes).all(axis=1)
+    if columns.keypoints is not None:
+        finite &= np.isfinite(columns.keypoints[..., :2]).all(axis=(1, 2))
+    negative = finite & (columns.boxes[:, 2:] < 0).any(axis=1)
+    for bad, fault in ((~finite, "a NaN or infinite number"), (negative, "a box of negative width or height")):
+        if bad.any():
+            first = int(record_rows[np.argmax(bad)])
+            columns.notes.append(
+                f"{source}: {bad.sum()} of {len(bad)} detections have {fault} and are left out, first record {first}"
+            )
+    good = finite & ~negative
+    if good.all():
+        return columns
+    return columns.take(np.flatnonzero(good))

@@ -1,0 +1,81 @@
+"""Who met whom at every IoU threshold, as plain columns: what all analyses of detections start from.
+
+No evaluator is known here: whatever tool matches detections to objects fills these columns.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from vertebra.evaluation.curves import MatchTable
+
+__all__ = ["MatchColumns"]
+
+
+@dataclass
+class MatchColumns:
+    """D detections and G objects in N images, matched within image and class at T thresholds, objects of all sizes.
+
+    Args:
+        num_images: N; images are rows from 0.
+        class_names: (K) names by class number.
+        iou_thresholds: (T,) of box IoU, mask IoU or OKS, ascending.
+        detection_row: (D,) int64, which detection of the table or file it is. Those beyond the largest limit on
+            detections per image and class are not among the D.
+        detection_image, detection_class: (D,) int64; detection_score: (D,) float64.
+        detection_match: (D, T) int64, row of the object it met; -1 none.
+        detection_ignored: (D, T) bool, does not count: it met an object that does not.
+        truth_row: (G,) int64, which annotation of the ground truth it is.
+        truth_image, truth_class: (G,) int64.
+        truth_ignored: (G,) bool, does not count: a crowd region, or an object without labelled keypoints.
+        truth_box: (G, 4) float64 `xyxy` pixels; truth_area: (G,) square pixels as annotated.
+        detection_box: (D, 4) float64 `xyxy` pixels; None where detections are not boxes.
+
+    Within an image and class, detections stand in the order they were matched: best score first.
+    """
+
+    num_images: int
+    class_names: list[str]
+    iou_thresholds: np.ndarray
+    detection_row: np.ndarray
+    detection_image: np.ndarray
+    detection_class: np.ndarray
+    detection_score: np.ndarray
+    detection_match: np.ndarray
+    detection_ignored: np.ndarray
+    truth_row: np.ndarray
+    truth_image: np.ndarray
+    truth_class: np.ndarray
+    truth_ignored: np.ndarray
+    truth_box: np.ndarray
+    truth_area: np.ndarray
+    detection_box: np.ndarray | None = None
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_names)
+
+    def threshold_index(self, iou: float) -> int | None:
+        """Column of an IoU threshold; None if it was not evaluated."""
+        found = np.flatnonzero(np.isclose(self.iou_thresholds, iou))
+        return int(found[0]) if len(found) else None
+
+    def at(self, index: int) -> MatchTable:
+        """The match table at threshold number `index`."""
+        ignored, match = self.detection_ignored[:, index], self.detection_match[:, index]
+        met = (match >= 0) & ~ignored
+        truth_score = np.full(len(self.truth_image), -np.inf)
+        truth_score[match[met]] = self.detection_score[met]
+        counts = ~self.truth_ignored
+        return MatchTable(
+            iou=float(self.iou_thresholds[index]),
+            detection_image=self.detection_image,
+            detection_class=self.detection_class,
+            detection_score=self.detection_score,
+            detection_state=np.where(ignored, -1, met).astype(np.int8),
+            truth_image=self.truth_image[counts],
+            truth_class=self.truth_class[counts],
+            truth_score=truth_score[counts],
+        )
