@@ -10,11 +10,11 @@ import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
-from vertebra.errors import PluginError
+from vertebra.errors import PluginError, SetupError
 
-__all__ = ["PluginImportError", "import_plugin_module", "plugin_code"]
+__all__ = ["PATIENCE", "PluginImportError", "import_plugin_module", "plugin_code"]
 
-_SLOW_SECONDS = 10.0  # an import that takes longer is reported while it runs
+PATIENCE = 15.0  # seconds; an import that takes longer is reported while it runs
 
 
 class PluginImportError(PluginError):
@@ -34,42 +34,53 @@ class PluginImportError(PluginError):
         return type(self), (self.summary, self.trace)  # by its own arguments, so that it crosses processes
 
 
-def import_plugin_module(module_name: str, owner: str) -> object:
+def import_plugin_module(module_name: str, owner: str, patience: float | None = PATIENCE) -> object:
     """Imports a plugin's module.
 
     Args:
         owner: what an error is to name, as `head X of plugin some-plugin 1.0`.
+        patience: seconds after which stderr is told that it is still being imported; None: never.
     Raises:
+        SetupError: torch itself does not work here, which is no plugin's fault.
         PluginImportError: whatever the module did instead of being imported, exiting included.
     """
-    with plugin_code(owner):
+    with plugin_code(owner, patience):
         return importlib.import_module(module_name)
 
 
 @contextlib.contextmanager
-def plugin_code(owner: str) -> Iterator[None]:
+def plugin_code(owner: str, patience: float | None = PATIENCE) -> Iterator[None]:
     """Around code of a plugin that runs while it is imported.
 
     Errors become PluginImportErrors that name `owner`; what it prints goes to stderr, as stdout belongs to the command
-    that runs; an import that takes long is named while it does. Ctrl-C passes through.
+    that runs; an import that takes long is named while it does. Ctrl-C and SetupErrors pass through.
     """
-    watch = threading.Timer(_SLOW_SECONDS, _say_slow, (owner,))
-    watch.daemon = True
-    watch.start()
     try:
-        with contextlib.redirect_stdout(sys.stderr):
+        with contextlib.redirect_stdout(sys.stderr), _watch(owner, patience):
             yield
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SetupError):
         raise
     except BaseException as err:  # a plugin may even call sys.exit at import
         cause = f"{type(err).__name__}: {err}".strip().rstrip(":")
         raise PluginImportError(f"{owner} cannot be imported: {cause}", _own_traceback(err)) from err
+
+
+@contextlib.contextmanager
+def _watch(owner: str, patience: float | None) -> Iterator[None]:
+    if patience is None:
+        yield
+        return
+    timer = threading.Timer(patience, _say_slow, (owner, patience))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
     finally:
-        watch.cancel()
+        timer.cancel()
 
 
-def _say_slow(owner: str) -> None:
-    print(f"vertebra: still importing {owner} after {_SLOW_SECONDS:g} s; Ctrl-C stops it", file=sys.stderr, flush=True)
+def _say_slow(owner: str, patience: float) -> None:
+    print(f"vertebra: still importing {owner} after {patience:g} s; Ctrl-C stops it", file=sys.stderr, flush=True)
 
 
 def _own_traceback(err: BaseException) -> str:

@@ -18,7 +18,7 @@ from functools import cached_property
 from importlib import metadata
 
 from vertebra.errors import PluginError
-from vertebra.isolation import import_plugin_module, plugin_code
+from vertebra.isolation import PATIENCE, import_plugin_module, plugin_code
 from vertebra.nearest import nearest
 
 __all__ = [
@@ -93,7 +93,7 @@ class Offer:
         module_name, attribute = module_name.strip(), attribute.partition("[")[0].strip()
         if not re.fullmatch(r"\w+(\.\w+)*", module_name) or not attribute:
             raise PluginError(f"{owner}: its entry point is {self.value!r}, expected 'package.module:Class'")
-        found: object = import_plugin_module(module_name, owner)
+        found: object = import_plugin_module(module_name, owner, None if self.plugin is core() else PATIENCE)
         for part in attribute.split("."):
             missing = object()
             holder = found

@@ -10,8 +10,9 @@ import pytest
 import torch
 from stub_parts import stub_batches, stub_parts
 
-from vertebra.engine import Trainer, distributed, launch
+from vertebra.engine import Trainer, launch
 from vertebra.errors import RecipeError
+from vertebra.runtime import distributed
 
 pytestmark = pytest.mark.slow
 

@@ -113,3 +113,16 @@ def test_a_seed_gives_the_same_weights_again(recipe):
         torch.manual_seed(3)
         states.append(build_model(recipe(), num_classes=2).state_dict())
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+def test_a_detection_head_with_too_few_classes_is_refused_with_the_place(recipe):
+    metadata = SimpleNamespace(thing_classes=["a", "b", "c"])
+
+    class Detects(HeadOfBuildTests):
+        task_outputs = ("instances",)
+
+    HEADS.register(Detects, name="DetectsInBuildTests")
+    with pytest.raises(RecipeError, match=r"override .*: model\.heads\.counts\.num_classes is 2, .* has 3 classes"):
+        build_model(recipe("model.heads.counts={name: DetectsInBuildTests, num_classes: 2}"), metadata=metadata)
+    more = build_model(recipe("model.heads.counts={name: DetectsInBuildTests, num_classes: 9}"), metadata=metadata)
+    assert more.heads["counts"].num_classes == 9

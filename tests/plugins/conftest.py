@@ -10,6 +10,10 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 from dummy_plugins import BROKEN, GOOD, LOUD, install
+from tiny_local import RECIPE, SOURCE
+
+from vertebra import plugins
+from vertebra.registry import REGISTRIES
 
 
 @pytest.fixture(scope="session")
@@ -41,3 +45,31 @@ def vertebra(tmp_path):
         return done
 
     return run
+
+
+@pytest.fixture
+def clean_slate(monkeypatch):
+    """What a test registers, imports or switches is gone after it."""
+    for variable in ("VERTEBRA_PLUGINS_DISABLE", "VERTEBRA_PLUGINS_ALLOW", "VERTEBRA_LOCAL_PLUGINS"):
+        monkeypatch.setenv(variable, "")  # so that what is set meanwhile is undone
+        monkeypatch.delenv(variable)
+    kept = {kind: dict(registry._obj_map) for kind, registry in REGISTRIES.items()}
+    yield
+    for kind, registry in REGISTRIES.items():
+        registry._obj_map = kept[kind]
+    forget_local_plugins()
+    plugins.rescan()
+
+
+def forget_local_plugins() -> None:
+    for name in [name for name in sys.modules if name.startswith("vertebra.local_plugins.")]:
+        del sys.modules[name]
+
+
+@pytest.fixture
+def project(clean_slate, tmp_path, monkeypatch) -> Path:
+    """A folder with my_head.py and recipe.yaml, as the current directory."""
+    (tmp_path / "my_head.py").write_text(SOURCE)
+    (tmp_path / "recipe.yaml").write_text(RECIPE)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path

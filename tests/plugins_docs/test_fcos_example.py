@@ -15,7 +15,7 @@ RECIPE = str(EXAMPLES / "bccd_fcos.yaml")
 class TestFCOSHead(HeadConformance):
     component = "FCOSHead"
     recipe = RECIPE
-    overrides = ("model.neck.out_channels=32", "model.heads.boxes.num_convs=1")
+    overrides = ("model.neck.out_channels=64", "model.heads.boxes.num_convs=1")
 
 
 def test_it_is_one_file_of_under_120_lines():
@@ -24,11 +24,11 @@ def test_it_is_one_file_of_under_120_lines():
 
 @pytest.fixture
 def head():
-    recipe = load_recipe(RECIPE, ["model.neck.out_channels=32", "model.heads.boxes.num_convs=1"])
+    recipe = load_recipe(RECIPE, ["model.neck.out_channels=64", "model.heads.boxes.num_convs=1"])
     from vertebra import ShapeSpec
 
     return recipe.model.heads["boxes"].build(
-        input_shape={"p3": ShapeSpec(32, 8), "p4": ShapeSpec(32, 16), "p5": ShapeSpec(32, 32)}, num_classes=2
+        input_shape={"p3": ShapeSpec(64, 8), "p4": ShapeSpec(64, 16), "p5": ShapeSpec(64, 32)}, num_classes=2
     )
 
 
@@ -49,7 +49,7 @@ def test_it_trains_on_bccd_for_a_few_steps(shared, tmp_path):
             "data.train.annotations=val.json",
             "data.workers=0",
             "data.train_transforms=[{name: ResizeShortestEdge, short_edge: 96, max_size: 128}]",
-            "model.neck.out_channels=32",
+            "model.neck.out_channels=64",
             "model.heads.boxes.num_convs=1",
             "data.test=null",
             "train.steps=6",

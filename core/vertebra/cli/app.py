@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from vertebra import __version__
-from vertebra.cli import data_commands, info_commands, model_commands, plugin_commands
+from vertebra.cli import data_commands, evaluation_commands, info_commands, model_commands, plugin_commands
 from vertebra.cli.options import PluginFiles
 from vertebra.errors import VertebraError
 
@@ -30,6 +30,8 @@ app = typer.Typer(
 )
 app.command("train")(model_commands.train)
 app.command("evaluate")(model_commands.evaluate)
+app.command("evaluate-results")(evaluation_commands.evaluate_results)
+app.command("compare")(evaluation_commands.compare)
 app.command("predict")(model_commands.predict)
 app.command("import-detectron2")(model_commands.import_detectron2)
 app.add_typer(data_commands.app, name="data")

@@ -7,6 +7,7 @@ from typing import Annotated, Optional
 
 import typer
 
+from vertebra.cli import scaffold_command
 from vertebra.errors import PluginError
 
 __all__ = ["app"]
@@ -38,6 +39,9 @@ def list_plugins(context: typer.Context) -> None:
         print(f"\n{len(found)} installed, none imported for this list. To see which work: vertebra plugins check")
     for note in unknown_in_switches():
         print(f"note: {note}")
+
+
+app.command("new")(scaffold_command.new)
 
 
 @app.command("check")

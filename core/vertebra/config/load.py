@@ -54,6 +54,9 @@ def _add_plugins(root: Node, paths: Sequence[str | Path]) -> Node:
 
 
 def _load_local_plugins(root: Node, mistakes: Mistakes) -> None:
+    written = root.value.get("plugins")
+    if written is not None and not isinstance(written.value, (list, type(None))):
+        mistakes.add(written.where, f"plugins is {show(written)}, expected a list of files: plugins: [./my_head.py]")
     for node in _plugin_nodes(root):
         if not isinstance(node.value, str):
             mistakes.add(node.where, f"plugins: {show(node)} is no path")

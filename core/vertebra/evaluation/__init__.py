@@ -2,6 +2,16 @@
 
 from vertebra.evaluation.coco import COCOEvaluator
 from vertebra.evaluation.contract import Evaluator
+from vertebra.evaluation.panoptic import PanopticEvaluator, panoptic_evaluate
 from vertebra.evaluation.run import EvaluationResult, evaluate
+from vertebra.evaluation.semantic import SemSegEvaluator
 
-__all__ = ["COCOEvaluator", "EvaluationResult", "Evaluator", "evaluate"]
+__all__ = [
+    "COCOEvaluator",
+    "EvaluationResult",
+    "Evaluator",
+    "PanopticEvaluator",
+    "SemSegEvaluator",
+    "evaluate",
+    "panoptic_evaluate",
+]

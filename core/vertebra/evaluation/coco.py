@@ -9,6 +9,8 @@ from typing import Any, Literal
 import numpy as np
 
 from vertebra.errors import DataError, RecipeError
+from vertebra.evaluation.analysis.intervals import bootstrap_intervals
+from vertebra.evaluation.analysis.reasons import boxes_look_like_xywh, classes_without_detections, equal_scores
 from vertebra.evaluation.coco_metrics import all_undefined, coco_metrics
 from vertebra.evaluation.coco_results import write_results
 from vertebra.evaluation.contract import Evaluator
@@ -56,6 +58,7 @@ class COCOEvaluator(Evaluator):
             None: 1, 10, 100; for keypoints 20.
         keypoint_sigmas: OKS standard deviation of each keypoint, as a part of the object's scale. None: the dataset's
             `keypoint_oks_sigmas`; else COCO's for 17 keypoints, their mean for any other number.
+        resamples: of the images, for the 95 % intervals of AP, AP50 and AP75; 0: no intervals.
     """
 
     def __init__(
@@ -67,6 +70,7 @@ class COCOEvaluator(Evaluator):
         iou_thresholds: list[float] | None = None,
         max_dets: list[int] | None = None,
         keypoint_sigmas: list[float] | None = None,
+        resamples: int = 1000,
     ) -> None:
         super().__init__()
         unknown = [task for task in tasks or () if task not in TASKS]
@@ -84,6 +88,7 @@ class COCOEvaluator(Evaluator):
         self.iou_thresholds = iou_thresholds
         self.max_dets = sorted(set(max_dets)) if max_dets else None
         self.keypoint_sigmas = keypoint_sigmas
+        self.resamples = resamples
         self.truth: GroundTruth | None = None
         """Read at the first `evaluate`, in the main process."""
         self.reset()
@@ -93,7 +98,7 @@ class COCOEvaluator(Evaluator):
         self.fields: set[str] = set()  # prediction fields seen so far
         self.table: DetectionTable | None = None
         self.arrays: dict[str, CocoArrays] = {}
-        self.reasons, self.notes, self.files = {}, [], {}
+        self.reasons, self.notes, self.intervals, self.files = {}, [], {}, {}
 
     def process(self, inputs: list[dict], outputs: list[dict]) -> None:
         for record, output in zip(inputs, outputs, strict=True):
@@ -114,7 +119,9 @@ class COCOEvaluator(Evaluator):
             DataError: ground truth that cannot be read, images that are not in it, classes outside the dataset's.
         """
         shards = gather_to_main((self.detections, self.fields))
-        metrics, self.reasons, self.notes, self.files = on_main_process(lambda: self._evaluate_all(shards or []))
+        metrics, self.reasons, self.notes, self.intervals, self.files = on_main_process(
+            lambda: self._evaluate_all(shards or [])
+        )
         return metrics
 
     def sections(self, folder: Path, pictures: int) -> list[Section]:
@@ -122,8 +129,8 @@ class COCOEvaluator(Evaluator):
             return []
         return coco_sections(self.truth, self.table, self.arrays, folder, pictures, skeleton_of(self.dataset.metadata))
 
-    def _evaluate_all(self, shards: list[tuple[Detections, set[str]]]) -> tuple[dict, dict, list, dict]:
-        """Metrics, reasons, notes and files, from everyone's detections."""
+    def _evaluate_all(self, shards: list[tuple[Detections, set[str]]]) -> tuple[dict, dict, list, dict, dict]:
+        """Metrics, reasons, notes, intervals and files, from everyone's detections."""
         if self.truth is None:
             self.truth = GroundTruth.of_dataset(self.dataset)
         truth, notes = self.truth, list(self.truth.notes)
@@ -142,7 +149,15 @@ class COCOEvaluator(Evaluator):
         files = {} if self.output_dir is None else write_results(self.output_dir, truth, self.table, tasks)
         for note in notes:
             logger.warning("evaluation: %s", note)
-        return metrics, reasons, notes, files
+        return metrics, reasons, notes, self._intervals(), files
+
+    def _intervals(self) -> dict[str, tuple[float, float]]:
+        found: dict[str, tuple[float, float]] = {}
+        for task, arrays in self.arrays.items():
+            if self.resamples and arrays.columns is not None:
+                ends = bootstrap_intervals(arrays.columns, resamples=self.resamples)
+                found |= {f"{task}/{name}": interval for name, interval in ends.items()}
+        return found
 
     def _evaluate_task(self, task: str) -> tuple[dict[str, float | None], dict[str, str], list[str]]:
         truth, notes = self.truth, []
@@ -158,7 +173,9 @@ class COCOEvaluator(Evaluator):
         self.arrays[task] = run_pycocotools(
             truth, self.table, task, iou_thresholds=self.iou_thresholds, max_dets=max_dets, sigmas=sigmas
         )
-        return *coco_metrics(self.arrays[task], truth.class_names), notes
+        arrays = self.arrays[task]
+        lacking = classes_without_detections(arrays.num_truth[:, 0], arrays.num_detections, truth.class_names)
+        return *coco_metrics(arrays, truth.class_names), [*notes, *([f"{task}: {lacking}"] if lacking else [])]
 
     def _tasks_of(self, fields: set[str]) -> list[str]:
         return ["bbox", *(task for task in TASKS[1:] if _FIELD_OF[task] in fields)]
@@ -224,4 +241,6 @@ def _notes_on(detections: Detections, table: DetectionTable, truth: GroundTruth)
         )
     if not len(table) and truth.annotations:
         notes.append("the model gave no detection at all, so every AP and AR that has ground truth is 0")
-    return notes
+    sizes = np.array([(size[1], size[0]) if size else (np.nan, np.nan) for size in truth.sizes]).reshape(-1, 2)
+    odd = (equal_scores(table.scores), boxes_look_like_xywh(table.boxes, sizes[table.image]))
+    return notes + [sentence for sentence in odd if sentence]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 from pathlib import Path
 
 from vertebra.evaluation.detections import DetectionTable
@@ -10,14 +12,17 @@ from vertebra.evaluation.ground_truth import GroundTruth
 from vertebra.evaluation.pycoco import task_records
 from vertebra.evaluation.records import json_segmentation
 
-__all__ = ["write_results"]
+__all__ = ["FACTS_FILE", "write_results"]
+
+FACTS_FILE = "coco_evaluation.json"
+"""Says which result files belong to which ground truth, for comparisons with other runs."""
 
 
 def write_results(folder: Path, truth: GroundTruth, table: DetectionTable, tasks: list[str]) -> dict[str, Path]:
     """One result file per task, with the dataset's image and category ids; numbers in full precision.
 
     The first task's is `coco_results.json`, another's `coco_results_<task>.json`. Each has only the fields of its task:
-    loadRes would take areas from boxes otherwise. Ground truth that came from no file is written too.
+    loadRes would take areas from boxes otherwise. Ground truth that came from no file is written too, and `FACTS_FILE`.
 
     Returns:
         Name in the list of written files -> path.
@@ -35,7 +40,40 @@ def write_results(folder: Path, truth: GroundTruth, table: DetectionTable, tasks
     if truth.annotated and truth.file is None:
         files["coco_ground_truth"] = folder / "coco_ground_truth.json"
         truth.write(files["coco_ground_truth"])
+    files["coco_evaluation"] = folder / FACTS_FILE
+    facts = _facts(truth, files.get("coco_ground_truth", truth.file), folder)
+    facts["results"] = {task: path.name for task, path in zip(tasks, files.values(), strict=False)}
+    files["coco_evaluation"].write_text(json.dumps(facts, default=str), encoding="utf-8")
     return files
+
+
+def _facts(truth: GroundTruth, file: Path | None, folder: Path) -> dict:
+    """On what the results were judged; the ground truth's path is relative to `folder` where it lies in it."""
+    place = None
+    if file is not None:
+        place = file.name if file.parent == folder else os.path.abspath(file)
+    return {
+        "ground_truth": place,
+        "image_ids": truth.image_ids,
+        "category_ids": truth.category_ids,
+        "fingerprint": _fingerprint(truth),
+    }
+
+
+def _fingerprint(truth: GroundTruth) -> str:
+    """The same for the same images, classes and annotations, in whatever order and file they come."""
+    objects = sorted(
+        [
+            str(truth.image_ids[annotation["image_id"]]),
+            str(truth.category_ids[annotation["category_id"]]),
+            [round(float(value), 3) for value in (*annotation["bbox"], annotation["area"])],
+            bool(annotation["iscrowd"]),
+        ]
+        for annotation in truth.annotations
+    )
+    classes = sorted([str(key), name] for key, name in zip(truth.category_ids, truth.class_names, strict=True))
+    content = json.dumps([sorted(map(str, truth.image_ids)), classes, objects])
+    return hashlib.sha256(content.encode()).hexdigest()
 
 
 def _lacks_field(table: DetectionTable, task: str) -> bool:

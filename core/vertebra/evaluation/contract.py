@@ -23,6 +23,7 @@ class Evaluator:
     Attributes:
         reasons: metric key -> one sentence, for every metric that is None.
         notes: sentences about what a reader of the numbers should know (dropped predictions, odd ground truth).
+        intervals: metric key -> (low, high), where 95 % of such intervals hold the number of all images like these.
         files: what `evaluate` wrote: name -> path.
     """
 
@@ -31,6 +32,7 @@ class Evaluator:
     def __init__(self) -> None:
         self.reasons: dict[str, str] = {}
         self.notes: list[str] = []
+        self.intervals: dict[str, tuple[float, float]] = {}
         self.files: dict[str, Path] = {}
 
     def reset(self) -> None:

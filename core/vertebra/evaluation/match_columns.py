@@ -6,12 +6,16 @@ No evaluator is known here: whatever tool matches detections to objects fills th
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from vertebra.evaluation.curves import MatchTable
 
-__all__ = ["MatchColumns"]
+if TYPE_CHECKING:
+    from vertebra.evaluation.cocoeval import CocoResult, DetectionColumns, GroundTruthColumns
+
+__all__ = ["MatchColumns", "columns_of_result"]
 
 
 @dataclass
@@ -79,3 +83,36 @@ class MatchColumns:
             truth_class=self.truth_class[counts],
             truth_score=truth_score[counts],
         )
+
+
+def columns_of_result(result: CocoResult, truth: GroundTruthColumns, detections: DetectionColumns) -> MatchColumns:
+    """The matches of an evaluation, out of its table for objects of all sizes."""
+    matches, boxes = result.matches, None
+    rows = matches.detection
+    match = matches.matched().astype(np.int64)
+    match[(match >= 0) & np.append(matches.is_nothing, False)[match]] = -1
+    if result.task == "bbox":
+        boxes = _corners(detections.boxes[rows])
+    return MatchColumns(
+        num_images=truth.num_images,
+        class_names=list(truth.category_names),
+        iou_thresholds=result.params.iou_thresholds,
+        detection_row=rows,
+        detection_image=detections.image[rows],
+        detection_class=detections.category[rows],
+        detection_score=detections.scores[rows],
+        detection_match=match,
+        detection_ignored=matches.ignored(),
+        truth_row=np.arange(len(truth)),
+        truth_image=truth.image,
+        truth_class=truth.category,
+        truth_ignored=matches.truth_ignored[0],
+        truth_box=_corners(truth.boxes),
+        truth_area=truth.areas,
+        detection_box=boxes,
+    )
+
+
+def _corners(boxes: np.ndarray) -> np.ndarray:
+    """(n, 4) `xywh` to `xyxy`."""
+    return np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)

@@ -36,6 +36,7 @@ class EvaluationResult:
         metrics: flat keys `<task>/<name>`, fractions, None where undefined.
         reasons: one sentence for each None.
         notes: what one should know before trusting the numbers.
+        intervals: (low, high) of some metrics, 95 % over images.
         info: dataset, split, number of images, seconds, images per second.
         paths: what was written: metrics, report, pictures, plots, coco_results, ...
     """
@@ -43,6 +44,7 @@ class EvaluationResult:
     metrics: dict[str, float | None]
     reasons: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
     info: dict[str, Any] = field(default_factory=dict)
     paths: dict[str, Path] = field(default_factory=dict)
 
@@ -106,6 +108,7 @@ def _merge(result: EvaluationResult, evaluator: Evaluator) -> None:
     result.metrics |= metrics
     result.reasons |= evaluator.reasons
     result.notes += evaluator.notes
+    result.intervals |= evaluator.intervals
     result.paths |= evaluator.files
 
 
@@ -132,6 +135,7 @@ def _write(
         metrics=result.metrics,
         reasons=result.reasons,
         notes=result.notes,
+        intervals=result.intervals,
         sections=sections,
         facts={"Run": _run_facts(result.info), "Model": model_facts(model, recipe), "Versions": versions()},
         recipe_yaml=recipe.to_yaml(),
@@ -142,7 +146,8 @@ def _write(
 
 
 def _write_metrics(path: Path, result: EvaluationResult) -> None:
-    content = {**result.metrics, "reasons": result.reasons, "notes": result.notes, "info": result.info}
+    content: dict[str, Any] = {**result.metrics, "intervals": result.intervals, "reasons": result.reasons}
+    content |= {"notes": result.notes, "info": result.info}
     path.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 

@@ -36,6 +36,8 @@ def build_model(
         metadata = _own_metadata(recipe, where)
     if num_classes is None and metadata is not None:
         num_classes = _count_classes(metadata)
+    if metadata is not None:
+        _check_written_classes(section, _count_classes(metadata))
     injected = {"num_classes": num_classes, "metadata": metadata}
     injected = {name: value for name, value in injected.items() if value is not None}
 
@@ -60,6 +62,18 @@ def _without_weights(spec: ComponentSpec) -> ComponentSpec:
     """The backbone's block with `weights` (ours) and `pretrained` (timm's) switched off."""
     off = {"weights": None, "pretrained": False}
     return replace(spec, arguments={key: off.get(key, value) for key, value in spec.arguments.items()})
+
+
+def _check_written_classes(section: ModelSection, in_dataset: int | None) -> None:
+    """A detection head must have room for the dataset's classes; more are allowed (weights of another dataset)."""
+    for name, spec in section.heads.items():
+        written = spec.arguments.get("num_classes")
+        detects = "instances" in getattr(REGISTRIES["head"].get(spec.name), "task_outputs", ())
+        if detects and isinstance(written, int) and in_dataset is not None and written < in_dataset:
+            raise RecipeError(
+                f"{spec.where}: model.heads.{name}.num_classes is {written}, but the dataset has {in_dataset} classes.\n"
+                f"  Leave num_classes out (the dataset then decides), or write at least {in_dataset}"
+            )
 
 
 def _needs_dataset(section: ModelSection) -> str | None:

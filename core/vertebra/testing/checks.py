@@ -95,7 +95,7 @@ def check_same(first: Any, second: Any, what: str, tolerance: float | None = Non
             scale = max(1.0, float(a.double().abs().max())) if a.numel() else 1.0
             same = torch.allclose(a.double(), b.double(), rtol=tolerance, atol=tolerance * scale)
         if not same:
-            difference = float((a.double() - b.double()).abs().max())
+            difference = float((a.detach().double() - b.detach().double()).abs().max())
             raise AssertionError(f"{what}: {place} differs by up to {difference:.3g}")
 
 

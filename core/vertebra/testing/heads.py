@@ -25,6 +25,7 @@ from vertebra.testing.inputs import bare, make_input, make_metadata
 from vertebra.testing.marks import slow
 from vertebra.testing.overfit import check_overfits
 from vertebra.testing.predictions import check_predictions
+from vertebra.testing.training import check_trains_by_recipe
 
 __all__ = ["HeadConformance"]
 
@@ -156,6 +157,13 @@ class HeadConformance:
     def test_forward_exports(self) -> None:
         model = self.make_model().eval()
         check_export(self.head_of(model), self._features(model))
+
+    def test_trains_by_its_recipe(self) -> None:
+        """Two steps on few pictures: the whole way from recipe to checkpoint."""
+        specs = self._specs()
+        require(bool(specs), f"the heads of recipe {self.recipe} do not name {self.component}")
+        semantic = "sem_seg" in HEADS.get(self.component).task_outputs
+        check_trains_by_recipe(self.recipe, "head", self.component, self.overrides, semantic=semantic)
 
     @slow
     def test_overfits_eight_images(self) -> None:

@@ -17,15 +17,25 @@ _SHAPES = {"format": "shapes", "images": 8, "val_images": 4, "size": [64, 96]}
 
 
 def check_trains_by_recipe(
-    recipe: str, kind: str, component: str, overrides: Sequence[str] = (), *, steps: int = 2
+    recipe: str,
+    kind: str,
+    component: str,
+    overrides: Sequence[str] = (),
+    *,
+    steps: int = 2,
+    semantic: bool = False,
 ) -> dict[str, float | None]:
     """Trains `steps` steps of a recipe that names the component, on a few small pictures, and evaluates the end.
 
+    Args:
+        semantic: the pictures have semantic labels; nothing is evaluated, for the recipe's classes may be others.
     Returns:
         The run's latest numbers.
     """
+    images = {**_SHAPES, "labels": ["semantic"]} if semantic else _SHAPES
     small = [
-        {"data.train": {**_SHAPES, "split": "train"}, "data.val": {**_SHAPES, "split": "val"}},
+        {"data.train": {**images, "split": "train"}, "data.val": None if semantic else {**images, "split": "val"}},
+        {"data.test": None, "data.train_transforms": [], "data.eval_transforms": []},
         {"data.workers": 0, "train.steps": steps, "train.batch_size": 2, "train.log_every": 1},
         {"evaluate.report": False, "evaluate.split": "val", "train.device": "cpu"},
     ]

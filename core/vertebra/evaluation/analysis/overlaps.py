@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from pycocotools import mask as coco_mask
 
+from vertebra.evaluation.cocoeval.masks import mask_overlaps
 from vertebra.evaluation.match_columns import MatchColumns
 
 __all__ = ["Overlaps", "overlaps"]
@@ -16,7 +16,7 @@ _PAIRS = 2_000_000  # detections x objects at a time
 
 
 class Overlaps(NamedTuple):
-    """P pairs of a detection and an object of its image, by detection, then by object.
+    """P pairs of a detection and an object of its image, image after image.
 
     Args:
         detection, truth: (P,) int64, rows of the columns.
@@ -39,21 +39,26 @@ def overlaps(
     """All pairs with an IoU of at least `least` (above 0).
 
     Args:
-        detection_masks, truth_masks: (D) and (G) compressed run lengths, to compare masks; None: boxes are compared.
+        detection_masks, truth_masks: (D) and (G) compressed run lengths by row of the columns, to compare masks; None:
+            boxes are compared.
     """
     found = [(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))]
-    by_image = np.argsort(columns.truth_image, kind="stable")
+    objects = np.argsort(columns.truth_image, kind="stable")
     images = np.arange(columns.num_images + 1)
-    first = np.searchsorted(columns.truth_image[by_image], images)  # (N + 1,), where an image's objects start
+    first = np.searchsorted(columns.truth_image[objects], images)  # (N + 1,), where an image's objects start
     counts = np.diff(first)[columns.detection_image]  # (D,) objects in the image of each detection
-    for rows in _chunks(counts):
+    ordered = np.argsort(columns.detection_image, kind="stable")
+    for chunk in _chunks(counts[ordered]):
+        rows = ordered[chunk]
         detection = np.repeat(rows, counts[rows])
         offset = np.arange(len(detection)) - np.repeat(np.cumsum(counts[rows]) - counts[rows], counts[rows])
-        truth = by_image[first[columns.detection_image[detection]] + offset]
+        truth = objects[first[columns.detection_image[detection]] + offset]
         if detection_masks is None:
             iou = _box_iou(columns, detection, truth)
         else:
-            iou = _mask_iou(columns, detection, truth, detection_masks, truth_masks)
+            iou = mask_overlaps(
+                detection_masks, truth_masks, columns.truth_ignored, columns.truth_image, detection, truth
+            )
         keep = iou >= least
         found.append((detection[keep], truth[keep], iou[keep]))
     return Overlaps(*(np.concatenate(column) for column in zip(*found, strict=True)))
@@ -78,22 +83,3 @@ def _box_iou(columns: MatchColumns, detection: np.ndarray, truth: np.ndarray) ->
     area_a, area_b = ((box[:, 2:] - box[:, :2]).prod(axis=1) for box in (a, b))
     union = np.where(columns.truth_ignored[truth], area_a, area_a + area_b - common)
     return np.divide(common, union, out=np.zeros_like(common), where=union > 0)
-
-
-def _mask_iou(
-    columns: MatchColumns,
-    detection: np.ndarray,
-    truth: np.ndarray,
-    detection_masks: Sequence[dict],
-    truth_masks: Sequence[dict],
-) -> np.ndarray:
-    """(P,) IoU of masks, by pycocotools, one detection against all objects of its image at a time."""
-    iou = np.zeros(len(detection))
-    starts = np.flatnonzero(np.diff(detection, prepend=-1))
-    for start, stop in zip(starts, [*starts[1:], len(detection)], strict=True):
-        rows = truth[start:stop]
-        crowd = columns.truth_ignored[rows].astype(np.uint8).tolist()
-        iou[start:stop] = coco_mask.iou(
-            [detection_masks[detection[start]]], [truth_masks[row] for row in rows], crowd
-        ).reshape(-1)
-    return iou

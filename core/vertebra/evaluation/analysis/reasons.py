@@ -11,7 +11,14 @@ from collections.abc import Collection, Hashable, Sequence
 
 import numpy as np
 
-__all__ = ["boxes_look_like_xywh", "boxes_look_like_xyxy", "classes_without_detections", "equal_scores", "ids_apart", "no_detection_from"]
+__all__ = [
+    "boxes_look_like_xywh",
+    "boxes_look_like_xyxy",
+    "classes_without_detections",
+    "equal_scores",
+    "ids_apart",
+    "no_detection_from",
+]
 
 _FEWEST = 5  # boxes or scores from which on a pattern is no accident
 _MANY, _NEARLY_ALL = 0.2, 0.98  # shares of the boxes
@@ -83,22 +90,21 @@ def boxes_look_like_xywh(boxes: np.ndarray, sizes: np.ndarray) -> str | None:
     )
 
 
-def ids_apart(what: str, given: Collection[Hashable], known: Collection[Hashable]) -> str:
-    """The sentence for ids that are not in the ground truth, with the likely cause where one shows.
+def ids_apart(what: str, given: Collection[Hashable], known: Collection[Hashable]) -> str | None:
+    """The likely cause why ids of results are not in the ground truth; None where none shows.
 
     Args:
         what: image or category.
         given: all distinct ids of the results; known: those of the ground truth.
     """
     unknown = [value for value in given if value not in known]
-    text = f"{len(unknown)} of {len(given)} {what} ids are not in the ground truth, first {unknown[0]!r}"
-    examples = ", ".join(repr(value) for value in list(known)[:3])
-    text += f"; its ids look like {examples}" if examples else "; it has none"
-    if {str(value) for value in unknown} <= {str(value) for value in known}:
-        return text + ". They are the same but for text and numbers: write ids in the ground truth's type"
-    if what == "category" and _are_class_numbers(given, known):
-        return text + ". They look like class numbers from 0: write the ground truth's category ids"
-    return text
+    if unknown and {str(value) for value in unknown} <= {str(value) for value in known}:
+        return f"the {what} ids are the same but for text and numbers; write them in the ground truth's type"
+    if unknown and what == "category" and _are_class_numbers(given, known):
+        return "the category ids look like class numbers from 0; write the ground truth's category ids"
+    if unknown and len(unknown) == len(given):
+        return f"not one {what} id is in the ground truth; the results seem to be of another dataset"
+    return None
 
 
 def _are_class_numbers(given: Collection[Hashable], known: Collection[Hashable]) -> bool:

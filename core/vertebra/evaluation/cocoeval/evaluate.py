@@ -42,9 +42,7 @@ def evaluate_columns(
     for k in range(num_categories):
         own = rows[bounds[k] : bounds[k + 1]]
         ranked.append(
-            rank_detections(
-                own, detections.image[own], detections.scores[own], truth.num_images, params.max_dets[-1]
-            )
+            rank_detections(own, detections.image[own], detections.scores[own], truth.num_images, params.max_dets[-1])
         )
         span = slice(truth_bounds[k], truth_bounds[k + 1])
         found.append(_candidates(truth, detections, task, params, ranked[k], truth_rows, span))

@@ -48,10 +48,14 @@ def read_ground_truth(
     if isinstance(source, (str, os.PathLike)):
         name, data = str(source), load_json(source)
     if not isinstance(data, dict) or not {"images", "categories"} <= set(data):
-        found = f"a dict with {', '.join(map(str, data)) or 'nothing'}" if isinstance(data, dict) else type(data).__name__
+        found = (
+            f"a dict with {', '.join(map(str, data)) or 'nothing'}" if isinstance(data, dict) else type(data).__name__
+        )
         raise DataError(f"{name}: COCO ground truth is a dict with images, annotations and categories, not {found}")
     listed = {image["id"]: image for image in _records(data, "images", name)}
-    named = {category["id"]: str(category.get("name", category["id"])) for category in _records(data, "categories", name)}
+    named = {
+        category["id"]: str(category.get("name", category["id"])) for category in _records(data, "categories", name)
+    }
     images, categories = _chosen(listed, image_ids, "image", name), _chosen(named, category_ids, "category", name)
     records, notes = _records(data, "annotations", name), []
     image = numbers_of(column(records, "image_id", name), {key: n for n, key in enumerate(images)}, len(records))
@@ -132,7 +136,9 @@ def _boxes(records: list[dict], task: str, source: str) -> np.ndarray:
 def _areas(records: list[dict], sizes: np.ndarray, notes: list[str], source: str) -> np.ndarray:
     lacking = [row for row, record in enumerate(records) if record.get("area") is None]
     if lacking:
-        notes.append(f"{len(lacking)} ground truth objects have no area; that of their mask, else of their box, is used")
+        notes.append(
+            f"{len(lacking)} ground truth objects have no area; that of their mask, else of their box, is used"
+        )
         records = list(records)
         for row in lacking:
             size = tuple(sizes[row].tolist())

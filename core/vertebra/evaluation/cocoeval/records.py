@@ -56,7 +56,7 @@ def keypoint_column(records: list[dict], source: str) -> np.ndarray:
     first = next((record["keypoints"] for record in records if record.get("keypoints")), [])
     if len(first) % 3:
         raise DataError(f"{source}: keypoints have {len(first)} numbers; expected x, y, visibility of each in a row")
-    return _rows_of_numbers(records, "keypoints", len(first), source).reshape(len(records), -1, 3)
+    return _rows_of_numbers(records, "keypoints", len(first), source).reshape(len(records), len(first) // 3, 3)
 
 
 def numbers_of(values: Iterable[Hashable], number: dict[Hashable, int], count: int) -> np.ndarray:
@@ -78,7 +78,7 @@ def _rows_of_numbers(records: list[dict], name: str, length: int, source: str) -
     try:
         if set(map(len, rows)) - {length}:
             raise ValueError("not all have the same number of numbers")
-        return np.fromiter(chain.from_iterable(rows), np.float64, length * len(rows)).reshape(-1, length)
+        return np.fromiter(chain.from_iterable(rows), np.float64, length * len(rows)).reshape(len(rows), length)
     except (TypeError, ValueError) as err:
 
         def check(record: dict) -> None:

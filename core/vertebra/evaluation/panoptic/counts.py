@@ -67,7 +67,9 @@ class Segments:
         if (times > 1).any():
             raise DataError(f"{where}: segment id {unique[times > 1][0]} occurs more than once in segments_info")
         if len(ids) and not (unique[0] > VOID and unique[-1] <= _MOST_ID):
-            raise DataError(f"{where}: segment ids are whole numbers from 1 to 2^32 - 1; {VOID} marks pixels without one")
+            raise DataError(
+                f"{where}: segment ids are whole numbers from 1 to 2^32 - 1; {VOID} marks pixels without one"
+            )
         return cls(columns[0], columns[1], np.array(crowd, dtype=bool), columns[2])
 
     def with_pixels(self, runs: IdRuns) -> Segments:
@@ -84,6 +86,7 @@ class ImageCounts:
         matched: (M,) int64 class of each true positive, in the order of true, then predicted id; iou: (M,) float64.
         false: (F,) int64 class of each false positive. missed: (N,) int64 class of each miss.
         odd_areas: true segments whose annotated area is not the number of their pixels.
+        num_empty: predicted segments that were left out because they have no pixel.
     """
 
     matched: np.ndarray
@@ -91,6 +94,7 @@ class ImageCounts:
     false: np.ndarray
     missed: np.ndarray
     odd_areas: int = 0
+    num_empty: int = 0
 
     @property
     def quality(self) -> float | None:
@@ -99,9 +103,7 @@ class ImageCounts:
         return float(self.iou.sum() / weight) if weight else None
 
 
-def count_image(
-    true_ids: IdRuns, truth: Segments, pred_ids: IdRuns, predicted: Segments, where: str
-) -> ImageCounts:
+def count_image(true_ids: IdRuns, truth: Segments, pred_ids: IdRuns, predicted: Segments, where: str) -> ImageCounts:
     """Match the segments of one image.
 
     A pair of one class matches if its IoU is above 0.5, with true void pixels left out of the union; a true segment's

@@ -1,1 +1,188 @@
-class PanopticEvaluator: pass
+"""Panoptic quality of a model's outputs: `PanopticEvaluator`."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vertebra.errors import DataError
+from vertebra.evaluation.contract import Evaluator
+from vertebra.evaluation.detections import ImageKey
+from vertebra.evaluation.panoptic.counts import VOID, ImageCounts, Segments, count_image
+from vertebra.evaluation.panoptic.dataset import PanopticTruth
+from vertebra.evaluation.panoptic.quality import PanopticQuality, panoptic_quality
+from vertebra.evaluation.panoptic.report import PredictedImage, panoptic_sections
+from vertebra.evaluation.panoptic.runs import IdRuns, read_id_runs, write_segment_ids
+from vertebra.evaluation.report.blocks import Section
+from vertebra.runtime.distributed import gather_to_main, on_main_process
+
+__all__ = ["PanopticEvaluator"]
+
+logger = logging.getLogger(__name__)
+
+_FOLDER = "panoptic_predictions"
+_WORST = 24  # images kept for the report
+
+
+class PanopticEvaluator(Evaluator):
+    """PQ, SQ and RQ of the outputs' `panoptic_seg`, as panopticapi has them.
+
+    Metrics: `panoptic/PQ`, `SQ`, `RQ`, each also with `_things` and `_stuff`, and `PQ-<class>`, `SQ-<class>`,
+    `RQ-<class>`: fractions. Classes that occur in neither ground truth nor predictions stay out of the means.
+
+    Ground truth is read from the PNG that each dataset dict names in `pan_seg_file_name`, with its `segments_info`.
+    Images that were not predicted count as missed, predicted segments without a pixel are left out; both in `notes`.
+
+    Args:
+        dataset: injected; `.dicts` and `.metadata` (`thing_classes`, `stuff_classes` and, to write results with the
+            dataset's own category ids, `thing_dataset_id_to_contiguous_id` and the same for stuff).
+        output_dir: injected. None: nothing is written.
+        save_predictions: write COCO's result files, `panoptic_predictions.json` and a PNG for each image.
+    """
+
+    def __init__(self, dataset: Any, output_dir: str | Path | None = None, *, save_predictions: bool = True) -> None:
+        super().__init__()
+        self.dataset = dataset
+        self.output_dir = Path(output_dir) if output_dir is not None and save_predictions else None
+        self.truth = PanopticTruth(dataset)
+        self.reset()
+
+    def reset(self) -> None:
+        self.counts: dict[ImageKey, ImageCounts] = {}
+        self.records: dict[ImageKey, dict] = {}  # COCO's results, where they are written
+        self.worst: list[PredictedImage] = []
+        self.quality: PanopticQuality | None = None
+        self.reasons, self.notes, self.files = {}, [], {}
+
+    def process(self, inputs: list[dict], outputs: list[dict]) -> None:
+        """Compare each image with its ground truth.
+
+        Raises:
+            DataError: no `panoptic_seg` in an output, ids without a segment, classes outside the dataset's, another
+                size than the ground truth's.
+        """
+        for record, output in zip(inputs, outputs, strict=True):
+            key = ImageKey.of(record)
+            if key in self.counts:
+                continue
+            where = f"image {key.image_id!r}"
+            runs, infos = _prediction(output, where)
+            expected = self.truth.record(key)
+            predicted = Segments.of(self.truth.with_rows(infos, where), self.truth.rows, where)
+            num_segments = len(predicted)
+            predicted = predicted.with_pixels(runs)
+            path = expected.get("pan_seg_file_name")
+            if path is None:
+                raise DataError(
+                    f"{where}: its dataset dict has no pan_seg_file_name; panoptic ground truth is needed "
+                    "(format coco: set `panoptic`)"
+                )
+            truth = self.truth.segments(expected, where)
+            counts = count_image(read_id_runs(path), truth, runs, predicted, f"{where} ({path})")
+            counts.num_empty = num_segments - len(predicted)
+            self.counts[key] = counts
+            self._keep(PredictedImage(key, runs, infos, counts))
+            if self.output_dir is not None:
+                self.records[key] = self._write(key, runs, infos, predicted)
+
+    def evaluate(self) -> dict[str, float | None]:
+        """The metrics of all processes' images."""
+        shards = gather_to_main((self.counts, self.records, self.worst))
+        result = on_main_process(lambda: self._evaluate_all(shards or []))
+        self.quality, self.files = result
+        self.reasons, self.notes = self.quality.reasons, self.quality.notes
+        return self.quality.metrics
+
+    def sections(self, folder: Path, pictures: int) -> list[Section]:
+        if self.quality is None:
+            return []
+        return panoptic_sections(self.quality, self.truth, self.worst, folder, pictures)
+
+    def _evaluate_all(self, shards: Sequence[tuple]) -> tuple[PanopticQuality, dict[str, Path]]:
+        counts: dict[ImageKey, ImageCounts] = {}
+        records: dict[ImageKey, dict] = {}
+        kept: dict[ImageKey, PredictedImage] = {}
+        for shard_counts, shard_records, shard_worst in reversed(shards):  # the first process's stay
+            counts |= shard_counts
+            records |= shard_records
+            kept |= {image.key: image for image in shard_worst}
+        self.worst = sorted(kept.values(), key=lambda image: (image.badness, str(image.key)))[:_WORST]
+        keys = self.truth.keys()
+        missing = [key for key in keys if key not in counts]
+        for key in missing:
+            counts[key] = self._all_missed(key)
+        quality = panoptic_quality(self.truth.classes, [counts[key] for key in keys])
+        if missing:
+            quality.notes.append(
+                f"{len(missing)} of the dataset's {len(keys)} images were not predicted; their segments count as missed"
+            )
+        num_empty = sum(counts[key].num_empty for key in keys)
+        if num_empty:
+            quality.notes.append(f"{num_empty} predicted segments have no pixel and were left out")
+        for note in quality.notes:
+            logger.warning("evaluation: %s", note)
+        return quality, self._write_json([records[key] for key in keys if key in records])
+
+    def _all_missed(self, key: ImageKey) -> ImageCounts:
+        truth = self.truth.segments(self.truth.record(key), f"image {key.image_id!r}")
+        nothing = np.zeros(0, dtype=np.int64)
+        return ImageCounts(nothing, np.zeros(0), nothing, truth.classes[~truth.crowd])
+
+    def _keep(self, image: PredictedImage) -> None:
+        """Remember the worst images only."""
+        self.worst.append(image)
+        if len(self.worst) >= 2 * _WORST:
+            self.worst = sorted(self.worst, key=lambda image: image.badness)[:_WORST]
+
+    def _write(self, key: ImageKey, runs: IdRuns, infos: Sequence[Mapping], predicted: Segments) -> dict:
+        """The image's PNG, and its record for the JSON."""
+        if len(predicted) and predicted.ids.max() >= 2**24:
+            raise DataError(
+                f"image {key.image_id!r}: segment id {predicted.ids.max()} does not fit in a panoptic PNG (below 2^24)"
+            )
+        folder = self.output_dir / _FOLDER
+        folder.mkdir(parents=True, exist_ok=True)
+        name = self.truth.result_name(key)
+        write_segment_ids(runs.pixels(), folder / name)
+        pixels = Counter(dict(zip(*np.unique(runs.pixels(), return_counts=True), strict=True)))
+        segments = [
+            {"id": int(i), "category_id": self.truth.classes[row].category_id, "area": int(pixels[i])}
+            for i, row in zip(predicted.ids, predicted.classes, strict=True)
+        ]
+        return {"image_id": key.image_id, "file_name": name, "segments_info": segments}
+
+    def _write_json(self, records: list[dict]) -> dict[str, Path]:
+        if self.output_dir is None:
+            return {}
+        self.output_dir.mkdir(parents=True, exist_ok=True)
+        path = self.output_dir / f"{_FOLDER}.json"
+        categories = [
+            {"id": known.category_id, "name": known.name, "isthing": int(known.isthing)} for known in self.truth.classes
+        ]
+        path.write_text(json.dumps({"annotations": records, "categories": categories}) + "\n", encoding="utf-8")
+        return {"panoptic_predictions": path}
+
+
+def _prediction(output: Mapping[str, Any], where: str) -> tuple[IdRuns, list[dict]]:
+    """Ids, with nothing but 0 for void, and segments of one output."""
+    if "panoptic_seg" not in output:
+        raise DataError(
+            f"the output for {where} has no 'panoptic_seg', only {', '.join(map(repr, output)) or 'nothing'}.\n"
+            "  PanopticEvaluator judges panoptic maps; choose evaluators for the tasks of the model's heads"
+        )
+    ids, infos = output["panoptic_seg"]
+    if infos is None:
+        raise DataError(f"the output for {where}: panoptic_seg needs its list of segments (segments_info), got None")
+    ids = np.asarray(ids.detach().cpu() if hasattr(ids, "detach") else ids)
+    if ids.ndim != 2 or ids.dtype.kind not in "iu":
+        raise DataError(
+            f"the output for {where}: the ids of panoptic_seg are {ids.dtype} of shape {ids.shape}; "
+            "expected whole numbers of shape (H, W)"
+        )
+    return IdRuns.of(np.where(ids < 0, VOID, ids)), list(infos)  # some models mark void by -1

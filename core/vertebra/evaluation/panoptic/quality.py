@@ -6,6 +6,7 @@ occur in ground truth or prediction.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -121,7 +122,9 @@ def _mean(rows: Sequence[ClassQuality]) -> GroupQuality:
     found = [row for row in rows if row.pq is not None]
     if not found:
         return GroupQuality(None, None, None, 0)
-    return GroupQuality(*(sum(getattr(row, name) for row in found) / len(found) for name in ("pq", "sq", "rq")), len(found))
+    return GroupQuality(
+        *(sum(getattr(row, name) for row in found) / len(found) for name in ("pq", "sq", "rq")), len(found)
+    )
 
 
 def _flat(
@@ -150,7 +153,5 @@ def _flat(
 
 def _labels(classes: Sequence[PanopticClass]) -> list[str]:
     """Names as metric keys need them: one that two classes share is told apart by its category id."""
-    names = [known.name for known in classes]
-    return [
-        known.name if names.count(known.name) == 1 else f"{known.name} ({known.category_id})" for known in classes
-    ]
+    times = Counter(known.name for known in classes)
+    return [known.name if times[known.name] == 1 else f"{known.name} ({known.category_id})" for known in classes]

@@ -111,4 +111,3 @@ def write_segment_ids(ids: np.ndarray, path: Path) -> None:
     """(H, W) segment ids below 2^24 to a panoptic PNG."""
     channels = np.stack([ids & 255, ids >> 8 & 255, ids >> 16 & 255], axis=-1).astype(np.uint8)
     Image.fromarray(channels).save(path, format="PNG", compress_level=1)
-

@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from vertebra.evaluation.coco_metrics import coco_metrics
+from vertebra.evaluation.cocoeval import MaskColumn
 from vertebra.evaluation.curves import CocoArrays, best_threshold
 from vertebra.evaluation.detections import DetectionTable
 from vertebra.evaluation.ground_truth import GroundTruth
+from vertebra.evaluation.report.analysis_section import analysis_sections
 from vertebra.evaluation.report.blocks import Facts, Figure, Gallery, Section
 from vertebra.evaluation.report.pictures import draw_pictures
 from vertebra.evaluation.report.plots import class_bars, pr_curves, score_histogram
@@ -31,6 +35,8 @@ def coco_sections(
     sections: list[Section] = []
     for task, counted in arrays.items():
         sections += _task_section(task, counted, truth, folder / "plots")
+        masks = _masks(counted, truth, table) if task == "segm" else {}
+        sections += analysis_sections(_TITLES[task].lower(), counted, folder / "plots", **masks)
     first = next(iter(arrays.values()), None)
     threshold = None if first is None else best_threshold(first.matches)
     if pictures:
@@ -65,6 +71,20 @@ def _task_section(task: str, arrays: CocoArrays, truth: GroundTruth, folder: Pat
             Figure(path, "AP over AP50 of each class, best first; classes without ground truth are left out.")
         )
     return [Section(f"Plots: {_TITLES[task].lower()}", blocks)] if blocks else []
+
+
+def _masks(arrays: CocoArrays, truth: GroundTruth, table: DetectionTable) -> dict:
+    """Masks of detections and objects, by row of the match columns."""
+    columns = arrays.columns
+    if columns is None:
+        return {}
+    sizes = np.array([truth.sizes[row] or (0, 0) for row in columns.truth_image], np.int64).reshape(-1, 2)
+    return {
+        "detection_masks": [table.masks[row] for row in columns.detection_row.tolist()],
+        "truth_masks": MaskColumn(
+            [truth.annotations[row]["segmentation"] for row in columns.truth_row.tolist()], sizes
+        ),
+    }
 
 
 def _facts(truth: GroundTruth, table: DetectionTable) -> Facts:

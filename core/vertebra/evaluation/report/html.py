@@ -16,7 +16,13 @@ __all__ = ["write_report"]
 
 MAX_BYTES = 4_800_000
 _MANY_CLASSES = 20  # from here on their table comes behind the plots and pictures
-_TASK_TITLES = {"bbox": "Boxes", "segm": "Masks", "keypoints": "Keypoints"}
+_TASK_TITLES = {
+    "bbox": "Boxes",
+    "segm": "Masks",
+    "keypoints": "Keypoints",
+    "sem_seg": "Semantic segmentation",
+    "panoptic": "Panoptic segmentation",
+}
 
 
 def write_report(
@@ -27,6 +33,7 @@ def write_report(
     metrics: Mapping[str, float | None],
     reasons: Mapping[str, str],
     notes: Sequence[str] = (),
+    intervals: Mapping[str, tuple[float, float]] | None = None,
     sections: Sequence[Section] = (),
     facts: Mapping[str, Mapping[str, str]] | None = None,
     recipe_yaml: str = "",
@@ -37,11 +44,12 @@ def write_report(
         title, subtitle: above everything; the subtitle says which data and model.
         metrics, reasons: as an evaluator gives them: `<task>/<name>` -> fraction or None; reason of each None.
         notes: what a reader should know before trusting the numbers.
+        intervals: metric -> (low, high), 95 % over images.
         sections: the evaluators' plots, pictures and tables.
         facts: further tables of name and value by title (run, versions).
         recipe_yaml: the resolved recipe.
     """
-    body = [_header(title, subtitle, metrics), _notes(notes), _summary(metrics, reasons)]
+    body = [_header(title, subtitle, metrics), _notes(notes), _summary(metrics, reasons, intervals or {})]
     tables = {task: class_table(metrics, task) for task in dict.fromkeys(key.split("/")[0] for key in metrics)}
     classes = [_classes(task, table) for task, table in tables.items() if table is not None]
     long = any(table is not None and len(table.rows) > _MANY_CLASSES for table in tables.values())
@@ -91,20 +99,33 @@ def _notes(notes: Sequence[str]) -> str:
     return f'<section class="notes"><h2>Please note</h2><ul>{_items(notes)}</ul></section>'
 
 
-def _summary(metrics: Mapping[str, float | None], reasons: Mapping[str, str]) -> str:
+def _summary(
+    metrics: Mapping[str, float | None], reasons: Mapping[str, str], intervals: Mapping[str, tuple[float, float]]
+) -> str:
     tasks = summary_rows(metrics)
     if not tasks:
         return "<section><h2>Summary</h2><p>No evaluator gave a number.</p></section>"
     parts = []
     for task, rows in tasks.items():
         body = "".join(
-            f"<tr><th>{escape(name)}</th>{_cell(value, bar=True)}<td class='meaning'>"
+            f"<tr><th>{escape(name)}</th>{_cell(value, bar=True)}<td class='meaning'>{_interval(intervals, task, name)}"
             f"{escape(meaning if value is not None else reasons.get(f'{task}/{name}', meaning))}</td></tr>"
             for name, value, meaning in rows
         )
         heading = f"<h3>{escape(_TASK_TITLES.get(task, task))}</h3>"
         parts.append(f'<div class="task">{heading}<table class="summary">{body}</table></div>')
-    return f'<section><h2>Summary</h2><div class="columns">{"".join(parts)}</div></section>'
+    explained = (
+        '<p class="without">Intervals: with other images like these the number would lie in there; 95 % of such intervals '
+        "hold that of all images (bootstrap over images).</p>"
+        if intervals
+        else ""
+    )
+    return f'<section><h2>Summary</h2><div class="columns">{"".join(parts)}</div>{explained}</section>'
+
+
+def _interval(intervals: Mapping[str, tuple[float, float]], task: str, name: str) -> str:
+    ends = intervals.get(f"{task}/{name}")
+    return "" if ends is None else f'<span class="interval">{ends[0]:.3f} to {ends[1]:.3f}</span> '
 
 
 def _classes(task: str, table: Table) -> str:

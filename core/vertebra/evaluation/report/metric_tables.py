@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from vertebra.evaluation.coco_metrics import METRIC_MEANINGS
 from vertebra.evaluation.report.blocks import Table
+from vertebra.evaluation.report.meanings import SEGMENTATION_MEANINGS
 
 __all__ = ["class_table", "headline", "summary_rows"]
 
@@ -50,8 +51,9 @@ def headline(metrics: Mapping[str, float | None]) -> list[tuple[str, float | Non
 
 
 def _meaning(name: str) -> str:
-    if name in METRIC_MEANINGS:
-        return METRIC_MEANINGS[name]
+    known = METRIC_MEANINGS.get(name) or SEGMENTATION_MEANINGS.get(name)
+    if known:
+        return known
     if name.startswith("AR") and name[2:].isdigit():
         count = int(name[2:])
         return f"average recall with at most {count} detection{'s' if count > 1 else ''} per image and class"

@@ -1,0 +1,130 @@
+"""`compare` and `evaluate-results`: numbers out of result files, without a model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+__all__ = ["compare", "evaluate_results"]
+
+Annotations = Annotated[
+    Optional[Path],
+    typer.Option("--annotations", help="COCO ground truth, for result files or where the runs' has moved."),
+]
+Task = Annotated[Optional[str], typer.Option("--task", help="bbox, segm or keypoints. Default: the runs' first.")]
+Resamples = Annotated[int, typer.Option("--resamples", min=0, help="Resamples of the images for intervals.")]
+Seed = Annotated[int, typer.Option("--seed", help="The same seed gives the same intervals.")]
+JsonFile = Annotated[Optional[Path], typer.Option("--json", help="Write the numbers there too.")]
+
+
+def compare(
+    run_a: Annotated[
+        Path, typer.Argument(metavar="RUN_A", help="A run's folder, an evaluation's, or a COCO result file.")
+    ],
+    run_b: Annotated[Path, typer.Argument(metavar="RUN_B", help="Another, evaluated on the same images.")],
+    annotations: Annotations = None,
+    task: Task = None,
+    resamples: Annotated[int, typer.Option("--resamples", min=100, help="Resamples, and swaps, of the images.")] = 1000,
+    seed: Seed = 0,
+    json_file: JsonFile = None,
+) -> None:
+    """Say how far apart the AP of two runs is, and whether that is more than noise."""
+    from vertebra.evaluation.compare_runs import compare_runs
+
+    _check_task(task, with_panoptic=False)
+    found, of_task, notes = compare_runs(
+        run_a, run_b, annotations=annotations, task=task, resamples=resamples, seed=seed
+    )
+    for note in notes:
+        print(f"note: {note}")
+    print(f"A  {run_a}\nB  {run_b}\n")
+    print(f"{of_task:<10}{'A':>8}{'B':>9}{'B - A':>10}   {f'{100 * found.level:.0f} % interval':<20}{'p':>6}")
+    for name, one in found.differences.items():
+        interval = f"{one.low:+.4f} to {one.high:+.4f}"
+        print(
+            f"{name:<10}{one.first:>8.4f}{one.second:>9.4f}{one.difference:>+10.4f}   {interval:<20}{one.p_value:>6.3f}"
+        )
+    verdict = found.verdict("A", "B")
+    print(f"\n{verdict}\nThis is about other images like these; training again with another seed can differ by more.")
+    if json_file is not None:
+        _write_json(json_file, _comparison(found, of_task, verdict, run_a, run_b))
+
+
+def evaluate_results(
+    annotations: Annotated[Path, typer.Option("--annotations", help="Ground truth in COCO's format.")],
+    results: Annotated[Path, typer.Option("--results", help="Results of any tool in COCO's format.")],
+    task: Annotated[str, typer.Option("--task", help="bbox, segm, keypoints or panoptic.")],
+    annotations_folder: Annotated[
+        Optional[Path], typer.Option(help="Panoptic: PNG files of the ground truth. Default: its path without .json.")
+    ] = None,
+    results_folder: Annotated[
+        Optional[Path], typer.Option(help="Panoptic: PNG files of the results. Default: their path without .json.")
+    ] = None,
+    resamples: Resamples = 1000,
+    seed: Seed = 0,
+    json_file: JsonFile = None,
+) -> None:
+    """Evaluate result files of any tool: COCO's AP and AR, or panoptic quality. No model is needed."""
+    from vertebra.cli.tables import format_metrics
+    from vertebra.evaluation.evaluate_results import evaluate_result_files
+
+    _check_task(task, with_panoptic=True)
+    numbers = evaluate_result_files(
+        annotations,
+        results,
+        task,
+        annotations_folder=annotations_folder,
+        results_folder=results_folder,
+        resamples=resamples,
+        seed=seed,
+    )
+    print(format_metrics(numbers.metrics, numbers.reasons))
+    for name, (low, high) in numbers.intervals.items():
+        print(f"95 % interval of {name}: {low:.4f} to {high:.4f}")
+    for note in numbers.notes:
+        print(f"note: {note}")
+    if json_file is not None:
+        _writable(json_file)
+        numbers.write(json_file)
+        print(f"written: {json_file}")
+
+
+def _check_task(task: str | None, *, with_panoptic: bool) -> None:
+    from vertebra.errors import SetupError
+
+    tasks = ["bbox", "segm", "keypoints", *(["panoptic"] if with_panoptic else [])]
+    if task is not None and task not in tasks:
+        raise SetupError(f"--task is {task!r}; expected one of {', '.join(tasks)}")
+
+
+def _writable(path: Path) -> None:
+    from vertebra.errors import SetupError
+
+    if not path.parent.is_dir():
+        raise SetupError(f"--json {path}: there is no folder {path.parent}")
+
+
+def _write_json(path: Path, content: dict) -> None:
+    import json
+
+    _writable(path)
+    path.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    print(f"written: {path}")
+
+
+def _comparison(found, task: str, verdict: str, run_a: Path, run_b: Path) -> dict:
+    numbers = {
+        f"{task}/{name}": {
+            "a": one.first,
+            "b": one.second,
+            "difference": one.difference,
+            "interval": [one.low, one.high],
+            "p_value": one.p_value,
+            "noise": one.is_noise,
+        }
+        for name, one in found.differences.items()
+    }
+    facts = {"a": str(run_a), "b": str(run_b), "images": found.num_images, "resamples": found.resamples}
+    return {**numbers, "verdict": verdict, "info": facts | {"level": found.level}}

@@ -1,0 +1,36 @@
+"""`vertebra plugins new`: the source of a new plugin."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+__all__ = ["new"]
+
+
+def new(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Of the distribution, such as my-head.")],
+    kind: Annotated[str, typer.Option(help="head, neck, backbone, loss, evaluator or hook.")],
+    output: Annotated[Path, typer.Option(metavar="DIR", help="The new folder NAME goes there.")] = Path("."),
+    base: Annotated[
+        Optional[str],
+        typer.Option(
+            metavar="PLUGIN:RECIPE", help="What the new recipe builds on. Default: an installed one; a head needs none."
+        ),
+    ] = None,
+) -> None:
+    """Write a new plugin that installs, passes its own tests and trains on generated pictures at once."""
+    from vertebra.scaffold import new_plugin
+
+    made = new_plugin(name, kind, output, base)
+    print(f"{made.folder}: a plugin with the {kind} {made.component}")
+    for file in made.files:
+        print(f"  {file.as_posix()}")
+    print(
+        "\nNext:\n"
+        f"  pip install -e '{made.folder}[test]'\n"
+        f"  pytest {made.folder}                  # -m 'not slow' leaves out the longest check\n"
+        f"  vertebra train {made.recipe}"
+    )

@@ -1,0 +1,154 @@
+"""Compare the evaluations of two runs, from what they left in their folders."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vertebra.errors import DataError
+from vertebra.evaluation.analysis.compare import Comparison, compare_matches
+from vertebra.evaluation.coco_results import FACTS_FILE
+from vertebra.evaluation.cocoeval import read_ground_truth
+from vertebra.evaluation.cocoeval.records import load_json
+from vertebra.evaluation.evaluate_results import match_results
+
+__all__ = ["RunResults", "compare_runs"]
+
+
+@dataclass
+class RunResults:
+    """The result files of one evaluation, and on what it was.
+
+    Args:
+        results: task -> result file; a lone result file stands under every task ("").
+        ground_truth: the COCO file it was judged by; None for a lone result file.
+        image_ids, category_ids: those evaluated. fingerprint: of images, classes and annotations.
+    """
+
+    name: str
+    results: dict[str, Path]
+    ground_truth: Path | None = None
+    image_ids: list[Hashable] | None = None
+    category_ids: list[Hashable] | None = None
+    fingerprint: str | None = None
+
+    @classmethod
+    def of(cls, path: str | Path) -> RunResults:
+        """Of a run folder, an evaluation folder, or a COCO result file.
+
+        Raises:
+            DataError: nothing there that was evaluated with COCOEvaluator.
+        """
+        path = Path(path)
+        if path.is_file():
+            return cls(str(path), {"": path})
+        for folder in (path, path / "evaluation"):
+            if (folder / FACTS_FILE).is_file():
+                return cls._of_facts(str(path), folder, load_json(folder / FACTS_FILE))
+        if not path.is_dir():
+            raise DataError(f"{path}: no such folder or file")
+        raise DataError(
+            f"{path}: no evaluation of boxes, masks or keypoints is there: {FACTS_FILE} is neither in it nor in its folder "
+            "evaluation.\n  Run `vertebra evaluate` with weights of the run, or name a result file and --annotations"
+        )
+
+    @classmethod
+    def _of_facts(cls, name: str, folder: Path, facts: Any) -> RunResults:
+        try:
+            return cls(
+                name,
+                {task: folder / file for task, file in facts["results"].items()},
+                folder / facts["ground_truth"] if facts["ground_truth"] else None,
+                facts["image_ids"],
+                facts["category_ids"],
+                facts["fingerprint"],
+            )
+        except (KeyError, TypeError, AttributeError) as err:
+            raise DataError(
+                f"{folder / FACTS_FILE} is not what an evaluation writes: no {err}; evaluate again"
+            ) from err
+
+    def results_of(self, task: str) -> Path:
+        path = self.results.get(task) or self.results.get("")
+        if path is None:
+            raise DataError(f"{self.name}: task {task} was not evaluated, only {', '.join(self.results)}")
+        return path
+
+
+def compare_runs(
+    first: str | Path,
+    second: str | Path,
+    *,
+    annotations: str | Path | None = None,
+    task: str | None = None,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> tuple[Comparison, str, list[str]]:
+    """Compare AP of two runs on the same images.
+
+    Args:
+        first, second: run folders, evaluation folders, or COCO result files.
+        annotations: COCO ground truth, for result files and where the recorded one has moved.
+        task: bbox, segm or keypoints. None: the first that both were evaluated for.
+
+    Returns:
+        The comparison, its task, and notes on the result files.
+
+    Raises:
+        DataError: the runs were evaluated on different images, classes or annotations; files that cannot be used.
+    """
+    runs = RunResults.of(first), RunResults.of(second)
+    check_same_data(*runs)
+    task = task or _common_task(*runs)
+    ground_truth = annotations or runs[0].ground_truth or runs[1].ground_truth
+    if ground_truth is None:
+        raise DataError(f"{first} and {second} do not tell their ground truth; name it with --annotations")
+    if not Path(ground_truth).is_file():
+        raise DataError(f"{ground_truth}: the ground truth of {runs[0].name} is gone; name it with --annotations")
+    chosen = {name: getattr(runs[0], name) or getattr(runs[1], name) for name in ("image_ids", "category_ids")}
+    truth = read_ground_truth(ground_truth, task, **chosen)
+    columns, notes = [], []
+    for run in runs:
+        _, matched, more = match_results(run.results_of(task), truth, task)
+        columns.append(matched)
+        notes += more
+    return compare_matches(*columns, resamples=resamples, seed=seed), task, notes
+
+
+def check_same_data(first: RunResults, second: RunResults) -> None:
+    """Both were judged by the same images, classes and annotations, as far as they tell.
+
+    Raises:
+        DataError: saying what differs.
+    """
+    if None in (first.fingerprint, second.fingerprint) or first.fingerprint == second.fingerprint:
+        return
+    own, other = set(first.image_ids), set(second.image_ids)
+    what = "annotations"
+    if own != other:
+        what = f"images: {len(own)} and {len(other)}, {len(own & other)} of them the same"
+    elif set(first.category_ids) != set(second.category_ids):
+        what = f"classes: category ids {first.category_ids[:8]} and {second.category_ids[:8]}"
+    raise DataError(
+        f"{first.name} and {second.name} were evaluated on different {what}.\n"
+        f"  Ground truth: {first.ground_truth} and {second.ground_truth}.\n"
+        "  Evaluate both on the same split with `vertebra evaluate`, then compare"
+    )
+
+
+def _common_task(first: RunResults, second: RunResults) -> str:
+    if "" in first.results and "" in second.results:
+        return "bbox"
+    tasks = [
+        task
+        for task in {**first.results, **second.results}
+        if task and all({task, ""} & set(r.results) for r in (first, second))
+    ]
+    if not tasks:
+        raise DataError(
+            f"{first.name} was evaluated for {', '.join(first.results)}, {second.name} for {', '.join(second.results)}: "
+            "they have no task in common"
+        )
+    return tasks[0]

@@ -1,0 +1,142 @@
+"""Evaluate result files of any tool against ground truth files, without a model."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vertebra.errors import DataError
+from vertebra.evaluation.analysis.intervals import bootstrap_intervals
+from vertebra.evaluation.analysis.reasons import classes_without_detections
+from vertebra.evaluation.coco_metrics import coco_metrics
+from vertebra.evaluation.cocoeval import (
+    COCO_TASKS,
+    CocoParams,
+    CocoResult,
+    GroundTruthColumns,
+    evaluate_columns,
+    read_ground_truth,
+)
+from vertebra.evaluation.curves import CocoArrays
+from vertebra.evaluation.match_columns import MatchColumns, columns_of_result
+from vertebra.evaluation.result_files import read_results
+
+__all__ = ["RESULT_TASKS", "ResultNumbers", "evaluate_result_files", "match_results"]
+
+RESULT_TASKS = (*COCO_TASKS, "panoptic")
+
+
+@dataclass
+class ResultNumbers:
+    """What result files are worth; the fields are those of metrics.json.
+
+    Args:
+        metrics: flat keys `<task>/<name>`, fractions, None where undefined.
+        intervals: (low, high) of some of them, 95 % over images.
+        reasons: one sentence for each None. notes: what one should know before trusting the numbers.
+        info: files, counts, seconds.
+    """
+
+    metrics: dict[str, float | None]
+    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
+    reasons: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    info: dict[str, Any] = field(default_factory=dict)
+
+    def write(self, path: Path) -> None:
+        """As metrics.json has it."""
+        content = {
+            **self.metrics,
+            "intervals": self.intervals,
+            "reasons": self.reasons,
+            "notes": self.notes,
+            "info": self.info,
+        }
+        path.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def evaluate_result_files(
+    annotations: str | Path,
+    results: str | Path,
+    task: str,
+    *,
+    annotations_folder: str | Path | None = None,
+    results_folder: str | Path | None = None,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> ResultNumbers:
+    """Metrics of a result file, with intervals where the task has AP.
+
+    Args:
+        annotations, results: JSON files in COCO's formats.
+        task: bbox, segm, keypoints or panoptic.
+        annotations_folder, results_folder: of the PNG files, for panoptic only. None: the JSON's path without `.json`.
+        resamples: of the bootstrap; 0: no intervals.
+
+    Raises:
+        DataError: files that cannot be used; names file and record.
+    """
+    start = time.perf_counter()
+    if task == "panoptic":
+        from vertebra.evaluation.panoptic import panoptic_evaluate  # the other tasks need none of it
+
+        quality = panoptic_evaluate(annotations, annotations_folder, results, results_folder)
+        numbers = ResultNumbers(dict(quality.metrics), {}, dict(quality.reasons), list(quality.notes))
+        numbers.info = _info(annotations, results, task, start)
+        return numbers
+    if annotations_folder is not None or results_folder is not None:
+        raise DataError(f"folders of PNG files belong to the task panoptic, not to {task}")
+    truth = read_ground_truth(annotations, task)
+    result, columns, notes = match_results(results, truth, task)
+    metrics, reasons = coco_metrics(_arrays(result, columns), columns.class_names)
+    lacking = classes_without_detections(result.num_truth[:, 0], result.num_detections, columns.class_names)
+    notes = [*truth.notes, *notes, *([lacking] if lacking else [])]
+    intervals = bootstrap_intervals(columns, resamples=resamples, seed=seed) if resamples else {}
+    info = _info(annotations, results, task, start)
+    info |= {"images": truth.num_images, "objects": int((~truth.ignored).sum()), "resamples": resamples}
+    info |= {"detections": int(result.num_detections.sum())}
+    return ResultNumbers(metrics, {f"{task}/{name}": ends for name, ends in intervals.items()}, reasons, notes, info)
+
+
+def match_results(
+    results: str | Path, truth: GroundTruthColumns, task: str
+) -> tuple[CocoResult, MatchColumns, list[str]]:
+    """Read a result file and match it; the notes say what was left out."""
+    detections = read_results(results, truth, task)
+    notes, params = list(detections.notes), CocoParams.for_task(task)
+    if task == "keypoints" and truth.keypoints is not None and truth.keypoints.shape[1] not in (0, len(params.sigmas)):
+        count, mean = truth.keypoints.shape[1], float(params.sigmas.mean())
+        params = CocoParams.for_task(task, sigmas=np.full(count, mean))
+        notes.append(f"no OKS sigmas are known for these {count} keypoints; {mean:.4f}, the mean of COCO's, is used")
+    if not len(detections):
+        notes.append(f"{results}: there is no detection, so every AP and AR that has ground truth is 0")
+    result = evaluate_columns(truth, detections, task, params)
+    return result, columns_of_result(result, truth, detections), notes
+
+
+def _arrays(result: CocoResult, columns: MatchColumns) -> CocoArrays:
+    return CocoArrays(
+        task=result.task,
+        precision=result.precision,
+        recall=result.recall,
+        scores=result.scores,
+        iou_thresholds=result.params.iou_thresholds,
+        recall_thresholds=result.params.recall_thresholds,
+        areas=list(result.params.area_ranges),
+        max_dets=list(result.params.max_dets),
+        num_truth=result.num_truth,
+        num_crowd=result.num_ignored,
+        num_detections=result.num_detections,
+        matches=columns.at(int(np.argmin(np.abs(result.params.iou_thresholds - 0.5)))),
+        columns=columns,
+    )
+
+
+def _info(annotations: str | Path, results: str | Path, task: str, start: float) -> dict[str, Any]:
+    seconds = round(time.perf_counter() - start, 3)
+    return {"annotations": str(annotations), "results": str(results), "task": task, "seconds": seconds}

@@ -1,0 +1,50 @@
+"""Pictures of label maps: ground truth on the left, the prediction on the right, the worst images first."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from vertebra.data import read_image
+from vertebra.evaluation.report.blocks import Picture
+from vertebra.visualize import save_png, side_by_side
+
+__all__ = ["draw_pairs"]
+
+_WIDEST = 2400  # pixels of a written picture; both halves together
+
+Draw = Callable[[np.ndarray], np.ndarray]
+
+
+def draw_pairs(items: Iterable[tuple[str, Draw, Draw, str]], folder: Path, count: int) -> list[Picture]:
+    """Draw at most `count` images; those whose file is gone are left out.
+
+    Args:
+        items: (image file, draw the truth, draw the prediction, what the caption says); both functions take the image
+            (H, W, 3) uint8.
+        folder: PNG files go there; those of an earlier evaluation are removed.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.glob("[0-9][0-9]_*.png"):
+        old.unlink()
+    pictures: list[Picture] = []
+    for name, draw_truth, draw_prediction, said in items:
+        if len(pictures) >= count:
+            break
+        if not name or not Path(name).is_file():
+            continue
+        image = read_image(name)
+        drawn = side_by_side(draw_truth(image), draw_prediction(image), ("ground truth", "predicted"))
+        height, width = drawn.shape[:2]
+        if width > _WIDEST:
+            size = (_WIDEST, max(1, round(height * _WIDEST / width)))
+            drawn = np.asarray(Image.fromarray(drawn).resize(size, Image.Resampling.LANCZOS))
+        stem = re.sub(r"[^A-Za-z0-9._-]+", "_", Path(name).stem)[:60]
+        path = folder / f"{len(pictures) + 1:02d}_{stem}.png"
+        save_png(drawn, path)
+        pictures.append(Picture(path, f"{Path(name).name}: {said}"))
+    return pictures

@@ -1,0 +1,209 @@
+"""Semantic segmentation: IoU and its relatives from a confusion matrix, by `SemSegEvaluator`."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from vertebra.data import read_labels
+from vertebra.errors import DataError, RecipeError
+from vertebra.evaluation.contract import Evaluator
+from vertebra.evaluation.detections import ImageKey
+from vertebra.evaluation.report.blocks import Section
+from vertebra.evaluation.semantic.metrics import SemanticScores, semantic_scores
+from vertebra.evaluation.semantic.pixels import (
+    boundary_counts,
+    boundary_radius,
+    detectron2_boundary_counts,
+    image_quality,
+    pixel_counts,
+    to_codes,
+)
+from vertebra.evaluation.semantic.report import semantic_sections
+from vertebra.evaluation.semantic.tally import Tally
+from vertebra.runtime.distributed import gather_to_main, on_main_process
+
+__all__ = ["SemSegEvaluator"]
+
+logger = logging.getLogger(__name__)
+
+
+class SemSegEvaluator(Evaluator):
+    """How well a class was given to each pixel, over all pixels of the dataset together.
+
+    Metrics: `sem_seg/mIoU`, `fwIoU` (weighted by how frequent a class is), `pixel_accuracy`, `mean_accuracy`, `mDice`,
+    `mPrecision`, `mBoundaryIoU`, and for each class `IoU-<class>`, `Dice-` (the same as F1), `precision-`, `recall-`,
+    `BoundaryIoU-<class>`: fractions, from exact counts. Classes that the ground truth does not have stay out of
+    the means and have no number; `reasons` and `notes` name them.
+
+    Takes `sem_seg` of the outputs, scores (K, H, W) or labels (H, W), in the original image's size, and counts where
+    it lies: nothing waits for the device until `evaluate`. Ground truth is the file that the dataset dict names in
+    `sem_seg_file_name`.
+
+    Args:
+        dataset: injected; `.dicts`, and `.metadata` with `stuff_classes` and perhaps `ignore_label` (else 255).
+        boundary_iou: IoU of the pixels near contours: `per_class` as it is defined, `detectron2` as Detectron2 0.6
+            computes it (for comparisons only), or `off`.
+        boundary_ratio: how far inside a contour that reaches, as a part of the image's diagonal.
+    """
+
+    def __init__(
+        self,
+        dataset: Any,
+        *,
+        boundary_iou: Literal["per_class", "detectron2", "off"] = "per_class",
+        boundary_ratio: float = 0.02,
+    ) -> None:
+        super().__init__()
+        if not 0 < boundary_ratio < 1:
+            raise RecipeError(
+                f"SemSegEvaluator: boundary_ratio is {boundary_ratio}; expected a part of 1, such as 0.02"
+            )
+        names = getattr(dataset.metadata, "stuff_classes", None)
+        if not names:
+            raise DataError(
+                "SemSegEvaluator needs the names of the labels: the dataset's metadata has no stuff_classes.\n"
+                "  Set them where the dataset is registered (format coco: `stuff_classes`)"
+            )
+        self.dataset = dataset
+        self.class_names = list(names)
+        times = Counter(self.class_names)
+        self.labels = [name if times[name] == 1 else f"{name} ({i})" for i, name in enumerate(self.class_names)]
+        """Class names as metric keys need them: each once."""
+        self.ignore_label = getattr(dataset.metadata, "ignore_label", 255)
+        self.boundary_iou = boundary_iou
+        self.boundary_ratio = boundary_ratio
+        self._rows: dict[ImageKey, int] | None = None
+        self.reset()
+
+    def reset(self) -> None:
+        self.tally = Tally(len(self.class_names))
+        self.merged: Tally | None = None
+        self.scores: SemanticScores | None = None
+        self.reasons, self.notes, self.files = {}, [], {}
+
+    @torch.no_grad()
+    def process(self, inputs: list[dict], outputs: list[dict]) -> None:
+        """Count the pixels of each image.
+
+        Raises:
+            DataError: no `sem_seg` in an output, a number of scores that is not that of the classes, another size than
+                the ground truth's, true labels that are no class. Predicted ones are looked at in `evaluate`.
+        """
+        for record, output in zip(inputs, outputs, strict=True):
+            key = ImageKey.of(record)
+            if self.tally.has(key):
+                continue
+            labels = self._predicted(output, key)
+            truth = self._truth(key, tuple(labels.shape)).to(labels.device, non_blocking=True)
+            size = len(self.class_names)
+            codes = to_codes(labels, size, self.ignore_label)
+            counts = pixel_counts(truth, codes, size)
+            boundary = None
+            if self.boundary_iou != "off":
+                count = boundary_counts if self.boundary_iou == "per_class" else detectron2_boundary_counts
+                boundary = count(truth, codes, size, boundary_radius(labels.shape, self.boundary_ratio))
+            self.tally.add(key, counts, boundary, codes, image_quality(counts))
+
+    def evaluate(self) -> dict[str, float | None]:
+        """The metrics of all processes' images.
+
+        Raises:
+            DataError: a model predicted labels that are no class, or several processes counted the same images.
+        """
+        shards = gather_to_main(self.tally.on_cpu())
+        self.scores = on_main_process(lambda: self._evaluate_all(shards or []))
+        self.reasons, self.notes = self.scores.reasons, self.scores.notes
+        return self.scores.metrics
+
+    def sections(self, folder: Path, pictures: int) -> list[Section]:
+        if self.scores is None or self.merged is None:
+            return []
+        return semantic_sections(self, folder, pictures)
+
+    def truth_file(self, key: ImageKey) -> str:
+        """The label file of an image of the dataset."""
+        if self._rows is None:
+            self._rows = {ImageKey.of(record): row for row, record in enumerate(self.dataset.dicts)}
+        if key not in self._rows:
+            raise DataError(f"image {key.image_id!r} ({key.file_name}) was predicted, but is not in the dataset")
+        path = self.dataset.dicts[self._rows[key]].get("sem_seg_file_name")
+        if path is None:
+            raise DataError(
+                f"image {key.image_id!r}: its dataset dict has no sem_seg_file_name; SemSegEvaluator needs label files "
+                "(format coco: `sem_seg`)"
+            )
+        return path
+
+    def _evaluate_all(self, shards: list[Tally]) -> SemanticScores:
+        self.merged = Tally.merged(shards)
+        self._check_predicted(self.merged)
+        counts = self.merged.counts.numpy()[:-1, :-1]  # without ignored pixels
+        boundary = None if self.merged.boundary is None else self.merged.boundary.numpy()
+        scores = semantic_scores(counts, boundary, self.labels)
+        missing = len(self.dataset.dicts) - len(self.merged.keys)
+        if missing > 0:
+            scores.notes.append(
+                f"sem_seg: {missing} of the dataset's {len(self.dataset.dicts)} images were not predicted; they are in "
+                "none of the numbers"
+            )
+        for note in scores.notes:
+            logger.warning("evaluation: %s", note)
+        return scores
+
+    def _predicted(self, output: Mapping[str, Any], key: ImageKey) -> Tensor:
+        """(H, W) whole numbers, on the device they are on."""
+        where = f"the output for image {key.image_id!r}"
+        if "sem_seg" not in output:
+            raise DataError(
+                f"{where} has no 'sem_seg', only {', '.join(map(repr, output)) or 'nothing'}.\n"
+                "  SemSegEvaluator judges a class per pixel; choose evaluators for the tasks of the model's heads"
+            )
+        given = torch.as_tensor(output["sem_seg"])
+        if given.ndim == 3:
+            if given.shape[0] != len(self.class_names):
+                raise DataError(
+                    f"{where}: sem_seg has scores of {given.shape[0]} classes, the dataset has {len(self.class_names)}"
+                )
+            return given.argmax(dim=0)
+        if given.ndim != 2 or given.is_floating_point() or given.is_complex():
+            raise DataError(
+                f"{where}: sem_seg is {given.dtype} of shape {tuple(given.shape)}; expected scores (K, H, W), or "
+                "whole numbers (H, W)"
+            )
+        return given
+
+    def _truth(self, key: ImageKey, size: tuple[int, ...]) -> Tensor:
+        """(H, W) true codes int64, on the CPU."""
+        path = self.truth_file(key)
+        labels = torch.from_numpy(read_labels(path))
+        if tuple(labels.shape) != size:
+            raise DataError(
+                f"{path}: the labels have {labels.shape[1]}x{labels.shape[0]} pixels (width x height), the prediction "
+                f"for image {key.image_id!r} {size[1]}x{size[0]}"
+            )
+        codes = to_codes(labels, len(self.class_names), self.ignore_label)
+        strange = labels[codes > len(self.class_names)].unique().tolist()
+        if strange:
+            raise DataError(
+                f"{path}: labels {', '.join(map(str, strange[:8]))} are no class: the dataset has "
+                f"{len(self.class_names)} classes, numbered from 0, and {self.ignore_label} for pixels without one.\n"
+                "  Set the metadata's ignore_label where pixels without a class have another number"
+            )
+        return codes
+
+    def _check_predicted(self, tally: Tally) -> None:
+        """Labels that there are not have a column of their own."""
+        wrong = int(tally.counts[:, -1].sum())
+        if wrong:
+            raise DataError(
+                f"the model gave {wrong:,} pixels a label that is no class: the dataset has {len(self.class_names)} "
+                f"classes, numbered from 0, and {self.ignore_label} for none.\n"
+                "  The weights are of a model for other classes, or the dataset lacks some in metadata.stuff_classes"
+            )

@@ -1,0 +1,81 @@
+"""What the report shows of a semantic evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vertebra.data import read_labels
+from vertebra.evaluation.report.blocks import Facts, Figure, Gallery, Section
+from vertebra.evaluation.report.segmentation_pictures import draw_pairs
+from vertebra.evaluation.report.segmentation_plots import confusion_map, quality_bars
+from vertebra.evaluation.semantic.tally import Judged
+from vertebra.visualize import draw_sem_seg
+
+if TYPE_CHECKING:
+    from vertebra.evaluation.semantic.evaluator import SemSegEvaluator
+
+__all__ = ["semantic_sections"]
+
+
+def semantic_sections(evaluator: SemSegEvaluator, folder: Path, pictures: int) -> list[Section]:
+    """Plots into `folder/plots`, pictures into `folder/pictures/semantic`, and the sections that show them."""
+    scores, tally, labels = evaluator.scores, evaluator.merged, evaluator.labels
+    plots = folder / "plots"
+    plots.mkdir(parents=True, exist_ok=True)
+    figures = []
+    boundary = scores.column("BoundaryIoU", labels) if tally.boundary is not None else None
+    path = plots / "sem_seg_class_iou.png"
+    mean = scores.metrics["sem_seg/mIoU"]
+    if quality_bars(
+        labels,
+        scores.column("IoU", labels),
+        path,
+        measure="IoU",
+        mean=mean,
+        second=boundary,
+        second_measure="boundary IoU",
+    ):
+        over = "IoU over boundary IoU" if boundary is not None else "IoU"
+        figures.append(Figure(path, f"{over} of each class, best first; classes without ground truth are left out."))
+    path = plots / "sem_seg_confusion.png"
+    if confusion_map(tally.counts.numpy()[:-1, :-1], [*labels, "(none)"], path):
+        figures.append(Figure(path, "Where the pixels of each true class went. Off the diagonal is what is mixed up."))
+    sections = [Section("Plots: semantic", figures)] if figures else []
+    drawn = draw_pairs((_item(image, evaluator) for image in tally.worst), folder / "pictures" / "semantic", pictures)
+    if drawn:
+        said = "Ground truth on the left, the prediction on the right; the images of lowest mean IoU come first."
+        sections.append(Section("Semantic: the worst images", [Gallery(drawn, said)]))
+    return [*sections, Section("Semantic ground truth", [_facts(evaluator)])]
+
+
+def _item(image: Judged, evaluator: SemSegEvaluator) -> tuple[str, Callable, Callable, str]:
+    ignore, names = evaluator.ignore_label, evaluator.class_names
+
+    def draw_truth(pixels: np.ndarray) -> np.ndarray:
+        return draw_sem_seg(pixels, read_labels(evaluator.truth_file(image.key)), names, ignore_label=ignore)
+
+    def draw_prediction(pixels: np.ndarray) -> np.ndarray:
+        codes = image.codes.numpy().astype(np.int64)
+        return draw_sem_seg(pixels, np.where(codes == len(names), ignore, codes), names, ignore_label=ignore)
+
+    quality = float(image.quality)
+    said = "no true class" if np.isnan(quality) else f"mean IoU {quality:.3f} over its classes"
+    return image.key.file_name or "", draw_truth, draw_prediction, said
+
+
+def _facts(evaluator: SemSegEvaluator) -> Facts:
+    counts = evaluator.merged.counts.numpy()
+    true, ignored = counts[:-1].sum(), counts[-1].sum()
+    present = int((counts[:-1].sum(axis=1) > 0).sum())
+    return Facts(
+        {
+            "images": f"{len(evaluator.merged.keys):,}",
+            "classes that occur": f"{present} of {len(evaluator.class_names)}",
+            "pixels with a class": f"{true:,}",
+            "pixels without": f"{ignored:,} ({ignored / max(true + ignored, 1):.1%}), label {evaluator.ignore_label}",
+        }
+    )

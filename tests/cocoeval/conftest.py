@@ -1,0 +1,148 @@
+"""The oracle (pycocotools) and a maker of small, awkward data sets."""
+
+import contextlib
+import copy
+import io
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from pycocotools import mask as coco_mask
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from vertebra.evaluation.cocoeval import CocoParams, evaluate_columns, read_detections, read_ground_truth
+
+NUM_KEYPOINTS = 5
+
+
+def reference(gt, dt, task, *, image_ids=None, category_ids=None, **params):
+    """pycocotools' COCOeval after evaluate and accumulate; `params` are its own."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = COCO()
+        truth.dataset = copy.deepcopy(gt)
+        truth.createIndex()
+        if dt:
+            found = truth.loadRes(copy.deepcopy(dt))
+        else:  # loadRes cannot read an empty list
+            found = COCO()
+            found.dataset = {"images": gt["images"], "categories": gt["categories"], "annotations": []}
+            found.createIndex()
+        tool = COCOeval(truth, found, task)
+        if image_ids is not None:
+            tool.params.imgIds = list(image_ids)
+        if category_ids is not None:
+            tool.params.catIds = list(category_ids)
+        for name, value in params.items():
+            setattr(tool.params, name, value)
+        tool.evaluate()
+        tool.accumulate()
+        with contextlib.suppress(IndexError):  # with fewer than three limits it cannot summarize
+            tool.summarize()
+    return tool
+
+
+def ours(gt, dt, task, *, image_ids=None, category_ids=None, **params):
+    """The same by `evaluate_columns`; `params` are CocoParams'."""
+    truth = read_ground_truth(gt, task, image_ids=image_ids, category_ids=category_ids)
+    return evaluate_columns(truth, read_detections(dt, truth, task), task, CocoParams.for_task(task, **params))
+
+
+def assert_equal(result, tool):
+    """The full arrays are equal, to the last bit."""
+    for name in ("precision", "recall", "scores"):
+        wanted, got = tool.eval[name], getattr(result, name)
+        assert got.shape == wanted.shape, name
+        assert np.array_equal(got, wanted), f"{name} differs at {np.argwhere(got != wanted)[:3].tolist()}"
+    if len(tool.stats):
+        assert np.array_equal(result.stats, tool.stats)
+
+
+def make_set(seed, task, *, images=4, categories=3, per_image=6, crowded=0.2, grid=8, first_id=0, score_levels=4):
+    """A random data set full of ties: boxes on a coarse grid, few distinct scores, ids with gaps.
+
+    Some images and categories stay empty; areas are drawn apart from boxes; annotation ids begin at `first_id`.
+    """
+    rng = np.random.default_rng(seed)
+    size = 128
+    image_ids = (rng.permutation(images * 3)[:images] + rng.integers(0, 2)).tolist()
+    category_ids = (rng.permutation(categories * 2)[:categories] + 1).tolist()
+    gt = {
+        "images": [{"id": i, "height": size, "width": size} for i in image_ids],
+        "categories": [{"id": c, "name": f"c{c}"} for c in category_ids],
+        "annotations": [],
+    }
+    dt = []
+    for number in range(rng.integers(0, images * per_image + 1)):
+        box = _box(rng, size, grid)
+        area = float(rng.choice([box[2] * box[3], 30.0, 32.0**2, 96.0**2, 5000.5]))
+        record = {
+            "id": first_id + number,
+            "image_id": int(rng.choice(image_ids)),
+            "category_id": int(rng.choice(category_ids)),
+            "bbox": box,
+            "area": area,
+            "iscrowd": int(rng.random() < crowded),
+        }
+        gt["annotations"].append(record | _shape(rng, task, box, size, truth=True))
+    sources = gt["annotations"] or [None]
+    for _ in range(rng.integers(0, 2 * images * per_image + 1)):
+        source = sources[rng.integers(len(sources))]
+        image, category, box = int(rng.choice(image_ids)), int(rng.choice(category_ids)), _box(rng, size, grid)
+        points = None
+        if source is not None and rng.random() < 0.7:
+            image, box, points = source["image_id"], list(source["bbox"]), source.get("keypoints")
+            category = source["category_id"] if rng.random() < 0.9 else category
+            if rng.random() < 0.5:
+                box[int(rng.integers(4))] += float(rng.choice([0.5, 1.0, 4.0]))
+        score = float(rng.integers(0, score_levels)) / score_levels
+        record = {"image_id": image, "category_id": category, "score": score}
+        shape = _shape(rng, task, box, size, truth=False, points=points)
+        dt.append(record | ({"bbox": box} if task == "bbox" else shape))
+    return gt, dt
+
+
+def _box(rng, size, grid):
+    x, y = (rng.integers(0, grid, 2) * (size // grid)).tolist()
+    w, h = (rng.integers(0, grid + 1, 2) * (size // grid)).tolist()
+    return [float(x), float(y), float(min(w, size - x)), float(min(h, size - y))]
+
+
+def _shape(rng, task, box, size, *, truth, points=None):
+    """Segmentation or keypoints of an object or a detection."""
+    x, y, w, h = box
+    if task == "segm":
+        if truth and rng.random() < 0.5:
+            return {"segmentation": [[x, y, x, y + h + 1, x + w + 1, y + h + 1, x + w + 1, y]]}
+        mask = np.zeros((size, size), np.uint8, order="F")
+        mask[int(y) : int(y + h), int(x) : int(x + w)] = 1
+        if rng.random() < 0.3:
+            mask[:: int(rng.integers(2, 5))] = 0
+        if truth and rng.random() < 0.4:  # uncompressed
+            flat = mask.reshape(-1, order="F")
+            edges = np.flatnonzero(np.diff(flat, prepend=0)).tolist()
+            counts = np.diff([0, *edges, len(flat)]).tolist()
+            return {"segmentation": {"size": [size, size], "counts": counts}}
+        encoded = coco_mask.encode(mask)
+        return {"segmentation": {"size": encoded["size"], "counts": encoded["counts"].decode()}}
+    if task == "keypoints":
+        if points is None:
+            points = np.stack([x + rng.random(NUM_KEYPOINTS) * w, y + rng.random(NUM_KEYPOINTS) * h, [2] * NUM_KEYPOINTS], 1)
+        else:
+            points = np.array(points, dtype=float).reshape(-1, 3) + [*rng.choice([0, 0, 1.5, 6], 2), 0]
+        points = np.round(points, int(rng.integers(0, 3)))
+        if truth:
+            points[:, 2] = rng.choice([0, 1, 2], NUM_KEYPOINTS) * (rng.random() < 0.85)
+            number = int(np.count_nonzero(points[:, 2]))
+            flat = [int(v) if v == int(v) else v for v in points.reshape(-1).tolist()]
+            return {"keypoints": flat, "num_keypoints": number if rng.random() < 0.9 else 0}
+        return {"keypoints": points.reshape(-1).tolist()}
+    return {}
+
+
+@pytest.fixture
+def coco():
+    """The helpers of this file, for tests to use."""
+    return SimpleNamespace(
+        reference=reference, ours=ours, assert_equal=assert_equal, make_set=make_set, num_keypoints=NUM_KEYPOINTS
+    )

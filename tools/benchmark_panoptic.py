@@ -1,0 +1,178 @@
+"""Panoptic quality of made images: how long `panoptic_evaluate` takes, and panopticapi where it can be imported.
+
+    python tools/benchmark_panoptic.py [--images 50] [--segments 20] [--size 480 640] [--threads 1 2 4]
+
+Both read the same PNG and JSON files in one process (panopticapi by its `pq_compute_single_core`), the best of
+`--repeats` runs counts. The time of reading the PNG files alone, by Pillow as panopticapi does it, is printed too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib.util
+import io
+import json
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from vertebra.evaluation import panoptic_evaluate
+from vertebra.evaluation.panoptic.counts import Segments, count_image
+from vertebra.evaluation.panoptic.runs import IdRuns, write_segment_ids
+
+CATEGORIES = [{"id": 10 * i + 1, "name": f"class {i}", "isthing": int(i < 80)} for i in range(133)]
+
+
+def main() -> None:
+    options = _options()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        make_files(folder, options.images, options.segments, tuple(options.size))
+        reading = _best(options.repeats, lambda: _read_all(folder))
+        print(f"{options.images} images of {options.size[0]}x{options.size[1]}, about {options.segments} segments each")
+        print(f"reading the PNG files with Pillow        {1000 * reading / options.images:8.2f} ms per image")
+        theirs, quality = _time_panopticapi(folder, options.repeats)
+        if theirs is None:
+            print("panopticapi is not installed: no comparison")
+        else:
+            print(f"panopticapi, one process                 {1000 * theirs / options.images:8.2f} ms per image")
+        for threads in options.threads:
+            result = panoptic_evaluate(folder / "gt.json", pred_json=folder / "pred.json", threads=threads)
+            ours = _best(
+                options.repeats,
+                lambda threads=threads: panoptic_evaluate(
+                    folder / "gt.json", pred_json=folder / "pred.json", threads=threads
+                ),
+            )
+            ratio = "" if theirs is None else f", {theirs / ours:.1f} times as fast"
+            print(
+                f"vertebra, {threads:2d} thread(s)                   {1000 * ours / options.images:8.2f} ms per image{ratio}"
+            )
+            if quality is not None:
+                assert abs(result.all.pq - quality) < 1e-12, (result.all.pq, quality)
+        counting = _time_counting(folder, options.repeats)
+        print(f"vertebra, counting alone, maps in memory {1000 * counting / options.images:8.2f} ms per image")
+        if theirs is not None:
+            print(
+                f"panopticapi without reading over that: {(theirs - reading) / counting:.1f} times as fast; the same PQ"
+            )
+
+
+def make_files(folder: Path, images: int, segments: int, size: tuple[int, int], seed: int = 0) -> None:
+    """Ground truth with wavy regions, a little void and some crowds; predictions with moved borders and wrong classes."""
+    rng = np.random.default_rng(seed)
+    truth, predicted = [], []
+    for part in ("gt", "pred"):
+        (folder / part).mkdir(parents=True)
+    for image in range(images):
+        ys, xs = np.mgrid[: size[0], : size[1]].astype(np.float64)
+        wave = _wave(rng, size)
+        centers = rng.random((segments, 2)) * size
+        ids = 1 + rng.choice(2**24 - 2, size=segments, replace=False)
+        true_row = _nearest(centers, ys + 6 * wave[0], xs + 6 * wave[1])
+        wave = _wave(rng, size)
+        pred_row = _nearest(centers + rng.normal(0, 4, centers.shape), ys + 6 * wave[0], xs + 6 * wave[1])
+        classes = rng.integers(len(CATEGORIES), size=segments)
+        guesses = np.where(rng.random(segments) < 0.8, classes, rng.integers(len(CATEGORIES), size=segments))
+        for part, rows, labels, records in (("gt", true_row, classes, truth), ("pred", pred_row, guesses, predicted)):
+            pixels = ids[rows]
+            pixels[(wave[0] > 1.2) & (rows % 3 == 0)] = 0
+            present, areas = np.unique(pixels[pixels > 0], return_counts=True)
+            row_of = {int(i): row for row, i in enumerate(ids)}
+            infos = [
+                {
+                    "id": int(i),
+                    "category_id": CATEGORIES[labels[row_of[int(i)]]]["id"],
+                    "area": int(area),
+                    "iscrowd": int(part == "gt" and row_of[int(i)] == 0),
+                }
+                for i, area in zip(present, areas, strict=True)
+            ]
+            write_segment_ids(pixels, folder / part / f"{image}.png")
+            records.append({"image_id": image, "file_name": f"{image}.png", "segments_info": infos})
+    (folder / "gt.json").write_text(json.dumps({"annotations": truth, "categories": CATEGORIES}))
+    (folder / "pred.json").write_text(json.dumps({"annotations": predicted}))
+
+
+def _wave(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
+    """(2, H, W): smooth noise about 0, of size about 1."""
+    ys, xs = np.mgrid[: size[0], : size[1]] / 40.0
+    waves = [
+        sum(np.sin(f * (a * ys + b * xs) + c) for f, a, b, c in rng.normal(1, 1, (4, 4))) / 2**0.5 for _ in range(2)
+    ]
+    return np.stack(waves)
+
+
+def _nearest(centers: np.ndarray, ys: np.ndarray, xs: np.ndarray) -> np.ndarray:
+    distances = [(ys - y) ** 2 + (xs - x) ** 2 for y, x in centers]
+    return np.argmin(distances, axis=0)
+
+
+def _read_all(folder: Path) -> None:
+    for path in folder.glob("*/*.png"):
+        np.asarray(Image.open(path))
+
+
+def _time_panopticapi(folder: Path, repeats: int) -> tuple[float | None, float | None]:
+    """(seconds, its PQ), or two times None if it is not there."""
+    if importlib.util.find_spec("panopticapi") is None:
+        return None, None
+    from panopticapi.evaluation import pq_compute_single_core
+
+    categories = {record["id"]: record for record in CATEGORIES}
+
+    def work() -> float:
+        files = (folder / "gt.json", folder / "pred.json")
+        truth, predicted = (json.loads(file.read_text())["annotations"] for file in files)
+        pairs = list(zip(truth, predicted, strict=True))
+        with contextlib.redirect_stdout(io.StringIO()):
+            stat = pq_compute_single_core(0, pairs, str(folder / "gt"), str(folder / "pred"), categories)
+            return stat.pq_average(categories, isthing=None)[0]["pq"]
+
+    return _best(repeats, work), work()
+
+
+def _time_counting(folder: Path, repeats: int) -> float:
+    """Seconds for all images, from maps in memory as a model gives them."""
+    rows = {record["id"]: row for row, record in enumerate(CATEGORIES)}
+    images = []
+    for name in ("gt", "pred"):
+        records = json.loads((folder / f"{name}.json").read_text())["annotations"]
+        maps = [
+            np.asarray(Image.open(folder / name / r["file_name"])).astype(np.int64) @ (1, 256, 65536) for r in records
+        ]
+        images.append([(m, Segments.of(r["segments_info"], rows, "")) for m, r in zip(maps, records, strict=True)])
+
+    def work() -> None:
+        for (true_map, truth), (pred_map, predicted) in zip(*images, strict=True):
+            count_image(IdRuns.of(true_map), truth, IdRuns.of(pred_map), predicted, "")
+
+    return _best(repeats, work)
+
+
+def _best(repeats: int, work: Callable[[], object]) -> float:
+    seconds = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        work()
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--images", type=int, default=50)
+    parser.add_argument("--segments", type=int, default=20)
+    parser.add_argument("--size", type=int, nargs=2, default=(480, 640), metavar=("HEIGHT", "WIDTH"))
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2, 4])
+    parser.add_argument("--repeats", type=int, default=3)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
