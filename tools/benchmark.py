@@ -29,14 +29,13 @@ import torch
 NUM_CLASSES = 91
 INFERENCE_SIZE, TRAINING_SIZE = (480, 640), (320, 448)
 
-RECIPE = {
-    "model": {
-        "backbone": {"name": "ResNet", "depth": 50, "norm": "bn", "out_features": ["res3", "res4", "res5"]},
-        "neck": {"name": "FPN", "out_channels": 256, "top_block": "p6p7"},
-        "heads": {"boxes": {"name": "RetinaNetHead", "num_classes": NUM_CLASSES}},
-    },
-    "train": {"steps": 1},
-}
+RECIPE = "retinanet:retinanet_r50_fpn"
+LIKE_THE_PEER = (
+    "model.backbone.norm=bn",
+    "model.backbone.freeze_at=0",
+    "model.backbone.weights=null",
+    f"model.heads.boxes.num_classes={NUM_CLASSES}",
+)
 
 
 class PeakMemory:
@@ -91,9 +90,9 @@ def make_targets(size: tuple[int, int], number: int, objects: int = 6) -> list[t
 def ours(mode: str, training: bool) -> Callable[[], object]:
     """One inference, or one training step, of our model in `fp32` or with `default` settings."""
     from vertebra import Boxes, Instances, build_model, load_recipe
-    from vertebra.engine import autocast
+    from vertebra.runtime import autocast
 
-    recipe = load_recipe(RECIPE)
+    recipe = load_recipe(RECIPE, LIKE_THE_PEER)
     torch.manual_seed(0)
     model = build_model(recipe)
     device = torch.device("cpu")
@@ -155,7 +154,7 @@ def _step(optimizer: torch.optim.Optimizer, loss: torch.Tensor) -> float:
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     optimizer.step()
-    return float(loss)
+    return loss.item()
 
 
 def measure(training: bool, repeats: int) -> dict[str, dict[str, float]]:

@@ -202,7 +202,8 @@ def compare(options: argparse.Namespace) -> dict[str, dict]:
     for name in (name for name in names if rounds[name]):
         one = rounds[name]
         table[name] = {
-            key: one[0][key] if isinstance(one[0][key], str) else statistics.median(r[key] for r in one) for key in one[0]
+            key: one[0][key] if isinstance(one[0][key], str) else statistics.median(r[key] for r in one)
+            for key in one[0]
         }
         table[name]["rounds"] = len(one)
     return table
@@ -228,7 +229,9 @@ def main() -> None:
     parser.add_argument("--per-image", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--repeat-all", action="store_true", help="pycocotools too; else it runs in the first round only")
+    parser.add_argument(
+        "--repeat-all", action="store_true", help="pycocotools too; else it runs in the first round only"
+    )
     parser.add_argument("--only", nargs="+", choices=list(CONTESTANTS))
     parser.add_argument("--json", type=Path, help="write the figures here too")
     parser.add_argument("--child", help=argparse.SUPPRESS)

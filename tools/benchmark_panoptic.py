@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import importlib.util
 import io
 import json
@@ -17,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -28,43 +30,50 @@ from vertebra.evaluation.panoptic.runs import IdRuns, write_segment_ids
 CATEGORIES = [{"id": 10 * i + 1, "name": f"class {i}", "isthing": int(i < 80)} for i in range(133)]
 
 
+class Cost(NamedTuple):
+    """Seconds on the clock, and seconds of processor time, which other programs do not disturb."""
+
+    wall: float
+    processor: float
+
+
 def main() -> None:
     options = _options()
+    print(f"{options.images} images of {options.size[0]}x{options.size[1]}, about {options.segments} segments each")
+    print(f"{'milliseconds per image':40s} {'clock':>8s} {'processor':>10s}")
+
+    def show(what: str, cost: Cost, compare: Cost | None = None) -> None:
+        wall, processor = (1000 * seconds / options.images for seconds in cost)
+        ratio = ""
+        if compare is not None:
+            ratio = f"  {compare.wall / cost.wall:5.1f} / {compare.processor / cost.processor:.1f} times as fast"
+        print(f"{what:40s} {wall:8.2f} {processor:10.2f}{ratio}", flush=True)
+
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         make_files(folder, options.images, options.segments, tuple(options.size))
         reading = _best(options.repeats, lambda: _read_all(folder))
-        print(f"{options.images} images of {options.size[0]}x{options.size[1]}, about {options.segments} segments each")
-        print(f"reading the PNG files with Pillow        {1000 * reading / options.images:8.2f} ms per image")
+        show("reading the PNG files with Pillow", reading)
         theirs, quality = _time_panopticapi(folder, options.repeats)
         if theirs is None:
             print("panopticapi is not installed: no comparison")
         else:
-            print(f"panopticapi, one process                 {1000 * theirs / options.images:8.2f} ms per image")
+            show("panopticapi, one process", theirs)
         for threads in options.threads:
-            result = panoptic_evaluate(folder / "gt.json", pred_json=folder / "pred.json", threads=threads)
-            ours = _best(
-                options.repeats,
-                lambda threads=threads: panoptic_evaluate(
-                    folder / "gt.json", pred_json=folder / "pred.json", threads=threads
-                ),
+            work = functools.partial(
+                panoptic_evaluate, folder / "gt.json", pred_json=folder / "pred.json", threads=threads
             )
-            ratio = "" if theirs is None else f", {theirs / ours:.1f} times as fast"
-            print(
-                f"vertebra, {threads:2d} thread(s)                   {1000 * ours / options.images:8.2f} ms per image{ratio}"
-            )
+            result = work()
+            show(f"vertebra, one process, {threads} thread(s)", _best(options.repeats, work), theirs)
             if quality is not None:
                 assert abs(result.all.pq - quality) < 1e-12, (result.all.pq, quality)
         counting = _time_counting(folder, options.repeats)
-        print(f"vertebra, counting alone, maps in memory {1000 * counting / options.images:8.2f} ms per image")
-        if theirs is not None:
-            print(
-                f"panopticapi without reading over that: {(theirs - reading) / counting:.1f} times as fast; the same PQ"
-            )
+        apart = None if theirs is None else Cost(theirs.wall - reading.wall, theirs.processor - reading.processor)
+        show("without reading: vertebra, from memory", counting, apart)
 
 
 def make_files(folder: Path, images: int, segments: int, size: tuple[int, int], seed: int = 0) -> None:
-    """Ground truth with wavy regions, a little void and some crowds; predictions with moved borders and wrong classes."""
+    """Ground truth with wavy regions, void and crowds; predictions with moved borders and some wrong classes."""
     rng = np.random.default_rng(seed)
     truth, predicted = [], []
     for part in ("gt", "pred"):
@@ -118,8 +127,8 @@ def _read_all(folder: Path) -> None:
         np.asarray(Image.open(path))
 
 
-def _time_panopticapi(folder: Path, repeats: int) -> tuple[float | None, float | None]:
-    """(seconds, its PQ), or two times None if it is not there."""
+def _time_panopticapi(folder: Path, repeats: int) -> tuple[Cost | None, float | None]:
+    """(cost, its PQ), or two times None if it is not there."""
     if importlib.util.find_spec("panopticapi") is None:
         return None, None
     from panopticapi.evaluation import pq_compute_single_core
@@ -137,8 +146,8 @@ def _time_panopticapi(folder: Path, repeats: int) -> tuple[float | None, float |
     return _best(repeats, work), work()
 
 
-def _time_counting(folder: Path, repeats: int) -> float:
-    """Seconds for all images, from maps in memory as a model gives them."""
+def _time_counting(folder: Path, repeats: int) -> Cost:
+    """For all images, from maps in memory as a model gives them."""
     rows = {record["id"]: row for row, record in enumerate(CATEGORIES)}
     images = []
     for name in ("gt", "pred"):
@@ -155,13 +164,14 @@ def _time_counting(folder: Path, repeats: int) -> float:
     return _best(repeats, work)
 
 
-def _best(repeats: int, work: Callable[[], object]) -> float:
-    seconds = []
+def _best(repeats: int, work: Callable[[], object]) -> Cost:
+    """The least of several runs, of either time by itself."""
+    costs = []
     for _ in range(repeats):
-        start = time.perf_counter()
+        wall, processor = time.perf_counter(), time.process_time()
         work()
-        seconds.append(time.perf_counter() - start)
-    return min(seconds)
+        costs.append((time.perf_counter() - wall, time.process_time() - processor))
+    return Cost(*(min(column) for column in zip(*costs, strict=True)))
 
 
 def _options() -> argparse.Namespace:

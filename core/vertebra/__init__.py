@@ -62,6 +62,11 @@ __all__ = ["__version__", *sorted(_MODULE_OF)]
 
 def __getattr__(name: str) -> Any:
     if name not in _MODULE_OF:
+        from vertebra._deprecation import new_name_of
+
+        new = new_name_of(name)
+        if new is not None:
+            return globals()[new] if new in globals() else __getattr__(new)
         raise AttributeError(f"module 'vertebra' has no attribute {name!r}")
     value = getattr(importlib.import_module(_MODULE_OF[name]), name)
     globals()[name] = value

@@ -11,7 +11,9 @@ import sys
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 
-__all__ = ["locate_module", "locate_package"]
+__all__ = ["RECIPE_SUFFIXES", "locate_module", "locate_package", "recipes_in"]
+
+RECIPE_SUFFIXES = (".yaml", ".yml")
 
 
 def locate_module(name: str) -> Path | None:
@@ -28,6 +30,15 @@ def locate_package(name: str) -> Path | None:
     if spec is None or spec.submodule_search_locations is None:
         return None
     return next((folder for folder in map(Path, spec.submodule_search_locations) if folder.is_dir()), None)
+
+
+def recipes_in(package: str) -> list[str]:
+    """Names of the YAML files in a package's folder, as they follow the colon in `plugin:recipe`; sorted."""
+    folder = locate_package(package)
+    if folder is None:
+        return []
+    files = [file for suffix in RECIPE_SUFFIXES for file in folder.rglob(f"*{suffix}")]
+    return sorted(file.relative_to(folder).with_suffix("").as_posix() for file in files)
 
 
 def _find_spec(name: str) -> ModuleSpec | None:

@@ -127,9 +127,12 @@ def _shape(rng, task, box, size, *, truth, points=None):
         return {"segmentation": {"size": encoded["size"], "counts": encoded["counts"].decode()}}
     if task == "keypoints":
         if points is None:
-            points = np.stack([x + rng.random(NUM_KEYPOINTS) * w, y + rng.random(NUM_KEYPOINTS) * h, [2] * NUM_KEYPOINTS], 1)
+            points = np.stack(
+                [x + rng.random(NUM_KEYPOINTS) * w, y + rng.random(NUM_KEYPOINTS) * h, [2] * NUM_KEYPOINTS], 1
+            )
         else:
-            points = np.array(points, dtype=float).reshape(-1, 3) + [*rng.choice([0, 0, 1.5, 6], 2), 0]
+            points = np.array(points, dtype=float).reshape(-1, 3)
+            points[:, :2] += rng.choice([0, 0, 1.5, 6], 2)
         points = np.round(points, int(rng.integers(0, 3)))
         if truth:
             points[:, 2] = rng.choice([0, 1, 2], NUM_KEYPOINTS) * (rng.random() < 0.85)

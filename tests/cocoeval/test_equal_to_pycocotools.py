@@ -83,7 +83,9 @@ def test_generated_boxes_with_any_parameters(coco, shape, data):
     gt, dt = coco.make_set(task="bbox", **shape)
     ious = data.draw(st.lists(st.sampled_from([0.0, 0.1, 0.3, 0.5, 1.0]), min_size=1, max_size=4))
     recalls = data.draw(st.lists(st.sampled_from([0.0, 0.2, 0.5, 1 / 3, 1.0, 1.5]), min_size=1, max_size=5))
-    areas = data.draw(st.lists(st.sampled_from([(0, 1e10), (0, 1024), (1024, 9216), (30, 30)]), min_size=1, unique=True))
+    areas = data.draw(
+        st.lists(st.sampled_from([(0, 1e10), (0, 1024), (1024, 9216), (30, 30)]), min_size=1, unique=True)
+    )
     pooled = data.draw(st.booleans())
     result = coco.ours(
         gt,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 from vertebra.registry import LOSSES
 from vertebra.testing import (
     BackboneConformance,
@@ -96,6 +95,10 @@ class TestCOCOEvaluator(EvaluatorConformance):
     component = "COCOEvaluator"
 
 
+class TestSemSegEvaluator(EvaluatorConformance):
+    component = "SemSegEvaluator"
+
+
 class TestEMA(HookConformance):
     component = "EMA"
 
@@ -115,5 +118,3 @@ def test_every_loss_of_the_core_is_among_these():
     missing = set(core().components["loss"]) - tested
     assert not missing, f"give each of these a class above: {', '.join(sorted(missing))}"
     assert all(LOSSES.get(name) for name in tested)
-
-

@@ -45,7 +45,9 @@ def check(recipe_of):
     def run(cls, test, **settings):
         if cls.__name__ not in HEADS.registered():
             HEADS.register(cls)
-        kit = type("Kit", (HeadConformance,), {"component": cls.__name__, "recipe": recipe_of(cls.__name__), **settings})
+        kit = type(
+            "Kit", (HeadConformance,), {"component": cls.__name__, "recipe": recipe_of(cls.__name__), **settings}
+        )
         getattr(kit(), test)()
 
     return run

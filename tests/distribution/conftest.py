@@ -7,7 +7,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from fresh_venv import FreshVenv, build_wheel  # noqa: E402  it lies beside this file
+from fresh_venv import FreshVenv, build_wheel
 
 CORE_PARTS = ("pyproject.toml", "setup.py", "README.md", "LICENSE", "core")
 

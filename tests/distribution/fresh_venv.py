@@ -55,7 +55,9 @@ class FreshVenv:
             for path in Path(place).iterdir():
                 if not OURS.match(path.name) and not (links / path.name).exists():
                     (links / path.name).symlink_to(path, target_is_directory=path.is_dir())
-        where = run([self.python, "-c", "import sysconfig; print(sysconfig.get_paths()['purelib'])"], cwd=folder).strip()
+        where = run(
+            [self.python, "-c", "import sysconfig; print(sysconfig.get_paths()['purelib'])"], cwd=folder
+        ).strip()
         Path(where, "requirements.pth").write_text(f"{links}\n")
 
     def install(self, *wheels: Path) -> None:
@@ -79,7 +81,7 @@ def run(command: list, cwd: Path, **environment: str) -> str:
         env={**inherited, "PIP_DISABLE_PIP_VERSION_CHECK": "1", "MPLBACKEND": "Agg", **environment},
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=1000,
     )
     output = done.stdout + done.stderr
     if done.returncode:

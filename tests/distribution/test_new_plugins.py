@@ -5,7 +5,7 @@ from fresh_venv import build_wheel
 
 from vertebra.scaffold import SCAFFOLD_KINDS, new_plugin
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 FEW = ["data.train.images=8", "data.train.val_images=4", "data.val.images=8", "data.val.val_images=4"]
 STEPS = ["data.workers=0", "train.steps=2", "train.batch_size=2", "evaluate.report=false", "train.device=cpu"]

@@ -5,7 +5,7 @@ import zipfile
 
 import pytest
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 
 def contents(wheel):
@@ -36,7 +36,7 @@ def test_plugin_wheels_hold_their_packages_and_recipes_and_no_tests(wheels, repo
         if name == "core":
             continue
         folder = repository / "plugins" / name
-        (package,) = folder.glob("vertebra_*/")
+        (package,) = (path for path in folder.glob("vertebra_*") if (path / "__init__.py").is_file())
         wanted = {
             path.relative_to(folder).as_posix()
             for path in package.rglob("*")

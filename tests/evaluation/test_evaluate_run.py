@@ -82,6 +82,9 @@ def test_metrics_files_report_and_pictures_are_written(recipe, dataset, by_hand,
         "bbox_pr_curves.png",
         "bbox_class_ap.png",
         "bbox_scores.png",
+        "bbox_errors.png",
+        "bbox_confusion.png",
+        "bbox_calibration.png",
     }
 
 
@@ -91,7 +94,7 @@ def test_report_is_one_file_that_needs_nothing_else(recipe, dataset, by_hand, tm
     assert len(page) < 5_000_000
     assert not re.search(r"(?:src|href)\s*=\s*[\"'](?!data:)", page) and "http" not in page and "<script" not in page
     images = re.findall(r'src="data:image/(?:png|jpeg);base64,([^"]+)"', page)
-    assert len(images) == 6  # three plots, three pictures
+    assert len(images) == 9  # six plots, three pictures
     assert all(base64.b64decode(image, validate=True) for image in images)
     text = re.sub(r'src="[^"]*"', "", page)
     assert "-1.000" not in text and "NaN" not in text and "None" not in text

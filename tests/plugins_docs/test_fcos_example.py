@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from vertebra import Trainer, load_recipe
+from vertebra import ShapeSpec, Trainer, load_recipe
 from vertebra.testing import HeadConformance
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "docs" / "examples"
@@ -25,8 +25,6 @@ def test_it_is_one_file_of_under_120_lines():
 @pytest.fixture
 def head():
     recipe = load_recipe(RECIPE, ["model.neck.out_channels=64", "model.heads.boxes.num_convs=1"])
-    from vertebra import ShapeSpec
-
     return recipe.model.heads["boxes"].build(
         input_shape={"p3": ShapeSpec(64, 8), "p4": ShapeSpec(64, 16), "p5": ShapeSpec(64, 32)}, num_classes=2
     )

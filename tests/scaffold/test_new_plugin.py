@@ -100,19 +100,19 @@ def test_names_that_are_taken_are_refused(name, kind, words, tmp_path):
 
 
 def test_a_kind_without_a_template_names_those_with_one(tmp_path):
-    with pytest.raises(PluginError, match="no template for a 'heads'.*\n  Nearest: head. All: head, neck"):
+    with pytest.raises(PluginError, match=r"no template for a 'heads'.*\n  Nearest: head. All: head, neck"):
         new_plugin("my-part", "heads", tmp_path)
 
 
 def test_a_base_without_a_detection_head_is_explained(tmp_path):
-    with pytest.raises(PluginError, match="Tried: nobody:nothing: .*no installed plugin"):
+    with pytest.raises(PluginError, match=r"Tried: nobody:nothing: .*no installed plugin"):
         new_plugin("my-neck", "neck", tmp_path, base="nobody:nothing")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_that_cannot_be_written_is_explained(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(PluginError, match="cannot write .*my-head: .*Choose another --output"):
+    with pytest.raises(PluginError, match=r"cannot write .*my-head: .*Choose another --output"):
         new_plugin("my-head", "head", tmp_path / "file")
 
 

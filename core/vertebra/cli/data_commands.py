@@ -27,7 +27,9 @@ def make_shapes(
     images: Annotated[int, typer.Option(help="Training images.")] = 2000,
     val_images: Annotated[int | None, typer.Option(help="Validation images. Default: a fifth of --images.")] = None,
     seed: Annotated[int, typer.Option(help="The same seed gives the same files, byte for byte.")] = 0,
-    size: Annotated[str, typer.Option(help="Height and width: 160, 120x160, or a range 128-192.")] = "128-192",
+    size: Annotated[
+        str, typer.Option(help="Pixels: 160, 120x160 (height x width), 128-192, or 96-128x128-192.")
+    ] = "128-192",
     classes: Annotated[int, typer.Option(help="Number of classes.")] = 3,
     workers: Annotated[int, typer.Option(help="Processes.")] = 1,
 ) -> None:
@@ -35,7 +37,7 @@ def make_shapes(
     from vertebra.data.shapes import make_shapes as make
 
     kwargs = {} if val_images is None else {"val_images": val_images}
-    make(directory, images=images, seed=seed, size=_parse_size(size), num_classes=classes, workers=workers, **kwargs)
+    make(directory, images=images, seed=seed, size=size, num_classes=classes, workers=workers, **kwargs)
     print(f"{directory}: {images} training images, seed {seed}. Look at it: vertebra data show {directory}")
 
 
@@ -95,17 +97,3 @@ def _sample(total: int, number: int, seed: int) -> list[int]:
     import numpy as np
 
     return sorted(np.random.default_rng(seed).permutation(total)[:number].tolist())
-
-
-def _parse_size(text: str):
-    """`160` -> 160; `120x160` -> (120, 160); `128-192` -> a range, as `make_shapes` takes it."""
-    try:
-        if "-" in text:
-            low, high = (int(part) for part in text.split("-"))
-            return [low, high]
-        if "x" in text:
-            height, width = (int(part) for part in text.split("x"))
-            return (height, width)
-        return int(text)
-    except ValueError:
-        raise DataError(f"--size is {text!r}; expected 160, 120x160 (height x width) or 128-192 (a range)") from None

@@ -70,5 +70,5 @@ def _plugin_facts() -> list[str]:
 
 def _oddities(plugin: PluginInfo) -> list[str]:
     """What no import is needed to see; `vertebra plugins check` sees the rest."""
-    problem = [f"PROBLEM: {plugin.problem.replace(chr(10), chr(10) + '      ')}"] if plugin.problem else []
+    problem = [f"cannot be used: {plugin.problem.replace(chr(10), chr(10) + '      ')}"] if plugin.problem else []
     return [*problem, *plugin.notes]

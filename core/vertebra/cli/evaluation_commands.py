@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
 __all__ = ["compare", "evaluate_results"]
 
 Annotations = Annotated[
-    Optional[Path],
+    Path | None,
     typer.Option("--annotations", help="COCO ground truth, for result files or where the runs' has moved."),
 ]
-Task = Annotated[Optional[str], typer.Option("--task", help="bbox, segm or keypoints. Default: the runs' first.")]
+Task = Annotated[str | None, typer.Option("--task", help="bbox, segm or keypoints. Default: the runs' first.")]
 Resamples = Annotated[int, typer.Option("--resamples", min=0, help="Resamples of the images for intervals.")]
 Seed = Annotated[int, typer.Option("--seed", help="The same seed gives the same intervals.")]
-JsonFile = Annotated[Optional[Path], typer.Option("--json", help="Write the numbers there too.")]
+JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the numbers there too.")]
 
 
 def compare(
@@ -57,10 +57,10 @@ def evaluate_results(
     results: Annotated[Path, typer.Option("--results", help="Results of any tool in COCO's format.")],
     task: Annotated[str, typer.Option("--task", help="bbox, segm, keypoints or panoptic.")],
     annotations_folder: Annotated[
-        Optional[Path], typer.Option(help="Panoptic: PNG files of the ground truth. Default: its path without .json.")
+        Path | None, typer.Option(help="Panoptic: PNG files of the ground truth. Default: its path without .json.")
     ] = None,
     results_folder: Annotated[
-        Optional[Path], typer.Option(help="Panoptic: PNG files of the results. Default: their path without .json.")
+        Path | None, typer.Option(help="Panoptic: PNG files of the results. Default: their path without .json.")
     ] = None,
     resamples: Resamples = 1000,
     seed: Seed = 0,

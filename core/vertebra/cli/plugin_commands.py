@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -20,6 +20,7 @@ def list_plugins(context: typer.Context) -> None:
     """List the installed plugins and what they offer, without importing any."""
     if context.invoked_subcommand is not None:
         return
+    from vertebra.locate import recipes_in
     from vertebra.plugins import installed_plugins, unknown_in_switches
 
     found = installed_plugins()
@@ -28,7 +29,9 @@ def list_plugins(context: typer.Context) -> None:
         for kind, names in plugin.components.items():
             print(f"  {kind:<10} {', '.join(names)}")
         if plugin.recipe_packages:
-            print(f"  {'recipes':<10} {', '.join(f'{prefix}:...' for prefix in plugin.recipe_packages)}")
+            packages = plugin.recipe_packages.items()
+            own = [f"{prefix}:{recipe}" for prefix, package in packages for recipe in recipes_in(package)]
+            print(f"  {'recipes':<10} {', '.join(own) or 'none found'}")
         if plugin.problem:
             print(_indented(f"PROBLEM: {plugin.problem}", "  "))
         for note in plugin.notes:
@@ -47,7 +50,7 @@ app.command("new")(scaffold_command.new)
 @app.command("check")
 def check(
     name: Annotated[
-        Optional[str], typer.Argument(metavar="[NAME]", help="One plugin's distribution. Default: all.")
+        str | None, typer.Argument(metavar="[NAME]", help="One plugin's distribution. Default: all.")
     ] = None,
     timeout: Annotated[float, typer.Option(min=1, help="Seconds that the import of one plugin may take.")] = 60.0,
 ) -> None:
@@ -57,7 +60,7 @@ def check(
     """
     from vertebra.cli.check_plugins import check_plugins
     from vertebra.nearest import nearest
-    from vertebra.plugins import canonical, installed_plugins
+    from vertebra.plugins import canonical, installed_plugins, switched_off
 
     found = installed_plugins()
     if name is not None:
@@ -66,11 +69,15 @@ def check(
         if not found:
             near = ", ".join(nearest(name, known)) or ", ".join(known) or "none is installed"
             raise PluginError(f"no plugin {name!r} is installed.\n  Nearest: {near}")
+    for plugin in found:
+        if reason := switched_off(plugin.distribution):
+            print(f"{plugin}: not checked, {reason}")
+    on = [plugin for plugin in found if not switched_off(plugin.distribution)]
     broken = 0
-    for report in check_plugins(found, timeout):
+    for report in check_plugins(on, timeout):
         print(_report(report), flush=True)
         broken += not report.works
-    print(f"\n{len(found)} checked, {broken or 'none'} broken" if found else "No plugin is installed.")
+    print(f"\n{len(on)} checked, {broken or 'none'} broken" if found else "No plugin is installed.")
     if broken:
         sys.exit(1)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -15,7 +15,7 @@ def new(
     kind: Annotated[str, typer.Option(help="head, neck, backbone, loss, evaluator or hook.")],
     output: Annotated[Path, typer.Option(metavar="DIR", help="The new folder NAME goes there.")] = Path("."),
     base: Annotated[
-        Optional[str],
+        str | None,
         typer.Option(
             metavar="PLUGIN:RECIPE", help="What the new recipe builds on. Default: an installed one; a head needs none."
         ),

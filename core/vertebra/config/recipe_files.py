@@ -9,13 +9,11 @@ from pathlib import Path
 
 from vertebra.config.yaml_reader import display
 from vertebra.errors import PluginError, RecipeError
-from vertebra.locate import locate_package
+from vertebra.locate import RECIPE_SUFFIXES, locate_package, recipes_in
 from vertebra.nearest import nearest
 from vertebra.plugins import PluginInfo, canonical, core, installed_plugins, switched_off
 
 __all__ = ["find_recipe", "list_recipes"]
-
-_SUFFIXES = (".yaml", ".yml")
 
 
 def find_recipe(name: str, folder: Path) -> Path:
@@ -34,7 +32,7 @@ def find_recipe(name: str, folder: Path) -> Path:
         return found
     if path.is_dir():
         raise RecipeError(f"{display(path)} is a folder, not a recipe")
-    siblings = [file.name for suffix in _SUFFIXES for file in path.parent.glob(f"*{suffix}")]
+    siblings = [file.name for suffix in RECIPE_SUFFIXES for file in path.parent.glob(f"*{suffix}")]
     near = [display(path.parent / file) for file in nearest(path.name, siblings)]
     near += [recipe for recipe in list_recipes() if recipe.partition(":")[2] == Path(name).stem]
     raise RecipeError(f"there is no recipe {display(path)}.\n  Nearest: {', '.join(near) or 'none'}")
@@ -46,7 +44,7 @@ def list_recipes() -> list[str]:
     for plugin in installed_plugins():
         if plugin.problem is None:
             for prefix, package in plugin.recipe_packages.items():
-                found.update(f"{prefix}:{name}" for name in _recipes_in(package))
+                found.update(f"{prefix}:{name}" for name in recipes_in(package))
     return sorted(found)
 
 
@@ -76,7 +74,7 @@ def _find_in_plugin(prefix: str, recipe: str) -> Path:
             return found
     if all(locate_package(package) is None for package in packages):
         raise PluginError(f"plugin {plugin} keeps its recipes in {', '.join(packages)}, but there is no such folder")
-    known = [name for package in packages for name in _recipes_in(package)]
+    known = [name for package in packages for name in recipes_in(package)]
     near = nearest(recipe, known) or sorted(known)[:8]
     raise RecipeError(
         f"plugin {plugin} ships no recipe {recipe!r}.\n"
@@ -89,13 +87,5 @@ def _is_called(plugin: PluginInfo, prefix: str) -> bool:
 
 
 def _with_suffix(path: Path) -> Path | None:
-    candidates = [path, *(path.with_name(path.name + suffix) for suffix in _SUFFIXES)]
+    candidates = [path, *(path.with_name(path.name + suffix) for suffix in RECIPE_SUFFIXES)]
     return next((candidate for candidate in candidates if candidate.is_file()), None)
-
-
-def _recipes_in(package: str) -> list[str]:
-    directory = locate_package(package)
-    if directory is None:
-        return []
-    files = [file for suffix in _SUFFIXES for file in directory.rglob(f"*{suffix}")]
-    return sorted(file.relative_to(directory).with_suffix("").as_posix() for file in files)

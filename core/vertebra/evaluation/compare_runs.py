@@ -50,8 +50,8 @@ class RunResults:
         if not path.is_dir():
             raise DataError(f"{path}: no such folder or file")
         raise DataError(
-            f"{path}: no evaluation of boxes, masks or keypoints is there: {FACTS_FILE} is neither in it nor in its folder "
-            "evaluation.\n  Run `vertebra evaluate` with weights of the run, or name a result file and --annotations"
+            f"{path}: no evaluation of boxes, masks or keypoints is there: no {FACTS_FILE} in it, nor in its "
+            "folder evaluation.\n  Run `vertebra evaluate` on its weights, or name a result file and --annotations"
         )
 
     @classmethod
@@ -111,9 +111,9 @@ def compare_runs(
     truth = read_ground_truth(ground_truth, task, **chosen)
     columns, notes = [], []
     for run in runs:
-        _, matched, more = match_results(run.results_of(task), truth, task)
+        numbers, matched = match_results(run.results_of(task), truth, task)
         columns.append(matched)
-        notes += more
+        notes += [note for note in numbers.notes if note not in truth.notes]
     return compare_matches(*columns, resamples=resamples, seed=seed), task, notes
 
 
@@ -141,14 +141,11 @@ def check_same_data(first: RunResults, second: RunResults) -> None:
 def _common_task(first: RunResults, second: RunResults) -> str:
     if "" in first.results and "" in second.results:
         return "bbox"
-    tasks = [
-        task
-        for task in {**first.results, **second.results}
-        if task and all({task, ""} & set(r.results) for r in (first, second))
-    ]
+    named = [task for task in {**first.results, **second.results} if task]
+    tasks = [task for task in named if all({task, ""} & set(run.results) for run in (first, second))]
     if not tasks:
         raise DataError(
-            f"{first.name} was evaluated for {', '.join(first.results)}, {second.name} for {', '.join(second.results)}: "
-            "they have no task in common"
+            f"{first.name} and {second.name} have no task in common: one was evaluated for "
+            f"{', '.join(first.results)}, the other for {', '.join(second.results)}"
         )
     return tasks[0]

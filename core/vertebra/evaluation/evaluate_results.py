@@ -8,22 +8,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from vertebra.errors import DataError
 from vertebra.evaluation.analysis.intervals import bootstrap_intervals
 from vertebra.evaluation.analysis.reasons import classes_without_detections
-from vertebra.evaluation.coco_metrics import coco_metrics
 from vertebra.evaluation.cocoeval import (
     COCO_TASKS,
-    CocoParams,
-    CocoResult,
+    CocoNumbers,
     GroundTruthColumns,
-    evaluate_columns,
+    coco_evaluate,
     read_ground_truth,
 )
-from vertebra.evaluation.curves import CocoArrays
 from vertebra.evaluation.match_columns import MatchColumns, columns_of_result
+from vertebra.evaluation.panoptic import panoptic_evaluate
 from vertebra.evaluation.result_files import read_results
 
 __all__ = ["RESULT_TASKS", "ResultNumbers", "evaluate_result_files", "match_results"]
@@ -83,8 +79,6 @@ def evaluate_result_files(
     """
     start = time.perf_counter()
     if task == "panoptic":
-        from vertebra.evaluation.panoptic import panoptic_evaluate  # the other tasks need none of it
-
         quality = panoptic_evaluate(annotations, annotations_folder, results, results_folder)
         numbers = ResultNumbers(dict(quality.metrics), {}, dict(quality.reasons), list(quality.notes))
         numbers.info = _info(annotations, results, task, start)
@@ -92,49 +86,22 @@ def evaluate_result_files(
     if annotations_folder is not None or results_folder is not None:
         raise DataError(f"folders of PNG files belong to the task panoptic, not to {task}")
     truth = read_ground_truth(annotations, task)
-    result, columns, notes = match_results(results, truth, task)
-    metrics, reasons = coco_metrics(_arrays(result, columns), columns.class_names)
+    found, columns = match_results(results, truth, task)
+    result = found.result
     lacking = classes_without_detections(result.num_truth[:, 0], result.num_detections, columns.class_names)
-    notes = [*truth.notes, *notes, *([lacking] if lacking else [])]
+    notes = [*found.notes, *([lacking] if lacking else [])]
     intervals = bootstrap_intervals(columns, resamples=resamples, seed=seed) if resamples else {}
     info = _info(annotations, results, task, start)
     info |= {"images": truth.num_images, "objects": int((~truth.ignored).sum()), "resamples": resamples}
     info |= {"detections": int(result.num_detections.sum())}
-    return ResultNumbers(metrics, {f"{task}/{name}": ends for name, ends in intervals.items()}, reasons, notes, info)
+    intervals = {f"{task}/{name}": ends for name, ends in intervals.items()}
+    return ResultNumbers(dict(found), intervals, found.reasons, notes, info)
 
 
-def match_results(
-    results: str | Path, truth: GroundTruthColumns, task: str
-) -> tuple[CocoResult, MatchColumns, list[str]]:
-    """Read a result file and match it; the notes say what was left out."""
-    detections = read_results(results, truth, task)
-    notes, params = list(detections.notes), CocoParams.for_task(task)
-    if task == "keypoints" and truth.keypoints is not None and truth.keypoints.shape[1] not in (0, len(params.sigmas)):
-        count, mean = truth.keypoints.shape[1], float(params.sigmas.mean())
-        params = CocoParams.for_task(task, sigmas=np.full(count, mean))
-        notes.append(f"no OKS sigmas are known for these {count} keypoints; {mean:.4f}, the mean of COCO's, is used")
-    if not len(detections):
-        notes.append(f"{results}: there is no detection, so every AP and AR that has ground truth is 0")
-    result = evaluate_columns(truth, detections, task, params)
-    return result, columns_of_result(result, truth, detections), notes
-
-
-def _arrays(result: CocoResult, columns: MatchColumns) -> CocoArrays:
-    return CocoArrays(
-        task=result.task,
-        precision=result.precision,
-        recall=result.recall,
-        scores=result.scores,
-        iou_thresholds=result.params.iou_thresholds,
-        recall_thresholds=result.params.recall_thresholds,
-        areas=list(result.params.area_ranges),
-        max_dets=list(result.params.max_dets),
-        num_truth=result.num_truth,
-        num_crowd=result.num_ignored,
-        num_detections=result.num_detections,
-        matches=columns.at(int(np.argmin(np.abs(result.params.iou_thresholds - 0.5)))),
-        columns=columns,
-    )
+def match_results(results: str | Path, truth: GroundTruthColumns, task: str) -> tuple[CocoNumbers, MatchColumns]:
+    """Read a result file, evaluate it, and say who met whom."""
+    numbers = coco_evaluate(truth, read_results(results, truth, task), task)
+    return numbers, columns_of_result(numbers.result, truth, numbers.detections)
 
 
 def _info(annotations: str | Path, results: str | Path, task: str, start: float) -> dict[str, Any]:

@@ -51,9 +51,7 @@ def find_base(kind: str, wanted: str | None = None) -> BaseRecipe:
             continue
         if head is not None and plugin is not None:
             return BaseRecipe(name, head, plugin)
-        reasons.append(
-            f"{name}: " + ("no plugin ships it" if head else f"none of its heads has an argument {_LOSS}")
-        )
+        reasons.append(f"{name}: " + ("no plugin ships it" if head else f"none of its heads has an argument {_LOSS}"))
     tried = "\n  Tried: " + "; ".join(reasons) if reasons else ""
     raise PluginError(
         f"a {kind} trains only together with a head, and no installed plugin ships a recipe for that "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import keyword
 import re
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from vertebra.errors import PluginError
@@ -13,7 +14,7 @@ from vertebra.plugins import canonical, installed_plugins, offers
 
 __all__ = ["PluginNames", "plugin_names"]
 
-_FORM = re.compile(r"[a-z][a-z0-9]*([-_.][a-z0-9]+)*", re.IGNORECASE)
+_FORM = re.compile(r"[A-Za-z][A-Za-z0-9]*([-_.][A-Za-z0-9]+)*")
 _LONGEST = 60
 
 
@@ -50,7 +51,7 @@ def plugin_names(name: str, kind: str) -> PluginNames:
     return names
 
 
-def _problems(names: PluginNames, kind: str):
+def _problems(names: PluginNames, kind: str) -> Iterator[str]:
     package = names.package
     if keyword.iskeyword(package) or keyword.issoftkeyword(package):
         yield f"{package} is a word of Python itself, so it cannot be imported"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import pickle
 import sys
 from concurrent.futures import ProcessPoolExecutor
@@ -13,6 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from vertebra.local_plugins import ANNOUNCED
 from vertebra.testing.checks import check_same, require, tensors_in
 from vertebra.testing.spawned import call
 
@@ -31,7 +33,7 @@ def check_spawned(module: nn.Module, *arguments: Any) -> None:
             f"{type(module).__name__} cannot be pickled: {err}. Hold no lambdas, local functions, open files or locks"
         ) from err
     try:
-        there = pickle.loads(_pool(tuple(sys.path)).submit(call, payload).result())
+        there = pickle.loads(_pool(tuple(sys.path), os.environ.get(ANNOUNCED)).submit(call, payload).result())
     except Exception as err:
         if isinstance(err, BrokenProcessPool):
             _pool.cache_clear()
@@ -58,8 +60,8 @@ def check_export(module: nn.Module, *arguments: Any) -> None:
 
 
 @cache
-def _pool(path: tuple[str, ...]) -> ProcessPoolExecutor:
-    """One spawned process for all checks of this process, as long as sys.path stays what it is."""
+def _pool(path: tuple[str, ...], local_plugins: str | None) -> ProcessPoolExecutor:
+    """One spawned process for all checks of this process, as long as what it can import stays the same."""
     return ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
 
 

@@ -41,7 +41,7 @@ class EvaluatorConformance:
     def test_metrics_follow_the_contract(self) -> None:
         with tempfile.TemporaryDirectory() as folder:
             for what, outputs in self.make_outputs().items():
-                self._check_metrics(self.run(outputs, Path(folder)), what)
+                self._check_metrics(*self.run(outputs, Path(folder)), what)
 
     def test_right_predictions_score_higher_than_none(self) -> None:
         outputs = self.make_outputs()
@@ -133,20 +133,19 @@ class EvaluatorConformance:
             "none": [_none(one, labels) for one in inputs],
         }
 
-    def run(self, outputs: list[dict[str, Any]], output_dir: Path | None = None) -> Evaluator:
-        """An evaluator that has seen these outputs; its numbers are in `found`."""
+    def run(
+        self, outputs: list[dict[str, Any]], output_dir: Path | None = None
+    ) -> tuple[Evaluator, dict[str, float | None]]:
+        """An evaluator that has seen these outputs, and its numbers."""
         evaluator = self.make(output_dir)
         self.feed(evaluator, outputs)
-        evaluator.found = evaluator.evaluate()
-        return evaluator
+        return evaluator, evaluator.evaluate()
 
     def metrics_of(self, outputs: list[dict[str, Any]]) -> dict[str, float | None]:
         """The numbers for these outputs."""
-        return self.run(outputs).found
+        return self.run(outputs)[1]
 
-    def feed(
-        self, evaluator: Evaluator, outputs: list[dict[str, Any]], step: int = 0, backwards: bool = False
-    ) -> None:
+    def feed(self, evaluator: Evaluator, outputs: list[dict[str, Any]], step: int = 0, backwards: bool = False) -> None:
         """Outputs of all pictures in batches of `step` (0: one batch), as the evaluation loop gives them."""
         inputs = [{k: v for k, v in one.items() if k not in ("instances", "sem_seg")} for one in self.make_inputs()]
         pairs = list(zip(inputs, outputs, strict=True))
@@ -155,8 +154,7 @@ class EvaluatorConformance:
             batch = pairs[::-1][start : start + step] if backwards else pairs[start : start + step]
             evaluator.process([sample for sample, _ in batch], [output for _, output in batch])
 
-    def _check_metrics(self, evaluator: Evaluator, what: str) -> None:
-        found = evaluator.found
+    def _check_metrics(self, evaluator: Evaluator, found: dict[str, float | None], what: str) -> None:
         require(isinstance(found, dict) and bool(found), f"{what}: evaluate() gives a dict of numbers, got {found!r}")
         for name, value in found.items():
             require("/" in name, f"{what}: metric {name!r} must be named `<task>/<name>`")

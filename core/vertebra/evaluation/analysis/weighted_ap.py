@@ -135,6 +135,6 @@ def _class_average_precision(
 
 
 def _recalls_reached(most: int, objects: np.ndarray) -> np.ndarray:
-    """(most + 1, B) float64: how many recall thresholds m hits out of `objects` reach; those of a class with none: 0."""
+    """(most + 1, B) float64: recall thresholds that m hits out of `objects` reach; 0 where there is none."""
     recall = np.arange(most + 1)[:, None] / np.maximum(objects, 1)
     return np.searchsorted(RECALLS, recall, side="right") * (objects > 0).astype(np.float64)

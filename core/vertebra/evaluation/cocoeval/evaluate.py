@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from itertools import pairwise
+
 import numpy as np
 
 from vertebra.errors import DataError
@@ -32,48 +35,35 @@ def evaluate_columns(
     """
     params = params or CocoParams.for_task(task)
     _check(truth, detections, task)
-    pooled = not params.use_categories
-    num_categories = 1 if pooled else truth.num_categories
-    truth_rows, truth_bounds = _partition(truth.image, truth.category, truth.num_images, truth.num_categories, pooled)
-    rows, bounds = _partition(
-        detections.image, detections.category, truth.num_images, truth.num_categories, pooled, by_image=False
-    )
+    truth_parts = _partition(truth, truth, params.use_categories)
+    detection_parts = _partition(detections, truth, params.use_categories, by_image=False)
     ranked, found = [], []
-    for k in range(num_categories):
-        own = rows[bounds[k] : bounds[k + 1]]
-        ranked.append(
-            rank_detections(own, detections.image[own], detections.scores[own], truth.num_images, params.max_dets[-1])
-        )
-        span = slice(truth_bounds[k], truth_bounds[k + 1])
-        found.append(_candidates(truth, detections, task, params, ranked[k], truth_rows, span))
-    areas = params.areas
-    truth_ignored = truth.ignored | _outside(truth.areas, areas)  # (A, G)
-    matches, sizes = _match(truth, detections, params, ranked, found, truth_ignored, truth_rows)
-    num_truth = np.array(
-        [
-            np.count_nonzero(~truth_ignored[:, truth_rows[truth_bounds[k] : truth_bounds[k + 1]]], axis=1)
-            for k in range(num_categories)
-        ]
-    ).reshape(num_categories, len(areas))
+    for own, objects in zip(detection_parts.parts(), truth_parts.spans(), strict=True):
+        image, scores = detections.image[own], detections.scores[own]
+        ranked.append(rank_detections(own, image, scores, truth.num_images, params.max_dets[-1]))
+        found.append(_candidates(truth, detections, task, params, ranked[-1], truth_parts.rows, objects))
+    matches = _match(truth, detections, params, ranked, found, truth_parts.rows)
+    counts = ~matches.truth_ignored  # (A, G)
+    num_truth = np.array([np.count_nonzero(counts[:, own], axis=1) for own in truth_parts.parts()], dtype=np.int64)
+    num_truth = num_truth.reshape(-1, len(params.areas))  # (K, A)
     curves, start, first = [], 0, 0
-    for k in range(num_categories):
-        end, last = start + len(ranked[k].rows), first + sizes[k]
+    for k, (positions, _) in enumerate(found):
+        end, last = start + len(ranked[k].rows), first + len(positions)
         met, ignored = matches.candidate_state(slice(first, last))
-        own = CategoryMatches(matches.candidate[first:last] - start, met, ignored)
+        own = CategoryMatches(positions, met, ignored)
         curves.append(category_curves(ranked[k], matches.outside[:, start:end], own, num_truth[k], params))
         start, first = end, last
-    T, R, A, M = len(params.iou_thresholds), len(params.recall_thresholds), len(areas), len(params.max_dets)
-    nothing = [np.zeros((T, R, 0, A, M))]
-    category = np.zeros(len(truth), np.int64) if pooled else truth.category
+    T, R, A, M = len(params.iou_thresholds), len(params.recall_thresholds), len(params.areas), len(params.max_dets)
+    none = np.zeros((T, R, 0, A, M))  # for a data set without categories
     return CocoResult(
         task=task,
         params=params,
-        precision=np.concatenate([*nothing, *(curve.precision[:, :, None] for curve in curves)], axis=2),
-        recall=np.concatenate([nothing[0][:, 0], *(curve.recall[:, None] for curve in curves)], axis=1),
-        scores=np.concatenate([*nothing, *(curve.scores[:, :, None] for curve in curves)], axis=2),
+        precision=np.concatenate([none, *(curve.precision[:, :, None] for curve in curves)], axis=2),
+        recall=np.concatenate([none[:, 0], *(curve.recall[:, None] for curve in curves)], axis=1),
+        scores=np.concatenate([none, *(curve.scores[:, :, None] for curve in curves)], axis=2),
         num_truth=num_truth,
-        num_ignored=np.bincount(category[truth.ignored], minlength=num_categories),
-        num_detections=np.diff(bounds),
+        num_ignored=np.array([np.count_nonzero(truth.ignored[own]) for own in truth_parts.parts()], dtype=np.int64),
+        num_detections=np.diff(detection_parts.bounds),
         matches=matches,
     )
 
@@ -95,20 +85,36 @@ def _check(truth: GroundTruthColumns, detections: DetectionColumns, task: str) -
         raise DataError(f"task {task} needs a column of {needed} in both {truth.source} and {detections.source}")
 
 
-def _partition(
-    image: np.ndarray, category: np.ndarray, num_images: int, num_categories: int, pooled: bool, by_image: bool = True
-) -> tuple[np.ndarray, np.ndarray]:
-    """Rows category after category, in each image after image if asked, else as they came; and (K + 1,) bounds.
+@dataclass
+class _Partition:
+    """Rows category after category: those of number k are rows[bounds[k]:bounds[k + 1]]."""
 
-    Pooled there is one category, in which an image's rows are in the order of their categories.
+    rows: np.ndarray
+    bounds: np.ndarray
+
+    def spans(self) -> list[slice]:
+        return [slice(start, end) for start, end in pairwise(self.bounds.tolist())]
+
+    def parts(self) -> list[np.ndarray]:
+        return [self.rows[span] for span in self.spans()]
+
+
+def _partition(
+    columns: GroundTruthColumns | DetectionColumns, truth: GroundTruthColumns, by_category: bool, by_image: bool = True
+) -> _Partition:
+    """Rows by category, in each by image if asked, else as they came.
+
+    Without categories there is one part, and an image's rows are in the order of their categories.
     """
-    order = stable_argsort(category, num_categories) if pooled else np.arange(len(image))
-    if by_image or pooled:
-        order = order[stable_argsort(image[order], num_images)]
-    if pooled:
-        return order, np.array([0, len(order)])
-    order = order[stable_argsort(category[order], num_categories)]
-    return order, np.concatenate([[0], np.cumsum(np.bincount(category, minlength=num_categories))])
+    image, category = columns.image, columns.category
+    order = np.arange(len(image)) if by_category else stable_argsort(category, truth.num_categories)
+    if by_image or not by_category:
+        order = order[stable_argsort(image[order], truth.num_images)]
+    if not by_category:
+        return _Partition(order, np.array([0, len(order)]))
+    order = order[stable_argsort(category[order], truth.num_categories)]
+    counts = np.bincount(category, minlength=truth.num_categories)
+    return _Partition(order, np.concatenate([[0], np.cumsum(counts)]))
 
 
 def _candidates(
@@ -151,12 +157,11 @@ def _match(
     params: CocoParams,
     ranked: list[RankedDetections],
     found: list[tuple[np.ndarray, Candidates]],
-    truth_ignored: np.ndarray,
     truth_rows: np.ndarray,
-) -> tuple[DetectionMatches, list[int]]:
-    """Match the candidates of all categories together; also gives how many candidates each category has."""
-    sizes = [len(positions) for positions, _ in found]
-    candidate_offset = np.cumsum([0, *sizes])
+) -> DetectionMatches:
+    """Match the candidates of all categories together."""
+    truth_ignored = truth.ignored | _outside(truth.areas, params.areas)  # (A, G)
+    candidate_offset = np.cumsum([0, *(len(positions) for positions, _ in found)])
     detection_offset = np.cumsum([0, *(len(one.rows) for one in ranked)])
     nothing = np.zeros(0, np.int64)
     together = Candidates(
@@ -169,7 +174,7 @@ def _match(
     if len(truth_rows):
         taken = np.where(taken >= 0, truth_rows[taken], -1).astype(np.int32)
     detection = np.concatenate([nothing, *(one.rows for one in ranked)])
-    matches = DetectionMatches(
+    return DetectionMatches(
         detection=detection,
         rank=np.concatenate([np.zeros(0, np.int32), *(one.rank for one in ranked)]),
         candidate=np.concatenate([nothing, *(p + detection_offset[k] for k, (p, _) in enumerate(found))]),
@@ -178,7 +183,6 @@ def _match(
         truth_ignored=truth_ignored,
         is_nothing=truth.annotation_ids == 0,
     )
-    return matches, sizes
 
 
 def _outside(areas: np.ndarray, ranges: np.ndarray) -> np.ndarray:

@@ -9,6 +9,7 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from vertebra.errors import DataError
+from vertebra.evaluation.run_lengths import covered_pixels
 
 __all__ = ["MaskColumn", "mask_overlaps"]
 
@@ -54,7 +55,7 @@ class MaskColumn(Sequence):
         )
 
     def check(self, source: str, image_ids: Sequence[Hashable]) -> None:
-        """Every mask has the size of its image, as far as that is known.
+        """Every mask has the size of its image, as far as that is known, and run lengths that fill it.
 
         Args:
             image_ids: (rows,) of the images, for the message.
@@ -73,6 +74,16 @@ class MaskColumn(Sequence):
                     raise DataError(f"{where} has size {list(size)} (height, width), the image [{height}, {width}]")
             elif not height:
                 raise DataError(f"{where} is a polygon, which needs height and width of the image in the ground truth")
+        encoded = [row for row, segmentation in enumerate(self.segmentations) if isinstance(segmentation, dict)]
+        covered = covered_pixels([self.segmentations[row]["counts"] for row in encoded])
+        sizes = np.array([self.segmentations[row]["size"] for row in encoded], np.int64).reshape(-1, 2).prod(axis=1)
+        for number in np.flatnonzero(covered != sizes)[:1].tolist():
+            row, size = encoded[number], self.segmentations[encoded[number]]["size"]
+            runs = "are no run lengths" if covered[number] < 0 else f"cover {covered[number]} pixels"
+            raise DataError(
+                f"{source}: image {image_ids[row]!r}: the mask of row {row} is broken: its counts {runs}, "
+                f"its size is {size}"
+            )
 
 
 def mask_overlaps(

@@ -26,7 +26,8 @@ def read_detections(source: Any, truth: GroundTruthColumns, task: str) -> Detect
     """Columns of detections, with areas as pycocotools' loadRes has them.
 
     The first record decides: with a `bbox` (of any task) areas are those of the boxes, else with a `segmentation` those
-    of the masks, else those of the boxes around the `keypoints`. Boxes and masks that are not there come from the other.
+    of the masks, else those of the boxes around the `keypoints`. A box that is not there is made of the mask or the
+    keypoints, a mask of the box.
     Left out, with their number in `notes`: detections of categories the ground truth does not have, with numbers that
     are not finite, or with boxes of negative size.
 
@@ -34,7 +35,7 @@ def read_detections(source: Any, truth: GroundTruthColumns, task: str) -> Detect
         source: path, list of result dicts, or a dict or object that holds such a list as annotations.
 
     Raises:
-        DataError: what cannot be read; images that are not in the ground truth; masks of another size than the image.
+        DataError: what cannot be read; images the ground truth lacks; masks of another size than their image.
     """
     name, records = "the results", getattr(source, "dataset", source)
     if isinstance(source, (str, os.PathLike)):
@@ -43,17 +44,18 @@ def read_detections(source: Any, truth: GroundTruthColumns, task: str) -> Detect
         records = records["annotations"]
     if not isinstance(records, list) or not all(map(dict.__instancecheck__, records)):
         raise DataError(f"{name}: COCO results are a list of objects with image_id, category_id, score and the rest")
+    first = records[0] if records else {"bbox": [0.0] * 4}
     image, category, kept, notes = _numbers(records, truth, name)
     if not kept.all():
         records = [record for record, keep in zip(records, kept.tolist(), strict=True) if keep]
         image, category = image[kept], category[kept]
-    first = records[0] if records else {"bbox": [0.0] * 4}
-    boxes, keypoints = None, None
-    masks = _masks(records, task, truth, image, name) if task == "segm" or not _has_box(first) else None
+    keypoints, masks = None, None
+    if task == "segm" or ("segmentation" in first and not _has_box(first)):
+        masks = _masks(records, _has_box(first), truth, image, name)
     if _has_box(first):
         boxes = box_column(records, name)
         areas = boxes[:, 2] * boxes[:, 3]
-    elif "segmentation" in first:
+    elif masks is not None:
         boxes, areas = masks.boxes_and_areas()
     elif "keypoints" in first:
         keypoints = keypoint_column(records, name)
@@ -62,6 +64,8 @@ def read_detections(source: Any, truth: GroundTruthColumns, task: str) -> Detect
         areas = boxes[:, 2] * boxes[:, 3]
     else:
         raise DataError(f"{name}: record 0 has neither bbox nor segmentation nor keypoints: {str(first)[:200]}")
+    if hasattr(source, "dataset"):  # pycocotools' loadRes has been there, and has added boxes to masks
+        areas = number_column(records, "area", name)
     if task == "keypoints" and keypoints is None:
         keypoints = keypoint_column(records, name) if records else None
     columns = DetectionColumns(
@@ -79,7 +83,7 @@ def read_detections(source: Any, truth: GroundTruthColumns, task: str) -> Detect
 
 
 def _has_box(record: dict) -> bool:
-    return "bbox" in record and record["bbox"] != []
+    return "bbox" in record and len(record["bbox"]) > 0
 
 
 def _numbers(
@@ -91,8 +95,8 @@ def _numbers(
     unknown = [row for row in np.flatnonzero(image < 0).tolist() if ids[row] not in truth.other_image_ids]
     if unknown:
         raise DataError(
-            f"{source}: {len(unknown)} of {len(records)} results are of images that {truth.source} does not have, first "
-            f"record {unknown[0]} with image_id {ids[unknown[0]]!r}; its ids look like "
+            f"{source}: {len(unknown)} of {len(records)} results are of images that {truth.source} does not have, "
+            f"first record {unknown[0]} with image_id {ids[unknown[0]]!r}; its ids look like "
             f"{', '.join(map(repr, truth.image_ids[:3])) or 'nothing, it has no images'}"
         )
     ids = column(records, "category_id", source)
@@ -100,25 +104,20 @@ def _numbers(
     unknown = [row for row in np.flatnonzero(category < 0).tolist() if ids[row] not in truth.other_category_ids]
     if unknown:
         notes.append(
-            f"{len(unknown)} of {len(records)} detections are of categories that the ground truth does not have, and are "
-            f"left out: first record {unknown[0]} with category_id {ids[unknown[0]]!r}; the ground truth's look like "
+            f"{source}: {len(unknown)} of {len(records)} detections are of categories that the ground truth does not have, "
+            f"and are left out: first record {unknown[0]} with category_id {ids[unknown[0]]!r}; its ids look like "
             f"{', '.join(map(repr, truth.category_ids[:3])) or 'nothing, it has none'}"
         )
     return image, category, (image >= 0) & (category >= 0), notes
 
 
-def _masks(
-    records: list[dict], task: str, truth: GroundTruthColumns, image: np.ndarray, source: str
-) -> MaskColumn | None:
-    """The masks; a box stands for a mask where the first record has a box and a record no mask."""
-    if not records or (task != "segm" and "segmentation" not in records[0]):
-        return None
+def _masks(records: list[dict], by_box: bool, truth: GroundTruthColumns, image: np.ndarray, source: str) -> MaskColumn:
+    """The masks of all records; where `by_box`, a box stands for a mask that is not there."""
     segmentations = [record.get("segmentation") for record in records]
     lacking = [row for row, segmentation in enumerate(segmentations) if not segmentation]
-    if lacking and not _has_box(records[0]):
+    if lacking and not by_box:
         raise DataError(f"{source}: record {lacking[0]} has no segmentation, {len(lacking)} such in all")
-    for row in lacking:
-        x, y, w, h = records[row]["bbox"]
+    for row, (x, y, w, h) in zip(lacking, box_column([records[row] for row in lacking], source).tolist(), strict=True):
         segmentations[row] = [[x, y, x, y + h, x + w, y + h, x + w, y]]
     masks = MaskColumn(segmentations, None if truth.image_sizes is None else truth.image_sizes[image])
     masks.check(source, [truth.image_ids[i] for i in image.tolist()])

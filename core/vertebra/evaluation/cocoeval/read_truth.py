@@ -20,7 +20,6 @@ from vertebra.evaluation.cocoeval.records import (
     numbers_of,
     sorted_ids,
 )
-from vertebra.evaluation.records import area_of
 
 __all__ = ["read_ground_truth"]
 
@@ -127,23 +126,32 @@ def _boxes(records: list[dict], task: str, source: str) -> np.ndarray:
     if bad.any():
         row = int(np.argmax(bad))
         raise DataError(
-            f"{source}: annotation {records[row].get('id')!r} has the box {boxes[row].tolist()}, {bad.sum()} such in all; "
-            "x, y, width, height have to be finite, and sizes not negative"
+            f"{source}: annotation {records[row].get('id')!r} has the box {boxes[row].tolist()}, {bad.sum()} such in "
+            "all; x, y, width, height have to be finite, and sizes not negative"
         )
     return boxes
 
 
 def _areas(records: list[dict], sizes: np.ndarray, notes: list[str], source: str) -> np.ndarray:
+    """(G,) areas as annotated; where there is none, of the mask, else of the box. sizes: (G, 2) height, width."""
     lacking = [row for row, record in enumerate(records) if record.get("area") is None]
     if lacking:
         notes.append(
             f"{len(lacking)} ground truth objects have no area; that of their mask, else of their box, is used"
         )
         records = list(records)
-        for row in lacking:
-            size = tuple(sizes[row].tolist())
-            records[row] = records[row] | {"area": area_of(records[row], size if all(size) else None)}
-    return number_column(records, "area", source)
+    for row in lacking:
+        segmentation, box = records[row].get("segmentation"), records[row].get("bbox") or [0.0] * 4
+        if segmentation and (isinstance(segmentation, dict) or sizes[row].all()):
+            area = MaskColumn([segmentation], sizes[row : row + 1]).boxes_and_areas()[1].item()
+        else:
+            area = box[2] * box[3]
+        records[row] = records[row] | {"area": area}
+    areas = number_column(records, "area", source)
+    if not np.isfinite(areas).all():
+        row = int(np.argmax(~np.isfinite(areas)))
+        raise DataError(f"{source}: annotation {records[row].get('id')!r} has the area {areas[row]}; expected a number")
+    return areas
 
 
 def _keypoints(records: list[dict], crowd: np.ndarray, source: str) -> tuple[np.ndarray, np.ndarray]:

@@ -23,6 +23,7 @@ from vertebra.evaluation.report.blocks import Figure, Section, Table, Text
 
 __all__ = ["analysis_sections"]
 
+Block = Text | Table | Figure
 _WITHOUT_HITS = 0.5  # score threshold of the confusion matrix where no detection met anything
 _MOST_CONFUSIONS = 10
 
@@ -35,7 +36,7 @@ def analysis_sections(
     detection_masks: Sequence[dict] | None = None,
     truth_masks: Sequence[dict] | None = None,
 ) -> list[Section]:
-    """Sections of one task; plots go to `folder`. Nothing where the matches are not known.
+    """Sections of one task; plots go to `folder`. Nothing where the matches are not known or no object counts.
 
     Args:
         title: what the task is called, such as boxes.
@@ -45,80 +46,76 @@ def analysis_sections(
     if columns is None or columns.truth_ignored.all():
         return []
     folder.mkdir(parents=True, exist_ok=True)
-    sections = []
-    if arrays.task != "keypoints":  # overlaps of other classes' objects are not defined by their keypoints
+    blocks: list = []
+    if arrays.task != "keypoints":  # keypoints define no overlap with objects of other classes
         pairs = overlaps(columns, BACKGROUND_IOU, detection_masks=detection_masks, truth_masks=truth_masks)
-        sections += [_errors(title, arrays, columns, pairs, folder), _confusion(title, arrays, columns, pairs, folder)]
-    sections += [_calibration(title, arrays, folder), _sizes(title, arrays)]
-    return [section for section in sections if section is not None]
+        blocks += _errors(arrays, columns, pairs, folder) + _confusion(arrays, columns, pairs, folder)
+    blocks += _calibration(arrays, folder)
+    order = {Figure: 0, Text: 1, Table: 1}
+    blocks.sort(key=lambda block: order[type(block)])  # plots first, side by side
+    return [Section(f"Errors: {title}", blocks), _sizes(title, arrays)]
 
 
-def _errors(title: str, arrays: CocoArrays, columns: MatchColumns, pairs: Overlaps, folder: Path) -> Section | None:
+def _errors(arrays: CocoArrays, columns: MatchColumns, pairs: Overlaps, folder: Path) -> list[Block]:
     split = error_split(columns, pairs)
     if split is None:
-        return None
+        return []
     path = folder / f"{arrays.task}_errors.png"
     error_bars(split, path)
     rows = [[kind, split.counts[kind], split.delta_ap50[kind], ERROR_MEANINGS[kind]] for kind in ERROR_MEANINGS]
-    return Section(
-        f"Errors: {title}",
-        [
-            Text(
-                "Each false detection and each missed object has one cause (TIDE, arXiv:2008.08115). What mending all of "
-                "one kind would gain is no part of a sum: the kinds depend on each other."
-            ),
-            Figure(path, "AP50 that mending all errors of a kind would gain, and how many there are."),
-            Table(["kind", "count", "AP50 gained", "what it is"], rows),
-        ],
-    )
+    return [
+        Figure(path, "What mending all errors of a kind would gain, and in brackets how many there are."),
+        Text(
+            "Each false detection and each missed object has one kind (TIDE, arXiv:2008.08115). The gains do not add "
+            "up, as the kinds depend on each other."
+        ),
+        Table(["kind", "count", "AP50 gained", "what it is"], rows),
+    ]
 
 
-def _confusion(title: str, arrays: CocoArrays, columns: MatchColumns, pairs: Overlaps, folder: Path) -> Section:
-    heading = f"Confusion: {title}"
+def _confusion(arrays: CocoArrays, columns: MatchColumns, pairs: Overlaps, folder: Path) -> list[Block]:
     best = best_threshold(arrays.matches)
     score = _WITHOUT_HITS if best is None else best
     why_none = no_detection_from(columns.detection_score, score)
     if why_none:
-        return Section(heading, [Text(f"There is no confusion matrix: {why_none}.")])
+        return [Text(f"There is no confusion matrix: {why_none}.")]
     matrix = confusion_matrix(columns, pairs, score=score)
+    blocks: list[Block] = []
     path = folder / f"{arrays.task}_confusion.png"
-    chosen = " (where F1 is best)" if best is not None else ""
-    explanation = (
-        f"Detections from score {score:.2f} on{chosen}, paired with objects by IoU from {matrix.iou:g} whatever the classes, "
-        "best score first. The last column holds missed objects, the last row detections of nothing."
-    )
-    blocks: list = [Text(explanation)]
     if confusion_heatmap(matrix, path):
-        blocks.append(
-            Figure(path, "Rows are annotated classes, columns detected ones; colour is the share of the row.")
+        chosen = ", where F1 is best" if best is not None else ""
+        caption = (
+            f"Detections from score {score:.2f} on{chosen}, paired with objects by IoU from {matrix.iou:g} whatever the "
+            "classes. Last column: missed objects; last row: detections of nothing."
         )
-    pairs_of_classes = matrix.confusions(_MOST_CONFUSIONS)
-    if pairs_of_classes:
-        blocks.append(Table(["annotated", "detected as", "count"], [list(row) for row in pairs_of_classes]))
+        blocks.append(Figure(path, caption))
+    confusions = matrix.confusions(_MOST_CONFUSIONS)
+    if confusions:
+        blocks.append(Text("The classes taken for others most often:"))
+        blocks.append(Table(["annotated", "detected as", "count"], [list(row) for row in confusions]))
     elif len(columns.class_names) > 1:
-        blocks.append(Text("No object was taken for one of another class."))
-    return Section(heading, blocks)
+        blocks.append(Text(f"From score {score:.2f} on, no object was taken for one of another class."))
+    return blocks
 
 
-def _calibration(title: str, arrays: CocoArrays, folder: Path) -> Section:
-    heading = f"Calibration: {title}"
+def _calibration(arrays: CocoArrays, folder: Path) -> list[Block]:
     found = calibration(arrays.matches)
     if isinstance(found, str):
-        return Section(heading, [Text(f"There is no calibration: {found}.")])
+        return [Text(f"There is no calibration: {found}.")]
     path = folder / f"{arrays.task}_calibration.png"
     reliability(found, arrays.matches.iou, path)
     caption = (
-        "How often detections of a score met an object, with their number. The expected calibration error, "
-        f"{found.error:.3f}, is the mean distance of the two over all detections; thresholds on scores mean most "
-        "where it is small."
+        "How often detections of a score met an object, and their number. The expected calibration error is the mean "
+        "distance of the two over all detections."
     )
-    return Section(heading, [Figure(path, caption)])
+    return [Figure(path, caption)]
 
 
 def _sizes(title: str, arrays: CocoArrays) -> Section:
     rows = []
     for row in by_size(arrays):
-        high = "" if row.high >= 1e10 else f" to {row.high**0.5:g}²"
-        size = "all" if row.name == "all" else f"{row.name}: {row.low**0.5:g}²{high or ' and more'} pixels"
-        rows.append([size, row.objects, row.ap, row.ap50, row.ar])
-    return Section(f"Sizes: {title}", [Table(["objects", "count", "AP", "AP50", "AR"], rows, bar_columns=(2, 3, 4))])
+        low, high = (f"{area**0.5:g}²" for area in (row.low, row.high))
+        limits = f"below {high}" if row.low == 0 else f"above {low}" if row.high >= 1e10 else f"{low} to {high}"
+        name = "all" if row.name == "all" else f"{row.name}, {limits} pixels"
+        rows.append([name, row.objects, row.ap, row.ap50, row.ar])
+    return Section(f"Sizes: {title}", [Table(["size", "objects", "AP", "AP50", "AR"], rows, bar_columns=(2, 3, 4))])

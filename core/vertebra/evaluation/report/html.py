@@ -115,8 +115,8 @@ def _summary(
         heading = f"<h3>{escape(_TASK_TITLES.get(task, task))}</h3>"
         parts.append(f'<div class="task">{heading}<table class="summary">{body}</table></div>')
     explained = (
-        '<p class="without">Intervals: with other images like these the number would lie in there; 95 % of such intervals '
-        "hold that of all images (bootstrap over images).</p>"
+        '<p class="without">Intervals are for other images like these: about 95 % of such intervals hold the number '
+        "that all images would give (bootstrap over images; rougher below some hundreds of them).</p>"
         if intervals
         else ""
     )
@@ -214,7 +214,7 @@ def _zooming(uri: str, caption: str) -> str:
 def _table(table: Table) -> str:
     head = ""
     if any(table.columns):
-        cells = "".join(f"<th>{escape(name)}</th>" for name in table.columns)
+        cells = "".join(_heading(table, number, name) for number, name in enumerate(table.columns))
         head = f"<thead><tr>{cells}</tr></thead>"
     rows = []
     for row in table.rows:
@@ -222,6 +222,12 @@ def _table(table: Table) -> str:
         cells = "".join(_cell(value, bar=number in table.bar_columns) for number, value in enumerate(rest, start=1))
         rows.append(f"<tr><th>{escape(str(first))}</th>{cells}</tr>")
     return f'<div class="scroll"><table>{head}<tbody>{"".join(rows)}</tbody></table></div>'
+
+
+def _heading(table: Table, number: int, name: str) -> str:
+    """Above texts a heading stands left, above numbers right."""
+    texts = number > 0 and table.rows and all(isinstance(row[number], str) for row in table.rows)
+    return f"<th{' class=text' if texts else ''}>{escape(name)}</th>"
 
 
 def _cell(value: object, bar: bool = False) -> str:

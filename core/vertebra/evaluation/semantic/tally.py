@@ -92,7 +92,7 @@ class Tally:
 
     def _add_shard(self, shard: Tally) -> None:
         counts, boundary = shard.counts, shard.boundary
-        for key in shard.keys.keys() & self.keys.keys():
+        for key in [key for key in shard.keys if key in self.keys]:
             found = [item for item in (*shard.recent, *self.recent) if item[0] == key]
             if not found:
                 raise DataError(

@@ -1,0 +1,112 @@
+"""Bad files: an error that names file and record, or a documented drop with its count."""
+
+import json
+
+import pytest
+
+from vertebra.errors import DataError
+from vertebra.evaluation.cocoeval import coco_evaluate, read_detections, read_ground_truth
+
+GT = {
+    "images": [{"id": 10, "height": 20, "width": 30}, {"id": 20, "height": 20, "width": 30}],
+    "categories": [{"id": 3, "name": "cat"}],
+    "annotations": [{"id": 1, "image_id": 10, "category_id": 3, "bbox": [0, 0, 10, 10], "area": 100, "iscrowd": 0}],
+}
+GOOD = {"image_id": 10, "category_id": 3, "bbox": [0.0, 0.0, 10.0, 10.0], "score": 0.9}
+
+
+def read(records, task="bbox"):
+    return read_detections(records, read_ground_truth(GT, task), task)
+
+
+def test_truncated_results_name_the_file(tmp_path):
+    path = tmp_path / "dt.json"
+    path.write_text(json.dumps([GOOD] * 3)[:-20])
+    with pytest.raises(DataError, match=r"dt\.json: cannot be read as JSON"):
+        coco_evaluate(GT, path)
+    with pytest.raises(DataError, match=r"missing\.json"):
+        coco_evaluate(tmp_path / "missing.json", [])
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"image_id": 99}, "record 1 with image_id 99; its ids look like 10, 20"),
+        ({"image_id": "10"}, "record 1 with image_id '10'"),
+        ({"bbox": [1, 2, 3]}, "record 1 has a bbox that is not 4 numbers"),
+        ({"bbox": [1, 2, 3, "x"]}, "record 1 has a bbox that is not 4 numbers"),
+        ({"score": "high"}, "record 1 has a score that is no number"),
+        ({"score": ...}, "record 1 has no score"),
+        ({"category_id": ...}, "record 1 has no category_id"),
+    ],
+)
+def test_a_record_that_cannot_be_used_is_named(change, words):
+    bad = {key: value for key, value in (GOOD | change).items() if value is not ...}
+    with pytest.raises(DataError, match=words):
+        read([GOOD, bad, GOOD])
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"score": None}, "1 of 3 detections have a NaN or infinite number"),
+        ({"score": float("nan")}, "1 of 3 detections have a NaN or infinite number .* first record 1"),
+        ({"bbox": [0, 0, float("inf"), 1]}, "1 of 3 detections have a NaN or infinite number"),
+        ({"bbox": [5, 5, -2, 3]}, "1 of 3 detections have a box of negative width or height .* first record 1"),
+        ({"category_id": 77}, "1 of 3 detections are of categories .* category_id 77"),
+    ],
+)
+def test_a_bad_detection_is_left_out_and_counted_and_nothing_else_is_lost(change, words):
+    detections = read([GOOD, GOOD | change, GOOD | {"score": 0.5}])
+    assert detections.scores.tolist() == [0.9, 0.5]
+    assert len(detections.notes) == 1
+    with pytest.raises(DataError, match=words):
+        raise DataError(detections.notes[0])
+
+
+def test_detections_of_images_that_were_not_chosen_are_left_out_silently():
+    truth = read_ground_truth(GT, "bbox", image_ids=[20])
+    detections = read_detections([GOOD], truth, "bbox")
+    assert len(detections) == 0 and not detections.notes
+    with pytest.raises(DataError, match="no image 5"):
+        read_ground_truth(GT, "bbox", image_ids=[5])
+
+
+def test_masks_of_another_size_than_the_image_or_no_masks():
+    mask = {"size": [20, 31], "counts": "PPYo1"}
+    record = {"image_id": 10, "category_id": 3, "score": 1.0}
+    with pytest.raises(DataError, match=r"image 10: the mask of row 0 has size \[20, 31\] .* the image \[20, 30\]"):
+        read([record | {"segmentation": mask}], "segm")
+    with pytest.raises(DataError, match="row 0 is no run-length mask"):
+        read([record | {"segmentation": {"counts": "x"}}], "segm")
+    with pytest.raises(DataError, match="neither bbox nor segmentation nor keypoints"):
+        read([record])
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ([GOOD], "COCO ground truth is a dict"),
+        ({"images": []}, "images, annotations and categories"),
+        ({"images": [{}], "categories": []}, "record 0 has no id"),
+        (GT | {"annotations": [GT["annotations"][0] | {"bbox": [0, 0, -1, 5]}]}, "annotation 1 has the box"),
+        (GT | {"annotations": [{"image_id": 10, "category_id": 3, "id": 1}]}, "record 0 has no bbox"),
+        (GT | {"annotations": {}}, "list of objects"),
+    ],
+)
+def test_ground_truth_that_cannot_be_used(source, words):
+    with pytest.raises(DataError, match=words):
+        read_ground_truth(source, "bbox")
+
+
+def test_what_ground_truth_may_lack():
+    record = {"id": 1, "image_id": 10, "category_id": 3, "bbox": [0, 0, 10, 5]}
+    truth = read_ground_truth(GT | {"annotations": [record]}, "bbox")
+    assert truth.areas.tolist() == [50.0] and not truth.crowd.any() and "no area" in truth.notes[0]
+    polygon = {"segmentation": [[0, 0, 0, 4, 4, 4, 4, 0]]}
+    both = [record | polygon, record | {"id": 2}]
+    truth = read_ground_truth(GT | {"annotations": both}, "segm")
+    assert truth.areas.tolist() == [16.0]
+    assert "1 ground truth objects without a mask are left out" in truth.notes
+    truth = read_ground_truth(GT | {"annotations": [record]}, "keypoints")
+    assert truth.ignored.tolist() == [True]  # takes detections, but is not to be found

@@ -1,0 +1,152 @@
+"""`vertebra compare` and `vertebra evaluate-results`, and the evaluations they read."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from vertebra.cli.app import app
+from vertebra.data import Dataset, Metadata
+from vertebra.errors import DataError
+from vertebra.evaluation import COCOEvaluator
+from vertebra.evaluation.compare_runs import compare_runs
+from vertebra.structures import Boxes, BoxMode, Instances
+
+
+def command(*arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def evaluate_into(folder, truth, results):
+    """What an evaluation of a model that gives these results leaves in a folder; the evaluator."""
+    dicts = [
+        {
+            "image_id": image["id"],
+            "file_name": image["file_name"],
+            "height": 100,
+            "width": 100,
+            "annotations": [
+                {"bbox": a["bbox"], "bbox_mode": BoxMode.XYWH_ABS, "category_id": a["category_id"] - 1}
+                for a in truth["annotations"]
+                if a["image_id"] == image["id"]
+            ],
+        }
+        for image in truth["images"]
+    ]
+    metadata = Metadata("by_hand").set(thing_classes=[category["name"] for category in truth["categories"]])
+    evaluator = COCOEvaluator(Dataset(dicts, metadata), folder, resamples=50)
+    for record in dicts:
+        own = [result for result in results if result["image_id"] == record["image_id"]]
+        found = Instances((100, 100))
+        boxes = torch.tensor([r["bbox"] for r in own], dtype=torch.float64).reshape(-1, 4)
+        found.pred_boxes = Boxes(torch.cat([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], dim=1))
+        found.scores = torch.tensor([r["score"] for r in own])
+        found.pred_classes = torch.tensor([r["category_id"] - 1 for r in own], dtype=torch.int64)
+        evaluator.process([record], [{"instances": found}])
+    evaluator.evaluate()
+    return evaluator
+
+
+@pytest.fixture
+def runs(hand, tmp_path):
+    """Two run folders of the same data, the second far better."""
+    truth, worse = hand.many(50, seed=1, quality=0.3)
+    better = hand.many(50, seed=2, quality=0.95)[1]
+    return [
+        (tmp_path / name, evaluate_into(tmp_path / name / "evaluation", truth, results))[0]
+        for name, results in (("old", worse), ("new", better))
+    ]
+
+
+def test_compare_tells_the_difference_of_two_runs(runs, tmp_path):
+    result = command("compare", *runs, "--resamples", 200, "--json", tmp_path / "compared.json")
+    assert result.exit_code == 0, result.output
+    assert "more than noise" in result.output and "another seed" in result.output
+    written = json.loads((tmp_path / "compared.json").read_text())
+    one = written["bbox/AP"]
+    assert one["difference"] == pytest.approx(one["b"] - one["a"]) and one["difference"] > 0.1
+    assert one["interval"][0] > 0 and one["p_value"] == pytest.approx(1 / 201) and one["noise"] is False
+    assert f"{one['difference']:+.4f}" in result.output
+
+
+def test_compare_takes_evaluation_folders_and_result_files(runs):
+    whole, task, _ = compare_runs(*runs, resamples=100)
+    assert task == "bbox"
+    folders = [run / "evaluation" for run in runs]
+    assert compare_runs(*folders, resamples=100)[0] == whole
+    files = [folder / "coco_results.json" for folder in folders]
+    truth = folders[0] / "coco_ground_truth.json"
+    assert compare_runs(*files, annotations=truth, resamples=100)[0].differences == whole.differences
+    with pytest.raises(DataError, match="--annotations"):
+        compare_runs(*files)
+
+
+def test_runs_on_different_data_are_not_compared(hand, runs, tmp_path):
+    def other(name, truth, results):
+        evaluate_into(tmp_path / name, truth, results)
+        return tmp_path / name
+
+    truth, results = hand.many(49, seed=1)
+    with pytest.raises(DataError, match="different images: 50 and 49, 49 of them the same"):
+        compare_runs(runs[0], other("fewer", truth, results))
+    truth, results = hand.many(50, seed=1, objects_seed=3)
+    with pytest.raises(DataError, match="different annotations"):
+        compare_runs(runs[0], other("changed", truth, results))
+    truth, results = hand.many(50, seed=1, classes=("cat", "dog", "owl"))
+    with pytest.raises(DataError, match="different classes"):
+        compare_runs(runs[0], other("classes", truth, results))
+
+
+def test_folders_without_an_evaluation_say_what_to_do(runs, tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="vertebra evaluate"):
+        compare_runs(runs[0], tmp_path / "empty")
+    with pytest.raises(DataError, match="no such folder or file"):
+        compare_runs(runs[0], tmp_path / "nowhere")
+    (runs[0] / "evaluation" / "coco_ground_truth.json").unlink()
+    with pytest.raises(DataError, match="--annotations"):
+        compare_runs(*runs)
+
+
+def test_a_moved_run_is_still_compared(runs, tmp_path):
+    moved = shutil.move(runs[0], tmp_path / "elsewhere")
+    assert compare_runs(moved, runs[1], resamples=100)[0].num_images == 50
+
+
+def test_the_evaluator_gives_intervals_and_notes(hand, tmp_path):
+    truth, results = hand.many(20, seed=0)
+    evaluator = evaluate_into(tmp_path / "a", truth, [result | {"score": 0.5} for result in results])
+    metrics = evaluator.evaluate()
+    assert set(evaluator.intervals) == {"bbox/AP", "bbox/AP50", "bbox/AP75"}
+    assert all(low <= metrics[key] <= high for key, (low, high) in evaluator.intervals.items())
+    assert any("have the score 0.5" in note for note in evaluator.notes)
+
+
+def test_evaluate_results_prints_and_writes_the_numbers(shared, tmp_path):
+    folder = shared("data/cocoeval_sample/val2014_100")
+    files = ("--annotations", folder / "gt_instances.json", "--results", folder / "det_bbox.json")
+    result = command("evaluate-results", *files, "--task", "bbox", "--resamples", 100, "--json", tmp_path / "n.json")
+    assert result.exit_code == 0, result.output
+    assert "0.5046" in result.output and "95 % interval of bbox/AP:" in result.output
+    assert json.loads((tmp_path / "n.json").read_text())["bbox/AP"] == pytest.approx(0.5045806987249628, abs=1e-12)
+
+
+def test_evaluate_results_of_panoptic_files(shared, tmp_path):
+    folder = shared("data/panoptic_sample")
+    truth = ("--annotations", folder / "panoptic_examples.json", "--annotations-folder", folder / "panoptic_examples")
+    results = ("--results", folder / "predictions" / "mixed.json")
+    result = command("evaluate-results", *truth, *results, "--task", "panoptic", "--json", tmp_path / "n.json")
+    assert result.exit_code == 0, result.output
+    written = json.loads((tmp_path / "n.json").read_text())
+    assert {"panoptic/PQ", "panoptic/SQ_things", "panoptic/RQ_stuff"} <= set(written)
+
+
+def test_wrong_options_and_files_say_so(tmp_path, hand):
+    gt = hand.write(tmp_path / "gt.json", hand.truth([(1, 1, (0, 0, 5, 5))]))
+    dt = hand.write(tmp_path / "dt.json", "[{")
+    result = command("evaluate-results", "--annotations", gt, "--results", dt, "--task", "boxes")
+    assert result.exit_code != 0 and "expected one of bbox" in str(result.exception)
+    result = command("evaluate-results", "--annotations", gt, "--results", dt, "--task", "bbox")
+    assert isinstance(result.exception, DataError) and "dt.json" in str(result.exception)
