@@ -8,7 +8,7 @@ of dicts, as json.load gives them); rounds are interleaved, so that a busy machi
 
     read       records to the contestant's own form: COCO() and loadRes(), or columns
     evaluate   evaluate() and accumulate(), or evaluate_columns()
-    cpu        processor time of both, over all threads
+    cpu        processor time of these, over all threads; on a busy machine the one to trust
     memory     peak of the process in both stages beyond the records
 
 as medians over the rounds, the ratios to Vertebra's, and whether precision, recall and scores equal pycocotools'.
@@ -161,11 +161,11 @@ def run_one(name: str, gt: dict, dt: list[dict], task: str) -> dict:
             return tool.eval
 
     with contextlib.redirect_stdout(io.StringIO()), PeakMemory() as memory:
-        begin, cpu = time.perf_counter(), time.process_time()
+        begin, cpu_begin = time.perf_counter(), time.process_time()
         inputs = read()
-        middle = time.perf_counter()
+        middle, cpu_middle = time.perf_counter(), time.process_time()
         arrays = evaluate(inputs)
-        end, cpu = time.perf_counter(), time.process_time() - cpu
+        end, cpu_end = time.perf_counter(), time.process_time()
     digest = hashlib.sha256()
     for key in ("precision", "recall", "scores"):
         digest.update(np.ascontiguousarray(arrays[key], dtype=np.float64).tobytes())
@@ -175,7 +175,8 @@ def run_one(name: str, gt: dict, dt: list[dict], task: str) -> dict:
         "read": middle - begin,
         "evaluate": end - middle,
         "total": end - begin,
-        "cpu": cpu,
+        "cpu evaluate": cpu_end - cpu_middle,
+        "cpu total": cpu_end - cpu_begin,
         "memory": memory.mib,
         "digest": digest.hexdigest(),
         "mean precision": ap,
@@ -211,15 +212,16 @@ def compare(options: argparse.Namespace) -> dict[str, dict]:
 
 def show(table: dict[str, dict], options: argparse.Namespace) -> None:
     print(f"{options.task}: {options.images} images x {options.per_image} detections, {CATEGORIES} categories")
-    head = ("", "read s", "evaluate s", "total s", "cpu s", "memory MiB", "x evaluate", "x total", "x memory", "equal")
-    print(("{:24}" + "{:>11}" * 9).format(*head))
+    head = ("read s", "evaluate s", "total s", "cpu eval s", "cpu s", "MiB", "equal")
+    ratios = ("x evaluate", "x total", "x cpu eval", "x cpu", "x memory")
+    print(f"{'':22}" + "".join(f"{text:>11}" for text in (*head, *ratios)))
     own, oracle = table.get("vertebra"), table.get("pycocotools")
     for name, row in table.items():
-        ratios = [row[key] / own[key] if own else float("nan") for key in ("evaluate", "total", "memory")]
-        equal = "-" if oracle is None else "yes" if row["digest"] == oracle["digest"] else "NO"
-        values = [row[key] for key in ("read", "evaluate", "total", "cpu")]
-        texts = [*(f"{v:.2f}" for v in values), f"{row['memory']:.0f}", *(f"{r:.1f}" for r in ratios), equal]
-        print(("{:24}" + "{:>11}" * 9).format(name, *texts))
+        times = [f"{row[key]:.2f}" for key in ("read", "evaluate", "total", "cpu evaluate", "cpu total")]
+        equal = "-" if oracle is None else "yes" if row["digest"] == oracle["digest"] else "no"
+        keys = ("evaluate", "total", "cpu evaluate", "cpu total", "memory")
+        times_ours = [f"{row[key] / own[key]:.1f}" if own else "-" for key in keys]
+        print(f"{name:22}" + "".join(f"{text:>11}" for text in (*times, f"{row['memory']:.0f}", equal, *times_ours)))
 
 
 def main() -> None:

@@ -47,14 +47,14 @@ def run(arguments: argparse.Namespace) -> None:
     """What each process does."""
     from pathlib import Path
 
-    from vertebra.cli import model_commands
+    from vertebra.cli.runs import evaluate_weights, train_recipe
 
     overrides = as_overrides(arguments.opts)
     output = Path(arguments.output) if arguments.output else None
     if arguments.eval_only:
-        model_commands.evaluate(arguments.config_file, overrides, weights=None, output=output, split=None)
+        evaluate_weights(arguments.config_file, overrides, output=output)
     else:
-        model_commands.train(arguments.config_file, overrides, output=output, resume=arguments.resume)
+        train_recipe(arguments.config_file, overrides, output=output, resume=arguments.resume)
 
 
 def main() -> None:

@@ -64,8 +64,12 @@ def load_local_plugin(path: str | Path) -> ModuleType:
     sys.modules.pop(name, None)  # edited since it was imported
     announced = _announced()
     if path not in announced:
-        os.environ[ANNOUNCED] = os.pathsep.join(map(str, [*announced, path]))
-    return import_plugin_module(name, f"local plugin {path}")  # type: ignore[return-value]
+        _announce([*announced, path])
+    try:
+        return import_plugin_module(name, f"local plugin {path}")  # type: ignore[return-value]
+    except BaseException:  # one that cannot be imported must not fail again wherever the announced ones are loaded
+        _announce(announced)
+        raise
 
 
 def load_announced() -> None:
@@ -73,6 +77,10 @@ def load_announced() -> None:
     for path in _announced():
         if _module_name(path) not in sys.modules:
             load_local_plugin(path)
+
+
+def _announce(files: list[Path]) -> None:
+    os.environ[ANNOUNCED] = os.pathsep.join(map(str, files))
 
 
 def file_hash(path: str | Path) -> str:

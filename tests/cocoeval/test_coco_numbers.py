@@ -105,6 +105,16 @@ def test_of_equal_overlaps_the_later_object_is_taken():
     assert coco_evaluate(gt, [found(1, 1, [0, 0, 10, 10], 0.9)]).result.matches.matched()[0, 0] == 1
 
 
+def test_a_box_meets_its_equal_at_the_threshold_1_though_their_iou_rounds_below_it(coco):
+    box = [0.1, 0.1, 0.6, 0.7]
+    gt, dt = ground_truth((1, 1, box)), [found(1, 1, box, 0.9)]
+    tool = coco.reference(gt, dt, "bbox", iouThrs=np.array([1.0]))
+    assert tool.ious[1, 1][0, 0] < 1
+    result = coco_evaluate(gt, dt, iou_thresholds=[1.0]).result
+    assert result.matches.matched()[0, 0] == 0
+    assert np.array_equal(result.precision, tool.eval["precision"])
+
+
 def test_a_match_with_the_object_of_id_0_counts_as_none(coco):
     gt = ground_truth((1, 1, [0, 0, 10, 10]))
     gt["annotations"][0]["id"] = 0

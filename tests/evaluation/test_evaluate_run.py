@@ -105,6 +105,7 @@ def test_report_is_one_file_that_needs_nothing_else(recipe, dataset, by_hand, tm
 def test_report_false_writes_numbers_alone(recipe, dataset, by_hand, tmp_path):
     result = evaluate(Oracle(by_hand), recipe, dataset=dataset, output_dir=tmp_path / "out", report=False)
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "coco_evaluation.json",
         "coco_ground_truth.json",
         "coco_results.json",
         "metrics.json",

@@ -136,7 +136,7 @@ def test_evaluate_results_prints_and_writes_the_numbers(shared, tmp_path):
 def test_evaluate_results_of_panoptic_files(shared, tmp_path):
     folder = shared("data/panoptic_sample")
     truth = ("--annotations", folder / "panoptic_examples.json", "--annotations-folder", folder / "panoptic_examples")
-    results = ("--results", folder / "predictions" / "mixed.json")
+    results = ("--results", folder / "predictions" / "noise.json")
     result = command("evaluate-results", *truth, *results, "--task", "panoptic", "--json", tmp_path / "n.json")
     assert result.exit_code == 0, result.output
     written = json.loads((tmp_path / "n.json").read_text())
@@ -150,3 +150,34 @@ def test_wrong_options_and_files_say_so(tmp_path, hand):
     assert result.exit_code != 0 and "expected one of bbox" in str(result.exception)
     result = command("evaluate-results", "--annotations", gt, "--results", dt, "--task", "bbox")
     assert isinstance(result.exception, DataError) and "dt.json" in str(result.exception)
+
+
+def test_masks_in_the_report_are_those_of_their_objects(hand, tmp_path):
+    """The first object has no mask, so rows of annotations and of objects that count differ."""
+    square = [[50, 50, 80, 50, 80, 80, 50, 80]]
+    dicts = [
+        {
+            "image_id": 1,
+            "file_name": "1.png",
+            "height": 100,
+            "width": 100,
+            "annotations": [
+                {"bbox": [0, 0, 20, 20], "bbox_mode": BoxMode.XYWH_ABS, "category_id": 0},
+                {"bbox": [50, 50, 30, 30], "bbox_mode": BoxMode.XYWH_ABS, "category_id": 1, "segmentation": square},
+            ],
+        }
+    ]
+    evaluator = COCOEvaluator(Dataset(dicts, Metadata("by_hand").set(thing_classes=["cat", "dog"])), tasks=["segm"])
+    found = Instances((100, 100))
+    found.pred_boxes = Boxes(torch.tensor([[50.0, 50.0, 80.0, 80.0]]))
+    found.scores, found.pred_classes = torch.tensor([0.9]), torch.tensor([1])
+    mask = torch.zeros(1, 100, 100, dtype=torch.bool)
+    mask[0, 50:80, 50:80] = True
+    found.pred_masks = mask
+    evaluator.process(dicts, [{"instances": found}])
+    assert evaluator.evaluate()["segm/AP50-dog"] == pytest.approx(1)
+    tables = [
+        block for section in evaluator.sections(tmp_path, 0) for block in section.blocks if hasattr(block, "rows")
+    ]
+    errors = next(table for table in tables if "AP50 gained" in getattr(table, "columns", ()))
+    assert [row[1] for row in errors.rows] == [0] * 6

@@ -105,7 +105,9 @@ def test_the_shared_bad_files(shared, tmp_path):
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.tuples(st.integers(1, 40), st.integers(1, 40), st.floats(0, 1)), max_size=6), st.integers(0, 2**32 - 1))
+@given(
+    st.lists(st.tuples(st.integers(1, 40), st.integers(1, 40), st.floats(0, 1)), max_size=6), st.integers(0, 2**32 - 1)
+)
 def test_run_lengths_of_any_masks_fill_them(shapes, seed):
     rng = np.random.default_rng(seed)
     masks = [np.asfortranarray(rng.random((height, width)) < share, np.uint8) for height, width, share in shapes]

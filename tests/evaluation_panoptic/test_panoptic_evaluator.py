@@ -1,15 +1,20 @@
 """`PanopticEvaluator`: a model's outputs in memory give the numbers of the files it writes."""
 
 import json
+import pickle
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from vertebra.data import read_labels
+from vertebra.data.shapes_format import ShapesFormat
 from vertebra.errors import DataError
 from vertebra.evaluation import panoptic_evaluate
 from vertebra.evaluation.panoptic import PanopticEvaluator
+from vertebra.evaluation.panoptic.runs import read_id_runs
+from vertebra.evaluation.semantic import SemSegEvaluator
 from vertebra.registry import EVALUATORS
 
 
@@ -115,7 +120,8 @@ def test_shards_merge_without_counting_an_image_twice(panoptic, tmp_path):
     for part, rows in zip(parts, [[0, 2], [1, 0], []], strict=True):
         for row in rows:
             part.process([dataset.dicts[row]], [outputs[row]])
-    quality, _ = parts[0]._evaluate_all([(part.counts, part.records, part.worst) for part in parts])
+    sent = pickle.loads(pickle.dumps([(part.counts, part.records, part.worst) for part in parts]))
+    quality, _ = parts[0]._evaluate_all(sent)
     assert quality.metrics == expected
     assert [image.key.image_id for image in parts[0].worst] == [2, 0, 1]
 
@@ -133,6 +139,22 @@ def test_the_report_shows_classes_and_the_worst_image_first(panoptic, tmp_path):
     captions = [picture.caption for picture in worst.blocks[0].pictures]
     assert captions[0].startswith("2.jpg: PQ 0.806") and captions[1].startswith("1.jpg: PQ 1.000")
     assert facts.blocks[0].rows["segments found"] == "6 of 6"
+
+
+def test_ground_truth_against_itself_is_perfect_in_a_dataset_with_semantic_labels_too(tmp_path, monkeypatch):
+    """There `stuff_classes` names the semantic labels, among them the things'."""
+    monkeypatch.setenv("VERTEBRA_CACHE", str(tmp_path))
+    dataset = ShapesFormat(images=3, val_images=1, size=[48, 64], labels=["semantic", "panoptic"]).load()
+    panoptic, semantic = PanopticEvaluator(dataset), SemSegEvaluator(dataset)
+    for record in dataset.dicts:
+        ids = torch.from_numpy(read_id_runs(record["pan_seg_file_name"]).pixels())
+        labels = torch.from_numpy(read_labels(record["sem_seg_file_name"]))
+        panoptic.process([record], [_output(ids, record["segments_info"])])
+        semantic.process([record], [{"sem_seg": labels}])
+    assert panoptic.evaluate()["panoptic/PQ"] == 1.0
+    assert semantic.evaluate()["sem_seg/mIoU"] == 1.0
+    stuff = panoptic.truth.stuff_names
+    assert stuff and dataset.metadata.stuff_classes == [*dataset.metadata.thing_classes, *stuff]
 
 
 def test_recipes_find_it_by_name():

@@ -32,11 +32,8 @@ QUICK_CHECKS = ("test_images_without_objects", "test_odd_sizes", "test_every_par
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
-    """An empty folder as the current directory; what is registered, installed and switched is undone afterwards."""
+    """An empty folder as the current directory, and in it one where `pip install` puts things."""
     monkeypatch.chdir(tmp_path)
-    for variable in ("VERTEBRA_PLUGINS_DISABLE", "VERTEBRA_PLUGINS_ALLOW", "VERTEBRA_LOCAL_PLUGINS"):
-        monkeypatch.setenv(variable, "")
-        monkeypatch.delenv(variable)
     monkeypatch.syspath_prepend(str(tmp_path / "installed"))
     kept = {kind: dict(registry._obj_map) for kind, registry in REGISTRIES.items()}
     yield tmp_path

@@ -8,9 +8,9 @@ from typing import Annotated
 import typer
 
 from vertebra.cli.options import PluginFiles, plugin_files
-from vertebra.cli.tables import print_evaluation
+from vertebra.cli.runs import evaluate_weights, train_recipe
 
-__all__ = ["evaluate", "free_folder", "import_detectron2", "predict", "train"]
+__all__ = ["evaluate", "import_detectron2", "predict", "train"]
 
 RecipeArgument = Annotated[
     str, typer.Argument(metavar="RECIPE", help="A YAML file, or `plugin:recipe` for one that a plugin ships.")
@@ -37,15 +37,7 @@ def train(
     plugin: PluginFiles = None,
 ) -> None:
     """Train from a recipe, evaluate at the end, and print the metrics and where everything was written."""
-    from vertebra.config import load_recipe
-    from vertebra.engine import Trainer, choose_run_folder
-
-    loaded = load_recipe(recipe, overrides or (), plugin_files(context, plugin))
-    folder = choose_run_folder(loaded, output, resume=resume)
-    trainer = Trainer(loaded, output_dir=folder, resume=resume)
-    trainer.train()
-    if trainer.is_main_process:
-        print_evaluation(trainer.folder.evaluation, folder)
+    train_recipe(recipe, overrides or (), output=output, resume=resume, plugins=plugin_files(context, plugin))
 
 
 def evaluate(
@@ -60,37 +52,8 @@ def evaluate(
     plugin: PluginFiles = None,
 ) -> None:
     """Evaluate weights on a recipe's dataset: metrics.json, COCO results, pictures and a report."""
-    from vertebra.config import load_recipe
-    from vertebra.data import load_split
-    from vertebra.engine import choose_device
-    from vertebra.engine.plugin_files import warn_of_changes
-    from vertebra.errors import RecipeError
-    from vertebra.evaluation import evaluate as run_evaluation
-    from vertebra.models import build_model, load_weights, read_weights
-
-    loaded = load_recipe(recipe, overrides or (), plugin_files(context, plugin))
-    source = weights or loaded.model.weights
-    if source is None:
-        raise RecipeError(f"{loaded.source}: which weights? Add --weights runs/NAME/final.pth, or set model.weights")
-    state = read_weights(source)
-    warn_of_changes(loaded, source)
-    dataset = load_split(loaded, split)
-    model = build_model(loaded, metadata=dataset.metadata, pretrained=False)
-    load_weights(model, state, source=source)
-    folder = output or free_folder(Path(source).parent if Path(source).exists() else Path.cwd(), "evaluation")
-    run_evaluation(
-        model, loaded, dataset=dataset, split=split, output_dir=folder, device=choose_device(loaded.train.device)
-    )
-    print_evaluation(folder)
-
-
-def free_folder(parent: Path, name: str) -> Path:
-    """`parent/name`, or `parent/name-2`, ... where that is taken: an earlier evaluation is never overwritten."""
-    folder, number = parent / name, 1
-    while folder.exists():
-        number += 1
-        folder = parent / f"{name}-{number}"
-    return folder
+    files = plugin_files(context, plugin)
+    evaluate_weights(recipe, overrides or (), weights=weights, output=output, split=split, plugins=files)
 
 
 def predict(

@@ -73,7 +73,8 @@ def resume_from(trainer: Trainer, found: Found) -> list[str]:
     changes = recipe_changes(content.get("recipe", ""), trainer.parts.recipe_text)
     if changes:
         notes.append("the recipe is not the one of the checkpoint; from here on:\n  " + "\n  ".join(changes))
-    notes += [f"local plugin {line}" for line in changes_since(content.get("plugins") or {}, trainer.parts.plugin_files)]
+    recorded = content.get("plugins") or {}
+    notes += [f"local plugin {line}" for line in changes_since(recorded, trainer.parts.plugin_files)]
     _load_model(trainer.model, content["model"], path, changes)
     _load_optimizer(trainer.optimizer, trainer.model, content["optimizer"], path)
     if trainer.scaler.is_enabled() and content.get("scaler"):

@@ -22,6 +22,8 @@ __all__ = ["MatchColumns", "columns_of_result"]
 class MatchColumns:
     """D detections and G objects in N images, matched within image and class at T thresholds, objects of all sizes.
 
+    The objects are the ground truth's in its order; for segm those without a mask are left out.
+
     Args:
         num_images: N; images are rows from 0.
         class_names: (K) names by class number.
@@ -31,7 +33,6 @@ class MatchColumns:
         detection_image, detection_class: (D,) int64; detection_score: (D,) float64.
         detection_match: (D, T) int64, row of the object it met; -1 none.
         detection_ignored: (D, T) bool, does not count: it met an object that does not.
-        truth_row: (G,) int64, which annotation of the ground truth it is.
         truth_image, truth_class: (G,) int64.
         truth_ignored: (G,) bool, does not count: a crowd region, or an object without labelled keypoints.
         truth_box: (G, 4) float64 `xyxy` pixels; truth_area: (G,) square pixels as annotated.
@@ -49,7 +50,6 @@ class MatchColumns:
     detection_score: np.ndarray
     detection_match: np.ndarray
     detection_ignored: np.ndarray
-    truth_row: np.ndarray
     truth_image: np.ndarray
     truth_class: np.ndarray
     truth_ignored: np.ndarray
@@ -103,7 +103,6 @@ def columns_of_result(result: CocoResult, truth: GroundTruthColumns, detections:
         detection_score=detections.scores[rows],
         detection_match=match,
         detection_ignored=matches.ignored(),
-        truth_row=np.arange(len(truth)),
         truth_image=truth.image,
         truth_class=truth.category,
         truth_ignored=matches.truth_ignored[0],

@@ -17,7 +17,7 @@ from vertebra.evaluation.detections import DetectionTable
 from vertebra.evaluation.ground_truth import GroundTruth
 from vertebra.evaluation.match_columns import MatchColumns
 
-__all__ = ["evaluate_records", "run_pycocotools", "task_records"]
+__all__ = ["run_pycocotools", "task_records"]
 
 _DECIMALS = 3
 
@@ -41,25 +41,7 @@ def run_pycocotools(
     """
     if task == "segm":
         _check_mask_sizes(truth, table)
-    records = list(task_records(table, task))
-    return evaluate_records(truth, records, task, iou_thresholds=iou_thresholds, max_dets=max_dets, sigmas=sigmas)
-
-
-def evaluate_records(
-    truth: GroundTruth,
-    records: list[dict],
-    task: str,
-    *,
-    iou_thresholds: list[float] | None = None,
-    max_dets: list[int] | None = None,
-    sigmas: np.ndarray | None = None,
-) -> CocoArrays:
-    """The same for detections that are COCO records already, numbers untouched.
-
-    Args:
-        records: with `id` counting from 1, image rows and class numbers for ids, `score`, `area` and `iscrowd` 0.
-    """
-    truths = _truth_records(truth, task)
+    truths, records = _truth_records(truth, task), list(task_records(table, task))
     areas = ["all", "medium", "large"] if task == "keypoints" else list(AREA_RANGES)
     with contextlib.redirect_stdout(io.StringIO()):  # it prints its progress
         tool = COCOeval(_coco(truth, truths), _coco(truth, records), iouType=task)
@@ -136,24 +118,24 @@ def _coco(truth: GroundTruth, annotations: list[dict]) -> COCO:
 
 
 def _truth_records(truth: GroundTruth, task: str) -> list[dict]:
-    """Copies of the annotations that the task can judge, with their `row`; pycocotools writes into them."""
-    numbered = [annotation | {"row": row} for row, annotation in enumerate(truth.annotations)]
+    """Copies of the annotations that the task can judge; pycocotools writes into them."""
+    copies = [dict(annotation) for annotation in truth.annotations]
     if task == "bbox":
-        return numbered
+        return copies
     if task == "segm":
-        records = [record for record in numbered if record.get("segmentation")]
+        records = [record for record in copies if record.get("segmentation")]
         for record in records:
             if truth.sizes[record["image_id"]] is None:
                 raise DataError(
                     f"{truth.source}: image {truth.image_ids[record['image_id']]!r} has no height and width"
                 )
         return records
-    length = next((len(a["keypoints"]) for a in numbered if a.get("keypoints")), 0)
+    length = next((len(a["keypoints"]) for a in copies if a.get("keypoints")), 0)
     nothing = {
         "keypoints": [0] * length,
         "num_keypoints": 0,
     }  # an object without labels takes detections, but counts not
-    return [a if a.get("keypoints") else a | nothing for a in numbered] if length else []
+    return [a if a.get("keypoints") else a | nothing for a in copies] if length else []
 
 
 def _check_mask_sizes(truth: GroundTruth, table: DetectionTable) -> None:
@@ -208,7 +190,6 @@ def _columns(tool: COCOeval, truth: GroundTruth, truths: list[dict], records: li
         detection_score=np.array([score for result in filled for score in result["dtScores"]], dtype=np.float64),
         detection_match=np.where(match_ids > 0, found, -1),
         detection_ignored=np.concatenate([nothing, *(r["dtIgnore"] for r in filled)], axis=1).T.astype(bool),
-        truth_row=np.array([record["row"] for record in truths], dtype=np.int64),
         truth_image=np.array([record["image_id"] for record in truths], dtype=np.int64),
         truth_class=np.array([record["category_id"] for record in truths], dtype=np.int64),
         truth_ignored=np.array([_is_ignored(record, tool.params.iouType) for record in truths], dtype=bool),

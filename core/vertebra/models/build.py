@@ -25,13 +25,15 @@ def build_model(
 
     Args:
         recipe: a validated recipe; of its sections `model` counts.
-        num_classes: given to parts that leave it out; by default the number of classes in `metadata`.
+        num_classes: given to parts that leave it out; by default the number of classes in `metadata`, which for a head
+            that gives semantic labels and nothing else is that of `stuff_classes`.
         metadata: the dataset's, given to parts that ask for it. Where neither is given and a part needs one of them,
             the recipe's own dataset is read.
         pretrained: False leaves out the backbone's own starting weights: right where the whole model's
             weights are loaded afterwards, so that the backbone's file need not be at hand.
     """
     section = recipe.model
+    given = num_classes is not None
     if num_classes is None and metadata is None and (where := _needs_dataset(section)):
         metadata = _own_metadata(recipe, where)
     if num_classes is None and metadata is not None:
@@ -47,7 +49,12 @@ def build_model(
     if section.neck is not None:
         neck = section.neck.build(input_shape=shapes, **injected)
         shapes = neck.output_shape()
-    heads = {name: spec.build(input_shape=shapes, **injected) for name, spec in section.heads.items()}
+    counts = {} if given else {name: _count_labels(spec, metadata) for name, spec in section.heads.items()}
+    counts = {name: {"num_classes": count} for name, count in counts.items() if count is not None}
+    heads = {
+        name: spec.build(input_shape=shapes, **(injected | counts.get(name, {})))
+        for name, spec in section.heads.items()
+    }
     return Model(
         backbone,
         neck,
@@ -71,7 +78,8 @@ def _check_written_classes(section: ModelSection, in_dataset: int | None) -> Non
         detects = "instances" in getattr(REGISTRIES["head"].get(spec.name), "task_outputs", ())
         if detects and isinstance(written, int) and in_dataset is not None and written < in_dataset:
             raise RecipeError(
-                f"{spec.where}: model.heads.{name}.num_classes is {written}, but the dataset has {in_dataset} classes.\n"
+                f"{spec.where}: model.heads.{name}.num_classes is {written}, but the dataset has {in_dataset} "
+                "classes.\n"
                 f"  Leave num_classes out (the dataset then decides), or write at least {in_dataset}"
             )
 
@@ -111,3 +119,11 @@ def _count_classes(metadata: Any) -> int | None:
         if classes:
             return len(classes)
     return None
+
+
+def _count_labels(spec: ComponentSpec, metadata: Any | None) -> int | None:
+    """Classes of a purely semantic head: every label of the dataset, things among them; None for any other head."""
+    outputs = set(getattr(REGISTRIES["head"].get(spec.name), "task_outputs", ()))
+    if "sem_seg" not in outputs or outputs & {"instances", "panoptic_seg"}:
+        return None
+    return len(getattr(metadata, "stuff_classes", None) or ()) or None

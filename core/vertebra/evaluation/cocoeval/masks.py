@@ -13,6 +13,8 @@ from vertebra.evaluation.run_lengths import covered_pixels
 
 __all__ = ["MaskColumn", "mask_overlaps"]
 
+_AT_A_TIME = 200  # masks; pycocotools 2.0.11 with numpy 2 cannot give the areas of more than 255
+
 
 class MaskColumn(Sequence):
     """Segmentations in COCO's three forms: polygons, uncompressed and compressed run lengths.
@@ -42,8 +44,8 @@ class MaskColumn(Sequence):
     def boxes_and_areas(self) -> tuple[np.ndarray, np.ndarray]:
         """(rows, 4) xywh boxes around the masks, and (rows,) their pixels; both float64."""
         boxes, areas = [np.zeros((0, 4))], [np.zeros(0)]
-        for start in range(0, len(self), 200):  # pycocotools 2.0.11 with numpy 2 takes no more than 255 for areas
-            encoded = [self[row] for row in range(start, min(start + 200, len(self)))]
+        for start in range(0, len(self), _AT_A_TIME):
+            encoded = [self[row] for row in range(start, min(start + _AT_A_TIME, len(self)))]
             boxes.append(coco_mask.toBbox(encoded).reshape(-1, 4))
             areas.append(coco_mask.area(encoded).astype(np.float64))
         return np.concatenate(boxes), np.concatenate(areas)
@@ -63,27 +65,34 @@ class MaskColumn(Sequence):
         Raises:
             DataError: naming the first row that has another size, or that is no mask.
         """
-        for row, segmentation in enumerate(self.segmentations):
-            height, width = (0, 0) if self.sizes is None else self.sizes[row].tolist()
-            where = f"{source}: image {image_ids[row]!r}: the mask of row {row}"
+
+        def where(row: int) -> str:
+            return f"{source}: image {image_ids[row]!r}: the mask of row {row}"
+
+        sizes = [(0, 0)] * len(self) if self.sizes is None else self.sizes.tolist()
+        encoded = []
+        for row, (segmentation, (height, width)) in enumerate(zip(self.segmentations, sizes, strict=True)):
             if isinstance(segmentation, dict):
                 size = segmentation.get("size")
                 if size is None or len(size) != 2 or not isinstance(segmentation.get("counts"), (str, bytes, list)):
-                    raise DataError(f"{where} is no run-length mask: expected size [height, width] and counts")
+                    raise DataError(f"{where(row)} is no run-length mask: expected size [height, width] and counts")
                 if height and list(size) != [height, width]:
-                    raise DataError(f"{where} has size {list(size)} (height, width), the image [{height}, {width}]")
+                    raise DataError(
+                        f"{where(row)} has size {list(size)} (height, width), the image [{height}, {width}]"
+                    )
+                encoded.append(row)
             elif not height:
-                raise DataError(f"{where} is a polygon, which needs height and width of the image in the ground truth")
-        encoded = [row for row, segmentation in enumerate(self.segmentations) if isinstance(segmentation, dict)]
-        covered = covered_pixels([self.segmentations[row]["counts"] for row in encoded])
-        sizes = np.array([self.segmentations[row]["size"] for row in encoded], np.int64).reshape(-1, 2).prod(axis=1)
-        for number in np.flatnonzero(covered != sizes)[:1].tolist():
-            row, size = encoded[number], self.segmentations[encoded[number]]["size"]
-            runs = "are no run lengths" if covered[number] < 0 else f"cover {covered[number]} pixels"
-            raise DataError(
-                f"{source}: image {image_ids[row]!r}: the mask of row {row} is broken: its counts {runs}, "
-                f"its size is {size}"
-            )
+                raise DataError(
+                    f"{where(row)} is a polygon, which needs height and width of the image in the ground truth"
+                )
+        for start in range(0, len(encoded), _AT_A_TIME):
+            rows = encoded[start : start + _AT_A_TIME]
+            covered = covered_pixels([self.segmentations[row]["counts"] for row in rows]).tolist()
+            for row, pixels in zip(rows, covered, strict=True):
+                height, width = self.segmentations[row]["size"]
+                if pixels != height * width:
+                    runs = "are no run lengths" if pixels < 0 else f"cover {pixels} pixels"
+                    raise DataError(f"{where(row)} is broken: its counts {runs}, its size is [{height}, {width}]")
 
 
 def mask_overlaps(

@@ -104,9 +104,9 @@ def _numbers(
     unknown = [row for row in np.flatnonzero(category < 0).tolist() if ids[row] not in truth.other_category_ids]
     if unknown:
         notes.append(
-            f"{source}: {len(unknown)} of {len(records)} detections are of categories that the ground truth does not have, "
-            f"and are left out: first record {unknown[0]} with category_id {ids[unknown[0]]!r}; its ids look like "
-            f"{', '.join(map(repr, truth.category_ids[:3])) or 'nothing, it has none'}"
+            f"{source}: {len(unknown)} of {len(records)} detections are of categories that the ground truth does not "
+            f"have, and are left out: first record {unknown[0]} with category_id {ids[unknown[0]]!r}; its ids look "
+            f"like {', '.join(map(repr, truth.category_ids[:3])) or 'nothing, it has none'}"
         )
     return image, category, (image >= 0) & (category >= 0), notes
 

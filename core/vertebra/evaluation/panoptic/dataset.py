@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from vertebra.data.json_file import read_json
 from vertebra.errors import DataError
 from vertebra.evaluation.detections import ImageKey
 from vertebra.evaluation.panoptic.counts import Segments
@@ -26,9 +27,8 @@ class PanopticTruth:
     def __init__(self, dataset: Any) -> None:
         self.dataset = dataset
         metadata = dataset.metadata
-        self.thing_names, self.stuff_names = (
-            list(getattr(metadata, name, None) or ()) for name in ("thing_classes", "stuff_classes")
-        )
+        self.thing_names = list(getattr(metadata, "thing_classes", None) or ())
+        self.stuff_names = _stuff_names(metadata)
         if not self.thing_names and not self.stuff_names:
             raise DataError(
                 "PanopticEvaluator needs the dataset's thing_classes and stuff_classes in its metadata, there are none"
@@ -97,3 +97,18 @@ class PanopticTruth:
             ids = list(range(1, len(ids) + 1))
         names = [*self.thing_names, *self.stuff_names]
         return [PanopticClass(ids[i], names[i], i < len(self.thing_names)) for i in range(len(ids))]
+
+
+def _stuff_names(metadata: Any) -> list[str]:
+    """Names of the stuff classes that segments count from 0.
+
+    `stuff_classes` names the labels of semantic maps too. Where these have other labels than the panoptic file has
+    stuff (things have labels of their own, say), the names are that file's.
+    """
+    names = list(getattr(metadata, "stuff_classes", None) or ())
+    numbers = getattr(metadata, "stuff_dataset_id_to_contiguous_id", None)
+    file = getattr(metadata, "panoptic_json", None)
+    if not numbers or file is None or len(numbers) == len(names):
+        return names
+    known = {category["id"]: str(category["name"]) for category in read_json(Path(file))["categories"]}
+    return [known[category] for category in sorted(numbers, key=numbers.get)]

@@ -69,7 +69,8 @@ def common_pixels(first: IdRuns, second: IdRuns) -> tuple[np.ndarray, np.ndarray
     order = np.argsort(starts, kind="stable")  # merges two ascending halves in linear time
     of_first = order < len(first.starts)
     starts = starts[order]
-    last = np.append(starts[1:] != starts[:-1], len(starts) > 0)  # where both begin a run, it is one start
+    last = np.ones(len(starts), dtype=bool)  # where both begin a run, it is one start
+    last[:-1] = starts[1:] != starts[:-1]
     lengths = np.diff(starts[last], append=first.size[0] * first.size[1])
     first_ids = first.ids[np.cumsum(of_first)[last] - 1]
     second_ids = second.ids[np.cumsum(~of_first)[last] - 1]

@@ -102,5 +102,5 @@ def reliability(found: Calibration, iou: float, path: Path) -> None:
         axes.set_yticks(np.arange(0, 1.01, 0.2))
         axes.set_title(f"Calibration: expected error {found.error:.3f}")
         axes.grid(True, axis="y")
-        axes.legend(loc="upper left")
+        figure.legend(loc="outside lower center", ncols=3)
         figure.savefig(path)

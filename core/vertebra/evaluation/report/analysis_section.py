@@ -85,8 +85,8 @@ def _confusion(arrays: CocoArrays, columns: MatchColumns, pairs: Overlaps, folde
     if confusion_heatmap(matrix, path):
         chosen = ", where F1 is best" if best is not None else ""
         caption = (
-            f"Detections from score {score:.2f} on{chosen}, paired with objects by IoU from {matrix.iou:g} whatever the "
-            "classes. Last column: missed objects; last row: detections of nothing."
+            f"Detections from score {score:.2f} on{chosen}, paired with objects by IoU from {matrix.iou:g} whatever "
+            "the classes. Last column: missed objects; last row: detections of nothing."
         )
         blocks.append(Figure(path, caption))
     confusions = matrix.confusions(_MOST_CONFUSIONS)

@@ -78,12 +78,11 @@ def _masks(arrays: CocoArrays, truth: GroundTruth, table: DetectionTable) -> dic
     columns = arrays.columns
     if columns is None:
         return {}
-    sizes = np.array([truth.sizes[row] or (0, 0) for row in columns.truth_image], np.int64).reshape(-1, 2)
+    masked = [annotation for annotation in truth.annotations if annotation.get("segmentation")]
+    sizes = np.array([truth.sizes[annotation["image_id"]] or (0, 0) for annotation in masked], np.int64).reshape(-1, 2)
     return {
         "detection_masks": [table.masks[row] for row in columns.detection_row.tolist()],
-        "truth_masks": MaskColumn(
-            [truth.annotations[row]["segmentation"] for row in columns.truth_row.tolist()], sizes
-        ),
+        "truth_masks": MaskColumn([annotation["segmentation"] for annotation in masked], sizes),
     }
 
 

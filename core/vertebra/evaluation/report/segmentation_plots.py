@@ -16,6 +16,7 @@ __all__ = ["confusion_map", "quality_bars"]
 _MOST_BARS = 40  # with more classes, the best and the worst half of these
 _MOST_CELLS = 30  # rows and columns of a confusion map; with more classes, the most confused ones
 _NUMBERED = 14  # up to this many rows each cell gets its number
+_PAPER = {"facecolor": "white", "edgecolor": "none", "pad": 0.8}  # keeps lines off a number
 _SHADES = LinearSegmentedColormap.from_list("shades", ["#ffffff", LIGHT_BLUE, BLUE, "#122f63"])
 
 
@@ -54,7 +55,7 @@ def quality_bars(
         axes.barh(y, [row[1] for row in rows], height=0.4 if second is not None else 0.66, color=BLUE, label=measure)
         for position, (_, value, other) in enumerate(rows):
             text = f"{value:.2f}" if other is None else f"{value:.2f} / {other:.2f}"
-            axes.text(max(value, other or 0.0) + 0.012, position, text, va="center", fontsize=8.5)
+            axes.text(max(value, other or 0.0) + 0.012, position, text, va="center", fontsize=8.5, bbox=_PAPER)
         if mean is not None:
             axes.axvline(mean, color=INK, linestyle="--", linewidth=1.2, label=f"mean {mean:.3f}")
         axes.set_yticks(y, [short_name(row[0]) for row in rows])

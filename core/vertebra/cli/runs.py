@@ -1,0 +1,77 @@
+"""What `vertebra train` and `vertebra evaluate` do, as plain functions that other front ends call too."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from vertebra.cli.tables import print_evaluation
+
+__all__ = ["evaluate_weights", "free_folder", "train_recipe"]
+
+
+def train_recipe(
+    recipe: str,
+    overrides: Sequence[str] = (),
+    *,
+    output: Path | None = None,
+    resume: bool = False,
+    plugins: Sequence[Path] = (),
+) -> None:
+    """Trains and prints the metrics and where everything was written. Without `output` a new run folder is chosen."""
+    from vertebra.config import load_recipe
+    from vertebra.engine import Trainer, choose_run_folder
+
+    loaded = load_recipe(recipe, overrides, plugins)
+    folder = choose_run_folder(loaded, output, resume=resume)
+    trainer = Trainer(loaded, output_dir=folder, resume=resume)
+    trainer.train()
+    if trainer.is_main_process:
+        print_evaluation(trainer.folder.evaluation, folder)
+
+
+def evaluate_weights(
+    recipe: str,
+    overrides: Sequence[str] = (),
+    *,
+    weights: str | None = None,
+    output: Path | None = None,
+    split: str | None = None,
+    plugins: Sequence[Path] = (),
+) -> None:
+    """Evaluates weights (None: the recipe's `model.weights`) and prints the metrics.
+
+    Without `output` a new folder beside the weights is taken, or beside the current directory for a URL.
+    """
+    from vertebra.config import load_recipe
+    from vertebra.data import load_split
+    from vertebra.engine.plugin_files import warn_of_changes
+    from vertebra.errors import RecipeError
+    from vertebra.evaluation import evaluate as run_evaluation
+    from vertebra.models import build_model, load_weights, read_weights
+    from vertebra.runtime import choose_device
+
+    loaded = load_recipe(recipe, overrides, plugins)
+    source = weights or loaded.model.weights
+    if source is None:
+        raise RecipeError(f"{loaded.source}: which weights? Add --weights runs/NAME/final.pth, or set model.weights")
+    state = read_weights(source)
+    warn_of_changes(loaded, source)
+    dataset = load_split(loaded, split)
+    model = build_model(loaded, metadata=dataset.metadata, pretrained=False)
+    load_weights(model, state, source=source)
+    model.channels_last = loaded.train.channels_last
+    folder = output or free_folder(Path(source).parent if Path(source).exists() else Path.cwd(), "evaluation")
+    run_evaluation(
+        model, loaded, dataset=dataset, split=split, output_dir=folder, device=choose_device(loaded.train.device)
+    )
+    print_evaluation(folder)
+
+
+def free_folder(parent: Path, name: str) -> Path:
+    """`parent/name`, or `parent/name-2`, ... where that is taken: an earlier evaluation is never overwritten."""
+    folder, number = parent / name, 1
+    while folder.exists():
+        number += 1
+        folder = parent / f"{name}-{number}"
+    return folder

@@ -1,0 +1,79 @@
+"""The evaluator's ground truth and detection table to columns: what `run_pycocotools` does, by `evaluate_columns`."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from vertebra.evaluation.cocoeval.columns import DetectionColumns, GroundTruthColumns
+from vertebra.evaluation.cocoeval.evaluate import evaluate_columns
+from vertebra.evaluation.cocoeval.masks import MaskColumn
+from vertebra.evaluation.cocoeval.numbers import arrays_of_result
+from vertebra.evaluation.cocoeval.params import CocoParams
+from vertebra.evaluation.cocoeval.read_truth import read_ground_truth
+from vertebra.evaluation.curves import CocoArrays
+from vertebra.evaluation.detections import DetectionTable
+from vertebra.evaluation.ground_truth import GroundTruth
+
+__all__ = ["columns_of_table", "columns_of_truth", "evaluate_tables"]
+
+_DECIMALS = 3  # of a pixel; beyond what float32 knows of coordinates, as in `task_records`
+
+
+def evaluate_tables(
+    truth: GroundTruth,
+    table: DetectionTable,
+    task: str,
+    *,
+    iou_thresholds: list[float] | None = None,
+    max_dets: list[int] | None = None,
+    sigmas: np.ndarray | None = None,
+) -> CocoArrays:
+    """Evaluate one task over all images and classes of `truth`; arguments and result are `run_pycocotools`'.
+
+    Args:
+        task: bbox, segm or keypoints.
+        iou_thresholds, max_dets, sigmas: None: COCO's own for the task.
+
+    Raises:
+        DataError: masks of another size than their image.
+    """
+    changes = {"iou_thresholds": iou_thresholds and sorted(iou_thresholds), "max_dets": max_dets, "sigmas": sigmas}
+    params = CocoParams.for_task(task, **{name: value for name, value in changes.items() if value is not None})
+    objects = columns_of_truth(truth, task)
+    found = columns_of_table(table, objects, task)
+    return arrays_of_result(evaluate_columns(objects, found, task, params), objects, found)
+
+
+def columns_of_truth(truth: GroundTruth, task: str) -> GroundTruthColumns:
+    """Columns whose image and category numbers are the rows and class numbers of `truth`."""
+    images = [
+        {"id": row, "height": size[0], "width": size[1]} if size and None not in size else {"id": row}
+        for row, size in enumerate(truth.sizes)
+    ]
+    categories = [{"id": number, "name": name} for number, name in enumerate(truth.class_names)]
+    data = {"images": images, "categories": categories, "annotations": truth.annotations}
+    columns = read_ground_truth(data, task)
+    columns.source = truth.source
+    return columns
+
+
+def columns_of_table(table: DetectionTable, truth: GroundTruthColumns, task: str) -> DetectionColumns:
+    """Columns of one task; areas are those of the boxes, the masks, or the boxes around the keypoints."""
+    columns = DetectionColumns(
+        image=table.image,
+        category=table.classes,
+        boxes=np.concatenate([table.boxes[:, :2], table.boxes[:, 2:] - table.boxes[:, :2]], axis=1).round(_DECIMALS),
+        areas=np.zeros(len(table)),
+        scores=table.scores,
+        source="the predictions",
+    )
+    if task == "bbox":
+        columns.areas = columns.boxes[:, 2] * columns.boxes[:, 3]
+    elif task == "segm" and table.masks is not None:
+        columns.masks = MaskColumn(list(table.masks), truth.image_sizes[table.image])
+        columns.masks.check(columns.source, [truth.image_ids[row] for row in table.image.tolist()])
+        columns.areas = columns.masks.boxes_and_areas()[1]
+    elif task == "keypoints" and table.keypoints is not None:
+        columns.keypoints = (table.keypoints - np.array([0.5, 0.5, 0.0])).round(_DECIMALS)  # to COCO's pixel indices
+        columns.areas = np.ptp(columns.keypoints[..., 0], axis=1) * np.ptp(columns.keypoints[..., 1], axis=1)
+    return columns
