@@ -100,7 +100,9 @@ def ours(mode: str, training: bool) -> Callable[[], object]:
     if mode == "default":
         model = model.to(memory_format=torch.channels_last)
     size = TRAINING_SIZE if training else INFERENCE_SIZE
-    inputs = [{"image": image, "height": size[0], "width": size[1]} for image in make_images(size, 2 if training else 1)]
+    inputs = [
+        {"image": image, "height": size[0], "width": size[1]} for image in make_images(size, 2 if training else 1)
+    ]
     if not training:
         model.eval()
 

@@ -64,7 +64,7 @@ def main() -> None:
         if arguments.num_machines > 1:
             raise RecipeError(
                 "for several machines start this script with torchrun:\n"
-                "  torchrun --nnodes N --nproc-per-node G --rdzv-endpoint HOST:PORT tools/train_net.py --config-file ..."
+                "  torchrun --nnodes N --nproc-per-node G --rdzv-endpoint HOST:PORT tools/train_net.py ..."
             )
         if arguments.num_gpus <= 1:
             run(arguments)

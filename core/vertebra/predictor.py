@@ -81,7 +81,6 @@ class Predictor:
             outputs = self.model(inputs)
         return [{key: _to_cpu(value) for key, value in output.items()} for output in outputs]
 
-
     def _input(self, image: np.ndarray) -> dict[str, Any]:
         """An RGB array (H, W, 3) through the recipe's evaluation transforms, as the model takes it."""
         sample = Sample(torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1))

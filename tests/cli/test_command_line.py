@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+
 from vertebra.cli.tables import format_metrics
 
 TINY = """
@@ -71,7 +72,9 @@ def test_unknown_component_names_the_nearest(tmp_path):
 
 
 def test_mistakes_of_a_recipe_are_one_message_and_exit_code_2(tmp_path):
-    (tmp_path / "wrong.yaml").write_text(TINY.replace("depth: 18", "detph: 18").replace("batch_size: 2}", "batch_size: two}"))
+    (tmp_path / "wrong.yaml").write_text(
+        TINY.replace("depth: 18", "detph: 18").replace("batch_size: 2}", "batch_size: two}")
+    )
     out, err = run("train", "wrong.yaml", cwd=tmp_path, code=2)
     assert "Traceback" not in err
     assert "wrong.yaml:3" in err
@@ -102,9 +105,7 @@ def test_the_saved_recipe_trains_to_the_same_weights(trained):
     run("train", "run/recipe.yaml", "--output", "again", cwd=folder)
     import torch
 
-    first, second = (
-        torch.load(folder / name / "final.pth", weights_only=True)["model"] for name in ("run", "again")
-    )
+    first, second = (torch.load(folder / name / "final.pth", weights_only=True)["model"] for name in ("run", "again"))
     assert first.keys() == second.keys()
     assert all(torch.equal(first[key], second[key]) for key in first)
 
@@ -112,7 +113,9 @@ def test_the_saved_recipe_trains_to_the_same_weights(trained):
 def test_evaluating_the_weights_gives_the_numbers_of_the_training(trained):
     folder, _ = trained
     run("evaluate", "run/recipe.yaml", "--weights", "run/final.pth", "--output", "evaluated", cwd=folder)
-    first, second = (json.loads((folder / name / "metrics.json").read_text()) for name in ("run/evaluation", "evaluated"))
+    first, second = (
+        json.loads((folder / name / "metrics.json").read_text()) for name in ("run/evaluation", "evaluated")
+    )
     keys = [key for key in first if key.startswith("bbox/")]
     assert keys
     assert {key: first[key] for key in keys} == {key: second[key] for key in keys}

@@ -106,7 +106,7 @@ def test_of_equal_overlaps_the_later_object_is_taken():
 
 
 def test_a_box_meets_its_equal_at_the_threshold_1_though_their_iou_rounds_below_it(coco):
-    box = [0.1, 0.1, 0.6, 0.7]
+    box = [0.3, 0.1, 0.6, 0.1]
     gt, dt = ground_truth((1, 1, box)), [found(1, 1, box, 0.9)]
     tool = coco.reference(gt, dt, "bbox", iouThrs=np.array([1.0]))
     assert tool.ious[1, 1][0, 0] < 1

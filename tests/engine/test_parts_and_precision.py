@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from vertebra.engine.parts import Plan, parse_period
-from vertebra.runtime import autocast, autocast_dtype, choose_device, supports_bf16
 from vertebra.engine.rng import preserved_rng, rng_state, seed_everything, set_rng_state
 from vertebra.engine.run_folder import choose_run_folder, recipe_changes
 from vertebra.errors import RecipeError, SetupError
+from vertebra.runtime import autocast, autocast_dtype, choose_device, supports_bf16
 
 
 @pytest.mark.parametrize(
