@@ -30,8 +30,10 @@ $(STAMP): setup.py pyproject.toml constraints.txt $(PLUGINS)
 quickstart: setup
 	$(BIN)/vertebra train retinanet:retinanet_shapes_quick
 
+# The fast tests, then the built wheels of the core and every plugin in a fresh environment outside the source tree.
 test: setup
 	$(BIN)/python -m pytest -m 'not slow'
+	$(BIN)/python -m pytest tests/distribution/test_wheels.py
 
 test-all: setup
 	$(BIN)/python -m pytest

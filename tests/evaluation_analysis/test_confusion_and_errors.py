@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 from vertebra.evaluation.analysis import confusion_matrix, error_split, overlaps
+from vertebra.evaluation.cocoeval import read_ground_truth
+from vertebra.evaluation.evaluate_results import match_results
 
 CAT, DOG = 1, 2
 BOX, FAR = (0, 0, 20, 20), (60, 60, 20, 20)
@@ -137,3 +139,22 @@ def test_masks_are_compared_as_masks(hand):
     triangle = coco_mask.merge(coco_mask.frPyObjects(truth["annotations"][0]["segmentation"], 100, 100))
     pairs = overlaps(columns, 0.1, detection_masks=[coco_mask.encode(square)], truth_masks=[triangle])
     assert pairs.iou[0] == pytest.approx(0.5, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("task", "expected"),
+    [
+        ("bbox", {"class": 83, "localisation": 1, "both": 0, "duplicate": 1, "background": 0, "missed": 97}),
+        ("segm", {"class": 76, "localisation": 82, "both": 7, "duplicate": 0, "background": 4, "missed": 109}),
+    ],
+)
+def test_counts_are_those_of_the_authors_tool(shared, task, expected):
+    """tidecv 1.0.1 on the same files. (Its AP takes in classes that have detections but no object.)"""
+    folder = shared("data/cocoeval_sample/val2014_100")
+    truth = read_ground_truth(folder / "gt_instances.json", task)
+    numbers, columns = match_results(folder / f"det_{task}.json", truth, task)
+    masks = {}
+    if task == "segm":
+        found = [numbers.detections.masks[row] for row in columns.detection_row.tolist()]
+        masks = {"detection_masks": found, "truth_masks": truth.masks}
+    assert error_split(columns, overlaps(columns, 0.1, **masks)).counts == expected

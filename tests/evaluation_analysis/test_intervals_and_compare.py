@@ -127,8 +127,7 @@ def test_different_ground_truth_is_not_compared(hand):
         compare_matches(columns, other)
 
 
-@pytest.mark.slow
-def test_a_thousand_resamples_of_a_large_set_take_seconds(hand):
+def test_a_thousand_resamples_of_two_thousand_images_take_seconds(hand):
     columns = hand.match(*hand.many(2000, seed=0, classes=tuple("abcdefgh")))
     start = time.process_time()
     bootstrap_intervals(columns)

@@ -35,7 +35,7 @@ def test_no_detection_from_a_score_on():
 
 def test_classes_that_have_objects_but_no_detection_are_named():
     text = classes_without_detections(np.array([3, 2, 0]), np.array([5, 0, 0]), ["cat", "dog", "owl"])
-    assert "(2) but no detection" in text and text.endswith(": dog")
+    assert "no detection of 1 of the classes" in text and text.endswith("(2 missed): dog")
     assert classes_without_detections(np.array([3, 2]), np.array([5, 1]), ["cat", "dog"]) is None
     assert classes_without_detections(np.array([3, 2]), np.array([0, 0]), ["cat", "dog"]) is None  # told elsewhere
 

@@ -43,7 +43,9 @@ def classes_without_detections(
         return None
     names = ", ".join(class_names[k] for k in lacking[:5]) + (", ..." if len(lacking) > 5 else "")
     count = int(num_truth[lacking].sum())
-    return f"{len(lacking)} classes have objects ({count}) but no detection, so their AP is 0: {names}"
+    return (
+        f"no detection of {len(lacking)} of the classes that have objects, so their AP is 0 ({count} missed): {names}"
+    )
 
 
 def equal_scores(scores: np.ndarray) -> str | None:

@@ -171,8 +171,7 @@ def _match(
         overlap=np.concatenate([np.zeros(0), *(c.overlap for _, c in found)]),
     )
     taken = match_candidates(together, params.iou_thresholds, truth_ignored[:, truth_rows], truth.crowd[truth_rows])
-    if len(truth_rows):
-        taken = np.where(taken >= 0, truth_rows[taken], -1).astype(np.int32)
+    taken = np.append(truth_rows, -1).astype(np.int32)[taken]  # places to rows; no match, -1, finds the end
     detection = np.concatenate([nothing, *(one.rows for one in ranked)])
     return DetectionMatches(
         detection=detection,
