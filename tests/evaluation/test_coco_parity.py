@@ -1,4 +1,4 @@
-"""Through `process` and `evaluate`, COCOEvaluator gives pycocotools' own numbers."""
+"""Through `process` and `evaluate`, COCOEvaluator gives pycocotools' own numbers, whichever engine counts."""
 
 import json
 from collections import defaultdict
@@ -10,6 +10,7 @@ from vertebra.data import Dataset, Metadata
 from vertebra.evaluation import COCOEvaluator
 from vertebra.structures import Boxes, Instances
 
+both_engines = pytest.mark.parametrize("engine", ["vertebra", "pycocotools"])
 NAMES = ["AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl"]
 
 
@@ -52,13 +53,14 @@ def feed(evaluator, results, task):
         evaluator.process([record], [{"instances": instances}])
 
 
+@both_engines
 @pytest.mark.parametrize("task", ["bbox", "segm"])
 @pytest.mark.parametrize("part", ["", "_first50"])
-def test_numbers_are_pycocotools_own(shared, tmp_path, task, part):
+def test_numbers_are_pycocotools_own(shared, tmp_path, task, part, engine):
     root = shared("data/cocoeval_sample")
     expected = read(root / "expected.json")["results"][f"val2014_100_{task}{part}"]
     dataset = coco_dataset(root / expected["gt"], expected["params"].get("imgIds"))
-    evaluator = COCOEvaluator(dataset, tmp_path, tasks=None if task == "bbox" else [task])
+    evaluator = COCOEvaluator(dataset, tmp_path, tasks=None if task == "bbox" else [task], engine=engine)
     inside = {record["image_id"] for record in dataset.dicts}
     detections = [result for result in read(root / expected["det"]) if result["image_id"] in inside]
     feed(evaluator, detections, task)
@@ -77,13 +79,14 @@ def test_numbers_are_pycocotools_own(shared, tmp_path, task, part):
                 assert value == pytest.approx(values[name], rel=0, abs=1e-12)
 
 
+@both_engines
 @pytest.mark.parametrize("task", ["bbox", "segm"])
-def test_result_file_gives_the_same_numbers_to_pycocotools(shared, tmp_path, task, capsys):
+def test_result_file_gives_the_same_numbers_to_pycocotools(shared, tmp_path, task, capsys, engine):
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
     root = shared("data/cocoeval_sample/val2014_100")
-    evaluator = COCOEvaluator(coco_dataset(root / "gt_instances.json"), tmp_path, tasks=[task])
+    evaluator = COCOEvaluator(coco_dataset(root / "gt_instances.json"), tmp_path, tasks=[task], engine=engine)
     feed(evaluator, read(root / f"det_{task}.json"), task)
     metrics = evaluator.evaluate()
     assert capsys.readouterr().out == ""  # pycocotools prints its progress, we do not
@@ -96,13 +99,14 @@ def test_result_file_gives_the_same_numbers_to_pycocotools(shared, tmp_path, tas
     assert [metrics[f"{task}/{name}"] for name in NAMES] == tool.stats.tolist()
 
 
-def test_keypoint_numbers_are_pycocotools_own(shared, tmp_path):
+@both_engines
+def test_keypoint_numbers_are_pycocotools_own(shared, tmp_path, engine):
     """Ground truth shifted by hand as predictions; pycocotools reads the result file for comparison."""
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
     path = shared("data/coco_mini/person_keypoints_val.json")
-    evaluator = COCOEvaluator(coco_dataset(path), tmp_path, tasks=["keypoints"])
+    evaluator = COCOEvaluator(coco_dataset(path), tmp_path, tasks=["keypoints"], engine=engine)
     generator = torch.Generator().manual_seed(0)
     of_image = defaultdict(list)
     for annotation in read(path)["annotations"]:

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -181,3 +183,17 @@ def test_masks_in_the_report_are_those_of_their_objects(hand, tmp_path):
     ]
     errors = next(table for table in tables if "AP50 gained" in getattr(table, "columns", ()))
     assert [row[1] for row in errors.rows] == [0] * 6
+
+
+def test_evaluate_results_needs_no_torch(hand, tmp_path):
+    """In a process of its own, where importing torch fails."""
+    truth, results = hand.many(5, seed=0)
+    gt, dt = hand.write(tmp_path / "gt.json", truth), hand.write(tmp_path / "dt.json", results)
+    code = (
+        "import sys; sys.modules.update(torch=None, torchvision=None)\n"
+        "from vertebra.cli.app import app\n"
+        f"app(['evaluate-results', '--annotations', {str(gt)!r}, '--results', {str(dt)!r}, '--task', 'bbox'])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "95 % interval of bbox/AP:" in done.stdout

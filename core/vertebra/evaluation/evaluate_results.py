@@ -19,7 +19,6 @@ from vertebra.evaluation.cocoeval import (
     read_ground_truth,
 )
 from vertebra.evaluation.match_columns import MatchColumns, columns_of_result
-from vertebra.evaluation.panoptic import panoptic_evaluate
 from vertebra.evaluation.result_files import read_results
 
 __all__ = ["RESULT_TASKS", "ResultNumbers", "evaluate_result_files", "match_results"]
@@ -79,6 +78,8 @@ def evaluate_result_files(
     """
     start = time.perf_counter()
     if task == "panoptic":
+        from vertebra.evaluation.panoptic import panoptic_evaluate  # it decodes PNG by torch; COCO's tasks need none
+
         quality = panoptic_evaluate(annotations, annotations_folder, results, results_folder)
         numbers = ResultNumbers(dict(quality.metrics), {}, dict(quality.reasons), list(quality.notes))
         numbers.info = _info(annotations, results, task, start)

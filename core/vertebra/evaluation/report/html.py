@@ -1,20 +1,22 @@
-"""One self-contained HTML file about an evaluation: no network, no script, images inside, below 5 MB."""
+"""One self-contained HTML file about an evaluation: no network, images inside, below 5 MB; works without its script."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from html import escape
-from importlib import resources
 from pathlib import Path
 
 from vertebra.evaluation.report.blocks import Facts, Figure, Gallery, Section, Table, Text
 from vertebra.evaluation.report.embed import jpeg_uris, png_uri
 from vertebra.evaluation.report.metric_tables import class_table, headline, summary_rows
+from vertebra.evaluation.report.page import page
+from vertebra.evaluation.report.tables import cell, facts_table, number, table
 
 __all__ = ["write_report"]
 
 MAX_BYTES = 4_800_000
+_CAPTION_BYTES = 1000  # at most, of what stands around a photograph
 _MANY_CLASSES = 20  # from here on their table comes behind the plots and pictures
 _TASK_TITLES = {
     "bbox": "Boxes",
@@ -50,9 +52,9 @@ def write_report(
         recipe_yaml: the resolved recipe.
     """
     body = [_header(title, subtitle, metrics), _notes(notes), _summary(metrics, reasons, intervals or {})]
-    tables = {task: class_table(metrics, task) for task in dict.fromkeys(key.split("/")[0] for key in metrics)}
-    classes = [_classes(task, table) for task, table in tables.items() if table is not None]
-    long = any(table is not None and len(table.rows) > _MANY_CLASSES for table in tables.values())
+    by_task = {task: class_table(metrics, task) for task in dict.fromkeys(key.split("/")[0] for key in metrics)}
+    classes = [_classes(task, rows) for task, rows in by_task.items() if rows is not None]
+    long = any(rows is not None and len(rows.rows) > _MANY_CLASSES for rows in by_task.values())
     body += [] if long else classes
     known = [Section(name, [Facts(rows)]) for name, rows in (facts or {}).items()]
     beside = [section for section in sections if _is_facts(section)] + known
@@ -63,30 +65,23 @@ def write_report(
             f"<section><h2>Recipe</h2><details><summary>the whole recipe, resolved</summary>"
             f"<pre>{escape(recipe_yaml)}</pre></details></section>"
         )
-    budget = MAX_BYTES - sum(len(part.encode()) for part in body + tail)
     figures = {
         block.path: png_uri(block.path) for section in sections for block in section.blocks if isinstance(block, Figure)
     }
-    budget -= sum(map(len, figures.values()))
-    galleries = [block for section in sections for block in section.blocks if isinstance(block, Gallery)]
+    shown = [section for section in sections if not _is_facts(section)]
+    used = [page(title, body + tail), *(_section(section, figures) for section in shown)]  # all but photographs
+    galleries = [block for section in shown for block in section.blocks if isinstance(block, Gallery)]
     pictures = [picture.path for gallery in galleries for picture in gallery.pictures]
-    photographs = dict(zip(pictures, jpeg_uris(pictures, budget - 100_000), strict=False))  # those that fit
-    body += [_section(section, figures | photographs) for section in sections if not _is_facts(section)]
-    css = resources.files(__package__).joinpath("report.css").read_text(encoding="utf-8")
-    page = (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n<style>\n{css}</style>\n</head>\n<body>\n<main>\n"
-        + "\n".join(part for part in body + tail if part)
-        + "\n</main>\n</body>\n</html>\n"
-    )
-    path.write_text(page, encoding="utf-8")
+    budget = MAX_BYTES - sum(len(part.encode()) for part in used) - _CAPTION_BYTES * len(pictures)
+    photographs = dict(zip(pictures, jpeg_uris(pictures, budget), strict=False))  # those that fit
+    body += [_section(section, figures | photographs) for section in shown]
+    path.write_text(page(title, body + tail), encoding="utf-8")
     return path
 
 
 def _header(title: str, subtitle: str, metrics: Mapping[str, float | None]) -> str:
     cards = "".join(
-        f'<div class="card"><div class="value">{_number(value)}</div><div class="label">{escape(label)}</div></div>'
+        f'<div class="card"><div class="value">{number(value)}</div><div class="label">{escape(label)}</div></div>'
         for label, value in headline(metrics)
     )
     heading = f'<h1>{escape(title)}</h1><p class="subtitle">{escape(subtitle)}</p>'
@@ -108,7 +103,7 @@ def _summary(
     parts = []
     for task, rows in tasks.items():
         body = "".join(
-            f"<tr><th>{escape(name)}</th>{_cell(value, bar=True)}<td class='meaning'>{_interval(intervals, task, name)}"
+            f"<tr><th>{escape(name)}</th>{cell(value, bar=True)}<td class='meaning'>{_interval(intervals, task, name)}"
             f"{escape(meaning if value is not None else reasons.get(f'{task}/{name}', meaning))}</td></tr>"
             for name, value, meaning in rows
         )
@@ -128,11 +123,11 @@ def _interval(intervals: Mapping[str, tuple[float, float]], task: str, name: str
     return "" if ends is None else f'<span class="interval">{ends[0]:.3f} to {ends[1]:.3f}</span> '
 
 
-def _classes(task: str, table: Table) -> str:
+def _classes(task: str, content: Table) -> str:
     """The classes that have a number as a table, the names of the others as a sentence."""
-    defined = [row for row in table.rows if any(value is not None for value in row[1:])]
-    without = [str(row[0]) for row in table.rows if all(value is None for value in row[1:])]
-    shown = _table(replace(table, rows=defined)) if defined else ""
+    defined = [row for row in content.rows if any(value is not None for value in row[1:])]
+    without = [str(row[0]) for row in content.rows if all(value is None for value in row[1:])]
+    shown = table(replace(content, rows=defined)) if defined else ""
     names = f"<p class='without'>Without a number: {escape(', '.join(without))}.</p>" if without else ""
     return f"<section><h2>Classes: {escape(_TASK_TITLES.get(task, task).lower())}</h2>{shown}{names}</section>"
 
@@ -165,11 +160,6 @@ def _is_facts(section: Section) -> bool:
     return all(isinstance(block, Facts) for block in section.blocks)
 
 
-def _facts(facts: Facts) -> str:
-    rows = "".join(f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in facts.rows.items())
-    return f"<table>{rows}</table>"
-
-
 def _section(section: Section, uris: Mapping[Path, str]) -> str:
     blocks = []
     figures = [block for block in section.blocks if isinstance(block, Figure)]
@@ -177,9 +167,9 @@ def _section(section: Section, uris: Mapping[Path, str]) -> str:
         if isinstance(block, Text):
             blocks.append(f"<p>{escape(block.text)}</p>")
         elif isinstance(block, Table):
-            blocks.append(_table(block))
+            blocks.append(table(block))
         elif isinstance(block, Facts):
-            blocks.append(_facts(block))
+            blocks.append(facts_table(block))
         elif isinstance(block, Gallery):
             blocks.append(_gallery(block, uris))
         elif block is figures[0]:  # plots stand side by side, where the first one is
@@ -209,42 +199,6 @@ def _zooming(uri: str, caption: str) -> str:
     text = escape(caption)
     image = f'<label><input type="checkbox" aria-label="enlarge {text}"><img src="{uri}" alt="{text}"></label>'
     return f"<figure>{image}<figcaption>{text}</figcaption></figure>"
-
-
-def _table(table: Table) -> str:
-    head = ""
-    if any(table.columns):
-        cells = "".join(_heading(table, number, name) for number, name in enumerate(table.columns))
-        head = f"<thead><tr>{cells}</tr></thead>"
-    rows = []
-    for row in table.rows:
-        first, *rest = row
-        cells = "".join(_cell(value, bar=number in table.bar_columns) for number, value in enumerate(rest, start=1))
-        rows.append(f"<tr><th>{escape(str(first))}</th>{cells}</tr>")
-    return f'<div class="scroll"><table>{head}<tbody>{"".join(rows)}</tbody></table></div>'
-
-
-def _heading(table: Table, number: int, name: str) -> str:
-    """Above texts a heading stands left, above numbers right."""
-    texts = number > 0 and table.rows and all(isinstance(row[number], str) for row in table.rows)
-    return f"<th{' class=text' if texts else ''}>{escape(name)}</th>"
-
-
-def _cell(value: object, bar: bool = False) -> str:
-    if isinstance(value, str):
-        return f"<td>{escape(value)}</td>"
-    if value is None or isinstance(value, int) or not bar:
-        return f'<td class="number">{_number(value)}</td>'
-    width = 100 * min(max(value, 0.0), 1.0)
-    return f'<td class="number"><span class="bar" style="--w:{width:.1f}%">{_number(value)}</span></td>'
-
-
-def _number(value: object) -> str:
-    if value is None:
-        return '<span class="none" title="undefined">&ndash;</span>'
-    if isinstance(value, int):
-        return f"{value:,}"
-    return f"{value:.3f}"
 
 
 def _items(texts: Sequence[str]) -> str:
