@@ -50,6 +50,7 @@ def test_the_recipe_of_the_readme_is_valid(blocks, tmp_path):
     assert recipe.train.epochs == 24
     assert recipe.train.steps is None
     assert recipe.data.train.arguments["annotations"] == "train.json"
+    recipe.train.schedule.build().check(24 * 25)  # a folder of a hundred images
 
 
 def test_every_file_that_the_readme_points_to_exists(repository):

@@ -5,10 +5,8 @@ Names are imported on first use: a recipe that only names a schedule need not lo
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
-
 import vertebra._torch  # noqa: F401  checks that torch and torchvision fit
+from vertebra._lazy import lazy_exports
 
 _HOMES = {
     "vertebra.engine.checkpoint": ("CheckpointStore", "read_checkpoint", "write_checkpoint"),
@@ -22,18 +20,5 @@ _HOMES = {
     "vertebra.engine.schedules": ("Schedule",),
     "vertebra.engine.trainer": ("Trainer",),
 }
-_MODULE_OF = {name: module for module, names in _HOMES.items() for name in names}
 
-__all__ = sorted(_MODULE_OF)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULE_OF:
-        raise AttributeError(f"module 'vertebra.engine' has no attribute {name!r}")
-    value = getattr(importlib.import_module(_MODULE_OF[name]), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted(set(globals()) | set(__all__))
+__getattr__, __dir__, __all__ = lazy_exports(__name__, _HOMES)

@@ -5,8 +5,7 @@ Names are imported on first use: to evaluate result files takes neither torch no
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
+from vertebra._lazy import lazy_exports
 
 _HOMES = {
     "vertebra.evaluation.coco": ("COCOEvaluator",),
@@ -16,18 +15,5 @@ _HOMES = {
     "vertebra.evaluation.run": ("EvaluationResult", "evaluate"),
     "vertebra.evaluation.semantic": ("SemSegEvaluator",),
 }
-_MODULE_OF = {name: module for module, names in _HOMES.items() for name in names}
 
-__all__ = sorted(_MODULE_OF)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULE_OF:
-        raise AttributeError(f"module 'vertebra.evaluation' has no attribute {name!r}")
-    value = getattr(importlib.import_module(_MODULE_OF[name]), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted(set(globals()) | set(__all__))
+__getattr__, __dir__, __all__ = lazy_exports(__name__, _HOMES)

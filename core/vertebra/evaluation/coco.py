@@ -16,8 +16,9 @@ from vertebra.evaluation.coco_results import write_results
 from vertebra.evaluation.cocoeval.tables import evaluate_tables
 from vertebra.evaluation.contract import Evaluator
 from vertebra.evaluation.curves import CocoArrays
-from vertebra.evaluation.detections import Detections, DetectionTable, ImageDetections, ImageKey
+from vertebra.evaluation.detections import Detections, DetectionTable, ImageKey
 from vertebra.evaluation.ground_truth import GroundTruth
+from vertebra.evaluation.image_detections import ImageDetections
 from vertebra.evaluation.pycoco import run_pycocotools
 from vertebra.evaluation.report.blocks import Section
 from vertebra.evaluation.report.coco_section import coco_sections
@@ -141,8 +142,8 @@ class COCOEvaluator(Evaluator):
         if self.truth is None:
             self.truth = GroundTruth.of_dataset(self.dataset)
         truth, notes = self.truth, list(self.truth.notes)
-        detections = Detections.merged(shard for shard, _ in shards)
-        self.table = detections.table(truth.rows(detections.by_image))
+        detections = Detections.merged([shard for shard, _ in shards])
+        self.table = detections.table(truth.rows(detections.images))
         self._check_classes(self.table)
         tasks = self.tasks or self._tasks_of(set().union(*(fields for _, fields in shards)))
         notes += _notes_on(detections, self.table, truth)
@@ -241,7 +242,7 @@ def _notes_on(detections: Detections, table: DetectionTable, truth: GroundTruth)
             f"{dropped} of {dropped + len(table)} predictions were left out: a coordinate or score is NaN or infinite "
             f"({len(images)} images, first {images[0].image_id!r})"
         )
-    unseen = len(truth.keys) - len(detections.by_image)
+    unseen = len(truth.keys) - len(detections.images)
     if unseen and truth.keys:
         notes.append(
             f"{unseen} of the dataset's {len(truth.keys)} images were not predicted; their objects count as missed"

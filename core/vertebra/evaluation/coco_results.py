@@ -5,15 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from vertebra.evaluation.detections import DetectionTable
 from vertebra.evaluation.ground_truth import GroundTruth
-from vertebra.evaluation.pycoco import task_records
 from vertebra.evaluation.records import json_segmentation
 
 __all__ = ["FACTS_FILE", "write_results"]
 
+_AT_A_TIME = 5000  # records
 FACTS_FILE = "coco_evaluation.json"
 """Says which result files belong to which ground truth, for comparisons with other runs."""
 
@@ -32,11 +33,7 @@ def write_results(folder: Path, truth: GroundTruth, table: DetectionTable, tasks
     for number, task in enumerate(tasks):
         name = "coco_results" if number == 0 else f"coco_results_{task}"
         files[name] = folder / f"{name}.json"
-        if _lacks_field(table, task):
-            records = []
-        else:
-            records = [_dataset_record(record, truth, task) for record in task_records(table, task)]
-        files[name].write_text(json.dumps(records), encoding="utf-8")
+        _write_list(files[name], _records(table, truth, task))
     if truth.annotated and truth.file is None:
         files["coco_ground_truth"] = folder / "coco_ground_truth.json"
         truth.write(files["coco_ground_truth"])
@@ -76,19 +73,32 @@ def _fingerprint(truth: GroundTruth) -> str:
     return hashlib.sha256(content.encode()).hexdigest()
 
 
-def _lacks_field(table: DetectionTable, task: str) -> bool:
-    """Without any detection there is no column of masks or keypoints either."""
-    return (task == "segm" and table.masks is None) or (task == "keypoints" and table.keypoints is None)
+def _write_list(path: Path, parts: Iterator[list[dict]]) -> None:
+    """A JSON list part by part, so that only one part is in memory; the file is there once it is whole."""
+    beside = path.with_name(f"{path.name}.part")
+    with beside.open("w", encoding="utf-8") as file:
+        file.write("[")
+        for number, part in enumerate(parts):
+            file.write(", " * (number > 0) + json.dumps(part)[1:-1])
+        file.write("]")
+    beside.replace(path)
 
 
-def _dataset_record(record: dict, truth: GroundTruth, task: str) -> dict:
-    result = {
-        "image_id": truth.image_ids[record["image_id"]],
-        "category_id": truth.category_ids[record["category_id"]],
-        "score": record["score"],
-    }
-    if task == "bbox":
-        return result | {"bbox": record["bbox"]}
-    if task == "segm":
-        return result | {"segmentation": json_segmentation(record["segmentation"])}
-    return result | {"keypoints": record["keypoints"]}
+def _records(table: DetectionTable, truth: GroundTruth, task: str) -> Iterator[list[dict]]:
+    """The detections as COCO's results, some at a time. Without a column of masks or keypoints there are none."""
+    if (task == "segm" and table.masks is None) or (task == "keypoints" and table.keypoints is None):
+        return
+    for start in range(0, len(table), _AT_A_TIME):
+        rows = slice(start, start + _AT_A_TIME)
+        if task == "bbox":
+            name, values = "bbox", table.coco_boxes(rows).tolist()
+        elif task == "segm":
+            name, values = "segmentation", map(json_segmentation, table.masks[rows])
+        else:
+            points = table.coco_keypoints(rows)
+            name, values = "keypoints", points.reshape(len(points), -1).tolist()
+        columns = (table.image[rows].tolist(), table.classes[rows].tolist(), table.scores[rows].tolist())
+        yield [
+            {"image_id": truth.image_ids[i], "category_id": truth.category_ids[k], "score": score, name: value}
+            for i, k, score, value in zip(*columns, values, strict=True)
+        ]

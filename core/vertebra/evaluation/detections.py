@@ -1,23 +1,26 @@
 """A model's detections as columns: taken image by image, then one table over all images.
 
-Boxes are `xyxy` in pixels of the original image. Masks are kept run-length encoded. Predictions that are not finite
-cannot be ranked or compared, so they are left out and counted.
+While images come in only plain arrays and the bytes of run lengths grow, by about 50 bytes for a box, so that a large
+dataset fits. Boxes are `xyxy` in pixels of the original image.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import torch
-from pycocotools import mask as coco_mask
-from torch import Tensor
 
 from vertebra.errors import DataError
+from vertebra.evaluation.growing_columns import GrowingColumn, GrowingRunLengths
 
-__all__ = ["DetectionTable", "Detections", "ImageDetections", "ImageKey"]
+if TYPE_CHECKING:
+    from vertebra.evaluation.image_detections import ImageDetections
+
+__all__ = ["DetectionTable", "Detections", "ImageKey"]
+
+_DECIMALS = 3  # of a pixel: beyond what float32 knows of coordinates
 
 
 class ImageKey(NamedTuple):
@@ -34,75 +37,6 @@ class ImageKey(NamedTuple):
 
 
 @dataclass
-class ImageDetections:
-    """The n detections of one image.
-
-    Args:
-        boxes: (n, 4) float64 `xyxy`, original image pixels.
-        scores: (n,) float64.
-        classes: (n,) int64, from 0.
-        masks: n run-length masks {"size": [h, w], "counts": bytes}; None if the model gives none.
-        keypoints: (n, K, 3) float64 x, y, score; None if the model gives none.
-        dropped: how many more there were that are not finite.
-    """
-
-    boxes: np.ndarray
-    scores: np.ndarray
-    classes: np.ndarray
-    masks: list[dict] | None = None
-    keypoints: np.ndarray | None = None
-    dropped: int = 0
-
-    @classmethod
-    def from_output(cls, record: dict, output: dict) -> ImageDetections:
-        """A model's output dict to columns.
-
-        Args:
-            record: the model's input; `height` and `width` say the original size, where they are there.
-            output: its `instances` have `pred_boxes`, `scores`, `pred_classes`, and may have `pred_masks` (bool
-                (n, H, W), anything with such a `tensor`, or a list of run-length dicts) and `pred_keypoints`.
-
-        Raises:
-            DataError: no instances, a field missing, lengths that differ, masks not in the image's size.
-        """
-        where = f"the output for image {record.get('image_id', record.get('file_name'))!r}"
-        if "instances" not in output:
-            raise DataError(
-                f"{where} has no 'instances', only {', '.join(map(repr, output)) or 'nothing'}.\n"
-                "  COCOEvaluator judges instances; choose evaluators for the tasks of the model's heads"
-            )
-        instances = output["instances"]
-        missing = [name for name in ("pred_boxes", "scores", "pred_classes") if not instances.has(name)]
-        if missing:
-            raise DataError(f"{where}: its instances have no {', '.join(missing)}; a head's predict has to set them")
-        boxes = _array(instances.pred_boxes).reshape(-1, 4).astype(np.float64)
-        scores = _array(instances.scores).reshape(-1).astype(np.float64)
-        classes = _array(instances.pred_classes).reshape(-1).astype(np.int64)
-        keypoints = None
-        if instances.has("pred_keypoints"):
-            keypoints = _array(instances.pred_keypoints).astype(np.float64)
-            if keypoints.ndim != 3 or keypoints.shape[-1] != 3:
-                raise DataError(
-                    f"{where}: pred_keypoints have shape {keypoints.shape}; expected (n, K, 3): x, y, score"
-                )
-        masks = _encode(instances.pred_masks, record, where) if instances.has("pred_masks") else None
-        columns = [column for column in (boxes, scores, classes, masks, keypoints) if column is not None]
-        if len({len(column) for column in columns}) > 1:
-            raise DataError(
-                f"{where}: its fields differ in length: {', '.join(str(len(column)) for column in columns)}"
-            )
-
-        good = np.isfinite(boxes).all(axis=1) & np.isfinite(scores)
-        if keypoints is not None and keypoints.size:
-            good &= np.isfinite(keypoints).all(axis=(1, 2))
-        if not good.all():
-            boxes, scores, classes = boxes[good], scores[good], classes[good]
-            keypoints = None if keypoints is None else keypoints[good]
-            masks = None if masks is None else [mask for mask, keep in zip(masks, good, strict=True) if keep]
-        return cls(boxes, scores, classes, masks, keypoints, dropped=int((~good).sum()))
-
-
-@dataclass
 class DetectionTable:
     """D detections over all images, in the order of the images and, within one, of the model.
 
@@ -116,7 +50,7 @@ class DetectionTable:
     boxes: np.ndarray
     scores: np.ndarray
     classes: np.ndarray
-    masks: list[dict] | None
+    masks: Sequence[dict] | None
     keypoints: np.ndarray | None
 
     def __len__(self) -> int:
@@ -126,85 +60,123 @@ class DetectionTable:
         """Where the detections of one image lie."""
         return slice(*np.searchsorted(self.image, [image, image + 1]))
 
+    def coco_boxes(self, rows: slice = slice(None)) -> np.ndarray:
+        """(D, 4) boxes as COCO has them, `xywh`.
 
-@dataclass
+        They are rounded to 1/1000 pixel, beyond what float32 knows of them: so decimals that went through a float32
+        come back as they were, and a box that meets an IoU threshold exactly still does.
+        """
+        boxes = self.boxes[rows]
+        return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1).round(_DECIMALS)
+
+    def coco_keypoints(self, rows: slice = slice(None)) -> np.ndarray:
+        """(D, K, 3) keypoints as COCO has them: x and y as indices of pixels, not coordinates; rounded likewise."""
+        return (self.keypoints[rows] - np.array([0.5, 0.5, 0.0])).round(_DECIMALS)
+
+
 class Detections:
-    """The detections of the images seen so far. An image that comes again (a sampler's padding) counts once."""
+    """The detections of the images seen so far. An image that comes again (a sampler's padding) counts once.
 
-    by_image: dict[ImageKey, ImageDetections] = field(default_factory=dict)
+    Attributes:
+        images: the images in the order they came, each with its number.
+    """
+
+    def __init__(self) -> None:
+        self.images: dict[ImageKey, int] = {}
+        self._dropped: dict[ImageKey, int] = {}
+        self._counts = GrowingColumn((), np.int64)  # detections of each image
+        self._boxes = GrowingColumn((4,))
+        self._scores = GrowingColumn()
+        self._classes = GrowingColumn((), np.int64)
+        self._masks: GrowingRunLengths | None = GrowingRunLengths()  # None: an image with detections had none
+        self._keypoints: GrowingColumn | None = GrowingColumn((0, 3))
 
     def add(self, key: ImageKey, detections: ImageDetections) -> None:
-        self.by_image.setdefault(key, detections)
+        """Take one image.
+
+        Raises:
+            DataError: another number of keypoints than before.
+        """
+        if key in self.images:
+            return
+        self.images[key] = len(self.images)
+        if detections.dropped:
+            self._dropped[key] = detections.dropped
+        self._counts.extend([len(detections.scores)])
+        if len(detections.scores):
+            columns = (detections.boxes, detections.scores, detections.classes)
+            self._extend(*columns, detections.masks, detections.keypoints, key)
 
     @classmethod
-    def merged(cls, shards: Iterable[Detections]) -> Detections:
+    def merged(cls, shards: Sequence[Detections]) -> Detections:
         """The union over processes."""
+        if len(shards) == 1:
+            return shards[0]
         union = cls()
         for shard in shards:
-            for key, detections in shard.by_image.items():
-                union.add(key, detections)
+            new = [key not in union.images for key in shard.images]
+            counts, table = shard._counts.array(), shard.table(shard.images)
+            for key in shard.images:
+                union.images.setdefault(key, len(union.images))
+            union._dropped = shard._dropped | union._dropped
+            union._counts.extend(counts[new])
+            rows = np.flatnonzero(np.repeat(new, counts))
+            if len(rows):
+                masks = None if table.masks is None else table.masks[rows]
+                keypoints = None if table.keypoints is None else table.keypoints[rows]
+                columns = (table.boxes[rows], table.scores[rows], table.classes[rows])
+                union._extend(*columns, masks, keypoints, next(iter(shard.images)))
         return union
 
     @property
     def dropped(self) -> tuple[int, list[ImageKey]]:
         """How many predictions were left out because they are not finite, and of which images."""
-        bad = [key for key, detections in self.by_image.items() if detections.dropped]
-        return sum(self.by_image[key].dropped for key in bad), bad
+        return sum(self._dropped.values()), list(self._dropped)
 
     def table(self, row_of: dict[ImageKey, int]) -> DetectionTable:
         """All detections in one table, images by their rows in `row_of`."""
-        ordered = sorted(self.by_image, key=row_of.__getitem__)
-        parts = [self.by_image[key] for key in ordered]
-        counts = [len(part.scores) for part in parts]
-        filled = [part for part, count in zip(parts, counts, strict=True) if count]
-        has_masks = bool(filled) and all(part.masks is not None for part in filled)
-        has_keypoints = bool(filled) and all(part.keypoints is not None for part in filled)
-        rows = np.array([row_of[key] for key in ordered], dtype=np.int64)
+        rows = np.array([row_of[key] for key in self.images], dtype=np.int64)
+        image = np.repeat(rows, self._counts.array())
+        order: slice | np.ndarray = slice(None)  # no copy if the images came in order
+        if (np.diff(rows) < 0).any():
+            order = np.argsort(image, kind="stable")
+        has_masks, has_keypoints = (len(image) > 0 and c is not None for c in (self._masks, self._keypoints))
         return DetectionTable(
-            image=np.repeat(rows, counts),
-            boxes=np.concatenate([np.zeros((0, 4)), *(part.boxes for part in filled)]),
-            scores=np.concatenate([np.zeros(0), *(part.scores for part in filled)]),
-            classes=np.concatenate([np.zeros(0, np.int64), *(part.classes for part in filled)]),
-            masks=[mask for part in filled for mask in part.masks] if has_masks else None,
-            keypoints=np.concatenate([part.keypoints for part in filled]) if has_keypoints else None,
+            image=image[order],
+            boxes=self._boxes.array()[order],
+            scores=self._scores.array()[order],
+            classes=self._classes.array()[order],
+            masks=self._masks.array()[order] if has_masks else None,
+            keypoints=self._keypoints.array()[order] if has_keypoints else None,
         )
 
-
-def _array(value: Any) -> np.ndarray:
-    """Tensor, array, list or anything with a `tensor`, to an array on the CPU."""
-    value = getattr(value, "tensor", value)
-    if isinstance(value, Tensor):
-        value = value.detach().cpu()
-        return (value.float() if value.dtype in (torch.bfloat16, torch.float16) else value).numpy()
-    return np.asarray(value)
-
-
-def _encode(masks: Any, record: dict, where: str) -> list[dict]:
-    """Masks of one image to run lengths in COCO's column order."""
-    if isinstance(masks, (list, tuple)) and all(isinstance(mask, dict) for mask in masks):
-        encoded = [_compressed(mask) for mask in masks]
-        sizes = {tuple(mask["size"]) for mask in encoded}
-    else:
-        array = _array(masks)
-        if array.ndim != 3:
-            raise DataError(f"{where}: pred_masks have shape {array.shape}; expected (n, height, width)")
-        if not len(array):
-            return []
-        sizes = {array.shape[1:]}
-        columns = np.asfortranarray((array > 0.5 if array.dtype != bool else array).transpose(1, 2, 0), dtype=np.uint8)
-        encoded = coco_mask.encode(columns)  # takes (h, w, n) in Fortran order
-    wanted = (record.get("height"), record.get("width"))
-    wrong = [size for size in sizes if None not in wanted and tuple(size) != wanted]
-    if wrong:
-        raise DataError(
-            f"{where}: pred_masks have size {wrong[0]} (height, width), the original image {wanted}.\n"
-            "  Masks have to be pasted into the original image's size before they are evaluated"
-        )
-    return encoded
+    def _extend(
+        self,
+        boxes: np.ndarray,
+        scores: np.ndarray,
+        classes: np.ndarray,
+        masks: Sequence[dict] | None,
+        keypoints: np.ndarray | None,
+        key: ImageKey,
+    ) -> None:
+        if keypoints is not None and self._keypoints is not None:
+            if not len(self._scores):
+                self._keypoints = GrowingColumn(keypoints.shape[1:])
+            elif keypoints.shape[1:] != self._keypoints.row_shape:
+                raise DataError(
+                    f"the output for image {key.image_id!r} has {keypoints.shape[1]} keypoints for each object, "
+                    f"those before had {self._keypoints.row_shape[0]}; give all objects as many"
+                )
+        self._boxes.extend(boxes)
+        self._scores.extend(scores)
+        self._classes.extend(classes)
+        self._masks = _extended(self._masks, masks)
+        self._keypoints = _extended(self._keypoints, keypoints)
 
 
-def _compressed(mask: dict) -> dict:
-    if isinstance(mask["counts"], list):
-        return coco_mask.frPyObjects(mask, *mask["size"])
-    counts = mask["counts"]
-    return {"size": list(mask["size"]), "counts": counts.encode("ascii") if isinstance(counts, str) else counts}
+def _extended(column: GrowingRunLengths | GrowingColumn | None, rows: Sequence | None):
+    """The column with more rows; None for good once there are none."""
+    if column is None or rows is None:
+        return None
+    column.extend(rows)
+    return column

@@ -19,8 +19,6 @@ from vertebra.evaluation.match_columns import MatchColumns
 
 __all__ = ["run_pycocotools", "task_records"]
 
-_DECIMALS = 3
-
 
 def run_pycocotools(
     truth: GroundTruth,
@@ -81,11 +79,9 @@ def task_records(table: DetectionTable, task: str) -> Iterator[dict]:
     """The detections as COCO's results for a task; image rows and class numbers for ids.
 
     `area` is what pycocotools' loadRes would give them: of the box, the mask, or the box around the keypoints.
-    Coordinates are rounded to 1/1000 pixel, beyond what float32 knows of them: so decimals that went through a float32
-    come back as they were, and a box that meets an IoU threshold exactly still does.
     """
-    boxes = np.concatenate([table.boxes[:, :2], table.boxes[:, 2:] - table.boxes[:, :2]], axis=1)  # xyxy -> xywh
-    boxes = boxes.round(_DECIMALS)
+    boxes = table.coco_boxes()
+    keypoints = table.coco_keypoints() if task == "keypoints" else None
     columns = zip(table.image.tolist(), table.classes.tolist(), table.scores.tolist(), strict=True)
     for row, (image, number, score) in enumerate(columns):
         record = {"id": row + 1, "image_id": image, "category_id": number, "score": score, "iscrowd": 0}
@@ -96,7 +92,7 @@ def task_records(table: DetectionTable, task: str) -> Iterator[dict]:
             record["segmentation"] = table.masks[row]
             record["area"] = float(coco_mask.area(table.masks[row]))
         else:
-            points = (table.keypoints[row] - np.array([0.5, 0.5, 0.0])).round(_DECIMALS)  # to COCO's pixel indices
+            points = keypoints[row]
             width, height = np.ptp(points[:, 0]), np.ptp(points[:, 1])
             record["keypoints"] = points.reshape(-1).tolist()
             record["area"] = float(width * height)

@@ -16,7 +16,7 @@ from vertebra.data import build_eval_loader, load_split
 from vertebra.errors import RecipeError
 from vertebra.evaluation.contract import Evaluator
 from vertebra.evaluation.loop import predict_all
-from vertebra.evaluation.report import Section, write_report
+from vertebra.evaluation.report import Section, dataset_sections, write_report
 from vertebra.evaluation.run_facts import dataset_name, model_facts, versions
 from vertebra.runtime.distributed import is_main_process, on_main_process, rank, world_size
 
@@ -128,6 +128,7 @@ def _write(
     sections: list[Section] = []
     for evaluator in evaluators:
         sections += evaluator.sections(folder, recipe.evaluate.pictures)
+    sections += dataset_sections(dataset, folder / "plots")
     path = write_report(
         folder / "report.html",
         title=f"{recipe.name}: evaluation",

@@ -12,28 +12,15 @@ use, so that a spawned process loads no more than it needs.
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
+from vertebra._lazy import lazy_exports
 
 _HOMES = {
-    "BackboneConformance": "vertebra.testing.backbones",
-    "EvaluatorConformance": "vertebra.testing.evaluators",
-    "HeadConformance": "vertebra.testing.heads",
-    "HookConformance": "vertebra.testing.hooks",
-    "LossConformance": "vertebra.testing.losses",
-    "NeckConformance": "vertebra.testing.necks",
+    "vertebra.testing.backbones": ("BackboneConformance",),
+    "vertebra.testing.evaluators": ("EvaluatorConformance",),
+    "vertebra.testing.heads": ("HeadConformance",),
+    "vertebra.testing.hooks": ("HookConformance",),
+    "vertebra.testing.losses": ("LossConformance",),
+    "vertebra.testing.necks": ("NeckConformance",),
 }
 
-__all__ = sorted(_HOMES)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'vertebra.testing' has no attribute {name!r}")
-    value = getattr(importlib.import_module(_HOMES[name]), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted(set(globals()) | set(__all__))
+__getattr__, __dir__, __all__ = lazy_exports(__name__, _HOMES)

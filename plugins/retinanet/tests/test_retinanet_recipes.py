@@ -32,6 +32,24 @@ def test_r50_has_detectron2s_number_of_parameters():
     assert isinstance(model.heads["boxes"], RetinaNetHead)
 
 
+@pytest.mark.parametrize(
+    ("name", "steps", "milestones"),
+    [
+        ("retinanet:retinanet_r50_fpn", 90_000, (60_000, 80_000)),
+        ("retinanet:retinanet_r101_fpn", 270_000, (210_000, 250_000)),
+    ],
+)
+def test_the_schedule_is_detectron2s_and_fits_a_shorter_run_too(name, steps, milestones):
+    recipe = load_recipe(name, ["train.steps=360"])
+    schedule = recipe.train.schedule.build()
+    schedule.check(recipe.train.steps)
+    assert load_recipe(name).train.steps == steps
+    assert [schedule.factor(0, steps), schedule.factor(1000, steps)] == pytest.approx([0.001, 1])
+    for milestone, after in zip(milestones, (0.1, 0.01), strict=True):
+        assert schedule.factor(milestone - 1, steps) == pytest.approx(10 * after)
+        assert schedule.factor(milestone, steps) == pytest.approx(after)
+
+
 def test_the_quick_recipe_detects_and_trains_on_pictures_of_its_size():
     recipe = load_recipe("retinanet:retinanet_shapes_quick")
     model = build_model(recipe, num_classes=3).eval()

@@ -24,7 +24,7 @@ class MaskColumn(Sequence):
         sizes: (rows, 2) int height, width of each row's image; polygons need it. None: there are only run lengths.
     """
 
-    def __init__(self, segmentations: list[Any], sizes: np.ndarray | None = None) -> None:
+    def __init__(self, segmentations: Sequence[Any], sizes: np.ndarray | None = None) -> None:
         self.segmentations = segmentations
         self.sizes = sizes
 

@@ -16,8 +16,6 @@ from vertebra.evaluation.ground_truth import GroundTruth
 
 __all__ = ["columns_of_table", "columns_of_truth", "evaluate_tables"]
 
-_DECIMALS = 3  # of a pixel; beyond what float32 knows of coordinates, as in `task_records`
-
 
 def evaluate_tables(
     truth: GroundTruth,
@@ -62,7 +60,7 @@ def columns_of_table(table: DetectionTable, truth: GroundTruthColumns, task: str
     columns = DetectionColumns(
         image=table.image,
         category=table.classes,
-        boxes=np.concatenate([table.boxes[:, :2], table.boxes[:, 2:] - table.boxes[:, :2]], axis=1).round(_DECIMALS),
+        boxes=table.coco_boxes(),
         areas=np.zeros(len(table)),
         scores=table.scores,
         source="the predictions",
@@ -70,10 +68,10 @@ def columns_of_table(table: DetectionTable, truth: GroundTruthColumns, task: str
     if task == "bbox":
         columns.areas = columns.boxes[:, 2] * columns.boxes[:, 3]
     elif task == "segm" and table.masks is not None:
-        columns.masks = MaskColumn(list(table.masks), truth.image_sizes[table.image])
+        columns.masks = MaskColumn(table.masks, truth.image_sizes[table.image])
         columns.masks.check(columns.source, [truth.image_ids[row] for row in table.image.tolist()])
         columns.areas = columns.masks.boxes_and_areas()[1]
     elif task == "keypoints" and table.keypoints is not None:
-        columns.keypoints = (table.keypoints - np.array([0.5, 0.5, 0.0])).round(_DECIMALS)  # to COCO's pixel indices
+        columns.keypoints = table.coco_keypoints()
         columns.areas = np.ptp(columns.keypoints[..., 0], axis=1) * np.ptp(columns.keypoints[..., 1], axis=1)
     return columns

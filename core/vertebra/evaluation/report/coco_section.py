@@ -1,4 +1,4 @@
-"""What the report shows of a COCO evaluation: plots and pictures."""
+"""What the report shows of a COCO evaluation: plots, the worst mistakes, pictures."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from vertebra.evaluation.detections import DetectionTable
 from vertebra.evaluation.ground_truth import GroundTruth
 from vertebra.evaluation.report.analysis_section import analysis_sections
 from vertebra.evaluation.report.blocks import Facts, Figure, Gallery, Section
+from vertebra.evaluation.report.crops import draw_mistakes
+from vertebra.evaluation.report.mistakes import worst_false, worst_missed
 from vertebra.evaluation.report.pictures import draw_pictures
 from vertebra.evaluation.report.plots import class_bars, pr_curves, score_histogram
 
@@ -41,6 +43,9 @@ def coco_sections(
     threshold = None if first is None else best_threshold(first.matches)
     if pictures:
         chosen = _WITHOUT_TRUTH if threshold is None else threshold
+        if first is not None and first.columns is not None:
+            places = folder / "pictures"
+            sections += _mistakes(first, truth, table, chosen, places, max(pictures // 2, 1), skeleton)
         drawn = draw_pictures(truth, table, first and first.matches, chosen, folder / "pictures", pictures, skeleton)
         if drawn:
             explanation = f"Ground truth on the left, detections from score {chosen:.2f} on at the right."
@@ -49,7 +54,7 @@ def coco_sections(
             if threshold is not None:
                 explanation += " At this score the F1 of all detections together is best."
             sections.append(Section("Pictures", [Gallery(drawn, explanation)]))
-    return [*sections, Section("Ground truth", [_facts(truth, table)])]
+    return [*sections, Section("What was compared", [_facts(truth, table)])]
 
 
 def _task_section(task: str, arrays: CocoArrays, truth: GroundTruth, folder: Path) -> list[Section]:
@@ -73,6 +78,41 @@ def _task_section(task: str, arrays: CocoArrays, truth: GroundTruth, folder: Pat
     return [Section(f"Plots: {_TITLES[task].lower()}", blocks)] if blocks else []
 
 
+def _mistakes(
+    arrays: CocoArrays,
+    truth: GroundTruth,
+    table: DetectionTable,
+    threshold: float,
+    folder: Path,
+    count: int,
+    skeleton: Sequence[tuple[int, int]],
+) -> list[Section]:
+    """The surest false detections and the missed objects, at most `count` of each, cut out of their images."""
+    columns, iou = arrays.columns, arrays.matches.iou
+    boxes, measure = table.boxes[columns.detection_row], "OKS" if arrays.task == "keypoints" else "IoU"
+    title = _TITLES[arrays.task].lower()
+    told = (
+        (
+            "false",
+            worst_false,
+            f"False detections (they meet no object of their class at {measure} {iou:.2f}), the surest first.",
+        ),
+        (
+            "missed",
+            worst_missed,
+            f"Missed objects: no detection from score {threshold:.2f} on meets them. First those that none meets at "
+            "any score, then by that score; large ones before small ones.",
+        ),
+    )
+    galleries = []
+    for prefix, choose, explanation in told:
+        mistakes = choose(columns, boxes, threshold, count, iou)
+        drawn = draw_mistakes(mistakes, truth, table, threshold, folder, prefix, skeleton)
+        if drawn:
+            galleries.append(Gallery(drawn, f"{explanation} White corners mark the place in both halves."))
+    return [Section(f"Worst mistakes: {title}", galleries)] if galleries else []
+
+
 def _masks(arrays: CocoArrays, truth: GroundTruth, table: DetectionTable) -> dict:
     """Masks of detections and objects, by row of the match columns."""
     columns = arrays.columns
@@ -90,8 +130,6 @@ def _facts(truth: GroundTruth, table: DetectionTable) -> Facts:
     facts = {"images": f"{len(truth.keys):,}", "classes": f"{len(truth.class_names):,}"}
     if truth.annotated:
         crowd = sum(annotation["iscrowd"] for annotation in truth.annotations)
-        empty = len(truth.keys) - len({annotation["image_id"] for annotation in truth.annotations})
-        facts["images without an object"] = f"{empty:,}"
         facts["objects"] = f"{len(truth.annotations) - crowd:,}"
         facts["crowd regions"] = f"{crowd:,}"
     else:

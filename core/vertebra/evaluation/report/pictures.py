@@ -19,7 +19,7 @@ from vertebra.evaluation.report.blocks import Picture
 from vertebra.structures import Boxes, BoxMode, Instances
 from vertebra.visualize import draw_instances, save_png, side_by_side
 
-__all__ = ["choose_images", "draw_pictures"]
+__all__ = ["choose_images", "draw_pictures", "expected", "found"]
 
 _WIDEST = 2400  # pixels of a written picture; both halves together
 
@@ -66,10 +66,10 @@ def draw_pictures(
             continue
         image = read_image(name)
         annotations = [annotation for annotation in truth.annotations if annotation["image_id"] == row]
-        found = _found(table, row, threshold, image.shape[:2])
-        left = draw_instances(image, _expected(annotations), truth.class_names, skeleton=skeleton)
-        right = draw_instances(image, found, truth.class_names, skeleton=skeleton)
-        titles = (f"ground truth: {len(annotations)}", f"predicted (score >= {threshold:.2f}): {len(found)}")
+        detected = found(table, row, threshold, image.shape[:2])
+        left = draw_instances(image, expected(annotations, table), truth.class_names, skeleton=skeleton)
+        right = draw_instances(image, detected, truth.class_names, skeleton=skeleton)
+        titles = (f"ground truth: {len(annotations)}", f"predicted (score >= {threshold:.2f}): {len(detected)}")
         drawn = side_by_side(left, right, titles)
         path = folder / f"{number:02d}_{re.sub(r'[^A-Za-z0-9._-]+', '_', Path(name).stem)[:60]}.png"
         _save(drawn, path)
@@ -84,9 +84,17 @@ def _caption(name: str, matches: MatchTable | None, row: int, false: int, missed
     return f"{name}: {objects - missed} of {objects} found, {false} false"
 
 
-def _expected(annotations: list[dict]) -> dict:
-    """Ground truth of one image as a dataset dict."""
-    return {"annotations": [annotation | _as_in_dicts(annotation) for annotation in annotations]}
+def expected(annotations: list[dict], table: DetectionTable) -> dict:
+    """Ground truth of one image as a dataset dict, with masks and keypoints only where the detections have them too."""
+    without = [
+        name for name, column in (("segmentation", table.masks), ("keypoints", table.keypoints)) if column is None
+    ]
+    return {
+        "annotations": [
+            {name: value for name, value in (annotation | _as_in_dicts(annotation)).items() if name not in without}
+            for annotation in annotations
+        ]
+    }
 
 
 def _as_in_dicts(annotation: dict) -> dict:
@@ -99,19 +107,19 @@ def _as_in_dicts(annotation: dict) -> dict:
     return fields
 
 
-def _found(table: DetectionTable, row: int, threshold: float, size: tuple[int, int]) -> Instances:
+def found(table: DetectionTable, row: int, threshold: float, size: tuple[int, int]) -> Instances:
     """Detections of one image from `threshold` on; `size` is (height, width)."""
     rows = np.arange(len(table))[table.rows_of(row)]
     rows = rows[table.scores[rows] >= threshold]
-    found = Instances(size)
-    found.pred_boxes = Boxes(table.boxes[rows])
-    found.scores = torch.from_numpy(table.scores[rows])
-    found.pred_classes = torch.from_numpy(table.classes[rows])
+    detected = Instances(size)
+    detected.pred_boxes = Boxes(table.boxes[rows])
+    detected.scores = torch.from_numpy(table.scores[rows])
+    detected.pred_classes = torch.from_numpy(table.classes[rows])
     if table.masks is not None:
-        found.pred_masks = [table.masks[i] for i in rows]
+        detected.pred_masks = [table.masks[i] for i in rows]
     if table.keypoints is not None:
-        found.pred_keypoints = torch.from_numpy(table.keypoints[rows])
-    return found
+        detected.pred_keypoints = torch.from_numpy(table.keypoints[rows])
+    return detected
 
 
 def _save(drawn: np.ndarray, path: Path) -> None:

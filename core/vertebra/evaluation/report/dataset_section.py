@@ -1,0 +1,96 @@
+"""What the report shows of the data: images and their sizes, objects by class and by size."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib import rc_context
+
+from vertebra.data.facts import DatasetFacts, count_dataset
+from vertebra.data.formats import Dataset
+from vertebra.errors import DataError
+from vertebra.evaluation.curves import AREA_RANGES
+from vertebra.evaluation.report.blocks import Facts, Figure, Section, Table, Text
+from vertebra.evaluation.report.plot_style import BLUE, INK, STYLE, new_axes
+
+__all__ = ["dataset_sections", "size_histogram"]
+
+_BORDERS = [AREA_RANGES["small"][1], AREA_RANGES["large"][0]]  # square pixels
+
+
+def dataset_sections(dataset: Any, folder: Path) -> list[Section]:
+    """Facts of a dataset with `.dicts` and `.metadata`; the plot goes to `folder`. No image is opened."""
+    if not isinstance(dataset, Dataset):
+        dataset = Dataset(dataset.dicts, dataset.metadata)
+    try:
+        facts = count_dataset(dataset)
+    except DataError as err:
+        return [Section("Dataset", [Text(f"The dataset cannot be counted: {err}")])]
+    total = sum(facts.objects.values())
+    blocks: list = []
+    path = folder / "dataset_sizes.png"
+    if size_histogram(np.sqrt(np.array(facts.areas)), path):
+        blocks.append(Figure(path, "Objects by size: the square root of the area of their boxes, on a log scale."))
+    blocks.append(Facts(_counts(facts, total)))
+    if total:
+        names = dataset.metadata.get("thing_classes") or [str(k) for k in range(max(facts.objects) + 1)]
+        rows = [
+            [name, facts.objects[number], facts.objects[number] / total, facts.images_with[number]]
+            for number, name in enumerate(names)
+        ]
+        blocks.append(Table(["class", "objects", "share", "images"], rows, bar_columns=(2,)))
+    return [Section("Dataset", blocks)]
+
+
+def size_histogram(sides: np.ndarray, path: Path) -> bool:
+    """Objects by side length in pixels, with COCO's borders between small, medium and large. False without objects."""
+    sides = sides[sides > 0]
+    if not len(sides):
+        return False
+    bins = np.geomspace(sides.min() * 0.95, max(sides.max(), sides.min() * 1.1) * 1.05, 41)
+    with rc_context(STYLE):
+        figure, axes = new_axes(5.6, 2.8)
+        axes.hist(sides, bins=bins, color=BLUE, alpha=0.8, linewidth=0)
+        axes.set_xscale("log", base=2)
+        axes.xaxis.set_major_formatter("{x:g}")
+        for border in np.sqrt(_BORDERS):
+            axes.axvline(border, color=INK, linestyle="--", linewidth=1)
+        axes.set(xlabel="pixels; dashed: 32 and 96", ylabel="objects", title="Sizes of the objects")
+        axes.grid(True, axis="y")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path)
+    return True
+
+
+def _counts(facts: DatasetFacts, total: int) -> dict[str, str]:
+    rows = {"images": f"{facts.images:,}", "image size": _extent(facts.sizes)}
+    if not total + facts.crowds:
+        return rows | {"objects": "none"}
+    small, large = (int(count) for count in _outside(np.array(facts.areas)))
+    sizes = (("small", small), ("medium", total - small - large), ("large", large))
+    rows["images without objects"] = f"{facts.empty_images:,}"
+    rows["objects"] = f"{total:,}, {total / max(facts.images, 1):.1f} per image"
+    rows["by size"] = ", ".join(f"{count:,} {name} ({count / max(total, 1):.0%})" for name, count in sizes)
+    rows["crowd regions"] = f"{facts.crowds:,}"
+    for name, count in (("objects with a mask", facts.masks), ("objects with keypoints", facts.keypoints)):
+        if count:
+            rows[name] = f"{count:,}"
+    return rows
+
+
+def _outside(areas: np.ndarray) -> tuple[int, int]:
+    """How many areas are small, and how many large."""
+    return (areas < _BORDERS[0]).sum(), (areas > _BORDERS[1]).sum()
+
+
+def _extent(sizes: list[tuple[int, int]]) -> str:
+    """Range and median of (height, width), as width x height."""
+    if not sizes:
+        return "not known"
+    (h0, w0), (h1, w1) = np.min(sizes, axis=0), np.max(sizes, axis=0)
+    if (h0, w0) == (h1, w1):
+        return f"{w0} x {h0} pixels"
+    h, w = np.median(sizes, axis=0)
+    return f"{w0} to {w1} x {h0} to {h1} pixels, median {w:.0f} x {h:.0f}"
