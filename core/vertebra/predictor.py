@@ -114,15 +114,26 @@ def predict_files(
     A picture keeps its name (`cells.jpg` -> `cells.png`; of two equal names the second becomes `cells-2.png`).
     `predictions.json` lists {file_name, category, category_id (from 0), bbox [x, y, w, h] in pixels, score}, and
     `segmentation` (run lengths) and `keypoints` where the model gives them.
+
+    Raises:
+        DataError: nothing to read, or `output` holds predictions already; or images that cannot be read, after all
+            others have been written.
     """
     files = _find_images(images)
     loaded = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, overrides)
     predictor = Predictor(loaded, weights)
     output = Path(output)
+    results = output / "predictions.json"
+    if results.exists():
+        raise DataError(f"{results}: this folder holds predictions already; name another with --output, or move them")
     output.mkdir(parents=True, exist_ok=True)
-    pictures, records, taken = [], [], set()
+    pictures, records, taken, unread = [], [], set(), []
     for path in files:
-        image = read_image(path)
+        try:
+            image = read_image(path)
+        except DataError as err:  # the other images' detections are not lost for it
+            unread.append(str(err))
+            continue
         found = predictor(image).get("instances")
         if found is None:
             raise VertebraError("this model predicts no instances; `vertebra predict` draws instances alone so far")
@@ -130,8 +141,10 @@ def predict_files(
         pictures.append(_free_name(output, path.stem, taken))
         save_png(draw_instances(image, found, predictor.class_names), pictures[-1])
         records += _records(str(path), found, predictor.class_names)
-    results = output / "predictions.json"
     results.write_text(json.dumps(records, indent=1) + "\n", encoding="utf-8")
+    if unread:
+        told = "\n  ".join(unread)
+        raise DataError(f"{len(unread)} of {len(files)} images cannot be read; the others are in {results}\n  {told}")
     return WrittenPredictions(pictures, results, len(files), len(records))
 
 
@@ -212,9 +225,9 @@ def _find_images(places: Iterable[Path | str]) -> list[Path]:
 
 
 def _free_name(folder: Path, stem: str, taken: set[str]) -> Path:
-    """`folder/stem.png`, or with -2, -3, ... where this call used the name already."""
+    """`folder/stem.png`, or with -2, -3, ... where the name is taken, in the folder or by this call."""
     name, number = stem, 1
-    while name in taken:
+    while name in taken or (folder / f"{name}.png").exists():
         number += 1
         name = f"{stem}-{number}"
     taken.add(name)

@@ -134,6 +134,24 @@ def test_predict_writes_pictures_and_records(trained):
     assert records
     assert {"file_name", "category", "bbox", "score"} <= set(records[0])
     assert "2 images" in out
+    again = ("predict", "run/recipe.yaml", "--weights", "run/final.pth", "--output", "seen", "some/images/train")
+    _, err = run(*again, cwd=folder, code=2)
+    assert "holds predictions already" in err
+
+
+def test_an_unreadable_image_loses_nothing_of_the_others(trained):
+    folder, _ = trained
+    mixed = folder / "mixed"
+    mixed.mkdir()
+    good = next((folder / "cache").rglob("*.jpg"))
+    (mixed / "b_good.jpg").write_bytes(good.read_bytes())
+    (mixed / "a_bad.jpg").write_text("no picture")
+    arguments = ("predict", "run/recipe.yaml", "--weights", "run/final.pth", "--output", "seen_mixed", "mixed")
+    _, err = run(*arguments, cwd=folder, code=2)
+    assert "1 of 2 images" in err
+    assert "a_bad.jpg" in err
+    assert (folder / "seen_mixed" / "b_good.png").is_file()
+    assert (folder / "seen_mixed" / "predictions.json").is_file()
 
 
 def test_predict_without_weights_says_so(trained):

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from vertebra.cli.options import PluginFiles, plugin_files
-from vertebra.cli.runs import evaluate_weights, train_recipe
+from vertebra.cli.runs import evaluate_weights, free_folder, train_recipe
 
 __all__ = ["evaluate", "import_detectron2", "predict", "train"]
 
@@ -61,9 +61,9 @@ def predict(
     recipe: RecipeArgument,
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files or folders of images.")],
     weights: Weights = None,
-    output: Annotated[Path, typer.Option("--output", "-o", help="For the pictures and predictions.json.")] = Path(
-        "predictions"
-    ),
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="For pictures and records. Default: predictions, then -2, ...")
+    ] = None,
     score: Annotated[float, typer.Option(help="Draw and write detections from this score on.")] = 0.5,
     set_: Annotated[list[str] | None, typer.Option("--set", help="Recipe overrides, KEY=VALUE.")] = None,
     plugin: PluginFiles = None,
@@ -73,7 +73,8 @@ def predict(
     from vertebra.predictor import predict_files
 
     loaded = load_recipe(recipe, set_ or (), plugin_files(context, plugin))
-    written = predict_files(loaded, images, weights=weights, output=output, score=score)
+    folder = output or free_folder(Path.cwd(), "predictions")
+    written = predict_files(loaded, images, weights=weights, output=folder, score=score)
     for path in written.pictures:
         print(path)
     print(f"{written.num_images} images, {written.num_detections} detections from score {score:g}: {written.results}")

@@ -92,7 +92,7 @@ def _decode(rows, places, height, width, starts, ids):  # pragma: no cover - run
     num_runs, place, last = 0, 0, -1
     for y in range(height):
         first = y * (1 + 3 * width)  # of this row's bytes
-        kind = rows[first]
+        kind = np.int64(rows[first])
         if kind > _PAETH:
             return -1
         x, k, n, left, corner = 0, 0, 0, 0, 0  # corner: above and left
@@ -107,7 +107,7 @@ def _decode(rows, places, height, width, starts, ids):  # pragma: no cover - run
             change = 0
             if place < len(places):
                 if places[place] < at + 3:
-                    change = rows[at] | rows[at + 1] << 8 | rows[at + 2] << 16
+                    change = np.int64(rows[at]) | np.int64(rows[at + 1]) << 8 | np.int64(rows[at + 2]) << 16
                     end = x + 1
                 else:
                     end = min(end, (places[place] - first - 1) // 3)
