@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.setup-done
 PLUGINS := $(sort $(wildcard plugins/*/pyproject.toml))
 EDITABLE_PLUGINS := $(foreach file,$(PLUGINS),-e $(dir $(file)))
 
-.PHONY: help setup quickstart test test-all lint format benchmark clean
+.PHONY: help setup browser quickstart test test-all lint format benchmark clean
 
 help:
 	@echo "make quickstart   set up .venv, train a small RetinaNet on generated images, evaluate it, show where the report is"
@@ -24,18 +24,22 @@ $(STAMP): setup.py pyproject.toml constraints.txt $(PLUGINS)
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --upgrade 'setuptools>=77' wheel
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --constraint constraints.txt \
-	  -e '.[test,timm,tensorboard]' $(EDITABLE_PLUGINS)
+	  -e '.[test,timm,tensorboard,fast]' $(EDITABLE_PLUGINS)
 	@touch $@
 
 quickstart: setup
 	$(BIN)/vertebra train retinanet:retinanet_shapes_quick
 
+# A browser for the test of the report, where it can be had; otherwise that test is skipped.
+browser:
+	@sh tools/install_browser.sh
+
 # The fast tests, then the built wheels of the core and every plugin in a fresh environment outside the source tree.
-test: setup
+test: setup browser
 	$(BIN)/python -m pytest -m 'not slow'
 	$(BIN)/python -m pytest tests/distribution/test_wheels.py
 
-test-all: setup
+test-all: setup browser
 	$(BIN)/python -m pytest
 
 lint: setup

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,8 @@ from vertebra.visualize import draw_instances, save_png
 
 __all__ = ["Predictor", "WrittenPredictions", "predict_files"]
 
+logger = logging.getLogger(__name__)
+
 IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 
 
@@ -37,7 +40,8 @@ class Predictor:
         device: such as "cuda" or "cpu"; "auto" takes a GPU where there is one.
 
     Attributes:
-        metadata: class names among other things; from the checkpoint, otherwise from the recipe's dataset.
+        metadata: class names among other things; from the checkpoint, otherwise from the recipe's dataset. Without
+            either, as with imported weights where the dataset is not at hand, classes have numbers alone.
     """
 
     def __init__(self, recipe: Recipe | str | Path, weights: str | Path | None = None, *, device: str = "auto") -> None:
@@ -50,9 +54,14 @@ class Predictor:
             )
         state = read_weights(source)
         warn_of_changes(self.recipe, source)
-        self.metadata = _metadata(_remembered_classes(source), self.recipe)
-        self.model = build_model(self.recipe, metadata=self.metadata, pretrained=False)
+        remembered = _remembered(source)
+        metadata, unknown = _metadata(remembered.get("classes"), self.recipe)
+        num_classes = remembered.get("num_classes") if metadata is None else None
+        self.model = build_model(self.recipe, num_classes, metadata, pretrained=False)
         load_weights(self.model, state, source=source)
+        if metadata is None:
+            logger.warning("The classes have no names, only numbers: %s", unknown)
+        self.metadata = Metadata(self.recipe.name) if metadata is None else metadata
         self.device = choose_device(device)
         self.model.to(self.device).eval()
         self.model.channels_last = self.recipe.train.channels_last
@@ -148,12 +157,13 @@ def predict_files(
     return WrittenPredictions(pictures, results, len(files), len(records))
 
 
-def _remembered_classes(source: str) -> Sequence[str] | None:
-    """The class names that a checkpoint of a training keeps; None for bare weights."""
+def _remembered(source: str) -> dict[str, Any]:
+    """What a checkpoint keeps beside weights: `classes` after a training, `num_classes` after an import."""
     if Path(source).suffix.lower() in (".safetensors", ".pkl"):
-        return None
-    classes = read_checkpoint(source).get("classes")
-    return classes if isinstance(classes, (list, tuple)) else None
+        return {}
+    content = read_checkpoint(source)
+    kinds = {"classes": (list, tuple), "num_classes": int}
+    return {name: content[name] for name, kind in kinds.items() if isinstance(content.get(name), kind)}
 
 
 def _records(file_name: str, found: Instances, class_names: Sequence[str]) -> list[dict[str, Any]]:
@@ -179,13 +189,16 @@ def _records(file_name: str, found: Instances, class_names: Sequence[str]) -> li
     return records
 
 
-def _metadata(classes: Sequence[str] | None, recipe: Recipe) -> Metadata:
-    """Class names from the checkpoint, which remembers them; otherwise from the recipe's dataset."""
+def _metadata(classes: Sequence[str] | None, recipe: Recipe) -> tuple[Metadata | None, str]:
+    """Class names from the checkpoint, which remembers them; otherwise from the recipe's dataset; or None and why."""
     if classes:
         metadata = Metadata(name=recipe.name)
         metadata.set(thing_classes=list(classes))
-        return metadata
-    return load_split(recipe, recipe.evaluate.split).metadata
+        return metadata, ""
+    try:
+        return load_split(recipe, recipe.evaluate.split).metadata, ""
+    except VertebraError as err:  # not needed to predict, where weights or recipe tell the number of classes
+        return None, str(err)
 
 
 def _as_array(image: np.ndarray | torch.Tensor | str | Path) -> np.ndarray:

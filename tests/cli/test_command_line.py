@@ -92,6 +92,14 @@ def test_training_prints_the_table_and_existing_paths(trained):
         assert (folder / line.split()[1]).exists()
 
 
+def test_training_without_validation_data_ends_well(tmp_path):
+    (tmp_path / "tiny.yaml").write_text(TINY)
+    out, err = run("train", "tiny.yaml", "data.val=null", "train.steps=1", "--output", "run", cwd=tmp_path)
+    assert "Traceback" not in err
+    assert "run/final.pth" in out.replace("\\", "/")
+    assert "metrics.json" not in out
+
+
 def test_a_second_run_never_overwrites_the_first(trained):
     folder, _ = trained
     before = (folder / "run" / "final.pth").read_bytes()
@@ -168,6 +176,34 @@ def test_data_info_and_show(trained):
     assert "circle" in out
     run("data", "show", "tiny.yaml", "--number", "4", "--output", "sheet.png", cwd=folder)
     assert (folder / "sheet.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_data_show_overwrites_nothing(tmp_path):
+    (tmp_path / "tiny.yaml").write_text(TINY)
+    _, err = run("data", "show", "tiny.yaml", "--output", "tiny.yaml", cwd=tmp_path, code=2)
+    assert "exists already" in err
+    assert (tmp_path / "tiny.yaml").read_text() == TINY
+    _, err = run("data", "show", "tiny.yaml", "--output", "sheet.jpg", cwd=tmp_path, code=2)
+    assert ".png" in err
+    outs = [run("data", "show", "tiny.yaml", cwd=tmp_path)[0].strip() for _ in range(2)]
+    assert outs == ["dataset.png", "dataset-2.png"]
+
+
+@pytest.mark.parametrize("command", ["compare", "evaluate-results"])
+def test_json_never_replaces_a_file(tmp_path, command):
+    (tmp_path / "mine.yaml").write_text(TINY)
+    files = ("a", "b") if command == "compare" else ("--annotations", "a", "--results", "b", "--task", "bbox")
+    _, err = run(command, *files, "--json", "mine.yaml", cwd=tmp_path, code=2)
+    assert "mine.yaml: exists already" in err
+    assert (tmp_path / "mine.yaml").read_text() == TINY
+
+
+def test_a_place_that_cannot_be_written_is_one_message(tmp_path):
+    (tmp_path / "tiny.yaml").write_text(TINY)
+    (tmp_path / "file").write_text("")
+    _, err = run("train", "tiny.yaml", "--output", "file/run", cwd=tmp_path, code=2)
+    assert "Traceback" not in err
+    assert "file/run: Not a directory" in err.replace("\\", "/")
 
 
 def test_doctor_finds_this_installation_well(tmp_path):

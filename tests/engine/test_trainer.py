@@ -4,6 +4,8 @@ import json
 import logging
 import os
 import signal
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -14,6 +16,7 @@ from vertebra.engine import Hook, Trainer
 from vertebra.engine.checkpoint import read_checkpoint
 from vertebra.engine.optimizers import SGD, AdamW
 from vertebra.engine.parts import Parts, Plan
+from vertebra.engine.run_folder import RunFolder
 from vertebra.errors import CheckpointError, RecipeError, TrainingDiverged
 
 
@@ -290,3 +293,22 @@ def test_bf16_autocast_learns_the_stub(tmp_path):
     assert losses[-1] < losses[0]
     final = torch.load(tmp_path / "final.pth", weights_only=True)["model"]
     assert final["conv.weight"].dtype == torch.float32
+
+
+def test_a_folder_that_another_process_trains_into_is_refused(tmp_path):
+    hold = (
+        "import sys\nfrom vertebra.engine.run_folder import RunFolder\nfolder = RunFolder(sys.argv[1])\n"
+        "folder.claim('', 0)\nprint('held', flush=True)\nsys.stdin.read()\n"
+    )
+    other = subprocess.Popen(
+        [sys.executable, "-c", hold, tmp_path / "run"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert other.stdout.readline().strip() == b"held"
+    with pytest.raises(RecipeError, match="another process is training into this folder"):
+        RunFolder(tmp_path / "run").claim("", 0)
+    other.kill()
+    other.communicate()
+    folder = RunFolder(tmp_path / "run")
+    folder.claim("", 0)  # the lock went with the process
+    folder.release()
+    assert not (tmp_path / "run" / ".lock").exists()

@@ -85,18 +85,23 @@ def test_metrics_files_report_and_pictures_are_written(recipe, dataset, by_hand,
         "bbox_errors.png",
         "bbox_confusion.png",
         "bbox_calibration.png",
+        "dataset_sizes.png",
     }
+    assert [path.name for path in result.paths["mistakes"].iterdir()] == ["missed_01.png"]
 
 
 def test_report_is_one_file_that_needs_nothing_else(recipe, dataset, by_hand, tmp_path):
     result = evaluate(Oracle(by_hand), recipe, dataset=dataset, output_dir=tmp_path / "out")
     page = result.paths["report"].read_text(encoding="utf-8")
     assert len(page) < 5_000_000
-    assert not re.search(r"(?:src|href)\s*=\s*[\"'](?!data:)", page) and "http" not in page and "<script" not in page
+    assert (
+        not re.search(r"(?:src|href)\s*=\s*[\"'](?!data:)", page) and "http://" not in page and "https://" not in page
+    )
+    assert page.count("<script") == 1 and "<script src" not in page
     images = re.findall(r'src="data:image/(?:png|jpeg);base64,([^"]+)"', page)
-    assert len(images) == 9  # six plots, three pictures
+    assert len(images) == 10  # seven plots, three pictures
     assert all(base64.b64decode(image, validate=True) for image in images)
-    text = re.sub(r'src="[^"]*"', "", page)
+    text = re.sub(r'src="[^"]*"|<script>.*?</script>', "", page, flags=re.DOTALL)
     assert "-1.000" not in text and "NaN" not in text and "None" not in text
     assert "the ground truth has no object of class dog" in text and "RetinaNetHead" in text
     assert page.count("<section") == page.count("</section>") and page.count("<div") == page.count("</div>")

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 
 from vertebra.errors import DataError
-from vertebra.evaluation.cocoeval import read_ground_truth
+from vertebra.evaluation.cocoeval import coco_evaluate, read_ground_truth
 from vertebra.evaluation.evaluate_results import evaluate_result_files
 from vertebra.evaluation.result_files import read_results
 from vertebra.evaluation.run_lengths import covered_pixels
@@ -84,7 +84,12 @@ def test_class_numbers_in_place_of_category_ids_are_told(hand, tmp_path, truth):
 
 def test_corners_in_place_of_sizes_and_equal_scores_are_told(hand, tmp_path, truth):
     corners = [GOOD | {"bbox": [40 + i, 50, 90 + i, 95], "score": 1.0} for i in range(8)]
-    told = " ".join(read(hand, tmp_path, truth, corners).notes)
+    columns = read_ground_truth(truth, "bbox")
+    told = " ".join(coco_evaluate(columns, read(hand, tmp_path, truth, corners), "bbox").notes)
+    assert told.count("look like x0") == 1 and told.count("have the score") == 1
+    assert " ".join(coco_evaluate(truth, corners, "bbox").notes) == told.replace(
+        str(tmp_path / "dt.json"), "the results"
+    )
     assert "look like x0, y0, x1, y1" in told and "all 8 detections have the score 1" in told
 
 

@@ -83,3 +83,9 @@ def test_in_features_choose_and_are_put_in_order():
 def test_what_does_not_fit_is_said(inputs, arguments, says):
     with pytest.raises(ValueError, match=says):
         FPN(inputs, **arguments)
+
+
+@pytest.mark.parametrize("channels", [0, -4])
+def test_a_width_that_no_map_can_have_is_named(channels):
+    with pytest.raises(ValueError, match=f"out_channels is {channels}, it must be at least 1"):
+        FPN(shapes(res3=2, res4=3, res5=4), channels)

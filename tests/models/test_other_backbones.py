@@ -95,7 +95,7 @@ def test_timm_takes_options_and_gives_channels_first():
 
 
 def test_timm_says_what_it_cannot_do():
-    with pytest.raises(ValueError, match=r"no model 'resnet19'. Nearest: "):
-        TimmBackbone("resnet19")
+    with pytest.raises(ValueError, match=r"no model 'resnett18'. Nearest: resnet18"):
+        TimmBackbone("resnett18")
     with pytest.raises(ValueError, match=r"timm cannot make 'resnet18'.*out_indices \[9\]"):
         TimmBackbone("resnet18", out_indices=[9])

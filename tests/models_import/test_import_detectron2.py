@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from vertebra.config import load_recipe
-from vertebra.errors import CheckpointError
+from vertebra.errors import CheckpointError, VertebraError
 from vertebra.models import build_model, load_weights, read_weights
 from vertebra.models.import_detectron2 import import_detectron2
+from vertebra.predictor import Predictor
 
 RECIPE = """
 model:
@@ -62,6 +63,22 @@ def test_the_written_file_holds_the_weights_the_recipe_and_loads(recipe, tmp_pat
         "not in the weights, left as new (1): heads.boxes.loss_normalizer"
     )
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["ours.pth"]
+
+
+def test_imported_weights_predict_where_the_dataset_is_not_at_hand(recipe, tmp_path, caplog):
+    weights, _ = detectron2_weights(recipe)
+    import_detectron2(save(tmp_path / "d2.pth", weights), recipe, tmp_path / "ours.pth")
+    data = "data.val={format: coco, annotations: nowhere.json, images: nowhere}"
+    predictor = Predictor(load_recipe(recipe.source, [data]), tmp_path / "ours.pth")
+    assert "only numbers: nowhere.json: no such annotation file" in caplog.text
+    assert predictor.class_names == []
+    assert predictor.model.heads["boxes"].num_classes == 5
+    assert predictor(np.zeros((40, 60, 3), np.uint8))["instances"].image_size == (40, 60)
+
+    torch.save(predictor.model.state_dict(), tmp_path / "bare.pth")
+    with pytest.raises(VertebraError, match="RetinaNetHead needs num_classes"):
+        Predictor(recipe, tmp_path / "bare.pth")
+    Predictor(load_recipe(recipe.source, ["model.heads.boxes.num_classes=5"]), tmp_path / "bare.pth")
 
 
 @pytest.mark.parametrize("num_classes", [1, 2, 80])

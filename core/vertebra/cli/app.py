@@ -6,6 +6,7 @@ need it import it in their bodies.
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from typing import Annotated
@@ -74,6 +75,10 @@ def _root(
             load_local_plugin(path)
 
 
+_MENDABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENAMETOOLONG, errno.ENOTDIR)
+"""What a system says of a place that cannot be written: not a mistake in the program, so no traceback."""
+
+
 def main() -> None:
     """Runs the command line and ends the process."""
     try:
@@ -83,9 +88,17 @@ def main() -> None:
             raise
         print(f"vertebra: {err}", file=sys.stderr)
         sys.exit(2)
+    except OSError as err:
+        if err.errno == errno.EPIPE:  # `vertebra components | head`
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(1)
+        if err.errno not in _MENDABLE or os.environ.get("VERTEBRA_TRACEBACK", "0") not in ("", "0"):
+            raise
+        place = f"{err.filename}: " if err.filename else ""
+        print(
+            f"vertebra: {place}{err.strerror}. Choose another place, or make room or permissions there", file=sys.stderr
+        )
+        sys.exit(2)
     except KeyboardInterrupt:
         print("vertebra: interrupted", file=sys.stderr)
         sys.exit(130)
-    except BrokenPipeError:  # `vertebra components | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)

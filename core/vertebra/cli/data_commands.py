@@ -55,7 +55,9 @@ def show(
     images: Images = None,
     split: Split = "train",
     number: Annotated[int, typer.Option(help="How many images.")] = 12,
-    output: Annotated[Path, typer.Option("--output", "-o", help="The PNG to write.")] = Path("dataset.png"),
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The PNG to write. Default: dataset.png, then -2, -3, ...")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Which images.")] = 0,
     overrides: Overrides = None,
 ) -> None:
@@ -63,6 +65,7 @@ def show(
     from vertebra.data.image import read_image
     from vertebra.visualize import contact_sheet, draw_dataset_dict, save_png
 
+    path = _picture_path(output)
     dataset = _open(source, images, split, overrides or ())
     picked = _sample(len(dataset), number, seed)
     if not picked:
@@ -71,8 +74,20 @@ def show(
         draw_dataset_dict(read_image(record["file_name"]), record, dataset.metadata)
         for record in (dataset[i] for i in picked)
     ]
-    save_png(contact_sheet(drawn), output)
-    print(output)
+    save_png(contact_sheet(drawn), path)
+    print(path)
+
+
+def _picture_path(output: Path | None) -> Path:
+    """Where to write: `output`, which must not exist, or the first free one of dataset.png, dataset-2.png, ..."""
+    if output is None:
+        numbers = ("", *(f"-{n}" for n in range(2, 10000)))
+        return next(path for path in (Path(f"dataset{n}.png") for n in numbers) if not path.exists())
+    if output.exists():
+        raise DataError(f"{output}: exists already, and no file is overwritten; name another with --output")
+    if output.suffix.lower() != ".png":
+        raise DataError(f"{output}: the sheet is written as PNG; name a file that ends in .png")
+    return output
 
 
 def _open(source: str, images: Path | None, split: str, overrides):

@@ -16,7 +16,7 @@ Annotations = Annotated[
 Task = Annotated[str | None, typer.Option("--task", help="bbox, segm or keypoints. Default: the runs' first.")]
 Resamples = Annotated[int, typer.Option("--resamples", min=0, help="Resamples of the images for intervals.")]
 Seed = Annotated[int, typer.Option("--seed", help="The same seed gives the same intervals.")]
-JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the numbers there too.")]
+JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the numbers there too, into a new file.")]
 
 
 def compare(
@@ -34,6 +34,7 @@ def compare(
     from vertebra.evaluation.compare_runs import compare_runs
 
     _check_task(task, with_panoptic=False)
+    _check_free(json_file)
     found, of_task, notes = compare_runs(
         run_a, run_b, annotations=annotations, task=task, resamples=resamples, seed=seed
     )
@@ -71,6 +72,7 @@ def evaluate_results(
     from vertebra.evaluation.evaluate_results import evaluate_result_files
 
     _check_task(task, with_panoptic=True)
+    _check_free(json_file)
     numbers = evaluate_result_files(
         annotations,
         results,
@@ -86,7 +88,6 @@ def evaluate_results(
     for note in numbers.notes:
         print(f"note: {note}")
     if json_file is not None:
-        _writable(json_file)
         numbers.write(json_file)
         print(f"written: {json_file}")
 
@@ -99,17 +100,25 @@ def _check_task(task: str | None, *, with_panoptic: bool) -> None:
         raise SetupError(f"--task is {task!r}; expected one of {', '.join(tasks)}")
 
 
-def _writable(path: Path) -> None:
+def _check_free(path: Path | None) -> None:
+    """Before anything is counted: --json names a new file in a folder that is there and can be written."""
+    import os
+
     from vertebra.errors import SetupError
 
+    if path is None:
+        return
     if not path.parent.is_dir():
         raise SetupError(f"--json {path}: there is no folder {path.parent}")
+    if path.exists():
+        raise SetupError(f"--json {path}: exists already, and no file is overwritten; name another")
+    if not os.access(path.parent, os.W_OK):
+        raise SetupError(f"--json {path}: the folder {path.parent} cannot be written")
 
 
 def _write_json(path: Path, content: dict) -> None:
     import json
 
-    _writable(path)
     path.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     print(f"written: {path}")
 

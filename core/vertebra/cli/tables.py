@@ -40,12 +40,15 @@ def format_metrics(metrics: Mapping[str, float | None], reasons: Mapping[str, st
 
 
 def print_evaluation(evaluation: Path | str, *also: Path | str) -> None:
-    """Prints the table of an evaluation's `metrics.json`, and the paths of what lies there and in `also`."""
+    """Prints the table of an evaluation's `metrics.json` where there is one, and the paths of what lies there and in
+    `also`. A training without a dataset to evaluate on has none."""
     evaluation = Path(evaluation)
-    content = json.loads((evaluation / "metrics.json").read_text(encoding="utf-8"))
-    print(f"\n{format_metrics(content, content.get('reasons'))}\n")
-    for note in content.get("notes", ()):
-        print(f"note: {note}")
+    metrics = evaluation / "metrics.json"
+    if metrics.is_file():
+        content = json.loads(metrics.read_text(encoding="utf-8"))
+        print(f"\n{format_metrics(content, content.get('reasons'))}\n")
+        for note in content.get("notes", ()):
+            print(f"note: {note}")
     for folder in (*map(Path, also), evaluation):
         for name in _PATHS:
             path = folder / name

@@ -132,7 +132,8 @@ class Mapper:
             if len(strange):
                 raise DataError(
                     f"{path}: labels {_few(strange)} on {len(strange)} pixels; there are {self.num_labels} classes "
-                    f"from 0, and {self.ignore_label} for pixels without one"
+                    f"from 0, and {self.ignore_label} for pixels without one.\n"
+                    "  The dataset's stuff_classes must name all labels of these files, things among them"
                 )
         return labels
 

@@ -74,7 +74,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     except pickle.UnpicklingError as err:
         raise CheckpointError(
             f"{path}: refused: it is not a checkpoint, or it holds something other than tensors and plain data.\n"
-            f"  Nothing in it was executed. torch says: {_first_line(err)}"
+            "  Nothing in it was executed" + _global_of(err)
         ) from err
     except (
         OSError,
@@ -214,6 +214,12 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def _global_of(err: BaseException) -> str:
+    """The part of torch's message that names what the file wanted to load, without its advice to load it after all."""
+    found = re.search(r"GLOBAL (\S+)", str(err))
+    return f"; it wants to load {found[1]}" if found else ""
 
 
 def _first_line(err: BaseException) -> str:

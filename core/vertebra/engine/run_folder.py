@@ -6,18 +6,24 @@ recipe.yaml  plugins/  log.txt  metrics.jsonl  checkpoints/step_0000100.pth, las
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import re
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import yaml
 
 from vertebra.engine.checkpoint import write_atomically
 from vertebra.engine.plugin_files import PluginFile, save_plugin_files
 from vertebra.errors import RecipeError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 __all__ = ["RunFolder", "choose_run_folder", "logging_to", "recipe_changes"]
 
@@ -37,6 +43,7 @@ class RunFolder:
         self.final = self.path / "final.pth"
         self.evaluation = self.path / "evaluation"
         self.tensorboard = self.path / "tensorboard"
+        self._locked: TextIO | None = None
 
     def holds_a_run(self) -> bool:
         """Whether something of a training lies here already."""
@@ -59,6 +66,7 @@ class RunFolder:
         A recipe that differs from it is kept as recipe.until_step_N.yaml, a plugin in the same way.
         """
         self.path.mkdir(parents=True, exist_ok=True)
+        self._lock()
         for leftover in self.path.glob(".*.tmp"):  # of a run that was killed while it wrote
             leftover.unlink(missing_ok=True)
         save_plugin_files(self.path, plugin_files, step)
@@ -68,6 +76,30 @@ class RunFolder:
                 return
             write_text(self.path / f"recipe.until_step_{step}.yaml", old)
         write_text(self.recipe, recipe_text)
+
+    def release(self) -> None:
+        """Lets other processes train here; the end of this process does it too."""
+        if self._locked is not None:
+            (self.path / ".lock").unlink(missing_ok=True)
+            self._locked.close()
+            self._locked = None
+
+    def _lock(self) -> None:
+        """Raises RecipeError where another process trains into this folder at this moment."""
+        if fcntl is None or self._locked is not None:
+            return
+        file = (self.path / ".lock").open("a")
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # of this process alone: data workers do not inherit it
+        except OSError as err:
+            file.close()
+            if err.errno not in (errno.EACCES, errno.EAGAIN):
+                return  # a file system without locks
+            raise RecipeError(
+                f"{self.path}: another process is training into this folder now.\n"
+                "  Wait for it or stop it, or choose another folder with --output"
+            ) from err
+        self._locked = file
 
 
 def write_text(path: Path, text: str) -> None:

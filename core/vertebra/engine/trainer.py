@@ -170,6 +170,7 @@ class Trainer:
         """Folder, log, seeds; all is undone when the stack closes."""
         distributed.barrier()  # all processes have looked at the folder before one writes there
         if self.folder is not None and self.is_main_process:
+            stack.callback(self.folder.release)
             self.folder.claim(self.parts.recipe_text, self.step, self.parts.plugin_files)
         path = self.folder.log if self.folder is not None and self.is_main_process else None
         stack.enter_context(logging_to(path, console=self.is_main_process))

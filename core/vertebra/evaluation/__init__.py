@@ -11,9 +11,13 @@ _HOMES = {
     "vertebra.evaluation.coco": ("COCOEvaluator",),
     "vertebra.evaluation.cocoeval": ("coco_evaluate",),
     "vertebra.evaluation.contract": ("Evaluator",),
+    "vertebra.evaluation.lvis": ("lvis_evaluate",),
+    "vertebra.evaluation.lvis_evaluator": ("LVISEvaluator",),
     "vertebra.evaluation.panoptic": ("PanopticEvaluator", "panoptic_evaluate"),
     "vertebra.evaluation.run": ("EvaluationResult", "evaluate"),
     "vertebra.evaluation.semantic": ("SemSegEvaluator",),
+    "vertebra.evaluation.voc": ("voc_evaluate",),
+    "vertebra.evaluation.voc_evaluator": ("VOCEvaluator",),
 }
 
 __getattr__, __dir__, __all__ = lazy_exports(__name__, _HOMES)

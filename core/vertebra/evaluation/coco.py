@@ -10,10 +10,11 @@ import numpy as np
 
 from vertebra.errors import DataError, RecipeError
 from vertebra.evaluation.analysis.intervals import bootstrap_intervals
-from vertebra.evaluation.analysis.reasons import boxes_look_like_xywh, classes_without_detections, equal_scores
+from vertebra.evaluation.analysis.reasons import classes_without_detections
 from vertebra.evaluation.coco_metrics import all_undefined, coco_metrics
 from vertebra.evaluation.coco_results import write_results
 from vertebra.evaluation.cocoeval.tables import evaluate_tables
+from vertebra.evaluation.collected import check_classes, notes_on_predictions
 from vertebra.evaluation.contract import Evaluator
 from vertebra.evaluation.curves import CocoArrays
 from vertebra.evaluation.detections import Detections, DetectionTable, ImageKey
@@ -42,7 +43,7 @@ COCO_SIGMAS = (
 
 
 class COCOEvaluator(Evaluator):
-    """Average precision and recall as COCO defines them, for boxes, masks and keypoints: pycocotools' numbers, bit for bit.
+    """Average precision and recall as COCO defines them, of boxes, masks and keypoints: pycocotools' own numbers.
 
     Metrics: `<task>/AP`, `AP50`, `AP75`, `APs`, `APm`, `APl`, `AR1`, `AR10`, `AR100`, `ARs`, `ARm`, `ARl` (keypoints:
     `AP`, `AP50`, `AP75`, `APm`, `APl`, `AR`, `AR50`, `AR75`, `ARm`, `ARl`), and for each class `AP-<class>`,
@@ -144,9 +145,9 @@ class COCOEvaluator(Evaluator):
         truth, notes = self.truth, list(self.truth.notes)
         detections = Detections.merged([shard for shard, _ in shards])
         self.table = detections.table(truth.rows(detections.images))
-        self._check_classes(self.table)
+        check_classes(self.table, truth)
         tasks = self.tasks or self._tasks_of(set().union(*(fields for _, fields in shards)))
-        notes += _notes_on(detections, self.table, truth)
+        notes += notes_on_predictions(detections, self.table, truth)
         metrics: dict[str, float | None] = {}
         reasons: dict[str, str] = {}
         for task in tasks:
@@ -188,15 +189,6 @@ class COCOEvaluator(Evaluator):
     def _tasks_of(self, fields: set[str]) -> list[str]:
         return ["bbox", *(task for task in TASKS[1:] if _FIELD_OF[task] in fields)]
 
-    def _check_classes(self, table: DetectionTable) -> None:
-        count = len(self.truth.class_names)
-        if len(table) and not (table.classes.min() >= 0 and table.classes.max() < count):
-            wrong = table.classes[(table.classes < 0) | (table.classes >= count)]
-            raise DataError(
-                f"the model predicts class {wrong[0]}, but the dataset has {count} classes, numbered from 0.\n"
-                "  The weights are of a model for other classes, or the dataset lacks metadata.thing_classes"
-            )
-
     def _sigmas(self, notes: list[str]) -> np.ndarray:
         """(K,) OKS standard deviations for the keypoints of the ground truth."""
         count = next(len(a["keypoints"]) for a in self.truth.annotations if a.get("keypoints")) // 3
@@ -231,24 +223,3 @@ def _no_ground_truth(truth: GroundTruth, task: str) -> str | None:
     if task == "keypoints" and not any(a.get("keypoints") for a in truth.annotations):
         return "the ground truth has no keypoints"
     return None
-
-
-def _notes_on(detections: Detections, table: DetectionTable, truth: GroundTruth) -> list[str]:
-    """What a reader should know about the predictions."""
-    notes = []
-    dropped, images = detections.dropped
-    if dropped:
-        notes.append(
-            f"{dropped} of {dropped + len(table)} predictions were left out: a coordinate or score is NaN or infinite "
-            f"({len(images)} images, first {images[0].image_id!r})"
-        )
-    unseen = len(truth.keys) - len(detections.images)
-    if unseen and truth.keys:
-        notes.append(
-            f"{unseen} of the dataset's {len(truth.keys)} images were not predicted; their objects count as missed"
-        )
-    if not len(table) and truth.annotations:
-        notes.append("the model gave no detection at all, so every AP and AR that has ground truth is 0")
-    sizes = np.array([(size[1], size[0]) if size else (np.nan, np.nan) for size in truth.sizes]).reshape(-1, 2)
-    odd = (equal_scores(table.scores), boxes_look_like_xywh(table.boxes, sizes[table.image]))
-    return notes + [sentence for sentence in odd if sentence]

@@ -116,9 +116,9 @@ class Detections:
         for shard in shards:
             new = [key not in union.images for key in shard.images]
             counts, table = shard._counts.array(), shard.table(shard.images)
+            union._dropped |= {key: count for key, count in shard._dropped.items() if key not in union.images}
             for key in shard.images:
                 union.images.setdefault(key, len(union.images))
-            union._dropped = shard._dropped | union._dropped
             union._counts.extend(counts[new])
             rows = np.flatnonzero(np.repeat(new, counts))
             if len(rows):

@@ -24,6 +24,7 @@ def from_dict(annotation: dict, where: str) -> dict:
         "category_id": int(annotation["category_id"]),
         "iscrowd": int(annotation.get("iscrowd") or 0),
     }
+    converted |= {name: 1 for name in ("difficult", "ignore") if annotation.get(name)}
     if annotation.get("segmentation") is not None and len(annotation["segmentation"]):
         converted["segmentation"] = _as_polygons_or_rle(annotation["segmentation"])
     if annotation.get("keypoints") is not None:

@@ -1,4 +1,4 @@
-"""Result files of any tool, as COCO has them: read, checked, and with a word on what looks wrong.
+"""Result files of any tool, as COCO has them: read and checked.
 
 An error: no JSON or no list, a record without a field or with one of another type, an image the ground truth lacks, a
 mask of another size than its image, run lengths that do not fill it, and a file of which nothing can be used. Left out
@@ -11,10 +11,8 @@ from __future__ import annotations
 from collections.abc import Hashable
 from pathlib import Path
 
-import numpy as np
-
 from vertebra.errors import DataError
-from vertebra.evaluation.analysis.reasons import boxes_look_like_xyxy, equal_scores, ids_apart
+from vertebra.evaluation.analysis.reasons import ids_apart
 from vertebra.evaluation.cocoeval import DetectionColumns, GroundTruthColumns, read_detections
 from vertebra.evaluation.cocoeval.records import load_json
 
@@ -22,7 +20,7 @@ __all__ = ["read_results"]
 
 
 def read_results(path: str | Path, truth: GroundTruthColumns, task: str) -> DetectionColumns:
-    """Columns of a result file; `notes` says what was left out and what looks odd.
+    """Columns of a result file; `notes` says what was left out, and the likely cause.
 
     Args:
         task: bbox, segm or keypoints.
@@ -42,11 +40,7 @@ def read_results(path: str | Path, truth: GroundTruthColumns, task: str) -> Dete
         if not len(detections):
             raise DataError("\n  ".join([f"{path}: no record of it can be evaluated:", *notes, *causes]))
         notes += [f"{path}: {cause}" for cause in causes]
-    odd = [equal_scores(detections.scores)]
-    if task == "bbox" and truth.image_sizes is not None:
-        sizes = np.where(truth.image_sizes > 0, truth.image_sizes, np.nan)[:, ::-1]
-        odd.append(boxes_look_like_xyxy(detections.boxes, sizes[detections.image]))
-    detections.notes = notes + [f"{path}: {sentence}" for sentence in odd if sentence]
+    detections.notes = notes
     return detections
 
 

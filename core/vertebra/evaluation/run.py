@@ -141,7 +141,7 @@ def _write(
         facts={"Run": _run_facts(result.info), "Model": model_facts(model, recipe), "Versions": versions()},
         recipe_yaml=recipe.to_yaml(),
     )
-    places = {"plots": folder / "plots", "pictures": folder / "pictures"}
+    places = {name: folder / name for name in ("plots", "pictures", "mistakes")}
     logger.info("evaluation report: %s", path)
     return {"report": path, **{name: place for name, place in places.items() if place.is_dir()}}
 

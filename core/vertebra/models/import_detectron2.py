@@ -101,6 +101,7 @@ def import_detectron2(
         {
             "model": state,
             "recipe": recipe.to_yaml(),
+            "num_classes": num_classes,
             "source": Path(str(weights)).name,
             "vertebra": vertebra.__version__,
             "format": 1,

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from vertebra.detection import AnchorGenerator, Matcher
+from vertebra.errors import DataError
 from vertebra.models import ShapeSpec
 from vertebra.models.losses import BinaryCrossEntropy, GIoULoss, SigmoidFocalLoss, SmoothL1Loss
 from vertebra_retinanet import RetinaNetHead, RetinaNetRaw
@@ -127,6 +128,13 @@ def test_an_image_without_objects_is_all_background_and_trains_every_parameter()
     assert losses["loss_cls"].item() > 0
     total(losses).backward()
     assert all(p.grad is not None for p in head.parameters())
+
+
+def test_training_without_ground_truth_says_what_is_missing():
+    head = make_head()
+    nothing = SimpleNamespace(gt_boxes=None, gt_classes=None, gt_valid=None)
+    with pytest.raises(DataError, match="no input of the batch has `instances`"):
+        head.losses(head(features()), nothing)
 
 
 def test_the_loss_of_a_batch_is_the_sum_of_its_images_losses():
@@ -265,6 +273,7 @@ def test_levels_must_be_as_wide_as_each_other():
     [
         ({"num_classes": 0}, "at least one class"),
         ({"prior_prob": 1.0}, "prior_prob is 1.0"),
+        ({"num_convs": -1}, "num_convs is -1"),
         ({"norm": "batch"}, "norm is 'batch'; it must be one of"),
         ({"cls_loss": SigmoidFocalLoss(reduction="mean")}, "SigmoidFocalLoss needs reduction 'none', not 'mean'"),
         ({"box_loss": GIoULoss(reduction="sum")}, "GIoULoss needs reduction 'none'"),

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from vertebra.detection import IGNORE, AnchorGenerator, Box2BoxTransform, Matcher, batched_nms
+from vertebra.errors import DataError
 from vertebra.models import Batch, Head, Loss, ShapeSpec
 from vertebra.models.losses import CIoULoss, DIoULoss, GIoULoss, IoULoss, SigmoidFocalLoss, SmoothL1Loss
 from vertebra.models.norms import NormName, get_norm
@@ -95,6 +96,8 @@ class RetinaNetHead(Head):
                 )
         if num_classes < 1:
             raise ValueError(f"RetinaNetHead needs at least one class, num_classes is {num_classes}")
+        if num_convs < 0:
+            raise ValueError(f"RetinaNetHead: num_convs is {num_convs}, it must be at least 0")
         if not 0 < prior_prob < 1:
             raise ValueError(f"RetinaNetHead: prior_prob is {prior_prob}, it must lie between 0 and 1")
 
@@ -128,6 +131,11 @@ class RetinaNetHead(Head):
 
     def losses(self, raw: RetinaNetRaw, batch: Batch) -> dict[str, Tensor]:
         """`loss_cls` over all anchors that are not ignored, `loss_box_reg` over the positive ones."""
+        if batch.gt_valid is None:
+            raise DataError(
+                "RetinaNetHead learns from true boxes, but no input of the batch has `instances`; "
+                "the dicts of a dataset to train on need the key `annotations` ([] where an image shows nothing)"
+            )
         anchors = torch.cat(self.anchor_generator(raw.deltas))  # (R, 4)
         real = batch.gt_valid & (batch.gt_boxes[..., 2:] > batch.gt_boxes[..., :2]).all(dim=-1)  # no box without area
         matched = self.matcher.match_boxes(anchors, batch.gt_boxes, real)  # (N, R)

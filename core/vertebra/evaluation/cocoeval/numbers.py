@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from vertebra.errors import DataError
+from vertebra.evaluation.analysis.reasons import boxes_look_like_xyxy, equal_scores
 from vertebra.evaluation.coco_metrics import coco_metrics
 from vertebra.evaluation.cocoeval.columns import DetectionColumns, GroundTruthColumns
 from vertebra.evaluation.cocoeval.evaluate import evaluate_columns
@@ -18,7 +19,7 @@ from vertebra.evaluation.cocoeval.result import CocoResult
 from vertebra.evaluation.curves import CocoArrays
 from vertebra.evaluation.match_columns import columns_of_result
 
-__all__ = ["CocoNumbers", "arrays_of_result", "coco_evaluate"]
+__all__ = ["CocoNumbers", "arrays_of_result", "coco_evaluate", "odd_detections"]
 
 
 class CocoNumbers(dict):
@@ -80,7 +81,7 @@ def coco_evaluate(
     else:
         truth = read_ground_truth(gt, task, image_ids=image_ids, category_ids=category_ids)
     detections = dt if isinstance(dt, DetectionColumns) else read_detections(dt, truth, task)
-    notes += [*truth.notes, *detections.notes]
+    notes += [*truth.notes, *detections.notes, *odd_detections(truth, detections, task)]
     if task == "keypoints" and "sigmas" not in params and truth.keypoints is not None:
         count, mean = truth.keypoints.shape[1], float(chosen.sigmas.mean())
         if count not in (0, len(chosen.sigmas)):
@@ -94,6 +95,15 @@ def coco_evaluate(
     class_names = list(truth.category_names) if chosen.use_categories else []
     metrics, reasons = coco_metrics(arrays_of_result(result, truth, detections), class_names)
     return CocoNumbers(metrics, reasons, notes, result, truth, detections)
+
+
+def odd_detections(truth: GroundTruthColumns, detections: DetectionColumns, task: str) -> list[str]:
+    """Sentences on what looks wrong with detections that can be evaluated all the same."""
+    odd = [equal_scores(detections.scores)]
+    if task == "bbox" and truth.image_sizes is not None:
+        sizes = np.where(truth.image_sizes > 0, truth.image_sizes, np.nan)[:, ::-1]  # width, height
+        odd.append(boxes_look_like_xyxy(detections.boxes, sizes[detections.image]))
+    return [f"{detections.source}: {sentence}" for sentence in odd if sentence]
 
 
 def arrays_of_result(result: CocoResult, truth: GroundTruthColumns, detections: DetectionColumns) -> CocoArrays:

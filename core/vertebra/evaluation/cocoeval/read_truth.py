@@ -30,6 +30,7 @@ def read_ground_truth(
     *,
     image_ids: Iterable[Hashable] | None = None,
     category_ids: Iterable[Hashable] | None = None,
+    ignored_by: tuple[str, ...] = ("iscrowd",),
 ) -> GroundTruthColumns:
     """Columns of a COCO data set, treated as pycocotools treats it: a field `ignore` means nothing, `iscrowd` does.
 
@@ -39,6 +40,7 @@ def read_ground_truth(
     Args:
         source: path, dict with images, annotations, categories, or an object with such a dict as `.dataset`.
         image_ids, category_ids: only these. None: all that the source lists.
+        ignored_by: fields of an annotation that, where they are set, make the object neither to be found nor missed.
 
     Raises:
         DataError: what cannot be read; sizes, areas or boxes that are not finite or negative.
@@ -75,7 +77,7 @@ def read_ground_truth(
         boxes=_boxes(records, task, name),
         areas=_areas(records, sizes.reshape(-1, 2)[image], notes, name),
         crowd=(crowd := np.fromiter((bool(r.get("iscrowd")) for r in records), bool, len(records))),
-        ignored=crowd.copy(),
+        ignored=np.fromiter((any(r.get(name) for name in ignored_by) for r in records), bool, len(records)),
         annotation_ids=_annotation_ids(records),
         image_ids=images,
         category_ids=categories,

@@ -42,7 +42,7 @@ def evaluate_tables(
     return arrays_of_result(evaluate_columns(objects, found, task, params), objects, found)
 
 
-def columns_of_truth(truth: GroundTruth, task: str) -> GroundTruthColumns:
+def columns_of_truth(truth: GroundTruth, task: str, ignored_by: tuple[str, ...] = ("iscrowd",)) -> GroundTruthColumns:
     """Columns whose image and category numbers are the rows and class numbers of `truth`."""
     images = [
         {"id": row, "height": size[0], "width": size[1]} if size and None not in size else {"id": row}
@@ -50,7 +50,7 @@ def columns_of_truth(truth: GroundTruth, task: str) -> GroundTruthColumns:
     ]
     categories = [{"id": number, "name": name} for number, name in enumerate(truth.class_names)]
     data = {"images": images, "categories": categories, "annotations": truth.annotations}
-    columns = read_ground_truth(data, task)
+    columns = read_ground_truth(data, task, ignored_by=ignored_by)
     columns.source = truth.source
     return columns
 

@@ -5,7 +5,9 @@ Format: https://cocodataset.org/#format-results, section 4.
 
 from __future__ import annotations
 
+import functools
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +18,7 @@ from vertebra.data.json_file import Problems, read_json
 from vertebra.errors import DataError
 from vertebra.evaluation.panoptic.counts import ImageCounts, Segments, count_image
 from vertebra.evaluation.panoptic.quality import PanopticClass, PanopticQuality, panoptic_quality
-from vertebra.evaluation.panoptic.runs import read_id_runs
+from vertebra.evaluation.panoptic.runs import IdRuns, id_run_reader
 
 __all__ = ["panoptic_evaluate"]
 
@@ -56,8 +58,9 @@ def panoptic_evaluate(
     missing.raise_if_any()
 
     pairs = [(true_images[key], pred_images[key]) for key in true_images]
+    count = functools.partial(_count, read=id_run_reader(2 * len(pairs)))
     with ThreadPoolExecutor(threads or min(_processors(), _MOST_THREADS)) as pool:
-        outcomes = list(pool.map(_count, pairs))
+        outcomes = list(pool.map(count, pairs))
     faults = Problems(pred_json)
     for outcome in outcomes:
         if isinstance(outcome, DataError):
@@ -77,10 +80,10 @@ class _ImageRecord:
     segments: Segments
 
 
-def _count(pair: tuple[_ImageRecord, _ImageRecord]) -> ImageCounts | DataError:
+def _count(pair: tuple[_ImageRecord, _ImageRecord], read: Callable[[Path], IdRuns]) -> ImageCounts | DataError:
     truth, predicted = pair
     try:
-        true_ids, pred_ids = read_id_runs(truth.path), read_id_runs(predicted.path)
+        true_ids, pred_ids = read(truth.path), read(predicted.path)
         return count_image(true_ids, truth.segments, pred_ids, predicted.segments, predicted.where)
     except DataError as err:
         return err

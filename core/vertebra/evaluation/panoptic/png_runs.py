@@ -25,6 +25,7 @@ __all__ = ["png_id_runs"]
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _RGB = (8, 2, 0, 0, 0)  # bit depth, colour type, compression, filter method, no interlace
+_FEW_RUNS = 8  # pixels in a run, on average; real images have 30 and more
 _SUB, _UP, _AVERAGE, _PAETH = 1, 2, 3, 4  # and 0: none
 
 
@@ -37,11 +38,14 @@ def png_id_runs(encoded: bytes) -> tuple[tuple[int, int], np.ndarray, np.ndarray
     if found is None:
         return None
     (height, width), rows = found
-    starts, ids = np.empty(height * width, dtype=np.int64), np.empty(height * width, dtype=np.int64)
-    num_runs = _decode(rows, np.flatnonzero(rows != 0), height, width, starts, ids)
-    if num_runs < 0:
-        return None
-    return (height, width), starts[:num_runs].copy(), ids[:num_runs].copy()
+    places = np.flatnonzero(rows != 0)
+    room = height * width // _FEW_RUNS + 1  # fresh memory is slow: rather once more in the odd image with more runs
+    starts, ids = np.empty((2, room), dtype=np.int64)
+    num_runs = _decode(rows, places, height, width, starts, ids)
+    if num_runs > room:
+        starts, ids = np.empty((2, num_runs), dtype=np.int64)
+        _decode(rows, places, height, width, starts, ids)
+    return None if num_runs < 0 else ((height, width), starts[:num_runs].copy(), ids[:num_runs].copy())
 
 
 def _rows(encoded: bytes) -> tuple[tuple[int, int], np.ndarray] | None:
@@ -80,14 +84,14 @@ def _inflate(data: bytes, size: int) -> bytes:
 
 @njit(nogil=True, cache=True)
 def _decode(rows, places, height, width, starts, ids):  # pragma: no cover - runs as machine code
-    """Fill `starts` and `ids`; the number of runs, or -1 for a filter that does not exist.
+    """Fill `starts` and `ids` as far as they go; the number of runs, or -1 for a filter that does not exist.
 
     Args:
-        rows: (H * (1 + 3 W),) uint8. places: (N,) int64, where they are not 0, ascending.
-        starts, ids: (H * W,) int64, to be filled.
+        rows: (H * (1 + 3 W),) uint8. places: (N,) int64 where they are not 0, ascending.
+        starts, ids: (R,) int64, to be filled.
     """
     above_start, above_id = np.empty(width + 1, np.int64), np.empty(width + 1, np.int64)  # runs of the row above
-    row_start, row_id = np.empty(width + 1, np.int64), np.empty(width + 1, np.int64)
+    row_start, row_id = np.empty(width + 1, np.int64), np.empty(width + 1, np.int64)  # and of this one
     above_start[0], above_id[0], above_start[1] = 0, 0, width
     num_runs, place, last = 0, 0, -1
     for y in range(height):
@@ -99,11 +103,10 @@ def _decode(rows, places, height, width, starts, ids):  # pragma: no cover - run
         while x < width:
             if above_start[k + 1] == x:
                 k += 1
-            up = above_id[k]
+            up, end = above_id[k], above_start[k + 1]
             at = first + 1 + 3 * x
             while place < len(places) and places[place] < at:
                 place += 1
-            end = above_start[k + 1]
             change = 0
             if place < len(places):
                 if places[place] < at + 3:
@@ -111,23 +114,23 @@ def _decode(rows, places, height, width, starts, ids):  # pragma: no cover - run
                     end = x + 1
                 else:
                     end = min(end, (places[place] - first - 1) // 3)
-            if kind == _AVERAGE:
-                end = x + 1
-            # the same for all of [x, end): there, the row above is one run, and nothing is added after the first pixel
-            if change == 0 and kind != _AVERAGE and kind != _PAETH:
-                now = left if kind == _SUB else up if kind == _UP else 0
-            elif change == 0 and kind == _PAETH and (up == corner or left == corner):
-                now = left if up == corner else up
+            # up to `end` the row above is one run and nothing but 0 is added after x, so what x gets goes for all
+            if kind == _UP:
+                now = _add(up, change)
+            elif kind == _SUB:
+                now = _add(left, change)
+            elif kind == _PAETH:
+                now = _add(left if up == corner else up if left == corner else _paeth(left, up, corner), change)
+            elif kind == _AVERAGE:  # byte by byte, the mean of two rounded down: not for all, it creeps from left to up
+                now, end = _add((left & up) + ((left ^ up) >> 1 & 0x7F7F7F), change), x + 1
             else:
-                now = 0
-                for shift in (0, 8, 16):
-                    a, b, c = left >> shift & 255, up >> shift & 255, corner >> shift & 255
-                    now |= ((change >> shift & 255) + _expected(kind, a, b, c) & 255) << shift
+                now = change
             if n == 0 or now != left:
                 row_start[n], row_id[n] = x, now
                 n += 1
             if now != last:
-                starts[num_runs], ids[num_runs] = y * width + x, now
+                if num_runs < len(starts):
+                    starts[num_runs], ids[num_runs] = y * width + x, now
                 num_runs += 1
                 last = now
             left, corner, x = now, up, end
@@ -138,15 +141,18 @@ def _decode(rows, places, height, width, starts, ids):  # pragma: no cover - run
 
 
 @njit(nogil=True, cache=True)
-def _expected(kind, a, b, c):  # pragma: no cover - runs as machine code
-    """What a filter expects of a byte from the one on its left (a), above (b), and above on the left (c)."""
-    if kind == _SUB:
-        return a
-    if kind == _UP:
-        return b
-    if kind == _AVERAGE:
-        return (a + b) >> 1
-    if kind == _PAETH:
+def _add(first, second):  # pragma: no cover - runs as machine code
+    """The three bytes of one id added to those of another, each modulo 256."""
+    return (first & 0x7F7F7F) + (second & 0x7F7F7F) ^ (first ^ second) & 0x808080
+
+
+@njit(nogil=True, cache=True)
+def _paeth(left, up, corner):  # pragma: no cover - runs as machine code
+    """Of each byte, the neighbour nearest to left + up - corner."""
+    expected = 0
+    for shift in (0, 8, 16):
+        a, b, c = left >> shift & 255, up >> shift & 255, corner >> shift & 255
         to_a, to_b, to_c = abs(b - c), abs(a - c), abs(a + b - 2 * c)
-        return a if to_a <= to_b and to_a <= to_c else b if to_b <= to_c else c
-    return 0
+        nearest = a if to_a <= to_b and to_a <= to_c else b if to_b <= to_c else c
+        expected |= nearest << shift
+    return expected

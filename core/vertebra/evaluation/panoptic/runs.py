@@ -6,6 +6,7 @@ Format: https://cocodataset.org/#format-results, section 4. A pixel's colour (R,
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,9 +18,10 @@ from torchvision.io import decode_png
 from vertebra.data.image import MAX_PIXELS
 from vertebra.errors import DataError
 
-__all__ = ["IdRuns", "common_pixels", "read_id_runs", "write_segment_ids"]
+__all__ = ["IdRuns", "common_pixels", "id_run_reader", "read_id_runs", "write_segment_ids"]
 
 _ID_BITS = 32  # two ids side by side in a 64-bit key
+_MANY_FILES = 500  # numba takes about a second to start, and then saves some 1.5 ms a file
 
 
 @dataclass(frozen=True)
@@ -75,10 +77,10 @@ def common_pixels(first: IdRuns, second: IdRuns) -> tuple[np.ndarray, np.ndarray
     first_ids = first.ids[np.cumsum(of_first)[last] - 1]
     second_ids = second.ids[np.cumsum(~of_first)[last] - 1]
     keys = first_ids.astype(np.uint64) << np.uint64(_ID_BITS) | second_ids.astype(np.uint64)
-    keys, run_of = np.unique(keys, return_inverse=True)
-    pixels = np.bincount(run_of.reshape(-1), weights=lengths, minlength=len(keys)).astype(np.int64)
+    pairs = np.unique(keys, return_counts=True)[0]  # and a search in them: half the time of return_inverse
+    pixels = np.bincount(np.searchsorted(pairs, keys), weights=lengths, minlength=len(pairs)).astype(np.int64)
     low = np.uint64(2**_ID_BITS - 1)
-    return (keys >> np.uint64(_ID_BITS)).astype(np.int64), (keys & low).astype(np.int64), pixels
+    return (pairs >> np.uint64(_ID_BITS)).astype(np.int64), (pairs & low).astype(np.int64), pixels
 
 
 def read_id_runs(path: str | os.PathLike) -> IdRuns:
@@ -106,6 +108,25 @@ def read_id_runs(path: str | os.PathLike) -> IdRuns:
     except Exception as err:
         raise DataError(f"{path}: damaged panoptic PNG ({str(err).splitlines()[0]})") from err
     return IdRuns.of_colors(colors[..., :3].numpy())
+
+
+def id_run_reader(num_files: int) -> Callable[[str | os.PathLike], IdRuns]:
+    """`read_id_runs`; for many files, if numba is installed, one that is several times as fast and reads the same."""
+    if num_files < _MANY_FILES:
+        return read_id_runs
+    try:
+        from vertebra.evaluation.panoptic.png_runs import png_id_runs
+    except ImportError:
+        return read_id_runs
+
+    def read(path: str | os.PathLike) -> IdRuns:
+        try:
+            found = png_id_runs(Path(path).read_bytes())
+        except OSError:
+            found = None
+        return read_id_runs(path) if found is None else IdRuns(*found)  # it knows what is wrong with a file
+
+    return read
 
 
 def write_segment_ids(ids: np.ndarray, path: Path) -> None:

@@ -22,6 +22,7 @@ from vertebra.evaluation.report.plots import class_bars, pr_curves, score_histog
 __all__ = ["coco_sections"]
 
 _TITLES = {"bbox": "Boxes", "segm": "Masks", "keypoints": "Keypoints"}
+_MOST_MISTAKES = 8  # false detections, and as many missed objects
 _WITHOUT_TRUTH = 0.5  # score from which on detections are drawn where no ground truth says better
 
 
@@ -33,7 +34,10 @@ def coco_sections(
     pictures: int,
     skeleton: Sequence[tuple[int, int]] = (),
 ) -> list[Section]:
-    """Plots of each task into `folder/plots`, pictures into `folder/pictures`, and sections that show them."""
+    """Plots of each task, the worst mistakes and pictures, and sections that show them.
+
+    They go to `plots`, `mistakes` and `pictures` in `folder`.
+    """
     sections: list[Section] = []
     for task, counted in arrays.items():
         sections += _task_section(task, counted, truth, folder / "plots")
@@ -44,8 +48,9 @@ def coco_sections(
     if pictures:
         chosen = _WITHOUT_TRUTH if threshold is None else threshold
         if first is not None and first.columns is not None:
-            places = folder / "pictures"
-            sections += _mistakes(first, truth, table, chosen, places, max(pictures // 2, 1), skeleton)
+            sections += _mistakes(
+                first, truth, table, chosen, folder / "mistakes", min(pictures, _MOST_MISTAKES), skeleton
+            )
         drawn = draw_pictures(truth, table, first and first.matches, chosen, folder / "pictures", pictures, skeleton)
         if drawn:
             explanation = f"Ground truth on the left, detections from score {chosen:.2f} on at the right."

@@ -56,13 +56,12 @@ def draw_mistakes(
         window = crop_window(mistake.box, image.shape[:2])
         left = _objects(expected(annotations[mistake.image], table), image.shape[:2])
         right = found(table, mistake.image, threshold, image.shape[:2])
-        halves = []
-        for objects in (left, right):
-            view = _View(image, window)
-            drawn = draw_instances(
-                view.pixels, view.objects(objects), truth.class_names, skeleton=skeleton, style=Style(min_side=0)
-            )
-            halves.append(_marked(drawn, view.moved(mistake.box[None])[0]))
+        view = _View(image, window)
+        place = _marked(view.pixels, view.moved(mistake.box[None])[0])  # beneath all else, to hide no label
+        halves = [
+            draw_instances(place, view.objects(objects), truth.class_names, skeleton=skeleton, style=Style(min_side=0))
+            for objects in (left, right)
+        ]
         path = folder / f"{prefix}_{number:02d}.png"
         save_png(side_by_side(*halves, ("ground truth", "predicted")), path)
         pictures.append(Picture(path, f"{mistake.text}; {Path(name).name}"))

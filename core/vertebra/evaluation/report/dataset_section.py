@@ -33,7 +33,10 @@ def dataset_sections(dataset: Any, folder: Path) -> list[Section]:
     path = folder / "dataset_sizes.png"
     if size_histogram(np.sqrt(np.array(facts.areas)), path):
         blocks.append(Figure(path, "Objects by size: the square root of the area of their boxes, on a log scale."))
-    blocks.append(Facts(_counts(facts, total)))
+    counts = _counts(facts, total)
+    if "sem_seg_file_name" in dataset.fields and not facts.objects:
+        del counts["objects"]  # what it has are labelled pixels
+    blocks.append(Facts(counts))
     if total:
         names = dataset.metadata.get("thing_classes") or [str(k) for k in range(max(facts.objects) + 1)]
         rows = [
@@ -66,8 +69,8 @@ def size_histogram(sides: np.ndarray, path: Path) -> bool:
 
 def _counts(facts: DatasetFacts, total: int) -> dict[str, str]:
     rows = {"images": f"{facts.images:,}", "image size": _extent(facts.sizes)}
-    if not total + facts.crowds:
-        return rows | {"objects": "none"}
+    if not total:
+        return rows | {"objects": f"none, {facts.crowds:,} crowd regions" if facts.crowds else "none"}
     small, large = (int(count) for count in _outside(np.array(facts.areas)))
     sizes = (("small", small), ("medium", total - small - large), ("large", large))
     rows["images without objects"] = f"{facts.empty_images:,}"

@@ -161,20 +161,24 @@ def _is_facts(section: Section) -> bool:
 
 
 def _section(section: Section, uris: Mapping[Path, str]) -> str:
+    """Plots stand side by side where the first one is, and facts beside them."""
     blocks = []
-    figures = [block for block in section.blocks if isinstance(block, Figure)]
+    plots = [block for block in section.blocks if isinstance(block, Figure)]
+    beside = [block for block in section.blocks if isinstance(block, (Figure, Facts))] if plots else []
     for block in section.blocks:
         if isinstance(block, Text):
             blocks.append(f"<p>{escape(block.text)}</p>")
         elif isinstance(block, Table):
             blocks.append(table(block))
-        elif isinstance(block, Facts):
-            blocks.append(facts_table(block))
         elif isinstance(block, Gallery):
             blocks.append(_gallery(block, uris))
-        elif block is figures[0]:  # plots stand side by side, where the first one is
-            inside = "".join(_figure(uris[figure.path], figure.caption) for figure in figures)
+        elif plots and block is plots[0]:
+            inside = "".join(
+                facts_table(one) if isinstance(one, Facts) else _figure(uris[one.path], one.caption) for one in beside
+            )
             blocks.append(f'<div class="plots">{inside}</div>')
+        elif isinstance(block, Facts) and not plots:
+            blocks.append(facts_table(block))
     return f"<section><h2>{escape(section.title)}</h2>{''.join(blocks)}</section>"
 
 

@@ -67,7 +67,7 @@ def worst_missed(columns: MatchColumns, boxes: np.ndarray, threshold: float, cou
             int(columns.truth_image[row]),
             columns.truth_box[row],
             f"{_name(columns, columns.truth_class[row])}, "
-            f"{_why_missed(columns, boxes, row, float(score[row]), threshold)}",
+            f"{_why_missed(columns, boxes, row, float(score[row]), threshold, iou)}",
         )
         for row in _spread(order, columns.truth_image, count)
     ]
@@ -101,7 +101,7 @@ def _why_false(columns: MatchColumns, box: np.ndarray, row: int, iou: float) -> 
     return f"but a {_name(columns, columns.truth_class[objects[best]])} is annotated (IoU {overlap[best]:.2f})"
 
 
-def _why_missed(columns: MatchColumns, boxes: np.ndarray, row: int, score: float, threshold: float) -> str:
+def _why_missed(columns: MatchColumns, boxes: np.ndarray, row: int, score: float, threshold: float, iou: float) -> str:
     if np.isfinite(score):
         return f"found with score {score:.2f} only"
     near = np.flatnonzero(
@@ -112,6 +112,8 @@ def _why_missed(columns: MatchColumns, boxes: np.ndarray, row: int, score: float
         return "no detection here"
     best = int(overlap.argmax())
     found = f"{_name(columns, columns.detection_class[near[best]])} {columns.detection_score[near[best]]:.2f}"
+    if overlap[best] >= iou and columns.detection_class[near[best]] == columns.truth_class[row]:
+        return f"the detection here, {found} (IoU {overlap[best]:.2f}), has met another object"
     return f"nearest detection: {found} (IoU {overlap[best]:.2f})"
 
 

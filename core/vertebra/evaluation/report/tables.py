@@ -29,8 +29,9 @@ def table(content: Table) -> str:
 
 
 def facts_table(facts: Facts) -> str:
+    """Names and values, without headings."""
     rows = "".join(f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in facts.rows.items())
-    return f"<table>{rows}</table>"
+    return f'<table class="pairs">{rows}</table>'
 
 
 def cell(value: object, bar: bool = False) -> str:

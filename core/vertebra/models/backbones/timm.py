@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from vertebra.errors import SetupError
 from vertebra.models.contracts import Backbone, ShapeSpec
+from vertebra.nearest import nearest
 
 __all__ = ["TimmBackbone"]
 
@@ -37,7 +38,7 @@ class TimmBackbone(Backbone):
         except ImportError as err:
             raise SetupError("backbone timm needs the package timm.\n  Mend it: pip install 'vertebra[timm]'") from err
         if not timm.is_model(model.split(".")[0]) and "/" not in model:
-            near = timm.list_models(f"*{model[:8]}*")[:5]
+            near = nearest(model.split(".")[0], timm.list_models())
             raise ValueError(f"timm has no model {model!r}. Nearest: {', '.join(near) or 'none'}")
         arguments = options if out_indices is None else {**options, "out_indices": tuple(out_indices)}
         try:

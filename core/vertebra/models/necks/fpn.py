@@ -102,6 +102,8 @@ class FPN(Neck):
         super().__init__()
         if fuse not in ("sum", "avg"):
             raise ValueError(f"FPN: fuse is {fuse!r}; it must be 'sum' or 'avg'")
+        if out_channels < 1:
+            raise ValueError(f"FPN: out_channels is {out_channels}, it must be at least 1")
         self.in_features = _finest_first(input_shape, in_features)
         inputs = {name: input_shape[name] for name in self.in_features}
         self.fuse = fuse

@@ -1,0 +1,71 @@
+"""Predictions collected image by image, over all processes, and what is odd about them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from vertebra.errors import DataError
+from vertebra.evaluation.analysis.reasons import boxes_look_like_xywh, equal_scores
+from vertebra.evaluation.detections import Detections, DetectionTable, ImageKey
+from vertebra.evaluation.ground_truth import GroundTruth
+from vertebra.evaluation.image_detections import ImageDetections
+
+__all__ = ["Collected", "check_classes", "collect", "collected", "notes_on_predictions"]
+
+
+@dataclass
+class Collected:
+    """All detections of a dataset beside its ground truth."""
+
+    truth: GroundTruth
+    table: DetectionTable
+    notes: list[str]
+
+
+def collect(detections: Detections, inputs: list[dict], outputs: list[dict]) -> None:
+    """Take a batch of a model's inputs and outputs."""
+    for record, output in zip(inputs, outputs, strict=True):
+        detections.add(ImageKey.of(record), ImageDetections.from_output(record, output))
+
+
+def collected(dataset: Any, shards: list[Detections]) -> Collected:
+    """The detections of all processes in one table, checked against the dataset."""
+    truth, detections = GroundTruth.of_dataset(dataset), Detections.merged(shards)
+    table = detections.table(truth.rows(detections.images))
+    check_classes(table, truth)
+    return Collected(truth, table, [*truth.notes, *notes_on_predictions(detections, table, truth)])
+
+
+def check_classes(table: DetectionTable, truth: GroundTruth) -> None:
+    """Every detection is of a class of the dataset, or a DataError."""
+    count = len(truth.class_names)
+    if len(table) and not (table.classes.min() >= 0 and table.classes.max() < count):
+        wrong = table.classes[(table.classes < 0) | (table.classes >= count)]
+        raise DataError(
+            f"the model predicts class {wrong[0]}, but the dataset has {count} classes, numbered from 0.\n"
+            "  The weights are of a model for other classes, or the dataset lacks metadata.thing_classes"
+        )
+
+
+def notes_on_predictions(detections: Detections, table: DetectionTable, truth: GroundTruth) -> list[str]:
+    """What a reader should know about the predictions."""
+    notes = []
+    dropped, images = detections.dropped
+    if dropped:
+        notes.append(
+            f"{dropped} of {dropped + len(table)} predictions were left out: a coordinate or score is NaN or infinite "
+            f"({len(images)} images, first {images[0].image_id!r})"
+        )
+    unseen = len(truth.keys) - len(detections.images)
+    if unseen and truth.keys:
+        notes.append(
+            f"{unseen} of the dataset's {len(truth.keys)} images were not predicted; their objects count as missed"
+        )
+    if not len(table) and truth.annotations:
+        notes.append("the model gave no detection at all, so every AP and AR that has ground truth is 0")
+    sizes = np.array([(size[1], size[0]) if size else (np.nan, np.nan) for size in truth.sizes]).reshape(-1, 2)
+    odd = (equal_scores(table.scores), boxes_look_like_xywh(table.boxes, sizes[table.image]))
+    return notes + [sentence for sentence in odd if sentence]

@@ -1,0 +1,89 @@
+"""LVIS' federated average precision of a model's boxes or masks: `LVISEvaluator`."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, Literal
+
+from vertebra.errors import RecipeError
+from vertebra.evaluation.cocoeval.records import load_json
+from vertebra.evaluation.cocoeval.tables import columns_of_table, columns_of_truth
+from vertebra.evaluation.collected import collect, collected
+from vertebra.evaluation.contract import Evaluator
+from vertebra.evaluation.detections import Detections
+from vertebra.evaluation.ground_truth import GroundTruth
+from vertebra.evaluation.lvis import Federation, lvis_numbers
+from vertebra.runtime.distributed import gather_to_main, on_main_process
+
+__all__ = ["LVISEvaluator"]
+
+logger = logging.getLogger(__name__)
+
+
+class LVISEvaluator(Evaluator):
+    """Average precision as LVIS defines it: `lvis_<task>/AP`, `APr`, `APc`, `APf` and the others of `lvis_evaluate`.
+
+    What is known of which image (`neg_category_ids`, `not_exhaustive_category_ids`) and how frequent categories are is
+    read from the file `metadata.json_file`. Without one the dataset dicts may have both lists, of dataset category ids.
+
+    Args:
+        dataset: injected; as for COCOEvaluator.
+        tasks: bbox, segm or both.
+        max_dets: detections of an image, over all classes.
+    """
+
+    def __init__(
+        self, dataset: Any, *, tasks: list[Literal["bbox", "segm"]] | None = None, max_dets: int = 300
+    ) -> None:
+        super().__init__()
+        self.tasks = ["bbox"] if tasks is None else list(tasks)
+        if not self.tasks or set(self.tasks) - {"bbox", "segm"}:
+            raise RecipeError(f"LVISEvaluator: tasks is {tasks}; expected some of bbox, segm")
+        if max_dets < 1:
+            raise RecipeError(f"LVISEvaluator: max_dets is {max_dets}; expected a count of at least 1, such as 300")
+        self.dataset = dataset
+        self.max_dets = max_dets
+        self.reset()
+
+    def reset(self) -> None:
+        self.detections = Detections()
+        self.reasons, self.notes = {}, []
+
+    def process(self, inputs: list[dict], outputs: list[dict]) -> None:
+        collect(self.detections, inputs, outputs)
+
+    def evaluate(self) -> dict[str, float | None]:
+        """The metrics of the images processed so far, over all processes."""
+        shards = gather_to_main(self.detections)
+        metrics, self.reasons, self.notes = on_main_process(lambda: self._numbers(shards or []))
+        return metrics
+
+    def _numbers(self, shards: list[Detections]) -> tuple[dict[str, float | None], dict[str, str], list[str]]:
+        found = collected(self.dataset, shards)
+        federation = _federation(self.dataset, found.truth)
+        metrics: dict[str, float | None] = {}
+        reasons: dict[str, str] = {}
+        notes = found.notes
+        for task in self.tasks:
+            objects = columns_of_truth(found.truth, task, ("ignore",))
+            columns = columns_of_table(found.table, objects, task)
+            numbers = lvis_numbers(objects, columns, federation, task, max_dets=self.max_dets)
+            metrics |= {f"lvis_{name}": value for name, value in numbers.items()}
+            reasons |= {f"lvis_{name}": sentence for name, sentence in numbers.reasons.items()}
+            notes += [f"{task}: {note}" for note in (*objects.notes, *numbers.notes)]
+        for note in notes:
+            logger.warning("evaluation: %s", note)
+        return metrics, reasons, notes
+
+
+def _federation(dataset: Any, truth: GroundTruth) -> Federation:
+    if truth.file is not None:
+        data = load_json(truth.file)
+        return Federation.of(data["images"], data.get("categories", ()), truth.image_ids, truth.category_ids)
+    row_of = truth.row_of
+    images = [
+        record | {"id": truth.image_ids[row_of[record["image_id"]]]}
+        for record in (dict(one) for one in dataset.dicts)
+        if record.get("image_id") in row_of
+    ]
+    return Federation.of(images, (), truth.image_ids, truth.category_ids)
