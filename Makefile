@@ -30,9 +30,12 @@ $(STAMP): setup.py pyproject.toml constraints.txt $(PLUGINS)
 quickstart: setup
 	$(BIN)/vertebra train retinanet:retinanet_shapes_quick
 
-# A browser for the test of the report, where it can be had; otherwise that test is skipped.
-browser:
+# A browser for the test of the report, where it can be had; tried once, and without one that test is skipped.
+browser: $(VENV)/.browser-tried
+
+$(VENV)/.browser-tried: | $(STAMP)
 	@sh tools/install_browser.sh
+	@touch $@
 
 # The fast tests, then the built wheels of the core and every plugin in a fresh environment outside the source tree.
 test: setup browser

@@ -14,7 +14,7 @@ import hashlib
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.machinery import ModuleSpec, SourceFileLoader
 from importlib.util import spec_from_file_location
 from pathlib import Path
@@ -25,10 +25,11 @@ from vertebra.isolation import import_plugin_module
 from vertebra.nearest import nearest
 from vertebra.plugins import ALLOW, switched_off
 
-__all__ = ["ANNOUNCED", "file_hash", "load_announced", "load_local_plugin"]
+__all__ = ["ANNOUNCED", "WHEN_FORGOTTEN", "file_hash", "load_announced", "load_local_plugin"]
 
 ANNOUNCED = "VERTEBRA_LOCAL_PLUGINS"
 __path__: list[str] = []  # makes this module a package to the import system: its submodules come from the finder below
+WHEN_FORGOTTEN: list[Callable[[str], None]] = []  # called with the module's name; the registries stand here
 _HASH = "__sha256__"  # on each imported module: of the source that ran
 
 
@@ -61,14 +62,15 @@ def load_local_plugin(path: str | Path) -> ModuleType:
     same = [module for key, module in _imported().items() if getattr(module, _HASH, None) == digest]
     if same:
         return next((module for module in same if module.__name__ == name), same[0])
-    sys.modules.pop(name, None)  # edited since it was imported
+    _forget(name)  # edited since it was imported
     announced = _announced()
     if path not in announced:
         _announce([*announced, path])
     try:
         return import_plugin_module(name, f"local plugin {path}")  # type: ignore[return-value]
     except BaseException:  # one that cannot be imported must not fail again wherever the announced ones are loaded
-        _announce(announced)
+        _announce([file for file in announced if file != path])
+        _forget(name)
         raise
 
 
@@ -77,6 +79,13 @@ def load_announced() -> None:
     for path in _announced():
         if _module_name(path) not in sys.modules:
             load_local_plugin(path)
+
+
+def _forget(module: str) -> None:
+    """As if the file had not been imported: nothing stays of an older version, or of the half before an error."""
+    sys.modules.pop(module, None)
+    for forget in WHEN_FORGOTTEN:
+        forget(module)
 
 
 def _announce(files: list[Path]) -> None:

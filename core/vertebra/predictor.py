@@ -151,6 +151,8 @@ def predict_files(
         save_png(draw_instances(image, found, predictor.class_names), pictures[-1])
         records += _records(str(path), found, predictor.class_names)
     results.write_text(json.dumps(records, indent=1) + "\n", encoding="utf-8")
+    if unread and len(files) == 1:
+        raise DataError(unread[0])
     if unread:
         told = "\n  ".join(unread)
         raise DataError(f"{len(unread)} of {len(files)} images cannot be read; the others are in {results}\n  {told}")

@@ -13,7 +13,7 @@ from typing import Any
 from fvcore.common.registry import Registry as FvcoreRegistry
 
 from vertebra.errors import PluginError, RecipeError
-from vertebra.local_plugins import load_announced
+from vertebra.local_plugins import WHEN_FORGOTTEN, load_announced
 from vertebra.nearest import nearest
 from vertebra.plugins import KINDS, Offer, canonical, core, installed_plugins, offers, switched_off
 
@@ -139,6 +139,10 @@ class Registry(FvcoreRegistry):
         match = [offer for offer in here if offer.name == bare]
         if match:
             return match[0]
+        for other in KINDS:
+            owners = (canonical(offer.distribution) for offer in offers(other) if offer.name == bare)
+            if canonical(distribution) in owners:
+                raise RecipeError(self._of_another_kind(name, other))
         if here:
             known = ", ".join(offer.name for offer in here)
             raise RecipeError(f"{here[0].plugin} offers no {self.kind} {bare!r}.\n  It offers: {known}")
@@ -152,7 +156,7 @@ class Registry(FvcoreRegistry):
         for other, registry in REGISTRIES.items():
             known = {*registry._obj_map, *(offer.name for offer in offers(other))}
             if other != self.kind and name in known:
-                return f"{name} is {_a(other)}; you asked for {_a(self.kind)}.\n  {self._suggest(name)}"
+                return self._of_another_kind(name, other)
         lines = [f"no {self.kind} has the name {name!r}.", f"  {self._suggest(name)}"]
         if core() is None:
             lines.append(
@@ -162,6 +166,9 @@ class Registry(FvcoreRegistry):
         if left_out:
             lines.append(f"  Plugins left out: {'; '.join(left_out)}")
         return "\n".join(lines)
+
+    def _of_another_kind(self, name: str, kind: str) -> str:
+        return f"{name} is {_a(kind)}; you asked for {_a(self.kind)}.\n  {self._suggest(name)}"
 
     def _suggest(self, name: str) -> str:
         names = self.names()
@@ -193,6 +200,16 @@ def _a(kind: str) -> str:
 
 
 REGISTRIES: dict[str, Registry] = {kind: Registry(kind) for kind in KINDS}
+
+
+def _forget_module(module: str) -> None:
+    for registry in REGISTRIES.values():
+        for name in [name for name, cls in registry._obj_map.items() if cls.__module__ == module]:
+            del registry._obj_map[name]
+
+
+WHEN_FORGOTTEN.append(_forget_module)
+
 BACKBONES = REGISTRIES["backbone"]
 NECKS = REGISTRIES["neck"]
 HEADS = REGISTRIES["head"]

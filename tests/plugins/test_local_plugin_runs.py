@@ -9,9 +9,9 @@ import pytest
 import torch
 from tiny_local import SOURCE
 
-from vertebra import HEADS, PluginError, Predictor, Trainer, load_recipe
+from vertebra import HEADS, TRANSFORMS, PluginError, Predictor, Trainer, load_recipe
 from vertebra.data import build_train_loader
-from vertebra.local_plugins import load_local_plugin
+from vertebra.local_plugins import ANNOUNCED, load_local_plugin
 from vertebra.models import read_checkpoint, read_weights
 
 PLUGIN_FILES = "vertebra.engine.plugin_files"
@@ -106,6 +106,43 @@ def test_a_path_that_cannot_be_handed_on_is_refused(project):
     (folder / "x.py").write_text("")
     with pytest.raises(PluginError, match="':' in its path cannot be handed on to other processes"):
         load_local_plugin(folder / "x.py")
+
+
+def test_a_file_that_fails_is_announced_to_no_other_process(project):
+    load_local_plugin("my_head.py")
+    announced = os.environ[ANNOUNCED]
+    (project / "bad.py").write_text("raise RuntimeError('half done')\n")
+    with pytest.raises(PluginError, match="half done"):
+        load_local_plugin("bad.py")
+    assert os.environ[ANNOUNCED] == announced == str(project / "my_head.py")
+    code = "from vertebra import HEADS; HEADS.get('TinyHead'); print('found')"
+    assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout == "found\n"
+    (project / "bad.py").write_text("")  # mended
+    load_local_plugin("bad.py")
+    assert os.environ[ANNOUNCED] == os.pathsep.join([announced, str(project / "bad.py")])
+
+
+def test_a_file_that_fails_leaves_nothing_registered(project):
+    (project / "my_head.py").write_text(SOURCE + "raise RuntimeError('half done')\n")
+    with pytest.raises(PluginError, match="half done"):
+        load_local_plugin("my_head.py")
+    assert "TinyHead" not in HEADS.registered() and "Nothing" not in TRANSFORMS.registered()
+
+
+def test_a_file_that_an_edit_breaks_harms_no_other_recipe(project):
+    load_local_plugin("my_head.py")
+    (project / "my_head.py").write_text("raise RuntimeError('edited')\n")
+    with pytest.raises(PluginError, match="edited"):
+        load_local_plugin("my_head.py")
+    assert not os.environ[ANNOUNCED] and "TinyHead" not in HEADS
+    load_recipe("retinanet:retinanet_shapes_quick")
+
+
+def test_a_class_that_an_edit_removes_is_gone(project):
+    load_local_plugin("my_head.py")
+    (project / "my_head.py").write_text(SOURCE.replace("TinyHead", "NewerHead"))
+    load_local_plugin("my_head.py")
+    assert "NewerHead" in HEADS and "TinyHead" not in HEADS
 
 
 def test_plugin_option_works_before_and_after_the_command(project, vertebra):

@@ -166,6 +166,13 @@ def test_a_qualified_name_that_means_nothing_says_which_half_is_wrong(install, n
     assert words in str(caught.value)
 
 
+def test_a_qualified_name_of_another_kind_says_which(install):
+    install("nu-plugin", {"vertebra.heads": {"Nu": "fake_nu:Nu"}, "vertebra.necks": {"Other": "fake_nu:Other"}})
+    for registry, kind in ((NECKS, "neck"), (LOSSES, "loss")):
+        with pytest.raises(RecipeError, match=f"nu-plugin:Nu is a head; you asked for a {kind}"):
+            registry.get("nu-plugin:Nu")
+
+
 def test_every_core_loss_group_is_the_plural():
     assert plugins.GROUPS["loss"] == "vertebra.losses"
     assert {"SigmoidFocalLoss", "GIoULoss"} <= set(LOSSES.names())

@@ -16,7 +16,7 @@ Annotations = Annotated[
 Task = Annotated[str | None, typer.Option("--task", help="bbox, segm or keypoints. Default: the runs' first.")]
 Resamples = Annotated[int, typer.Option("--resamples", min=0, help="Resamples of the images for intervals.")]
 Seed = Annotated[int, typer.Option("--seed", help="The same seed gives the same intervals.")]
-JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the numbers there too, into a new file.")]
+JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the numbers there too.")]
 
 
 def compare(
@@ -101,7 +101,7 @@ def _check_task(task: str | None, *, with_panoptic: bool) -> None:
 
 
 def _check_free(path: Path | None) -> None:
-    """Before anything is counted: --json names a new file in a folder that is there and can be written."""
+    """Before anything is counted: --json names a file that may be written. Only an empty one or our own is replaced."""
     import os
 
     from vertebra.errors import SetupError
@@ -110,10 +110,22 @@ def _check_free(path: Path | None) -> None:
         return
     if not path.parent.is_dir():
         raise SetupError(f"--json {path}: there is no folder {path.parent}")
-    if path.exists():
-        raise SetupError(f"--json {path}: exists already, and no file is overwritten; name another")
+    if path.exists() and not _is_replaceable(path):
+        raise SetupError(f"--json {path}: exists and holds something else than such numbers; name another file")
     if not os.access(path.parent, os.W_OK):
         raise SetupError(f"--json {path}: the folder {path.parent} cannot be written")
+
+
+def _is_replaceable(path: Path) -> bool:
+    """An empty file, or numbers that these commands wrote before."""
+    import json
+
+    try:
+        text = path.read_text(encoding="utf-8")
+        content = json.loads(text) if text.strip() else {"info": None}
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and bool({"info", "verdict"} & set(content))
 
 
 def _write_json(path: Path, content: dict) -> None:

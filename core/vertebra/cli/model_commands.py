@@ -64,7 +64,7 @@ def predict(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="For pictures and records. Default: predictions, then -2, ...")
     ] = None,
-    score: Annotated[float, typer.Option(help="Draw and write detections from this score on.")] = 0.5,
+    score: Annotated[float, typer.Option(min=0, max=1, help="Draw and write detections from this score on.")] = 0.5,
     set_: Annotated[list[str] | None, typer.Option("--set", help="Recipe overrides, KEY=VALUE.")] = None,
     plugin: PluginFiles = None,
 ) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 __all__ = ["format_metrics", "print_evaluation"]
 
-_PATHS = ("final.pth", "recipe.yaml", "report.html", "metrics.json", "pictures", "plots")
+_PATHS = ("final.pth", "recipe.yaml", "report.html", "metrics.json", "pictures", "mistakes", "plots")
 
 
 def format_metrics(metrics: Mapping[str, float | None], reasons: Mapping[str, str] | None = None) -> str:

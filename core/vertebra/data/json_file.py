@@ -21,7 +21,10 @@ def read_json(path: Path) -> Any:
     try:
         raw = path.read_bytes()
     except FileNotFoundError as err:
-        raise DataError(f"{path}: no such annotation file") from err
+        raise DataError(
+            f"{path}: no such annotation file. A relative path counts from data.root, which the command line can set "
+            "(data.root=DIR), otherwise from the current directory"
+        ) from err
     except OSError as err:
         raise DataError(f"{path}: cannot be read ({err.strerror or err})") from err
     if not raw.strip():

@@ -96,11 +96,11 @@ class Head(nn.Module):
 
     def losses(self, raw: Any, batch: Batch) -> dict[str, Tensor]:
         """Raw outputs and the batch's ground truth to named scalar losses, already weighted."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} cannot be trained: it has no method losses(raw, batch)")
 
     def predict(self, raw: Any, batch: Batch) -> list[dict]:
         """Raw outputs to one dict per image (`instances`, `sem_seg`, ...), in the original image's size."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} cannot predict: it has no method predict(raw, batch)")
 
 
 class Loss(nn.Module):
