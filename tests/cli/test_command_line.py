@@ -194,7 +194,7 @@ def test_json_never_replaces_a_file(tmp_path, command):
     (tmp_path / "mine.yaml").write_text(TINY)
     files = ("a", "b") if command == "compare" else ("--annotations", "a", "--results", "b", "--task", "bbox")
     _, err = run(command, *files, "--json", "mine.yaml", cwd=tmp_path, code=2)
-    assert "mine.yaml: exists already" in err
+    assert "mine.yaml: exists and holds something else" in err
     assert (tmp_path / "mine.yaml").read_text() == TINY
 
 
