@@ -71,7 +71,7 @@ def test_recipes_resolve_without_a_clone(installed, tmp_path):
 
 
 def test_bundled_plugins_pass_the_conformance_kit_from_their_wheels(installed, repository, tmp_path):
-    """The quick checks of each plugin's own test file; the plugin's `tests` folder is all that is taken along."""
+    """The whole kit, overfitting included; each plugin's own test file is all that is taken along."""
     files = []
     for file in sorted(repository.glob("plugins/*/tests/test_conformance.py")):
         target = tmp_path / file.parent.parent.name / f"test_conformance_{file.parent.parent.name}.py"
@@ -83,4 +83,4 @@ def test_bundled_plugins_pass_the_conformance_kit_from_their_wheels(installed, r
     }
     assert not missing, f"plugins without tests/test_conformance.py: {', '.join(sorted(missing))}"
     (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = slow: takes long\naddopts = --import-mode=importlib\n")
-    installed.run("python", "-m", "pytest", "-q", "-m", "not slow", *files, cwd=tmp_path)
+    installed.run("python", "-m", "pytest", "-q", *files, cwd=tmp_path)
