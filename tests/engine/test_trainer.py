@@ -17,7 +17,7 @@ from vertebra.engine.checkpoint import read_checkpoint
 from vertebra.engine.optimizers import SGD, AdamW
 from vertebra.engine.parts import Parts, Plan
 from vertebra.engine.run_folder import RunFolder
-from vertebra.errors import CheckpointError, RecipeError, TrainingDiverged
+from vertebra.errors import CheckpointError, DataError, RecipeError, TrainingDiverged
 
 
 class Act(Hook):
@@ -59,6 +59,17 @@ def test_the_loop_is_gradient_descent():
         optimizer.step()
     for name, value in model.state_dict().items():
         assert torch.equal(value, parts.model.state_dict()[name]), name
+
+
+def test_data_that_cannot_be_evaluated_loses_no_training(tmp_path):
+    parts = stub_parts(evaluate_every=None)
+    parts.evaluate = lambda model, folder, last: raising(DataError("val/7.jpg: is empty"))(None)
+    with pytest.raises(DataError, match=r"step 12 failed: val/7\.jpg: is empty\n.*not lost.*--resume"):
+        Trainer(parts=parts, output_dir=tmp_path / "run").train()
+    trainer, metrics = train(tmp_path / "run", resume=True, evaluate_every=None)
+    assert trainer.step == 12
+    assert metrics["stub/weight"] > 0
+    assert torch.equal(trainer.model.conv.weight, train(tmp_path / "whole", evaluate_every=None)[0].model.conv.weight)
 
 
 def test_a_run_folder_holds_what_it_should(tmp_path):

@@ -11,6 +11,7 @@ from torch import nn
 from vertebra.engine.hooks.contract import Hook
 from vertebra.engine.hooks.metrics_file import read_metrics
 from vertebra.engine.rng import preserved_rng
+from vertebra.errors import DataError
 from vertebra.runtime import distributed
 
 if TYPE_CHECKING:
@@ -67,8 +68,17 @@ class Evaluate(Hook):
     def _run(self, trainer: Trainer, last: bool) -> None:
         model = trainer.evaluated_model
         was_training = model.training
-        with preserved_rng():
-            numbers = self.evaluate(model, trainer.folder.evaluation if trainer.folder else None, last)
+        try:
+            with preserved_rng():
+                numbers = self.evaluate(model, trainer.folder.evaluation if trainer.folder else None, last)
+        except DataError as err:
+            if trainer.folder is None:
+                raise
+            raise DataError(
+                f"the evaluation at step {trainer.step} failed: {err}\n"
+                f"  The training is not lost: its checkpoints are in {trainer.folder.path}. Mend the data, then the "
+                "same command with --resume goes on"
+            ) from err
         model.train(was_training)
         numbers = distributed.broadcast_object(numbers)
         self.done = trainer.step
