@@ -23,7 +23,7 @@ class Evaluator:
     Attributes:
         reasons: metric key -> one sentence, for every metric that is None.
         notes: sentences about what a reader of the numbers should know (dropped predictions, odd ground truth).
-        intervals: metric key -> (low, high), where 95 % of such intervals hold the number of all images like these.
+        intervals: metric key -> (low, high), 95 % intervals by name; see `analysis.intervals` for how far that holds.
         files: what `evaluate` wrote: name -> path.
     """
 
