@@ -24,7 +24,7 @@ $(STAMP): setup.py pyproject.toml constraints.txt $(PLUGINS)
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --upgrade 'setuptools>=77' wheel
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --constraint constraints.txt \
-	  -e '.[test,timm,tensorboard,fast]' $(EDITABLE_PLUGINS)
+	  -e '.[test,timm,tensorboard,fast,onnx,video]' $(EDITABLE_PLUGINS)
 	@touch $@
 
 quickstart: setup

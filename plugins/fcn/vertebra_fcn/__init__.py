@@ -1,0 +1,1 @@
+"""FCN (arXiv:1411.4038) for Vertebra."""

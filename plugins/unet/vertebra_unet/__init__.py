@@ -1,0 +1,1 @@
+"""U-Net (arXiv:1505.04597) and U-Net++ (arXiv:1807.10165) for Vertebra."""
