@@ -23,7 +23,8 @@ from vertebra.evaluation.image_detections import ImageDetections
 from vertebra.evaluation.pycoco import run_pycocotools
 from vertebra.evaluation.report.blocks import Section
 from vertebra.evaluation.report.coco_section import coco_sections
-from vertebra.runtime.distributed import gather_to_main, on_main_process
+from vertebra.evaluation.result_stream import ResultStream
+from vertebra.runtime.distributed import gather_to_main, on_main_process, rank
 from vertebra.visualize import skeleton_of
 
 __all__ = ["COCO_SIGMAS", "TASKS", "COCOEvaluator"]
@@ -106,6 +107,7 @@ class COCOEvaluator(Evaluator):
         self.detections = Detections()
         self.fields: set[str] = set()  # prediction fields seen so far
         self.table: DetectionTable | None = None
+        self.stream: ResultStream | None = None  # from the first detections on, where results are written
         self.arrays: dict[str, CocoArrays] = {}
         self.reasons, self.notes, self.intervals, self.files = {}, [], {}, {}
 
@@ -119,6 +121,7 @@ class COCOEvaluator(Evaluator):
                         f"  Leave {task} out of the evaluator's tasks, or add a head that predicts it"
                     )
             self.fields |= set(output["instances"].get_fields())
+            self._write(ImageKey.of(record), detections)
             self.detections.add(ImageKey.of(record), detections)
 
     def evaluate(self) -> dict[str, float | None]:
@@ -131,12 +134,34 @@ class COCOEvaluator(Evaluator):
         metrics, self.reasons, self.notes, self.intervals, self.files = on_main_process(
             lambda: self._evaluate_all(shards or [])
         )
+        if self.stream is not None:
+            self.stream.discard()
+            self.stream = None
         return metrics
 
     def sections(self, folder: Path, pictures: int) -> list[Section]:
         if self.truth is None or self.table is None:
             return []
         return coco_sections(self.truth, self.table, self.arrays, folder, pictures, skeleton_of(self.dataset.metadata))
+
+    def _write(self, key: ImageKey, detections: ImageDetections) -> None:
+        """An image's detections go to the result files, unless they are there."""
+        if self.output_dir is None or key in self.detections.images:
+            return
+        if self.stream is None:
+            tasks = self.tasks or self._tasks_of(self.fields)
+            self.stream = ResultStream(self.output_dir, self.dataset, tasks, rank())
+        self.stream.add(key, detections)
+
+    def _written(self, tasks: list[str], processes: int) -> dict[str, Path]:
+        """The result files, complete. Those of several processes, where images may be double, are written anew."""
+        if self.output_dir is None:
+            return {}
+        streamed = processes == 1 and self.stream is not None and self.stream.fits(self.truth, tasks)
+        streamed = streamed and self.stream.num_images == len(self.detections.images)  # none from before the stream
+        if streamed:
+            self.stream.finish()
+        return write_results(self.output_dir, self.truth, self.table, tasks, written=streamed)
 
     def _evaluate_all(self, shards: list[tuple[Detections, set[str]]]) -> tuple[dict, dict, list, dict, dict]:
         """Metrics, reasons, notes, intervals and files, from everyone's detections."""
@@ -155,7 +180,7 @@ class COCOEvaluator(Evaluator):
             metrics |= part
             reasons |= why
             notes += more
-        files = {} if self.output_dir is None else write_results(self.output_dir, truth, self.table, tasks)
+        files = self._written(tasks, len(shards))
         for note in notes:
             logger.warning("evaluation: %s", note)
         return metrics, reasons, notes, self._intervals(), files

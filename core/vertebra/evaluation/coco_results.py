@@ -12,28 +12,38 @@ from vertebra.evaluation.detections import DetectionTable
 from vertebra.evaluation.ground_truth import GroundTruth
 from vertebra.evaluation.records import json_segmentation
 
-__all__ = ["FACTS_FILE", "write_results"]
+__all__ = ["FACTS_FILE", "coco_records", "result_file", "write_results"]
 
 _AT_A_TIME = 5000  # records
 FACTS_FILE = "coco_evaluation.json"
 """Says which result files belong to which ground truth, for comparisons with other runs."""
 
 
-def write_results(folder: Path, truth: GroundTruth, table: DetectionTable, tasks: list[str]) -> dict[str, Path]:
+def result_file(folder: Path, number: int, task: str) -> Path:
+    """Where a task's results go: the first task's are `coco_results.json`, another's `coco_results_<task>.json`."""
+    return folder / ("coco_results.json" if number == 0 else f"coco_results_{task}.json")
+
+
+def write_results(
+    folder: Path, truth: GroundTruth, table: DetectionTable, tasks: list[str], *, written: bool = False
+) -> dict[str, Path]:
     """One result file per task, with the dataset's image and category ids; numbers in full precision.
 
-    The first task's is `coco_results.json`, another's `coco_results_<task>.json`. Each has only the fields of its task:
-    loadRes would take areas from boxes otherwise. Ground truth that came from no file is written too, and `FACTS_FILE`.
+    Each has only the fields of its task: loadRes would take areas from boxes otherwise. Ground truth that came from no
+    file is written too, and `FACTS_FILE`.
 
+    Args:
+        written: the result files are there already (a `ResultStream` wrote them), only the others are missing.
     Returns:
         Name in the list of written files -> path.
     """
     folder.mkdir(parents=True, exist_ok=True)
     files = {}
     for number, task in enumerate(tasks):
-        name = "coco_results" if number == 0 else f"coco_results_{task}"
-        files[name] = folder / f"{name}.json"
-        _write_list(files[name], _records(table, truth, task))
+        path = result_file(folder, number, task)
+        files[path.stem] = path
+        if not written:
+            _write_list(path, coco_records(table, truth, task))
     if truth.annotated and truth.file is None:
         files["coco_ground_truth"] = folder / "coco_ground_truth.json"
         truth.write(files["coco_ground_truth"])
@@ -84,7 +94,7 @@ def _write_list(path: Path, parts: Iterator[list[dict]]) -> None:
     beside.replace(path)
 
 
-def _records(table: DetectionTable, truth: GroundTruth, task: str) -> Iterator[list[dict]]:
+def coco_records(table: DetectionTable, truth: GroundTruth, task: str) -> Iterator[list[dict]]:
     """The detections as COCO's results, some at a time. Without a column of masks or keypoints there are none."""
     if (task == "segm" and table.masks is None) or (task == "keypoints" and table.keypoints is None):
         return

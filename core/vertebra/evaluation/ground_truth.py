@@ -55,9 +55,8 @@ class GroundTruth:
     @classmethod
     def of_dataset(cls, dataset: Any) -> GroundTruth:
         """Ground truth of a dataset with `.dicts` and `.metadata`: from `metadata.json_file` if it has one."""
-        dicts = [_header(record) for record in dataset.dicts]
         json_file = getattr(dataset.metadata, "json_file", None)
-        truth = cls._of_images(dicts, dataset.metadata)
+        truth = cls.without_annotations(dataset)
         if json_file and truth.ids_are_distinct:
             truth._read_json(Path(json_file), dataset.metadata)
         else:
@@ -66,7 +65,9 @@ class GroundTruth:
         return truth
 
     @classmethod
-    def _of_images(cls, headers: list[dict], metadata: Any) -> GroundTruth:
+    def without_annotations(cls, dataset: Any) -> GroundTruth:
+        """The images and classes of a dataset alone, which costs little."""
+        headers, metadata = [_header(record) for record in dataset.dicts], dataset.metadata
         keys = [ImageKey.of(header) for header in headers]
         ids = [key.image_id for key in keys]
         distinct = None not in ids and len(set(ids)) == len(ids)

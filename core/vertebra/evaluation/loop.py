@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from vertebra.evaluation.contract import Evaluator
+from vertebra.models.inference import Predict
 from vertebra.runtime import autocast
 from vertebra.runtime.distributed import gather_to_main, on_main_process
 
@@ -86,6 +87,7 @@ def predict_all(
     *,
     amp: str = "auto",
     progress: Callable[[int, int], None] | None = None,
+    predict: Predict | None = None,
 ) -> Timing:
     """Run the model over the loader without gradients.
 
@@ -93,6 +95,7 @@ def predict_all(
         loader: batches of input dicts; its `indices`, where it has them, say how many images there are.
         amp: auto, bf16, fp16 or off.
         progress: called with (images done, images in all).
+        predict: how the model is asked, input dicts to predictions; None: the model itself.
     """
     device = next((tensor.device for tensor in (*model.parameters(), *model.buffers())), torch.device("cpu"))
     timing = Timing(device=_device_name(device), precision="fp32")
@@ -105,7 +108,7 @@ def predict_all(
             got = time.perf_counter()
             with autocast(device, amp):
                 timing.precision = _precision_name(device)
-                outputs = model(inputs)
+                outputs = (predict or model)(inputs)
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
             done = time.perf_counter()

@@ -18,6 +18,7 @@ from vertebra.evaluation.contract import Evaluator
 from vertebra.evaluation.loop import predict_all
 from vertebra.evaluation.report import Section, dataset_sections, write_report
 from vertebra.evaluation.run_facts import dataset_name, model_facts, versions
+from vertebra.models.inference import with_inference
 from vertebra.runtime.distributed import is_main_process, on_main_process, rank, world_size
 
 if TYPE_CHECKING:
@@ -84,7 +85,8 @@ def evaluate(
     injected = {"dataset": dataset, "metadata": dataset.metadata, "output_dir": folder}
     evaluators: list[Evaluator] = [spec.build(**injected) for spec in recipe.evaluate.evaluators]
     loader = build_eval_loader(recipe, dataset, rank(), world_size())
-    timing = predict_all(model, loader, evaluators, amp=recipe.evaluate.amp, progress=progress)
+    predict = with_inference(model, recipe.evaluate.inference)
+    timing = predict_all(model, loader, evaluators, amp=recipe.evaluate.amp, progress=progress, predict=predict)
 
     result = EvaluationResult(metrics={})
     for evaluator in evaluators:

@@ -18,7 +18,7 @@ from vertebra.data.json_file import Problems, read_json
 from vertebra.errors import DataError
 from vertebra.evaluation.panoptic.counts import ImageCounts, Segments, count_image
 from vertebra.evaluation.panoptic.quality import PanopticClass, PanopticQuality, panoptic_quality
-from vertebra.evaluation.panoptic.runs import IdRuns, id_run_reader
+from vertebra.evaluation.panoptic.runs import IdRuns, id_run_reader, read_id_runs
 
 __all__ = ["panoptic_evaluate"]
 
@@ -58,9 +58,14 @@ def panoptic_evaluate(
     missing.raise_if_any()
 
     pairs = [(true_images[key], pred_images[key]) for key in true_images]
-    count = functools.partial(_count, read=id_run_reader(2 * len(pairs)))
-    with ThreadPoolExecutor(threads or min(_processors(), _MOST_THREADS)) as pool:
-        outcomes = list(pool.map(count, pairs))
+    read = id_run_reader(2 * len(pairs))
+    count = functools.partial(_count, read=read, fast=read is not read_id_runs)
+    threads = threads or min(_processors(), _MOST_THREADS)
+    if threads == 1:
+        outcomes = list(map(count, pairs))
+    else:
+        with ThreadPoolExecutor(threads) as pool:
+            outcomes = list(pool.map(count, pairs))
     faults = Problems(pred_json)
     for outcome in outcomes:
         if isinstance(outcome, DataError):
@@ -80,11 +85,13 @@ class _ImageRecord:
     segments: Segments
 
 
-def _count(pair: tuple[_ImageRecord, _ImageRecord], read: Callable[[Path], IdRuns]) -> ImageCounts | DataError:
+def _count(
+    pair: tuple[_ImageRecord, _ImageRecord], read: Callable[[Path], IdRuns], fast: bool
+) -> ImageCounts | DataError:
     truth, predicted = pair
     try:
         true_ids, pred_ids = read(truth.path), read(predicted.path)
-        return count_image(true_ids, truth.segments, pred_ids, predicted.segments, predicted.where)
+        return count_image(true_ids, truth.segments, pred_ids, predicted.segments, predicted.where, fast=fast)
     except DataError as err:
         return err
 

@@ -38,13 +38,13 @@ def png_id_runs(encoded: bytes) -> tuple[tuple[int, int], np.ndarray, np.ndarray
     if found is None:
         return None
     (height, width), rows = found
-    places = np.flatnonzero(rows != 0)
+    words = rows[: len(rows) // 8 * 8].view(np.uint64)
     room = height * width // _FEW_RUNS + 1  # fresh memory is slow: rather once more in the odd image with more runs
     starts, ids = np.empty((2, room), dtype=np.int64)
-    num_runs = _decode(rows, places, height, width, starts, ids)
+    num_runs = _decode(rows, words, height, width, starts, ids)
     if num_runs > room:
         starts, ids = np.empty((2, num_runs), dtype=np.int64)
-        _decode(rows, places, height, width, starts, ids)
+        _decode(rows, words, height, width, starts, ids)
     return None if num_runs < 0 else ((height, width), starts[:num_runs].copy(), ids[:num_runs].copy())
 
 
@@ -83,17 +83,17 @@ def _inflate(data: bytes, size: int) -> bytes:
 
 
 @njit(nogil=True, cache=True)
-def _decode(rows, places, height, width, starts, ids):  # pragma: no cover - runs as machine code
+def _decode(rows, words, height, width, starts, ids):  # pragma: no cover - runs as machine code
     """Fill `starts` and `ids` as far as they go; the number of runs, or -1 for a filter that does not exist.
 
     Args:
-        rows: (H * (1 + 3 W),) uint8. places: (N,) int64 where they are not 0, ascending.
+        rows: (H * (1 + 3 W),) uint8. words: the same bytes, eight at a time, but for the last few.
         starts, ids: (R,) int64, to be filled.
     """
     above_start, above_id = np.empty(width + 1, np.int64), np.empty(width + 1, np.int64)  # runs of the row above
     row_start, row_id = np.empty(width + 1, np.int64), np.empty(width + 1, np.int64)  # and of this one
     above_start[0], above_id[0], above_start[1] = 0, 0, width
-    num_runs, place, last = 0, 0, -1
+    num_runs, place, last = 0, 0, -1  # place: of the first byte from `at` on that is not 0
     for y in range(height):
         first = y * (1 + 3 * width)  # of this row's bytes
         kind = np.int64(rows[first])
@@ -105,15 +105,14 @@ def _decode(rows, places, height, width, starts, ids):  # pragma: no cover - run
                 k += 1
             up, end = above_id[k], above_start[k + 1]
             at = first + 1 + 3 * x
-            while place < len(places) and places[place] < at:
-                place += 1
+            if place < at:
+                place = _next_change(rows, words, at)
             change = 0
-            if place < len(places):
-                if places[place] < at + 3:
-                    change = np.int64(rows[at]) | np.int64(rows[at + 1]) << 8 | np.int64(rows[at + 2]) << 16
-                    end = x + 1
-                else:
-                    end = min(end, (places[place] - first - 1) // 3)
+            if place < at + 3:
+                change = np.int64(rows[at]) | np.int64(rows[at + 1]) << 8 | np.int64(rows[at + 2]) << 16
+                end = x + 1
+            else:
+                end = min(end, (place - first - 1) // 3)
             # up to `end` the row above is one run and nothing but 0 is added after x, so what x gets goes for all
             if kind == _UP:
                 now = _add(up, change)
@@ -138,6 +137,22 @@ def _decode(rows, places, height, width, starts, ids):  # pragma: no cover - run
         above_start, row_start = row_start, above_start
         above_id, row_id = row_id, above_id
     return num_runs
+
+
+@njit(nogil=True, cache=True)
+def _next_change(rows, words, at):  # pragma: no cover - runs as machine code
+    """The first place from `at` on that holds another byte than 0; the number of bytes if there is none."""
+    while at % 8 and at < len(rows):
+        if rows[at]:
+            return at
+        at += 1
+    word = at // 8
+    while word < len(words) and words[word] == 0:
+        word += 1
+    at = max(at, word * 8)
+    while at < len(rows) and not rows[at]:
+        at += 1
+    return at
 
 
 @njit(nogil=True, cache=True)

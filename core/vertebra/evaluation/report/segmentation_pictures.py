@@ -1,4 +1,4 @@
-"""Pictures of label maps: ground truth on the left, the prediction on the right, the worst images first."""
+"""Pictures of label maps, the worst images first: pairs of ground truth and prediction, or sheets of any kind."""
 
 from __future__ import annotations
 
@@ -13,32 +13,41 @@ from vertebra.data import read_image
 from vertebra.evaluation.report.blocks import Picture
 from vertebra.visualize import save_png, side_by_side
 
-__all__ = ["draw_pairs"]
+__all__ = ["draw_pairs", "draw_sheets"]
 
-_WIDEST = 2400  # pixels of a written picture; both halves together
+_WIDEST = 2400  # pixels of a written picture
 
 Draw = Callable[[np.ndarray], np.ndarray]
 
 
 def draw_pairs(items: Iterable[tuple[str, Draw, Draw, str]], folder: Path, count: int) -> list[Picture]:
-    """Draw at most `count` images; those whose file is gone are left out.
+    """Draw at most `count` images, ground truth on the left and the prediction on the right.
 
     Args:
         items: (image file, draw the truth, draw the prediction, what the caption says); both functions take the image
             (H, W, 3) uint8.
+        folder, count: see `draw_sheets`.
+    """
+    return draw_sheets(((name, _beside(*draws), said) for name, *draws, said in items), folder, count)
+
+
+def draw_sheets(items: Iterable[tuple[str, Draw, str]], folder: Path, count: int) -> list[Picture]:
+    """Draw at most `count` images; those whose file is gone are left out.
+
+    Args:
+        items: (image file, what makes the picture of the image (H, W, 3) uint8, what the caption says).
         folder: PNG files go there; those of an earlier evaluation are removed.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.glob("[0-9][0-9]_*.png"):
         old.unlink()
     pictures: list[Picture] = []
-    for name, draw_truth, draw_prediction, said in items:
+    for name, draw, said in items:
         if len(pictures) >= count:
             break
         if not name or not Path(name).is_file():
             continue
-        image = read_image(name)
-        drawn = side_by_side(draw_truth(image), draw_prediction(image), ("ground truth", "predicted"))
+        drawn = draw(read_image(name))
         height, width = drawn.shape[:2]
         if width > _WIDEST:
             size = (_WIDEST, max(1, round(height * _WIDEST / width)))
@@ -48,3 +57,10 @@ def draw_pairs(items: Iterable[tuple[str, Draw, Draw, str]], folder: Path, count
         save_png(drawn, path)
         pictures.append(Picture(path, f"{Path(name).name}: {said}"))
     return pictures
+
+
+def _beside(draw_truth: Draw, draw_prediction: Draw) -> Draw:
+    def draw(image: np.ndarray) -> np.ndarray:
+        return side_by_side(draw_truth(image), draw_prediction(image), ("ground truth", "predicted"))
+
+    return draw

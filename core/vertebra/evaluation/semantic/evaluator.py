@@ -8,10 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from vertebra.data import read_labels
+from vertebra.data.labels import LabelReader
 from vertebra.errors import DataError, RecipeError
 from vertebra.evaluation.contract import Evaluator
 from vertebra.evaluation.detections import ImageKey
@@ -28,6 +29,7 @@ from vertebra.evaluation.semantic.pixels import (
 from vertebra.evaluation.semantic.report import semantic_sections
 from vertebra.evaluation.semantic.tally import Tally
 from vertebra.runtime.distributed import gather_to_main, on_main_process
+from vertebra.visualize import entropy_map
 
 __all__ = ["SemSegEvaluator"]
 
@@ -51,6 +53,7 @@ class SemSegEvaluator(Evaluator):
         boundary_iou: IoU of the pixels near contours: `per_class` as it is defined, `detectron2` as Detectron2 0.6
             computes it (for comparisons only), or `off`.
         boundary_ratio: how far inside a contour that reaches, as a part of the image's diagonal.
+        uncertainty: measure how undecided the scores are, taken as logits, for the pictures of the worst images.
     """
 
     def __init__(
@@ -59,6 +62,7 @@ class SemSegEvaluator(Evaluator):
         *,
         boundary_iou: Literal["per_class", "detectron2", "off"] = "per_class",
         boundary_ratio: float = 0.02,
+        uncertainty: bool = True,
     ) -> None:
         super().__init__()
         if not 0 < boundary_ratio < 1:
@@ -69,7 +73,7 @@ class SemSegEvaluator(Evaluator):
         if not names:
             raise DataError(
                 "SemSegEvaluator needs the names of the labels: the dataset's metadata has no stuff_classes.\n"
-                "  Set them where the dataset is registered (format coco: `stuff_classes`)"
+                "  Set them where the dataset is registered (formats semantic_folder: `classes`, coco: `stuff_classes`)"
             )
         self.dataset = dataset
         self.class_names = list(names)
@@ -77,8 +81,10 @@ class SemSegEvaluator(Evaluator):
         self.labels = [name if times[name] == 1 else f"{name} ({i})" for i, name in enumerate(self.class_names)]
         """Class names as metric keys need them: each once."""
         self.ignore_label = getattr(dataset.metadata, "ignore_label", 255)
+        self.label_reader = LabelReader(dataset.metadata, none=len(self.class_names))
         self.boundary_iou = boundary_iou
         self.boundary_ratio = boundary_ratio
+        self.uncertainty = uncertainty
         self._rows: dict[ImageKey, int] | None = None
         self.reset()
 
@@ -109,7 +115,7 @@ class SemSegEvaluator(Evaluator):
             if self.boundary_iou != "off":
                 count = boundary_counts if self.boundary_iou == "per_class" else detectron2_boundary_counts
                 boundary = count(truth, codes, size, boundary_radius(labels.shape, self.boundary_ratio))
-            self.tally.add(key, counts, boundary, codes, image_quality(counts))
+            self.tally.add(key, counts, boundary, codes, image_quality(counts), self._doubt(output["sem_seg"]))
 
     def evaluate(self) -> dict[str, float | None]:
         """The metrics of all processes' images.
@@ -127,19 +133,23 @@ class SemSegEvaluator(Evaluator):
             return []
         return semantic_sections(self, folder, pictures)
 
-    def truth_file(self, key: ImageKey) -> str:
-        """The label file of an image of the dataset."""
+    def truth(self, key: ImageKey) -> np.ndarray:
+        """(H, W) true codes of an image of the dataset, out of its label file.
+
+        Raises:
+            DataError: there is no such image or file, or the file has labels that are no class.
+        """
         if self._rows is None:
             self._rows = {ImageKey.of(record): row for row, record in enumerate(self.dataset.dicts)}
         if key not in self._rows:
             raise DataError(f"image {key.image_id!r} ({key.file_name}) was predicted, but is not in the dataset")
-        path = self.dataset.dicts[self._rows[key]].get("sem_seg_file_name")
-        if path is None:
+        record = self.dataset.dicts[self._rows[key]]
+        if record.get("sem_seg_file_name") is None:
             raise DataError(
                 f"image {key.image_id!r}: its dataset dict has no sem_seg_file_name; SemSegEvaluator needs label files "
-                "(format coco: `sem_seg`)"
+                "(format semantic_folder, or coco with `sem_seg`)"
             )
-        return path
+        return self.label_reader.read(record)
 
     def _evaluate_all(self, shards: list[Tally]) -> SemanticScores:
         self.merged = Tally.merged(shards)
@@ -156,6 +166,11 @@ class SemSegEvaluator(Evaluator):
         for note in scores.notes:
             logger.warning("evaluation: %s", note)
         return scores
+
+    def _doubt(self, sem_seg: Any) -> Tensor | None:
+        """(H, W) entropy of the class probabilities from 0 to 1; None where there are no scores, or no wish for it."""
+        given = torch.as_tensor(sem_seg)
+        return entropy_map(given) if self.uncertainty and given.ndim == 3 else None
 
     def _predicted(self, output: Mapping[str, Any], key: ImageKey) -> Tensor:
         """(H, W) whole numbers, on the device they are on."""
@@ -181,20 +196,12 @@ class SemSegEvaluator(Evaluator):
 
     def _truth(self, key: ImageKey, size: tuple[int, ...]) -> Tensor:
         """(H, W) true codes int64, on the CPU."""
-        path = self.truth_file(key)
-        labels = torch.from_numpy(read_labels(path))
-        if tuple(labels.shape) != size:
+        codes = torch.from_numpy(self.truth(key)).long()
+        if tuple(codes.shape) != size:
+            path = self.dataset.dicts[self._rows[key]]["sem_seg_file_name"]
             raise DataError(
-                f"{path}: the labels have {labels.shape[1]}x{labels.shape[0]} pixels (width x height), the prediction "
+                f"{path}: the labels have {codes.shape[1]}x{codes.shape[0]} pixels (width x height), the prediction "
                 f"for image {key.image_id!r} {size[1]}x{size[0]}"
-            )
-        codes = to_codes(labels, len(self.class_names), self.ignore_label)
-        strange = labels[codes > len(self.class_names)].unique().tolist()
-        if strange:
-            raise DataError(
-                f"{path}: labels {', '.join(map(str, strange[:8]))} are no class: the dataset has "
-                f"{len(self.class_names)} classes, numbered from 0, and {self.ignore_label} for pixels without one.\n"
-                "  Set the metadata's ignore_label where pixels without a class have another number"
             )
         return codes
 

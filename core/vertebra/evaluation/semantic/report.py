@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vertebra.data import read_labels
 from vertebra.evaluation.report.blocks import Facts, Figure, Gallery, Section
-from vertebra.evaluation.report.segmentation_pictures import draw_pairs
+from vertebra.evaluation.report.segmentation_pictures import draw_sheets
 from vertebra.evaluation.report.segmentation_plots import confusion_map, quality_bars
-from vertebra.evaluation.semantic.tally import Judged
-from vertebra.visualize import draw_sem_seg
+from vertebra.evaluation.semantic.tally import DOUBT_LEVELS, Judged
+from vertebra.visualize import draw_semantic_panel
 
 if TYPE_CHECKING:
     from vertebra.evaluation.semantic.evaluator import SemSegEvaluator
@@ -45,26 +44,34 @@ def semantic_sections(evaluator: SemSegEvaluator, folder: Path, pictures: int) -
     if confusion_map(tally.counts.numpy()[:-1, :-1], [*labels, "(none)"], path):
         figures.append(Figure(path, "Where the pixels of each true class went. Off the diagonal is what is mixed up."))
     sections = [Section("Plots: semantic", figures)] if figures else []
-    drawn = draw_pairs((_item(image, evaluator) for image in tally.worst), folder / "pictures" / "semantic", pictures)
+    drawn = draw_sheets((_item(image, evaluator) for image in tally.worst), folder / "pictures" / "semantic", pictures)
     if drawn:
-        said = "Ground truth on the left, the prediction on the right; the images of lowest mean IoU come first."
+        said = (
+            "Ground truth and prediction; below, what is wrong (red) and not judged (hatched black), and where the "
+            "model was undecided (light). The images of lowest mean IoU come first."
+        )
         sections.append(Section("Semantic: the worst images", [Gallery(drawn, said)]))
     return [*sections, Section("Semantic ground truth", [_facts(evaluator)])]
 
 
-def _item(image: Judged, evaluator: SemSegEvaluator) -> tuple[str, Callable, Callable, str]:
-    ignore, names = evaluator.ignore_label, evaluator.class_names
-
-    def draw_truth(pixels: np.ndarray) -> np.ndarray:
-        return draw_sem_seg(pixels, read_labels(evaluator.truth_file(image.key)), names, ignore_label=ignore)
-
-    def draw_prediction(pixels: np.ndarray) -> np.ndarray:
-        codes = image.codes.numpy().astype(np.int64)
-        return draw_sem_seg(pixels, np.where(codes == len(names), ignore, codes), names, ignore_label=ignore)
-
+def _item(image: Judged, evaluator: SemSegEvaluator) -> tuple[str, Callable[[np.ndarray], np.ndarray], str]:
+    names = evaluator.class_names
     quality = float(image.quality)
-    said = "no true class" if np.isnan(quality) else f"mean IoU {quality:.3f} over its classes"
-    return image.key.file_name or "", draw_truth, draw_prediction, said
+    said = "no true class" if np.isnan(quality) else f"mean IoU {quality:.3f}"
+
+    def draw(pixels: np.ndarray) -> np.ndarray:
+        return draw_semantic_panel(
+            pixels,
+            image.codes.numpy().astype(np.int64),
+            evaluator.truth(image.key),
+            names,
+            doubt=None if image.doubt is None else image.doubt.numpy() / np.float32(DOUBT_LEVELS),
+            ignore_label=len(names),
+            colors=getattr(evaluator.dataset.metadata, "stuff_colors", None),
+            said=said,
+        )
+
+    return image.key.file_name or "", draw, said if np.isnan(quality) else f"{said} over its classes"
 
 
 def _facts(evaluator: SemSegEvaluator) -> Facts:

@@ -12,7 +12,9 @@ from torch import Tensor
 from vertebra.errors import DataError
 from vertebra.evaluation.detections import ImageKey
 
-__all__ = ["Judged", "Tally"]
+__all__ = ["DOUBT_LEVELS", "Judged", "Tally"]
+
+DOUBT_LEVELS = 255
 
 _WORST = 24  # images kept for the report
 _HELD = 64  # from here on the best of them are dropped, which is the one thing that waits for the device
@@ -26,11 +28,13 @@ class Judged:
     Args:
         codes: (H, W) predicted codes, of a small whole type.
         quality: scalar, mean IoU over its true classes, NaN if it has none.
+        doubt: (H, W) uint8, the entropy of the class probabilities, DOUBT_LEVELS where it is greatest; None: not known.
     """
 
     key: ImageKey
     codes: Tensor
     quality: Tensor
+    doubt: Tensor | None = None
 
 
 class Tally:
@@ -56,14 +60,24 @@ class Tally:
     def has(self, key: ImageKey) -> bool:
         return key in self.keys
 
-    def add(self, key: ImageKey, counts: Tensor, boundary: Tensor | None, codes: Tensor, quality: Tensor) -> None:
-        """One image's counts, its predicted codes (H, W), and its mean IoU."""
+    def add(
+        self,
+        key: ImageKey,
+        counts: Tensor,
+        boundary: Tensor | None,
+        codes: Tensor,
+        quality: Tensor,
+        doubt: Tensor | None = None,
+    ) -> None:
+        """One image's counts, its predicted codes (H, W), its mean IoU, and its entropy (H, W) from 0 to 1."""
         self.counts = self.counts.to(counts.device) + counts
         if boundary is not None:
             self.boundary = boundary if self.boundary is None else self.boundary.to(boundary.device) + boundary
         self.keys[key] = None
         self.recent.append((key, counts, boundary))
-        self.worst.append(Judged(key, codes.to(self._type), quality))
+        if doubt is not None:
+            doubt = (doubt * DOUBT_LEVELS).round().to(torch.uint8)
+        self.worst.append(Judged(key, codes.to(self._type), quality, doubt))
         if len(self.worst) >= _HELD:
             self.worst = _worst(self.worst)
 
@@ -74,7 +88,10 @@ class Tally:
         copy.boundary = None if self.boundary is None else self.boundary.cpu()
         copy.keys = dict(self.keys)
         copy.recent.extend((key, a.cpu(), None if b is None else b.cpu()) for key, a, b in self.recent)
-        copy.worst = [Judged(i.key, i.codes.cpu(), i.quality.cpu()) for i in _worst(self.worst)]
+        copy.worst = [
+            Judged(i.key, i.codes.cpu(), i.quality.cpu(), None if i.doubt is None else i.doubt.cpu())
+            for i in _worst(self.worst)
+        ]
         return copy
 
     @classmethod
