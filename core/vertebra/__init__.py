@@ -16,6 +16,7 @@ _HOMES = {
     "vertebra.errors": (
         "CheckpointError",
         "DataError",
+        "ExportError",
         "PluginError",
         "RecipeError",
         "SetupError",
@@ -53,6 +54,7 @@ _HOMES = {
     "vertebra.data": ("Dataset", "DatasetCatalog", "Format", "Metadata", "MetadataCatalog", "Transform"),
     "vertebra.engine": ("Hook", "Trainer"),
     "vertebra.evaluation": ("Evaluator", "evaluate"),
+    "vertebra.export": ("export_onnx",),
     "vertebra.predictor": ("Predictor",),
 }
 _MODULE_OF = {name: module for module, names in _HOMES.items() for name in names}

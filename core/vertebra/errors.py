@@ -6,6 +6,7 @@ Library code raises these; only the command line prints them (one message, exit 
 __all__ = [
     "CheckpointError",
     "DataError",
+    "ExportError",
     "PluginError",
     "RecipeError",
     "SetupError",
@@ -32,6 +33,10 @@ class DataError(VertebraError):
 
 class CheckpointError(VertebraError):
     """A weights file or checkpoint cannot be read or does not fit the model; names the file."""
+
+
+class ExportError(VertebraError):
+    """A model cannot be exported as asked for, or the exported file does not give what the model gives."""
 
 
 class SetupError(VertebraError):

@@ -1,7 +1,8 @@
 """What installed plugins offer, read from their metadata; nothing of a plugin is imported before a recipe names it.
 
-A plugin is an installed distribution with entry points in the groups `vertebra.<kind>s` (components) or
-`vertebra.recipes` (YAML shipped as package data). The core offers its own components in the same way.
+A plugin is an installed distribution with entry points in the groups `vertebra.<kind>s` (components),
+`vertebra.recipes` (YAML shipped as package data) or `vertebra.commands` (typer.Typer apps, sub-commands of `vertebra`).
+The core offers its own components in the same way.
 
     VERTEBRA_PLUGINS_DISABLE=a,b   these distributions are as good as not there
     VERTEBRA_PLUGINS_ALLOW=a,b     only these may be used (`local` stands for local files)
@@ -59,15 +60,17 @@ ALLOW = "VERTEBRA_PLUGINS_ALLOW"
 GROUPS = {kind: "vertebra.losses" if kind == "loss" else f"vertebra.{kind}s" for kind in KINDS}
 _KIND_OF_GROUP = {group: kind for kind, group in GROUPS.items()}
 _RECIPES = "vertebra.recipes"
+_COMMANDS = "vertebra.commands"
+_KNOWN_GROUPS = (*_KIND_OF_GROUP, _RECIPES, _COMMANDS)
 
 
 @dataclass(frozen=True)
 class Offer:
-    """One entry point line: a component that a distribution offers, not loaded yet."""
+    """One entry point line: a component (or, of kind `command`, a command) that a distribution offers, not loaded yet."""
 
     kind: str
     name: str
-    value: str  # "package.module:Class"
+    value: str  # "package.module:Class"; of a command "package.module:app"
     plugin: PluginInfo = field(repr=False, compare=False)
 
     @property
@@ -79,20 +82,37 @@ class Offer:
         """The name that always works, whoever else offers the same: `distribution:Name`."""
         return f"{self.distribution}:{self.name}"
 
+    @property
+    def owner(self) -> str:
+        """What an error is to name: `head X of plugin some-plugin 1.0`."""
+        return f"{self.kind} {self.name} of {'' if self.plugin is core() else 'plugin '}{self.plugin}"
+
     def load(self) -> type:
         """Imports the component's module now.
 
         Raises:
-            PluginError: the plugin is switched off, needs another core, cannot be imported, or does not hold a
-                class of this kind at that place.
+            PluginError: as `load_object`, or what stands there is no class.
         """
-        owner = f"{self.kind} {self.name} of {'' if self.plugin is core() else 'plugin '}{self.plugin}"
+        found = self.load_object()
+        if not isinstance(found, type):
+            raise PluginError(f"{self.owner}: {self.value} is a {type(found).__name__}, expected a class")
+        return found
+
+    def load_object(self) -> object:
+        """Imports the module now and gives what its entry point line names, whatever that is.
+
+        Raises:
+            PluginError: the plugin is switched off, needs another core, cannot be imported, or holds nothing at that
+                place.
+        """
+        owner = self.owner
         if reason := self.plugin.problem:
             raise PluginError(f"{owner} cannot be used: {reason}")
         module_name, _, attribute = self.value.partition(":")
         module_name, attribute = module_name.strip(), attribute.partition("[")[0].strip()
         if not re.fullmatch(r"\w+(\.\w+)*", module_name) or not attribute:
-            raise PluginError(f"{owner}: its entry point is {self.value!r}, expected 'package.module:Class'")
+            expected = "package.module:app" if self.kind == "command" else "package.module:Class"
+            raise PluginError(f"{owner}: its entry point is {self.value!r}, expected {expected!r}")
         found: object = import_plugin_module(module_name, owner, None if self.plugin is core() else PATIENCE)
         for part in attribute.split("."):
             missing = object()
@@ -105,8 +125,6 @@ class Offer:
                     f"{owner}: module {module_name} has no {attribute!r}."
                     f"\n  Nearest: {', '.join(near) or 'none'}. Its entry point says {self.name} = {self.value!r}"
                 )
-        if not isinstance(found, type):
-            raise PluginError(f"{owner}: {self.value} is a {type(found).__name__}, expected a class")
         return found
 
 
@@ -143,6 +161,11 @@ class PluginInfo:
         """{prefix: package} for the recipes that it ships."""
         return {name: value for group, name, value in self.entries if group == _RECIPES}
 
+    @cached_property
+    def commands(self) -> tuple[Offer, ...]:
+        """The sub-commands that it adds to `vertebra`."""
+        return tuple(Offer("command", name, value, self) for group, name, value in self.entries if group == _COMMANDS)
+
     @property
     def problem(self) -> str | None:
         """Why nothing of this plugin can be used here, or None. The plugin is not imported to find out."""
@@ -153,8 +176,8 @@ class PluginInfo:
         """What is odd about single lines of its entry points, though the rest can be used."""
         found = []
         for group in dict.fromkeys(group for group, _, _ in self.entries):
-            if group not in _KIND_OF_GROUP and group != _RECIPES:
-                near = nearest(group, [*_KIND_OF_GROUP, _RECIPES], limit=1)
+            if group not in _KNOWN_GROUPS:
+                near = nearest(group, _KNOWN_GROUPS, limit=1)
                 found.append(f"entry point group {group} is unknown" + (f"; meant {near[0]}?" if near else ""))
         if self.distribution != CORE and (core_plugin := core()):
             reserved = {(offer.kind, offer.name) for offer in core_plugin.offers}

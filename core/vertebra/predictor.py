@@ -17,7 +17,8 @@ from vertebra.data import Metadata, Sample, load_split, read_image
 from vertebra.engine import autocast, choose_device
 from vertebra.engine.plugin_files import warn_of_changes
 from vertebra.errors import CheckpointError, DataError, VertebraError
-from vertebra.models import build_model, load_weights, read_checkpoint, read_weights
+from vertebra.models import build_model, fuse_conv_bn, load_weights, read_checkpoint, read_weights
+from vertebra.models.inference import with_inference
 from vertebra.structures import BoxMode, Instances, encode_masks
 from vertebra.visualize import draw_instances, save_png
 
@@ -40,6 +41,7 @@ class Predictor:
         device: such as "cuda" or "cpu"; "auto" takes a GPU where there is one.
 
     Attributes:
+        model: in eval mode, its batch norms folded into the convolutions: for predicting alone.
         metadata: class names among other things; from the checkpoint, otherwise from the recipe's dataset. Without
             either, as with imported weights where the dataset is not at hand, classes have numbers alone.
     """
@@ -63,8 +65,9 @@ class Predictor:
             logger.warning("The classes have no names, only numbers: %s", unknown)
         self.metadata = Metadata(self.recipe.name) if metadata is None else metadata
         self.device = choose_device(device)
-        self.model.to(self.device).eval()
+        fuse_conv_bn(self.model.to(self.device))
         self.model.channels_last = self.recipe.train.channels_last
+        self._predict = with_inference(self.model, self.recipe.evaluate.inference)
         self._transforms = [spec.build() for spec in self.recipe.data.eval_transforms]
 
     @property
@@ -87,7 +90,7 @@ class Predictor:
         """The same for several images, which go through the model together."""
         inputs = [self._input(_as_array(image)) for image in images]
         with torch.inference_mode(), autocast(self.device, self.recipe.evaluate.amp):
-            outputs = self.model(inputs)
+            outputs = self._predict(inputs)
         return [{key: _to_cpu(value) for key, value in output.items()} for output in outputs]
 
     def _input(self, image: np.ndarray) -> dict[str, Any]:

@@ -110,3 +110,10 @@ def test_what_ground_truth_may_lack():
     assert "1 ground truth objects without a mask are left out" in truth.notes
     truth = read_ground_truth(GT | {"annotations": [record]}, "keypoints")
     assert truth.ignored.tolist() == [True]  # takes detections, but is not to be found
+
+
+def test_an_annotation_with_id_0_is_noted_as_it_never_counts_as_found():
+    truth = GT | {"annotations": [GT["annotations"][0] | {"id": 0}]}
+    numbers = coco_evaluate(truth, [GOOD], "bbox")
+    assert numbers["bbox/AP"] == 0
+    assert any("the id 0, which pycocotools never counts as found" in note for note in numbers.notes)

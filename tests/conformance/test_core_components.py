@@ -64,6 +64,58 @@ class TestCrossEntropy(LossConformance):
     takes = "labels"
 
 
+class TestHardPixelCrossEntropy(LossConformance):
+    component = "HardPixelCrossEntropy"
+    takes = "labels"
+
+
+class TestPixelFocalLoss(LossConformance):
+    component = "PixelFocalLoss"
+    takes = "labels"
+
+
+class TestPixelBCE(LossConformance):
+    component = "PixelBCE"
+    takes = "labels"
+
+
+class TestDiceLoss(LossConformance):
+    component = "DiceLoss"
+    arguments = {"squared": True}
+    takes = "labels"
+
+
+class TestJaccardLoss(LossConformance):
+    component = "JaccardLoss"
+    takes = "labels"
+
+
+class TestTverskyLoss(LossConformance):
+    component = "TverskyLoss"
+    takes = "labels"
+
+
+class TestLovaszSoftmax(LossConformance):
+    component = "LovaszSoftmax"
+    takes = "labels"
+
+
+class TestBoundaryLoss(LossConformance):
+    component = "BoundaryLoss"
+    takes = "labels"
+
+
+class TestDistanceWeightedCrossEntropy(LossConformance):
+    component = "DistanceWeightedCrossEntropy"
+    takes = "labels"
+
+
+class TestCompoundLoss(LossConformance):
+    component = "CompoundLoss"
+    arguments = {"losses": ["CrossEntropy", {"name": "DiceLoss", "squared": True}], "weights": [1.0, 0.5]}
+    takes = "labels"
+
+
 class TestSmoothL1Loss(LossConformance):
     component = "SmoothL1Loss"
     arguments = {"beta": 0.5}
@@ -106,6 +158,10 @@ class TestLVISEvaluator(EvaluatorConformance):
 
 class TestSemSegEvaluator(EvaluatorConformance):
     component = "SemSegEvaluator"
+
+
+class TestPanopticEvaluator(EvaluatorConformance):
+    component = "PanopticEvaluator"
 
 
 class TestEMA(HookConformance):

@@ -44,6 +44,26 @@ def test_any_size_gives_maps_of_the_strides_rounded_up(norm, size):
         assert features[name].shape == (1, spec.channels, -(-size[0] // spec.stride), -(-size[1] // spec.stride))
 
 
+def test_the_first_convolution_is_a_feature_of_stride_2():
+    """And what it gives, pooled, is the stem's; the features behind do not depend on its being asked for."""
+    torch.manual_seed(0)
+    backbone = ResNet(18, norm="bn", out_features=["conv1", "stem", "res2"]).eval()
+    assert {name: (s.channels, s.stride) for name, s in backbone.output_shape().items()} == {
+        "conv1": (64, 2),
+        "stem": (64, 4),
+        "res2": (64, 4),
+    }
+    without = ResNet(18, norm="bn", out_features=["res2"]).eval()
+    without.load_state_dict(backbone.state_dict())
+    images = torch.rand(1, 3, 33, 46)
+    with torch.no_grad():
+        features = backbone(images)
+        assert features["conv1"].shape == (1, 64, 17, 23)
+        pooled = torch.nn.functional.max_pool2d(features["conv1"], 3, stride=2, padding=1)
+        torch.testing.assert_close(features["stem"], pooled)
+        torch.testing.assert_close(features["res2"], without(images)["res2"])
+
+
 @pytest.mark.parametrize("depth", [18, 50])
 def test_torchvisions_weights_load_and_give_torchvisions_features(depth, tmp_path):
     torch.manual_seed(0)
@@ -121,6 +141,34 @@ def test_dilation_keeps_res5_at_stride_16():
     assert features["res5"].shape[-2:] == features["res4"].shape[-2:] == (4, 4)
 
 
+def test_two_dilated_stages_stay_at_stride_8_and_basic_blocks_dilate_both_convolutions():
+    backbone = ResNet(18, res4_dilation=2, res5_dilation=4, res5_multi_grid=[1, 2])
+    assert [spec.stride for spec in backbone.output_shape().values()] == [4, 8, 8, 8]
+    assert [[c.dilation[0] for c in (b.conv1, b.conv2)] for b in backbone.res5] == [[4, 4], [8, 8]]
+    with torch.no_grad():
+        assert backbone.eval()(torch.rand(1, 3, 33, 64))["res5"].shape[-2:] == (5, 8)
+
+
+def test_dilation_as_torchvision_leaves_the_first_block_of_a_stage_the_dilation_before():
+    """The convolutions of `resnet50(replace_stride_with_dilation=[False, True, True])`, layer by layer."""
+    theirs = torchvision.models.resnet50(weights=None, replace_stride_with_dilation=[False, True, True])
+    ours = ResNet(50, res4_dilation=2, res5_dilation=4, dilate_first_block=False)
+    for mine, layer in ((ours.res4, theirs.layer3), (ours.res5, theirs.layer4)):
+        for block, wanted in zip(mine, layer, strict=True):
+            assert (block.conv2.dilation, block.conv2.stride, block.conv2.padding) == (
+                wanted.conv2.dilation,
+                wanted.conv2.stride,
+                wanted.conv2.padding,
+            )
+
+
+def test_multi_grid_multiplies_the_dilation_of_each_block():
+    backbone = ResNet(50, res5_dilation=2, res5_multi_grid=[1, 2, 4], stem="deeplab", stem_out_channels=128)
+    assert [block.conv2.dilation for block in backbone.res5] == [(2, 2), (4, 4), (8, 8)]
+    assert [c.out_channels for c in (backbone.stem.conv1, backbone.stem.conv2, backbone.stem.conv3)] == [64, 64, 128]
+    assert backbone.output_shape()["res2"].stride == 4
+
+
 def test_the_stride_is_where_it_was_asked_for():
     assert ResNet(50, stride_in_1x1=True).res3[0].conv1.stride == (2, 2)
     first = ResNet(50).res3[0]
@@ -142,9 +190,12 @@ def test_freezing_stops_gradients_and_statistics_up_to_the_stage():
     ("arguments", "says"),
     [
         ({"depth": 20}, "depth is 20; it must be one of 18, 34, 50"),
-        ({"out_features": ["res6"]}, r"out_features \['res6'\] must be some of stem, res2"),
+        ({"out_features": ["res6"]}, r"out_features \['res6'\] must be some of conv1, stem, res2"),
         ({"out_features": []}, "must be some of"),
-        ({"depth": 18, "res5_dilation": 2}, "need depth 50 or more"),
+        ({"depth": 18, "num_groups": 2}, "need depth 50 or more"),
+        ({"res4_dilation": 2}, "res4_dilation 2 and res5_dilation 1 do not go together.*2 and 4 stride 8"),
+        ({"res5_multi_grid": [1, 2]}, r"res5_multi_grid is \[1, 2\]; depth 50 needs 3 factors of at least 1"),
+        ({"stem": "big"}, "stem is 'big'; it must be 'plain' or 'deeplab'"),
         ({"freeze_at": 6}, "freeze_at is 6"),
         ({"norm": "batchnorm"}, "norm is 'batchnorm'.*'frozen_bn'"),
     ],

@@ -23,7 +23,7 @@ SCALES = [
 ]
 
 
-def golden_value(name: str, shape: list[int]) -> np.ndarray:
+def golden_value(name: str, shape: list[int], scales: list[tuple[str, float, float]] = SCALES) -> np.ndarray:
     """The value of a parameter in the golden model: normal numbers seeded by its name, scaled by its kind."""
     value = np.random.default_rng(zlib.crc32(name.encode())).standard_normal(tuple(shape))
     if len(shape) >= 2:
@@ -36,11 +36,17 @@ def golden_value(name: str, shape: list[int]) -> np.ndarray:
         value = 1 + 0.1 * value
     else:
         value *= 0.05
-    for pattern, factor, offset in SCALES:
+    for pattern, factor, offset in scales:
         if fnmatch.fnmatchcase(name, pattern):
             value = value * factor + offset
             break
     return value.astype(np.float32)
+
+
+@pytest.fixture(scope="session")
+def golden_rule():
+    """`golden_value` and its `SCALES`, for golden models of other files."""
+    return SimpleNamespace(value=golden_value, scales=SCALES)
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,7 @@ LAYERS = [
     {"visualize"},
     {"evaluation"},
     {"engine"},
-    {"predictor", "testing", "scaffold"},
+    {"export", "predictor", "testing", "scaffold"},
     {"cli", "__main__"},
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

@@ -15,13 +15,16 @@ import typer
 
 from vertebra import __version__
 from vertebra.cli import data_commands, evaluation_commands, info_commands, model_commands, plugin_commands
+from vertebra.cli.export_command import export
 from vertebra.cli.options import PluginFiles
+from vertebra.cli.plugin_apps import CommandsWithPlugins
 from vertebra.errors import VertebraError
 
 __all__ = ["app", "main"]
 
 app = typer.Typer(
     name="vertebra",
+    cls=CommandsWithPlugins,
     help="Object detection and segmentation from recipes and plugins.",
     epilog="Errors you can mend print one message and exit with code 2. VERTEBRA_TRACEBACK=1 shows where they arose.",
     no_args_is_help=True,
@@ -34,7 +37,9 @@ app.command("evaluate")(model_commands.evaluate)
 app.command("evaluate-results")(evaluation_commands.evaluate_results)
 app.command("compare")(evaluation_commands.compare)
 app.command("predict")(model_commands.predict)
+app.command("export")(export)
 app.command("import-detectron2")(model_commands.import_detectron2)
+app.command("import-torchvision")(model_commands.import_torchvision)
 app.add_typer(data_commands.app, name="data")
 app.add_typer(plugin_commands.app, name="plugins")
 app.command("components")(info_commands.components)

@@ -116,7 +116,7 @@ def _examine(distribution: str, timeout: float, output: Path, stack: Path, resul
         results.send("ready")
         plugin = next(found for found in installed_plugins() if found.distribution == distribution)
         started = time.perf_counter()
-        findings = [_find(offer) for offer in plugin.offers]
+        findings = [_find(offer) for offer in plugin.offers] + [_find_command(offer) for offer in plugin.commands]
         seconds = time.perf_counter() - started
         findings += [_read_recipes(prefix) for prefix in plugin.recipe_packages]
         for stream in (sys.stdout, sys.stderr):
@@ -146,6 +146,19 @@ def _find(offer: Any) -> Finding:
         signature_of(cls, offer.kind)
         if getattr(cls, "component_kind", None) is None:
             return Finding(title, f"{offer.value} does not inherit from the contract of a {offer.kind}")
+    except PluginImportError as err:
+        return Finding(title, _without_owner(err.summary, offer), err.trace)
+    except VertebraError as err:
+        return Finding(title, _without_owner(str(err), offer))
+    return Finding(title)
+
+
+def _find_command(offer: Any) -> Finding:
+    from vertebra.cli.plugin_apps import load_command
+
+    title = f"command {offer.name}"
+    try:
+        load_command(offer)
     except PluginImportError as err:
         return Finding(title, _without_owner(err.summary, offer), err.trace)
     except VertebraError as err:

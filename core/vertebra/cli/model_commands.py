@@ -1,4 +1,4 @@
-"""`train`, `evaluate`, `predict` and `import-detectron2`: what needs a model."""
+"""`train`, `evaluate`, `predict`, `import-detectron2` and `import-torchvision`: what needs a model."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 from vertebra.cli.options import PluginFiles, plugin_files
 from vertebra.cli.runs import evaluate_weights, free_folder, train_recipe
 
-__all__ = ["evaluate", "import_detectron2", "predict", "train"]
+__all__ = ["evaluate", "import_detectron2", "import_torchvision", "predict", "train"]
 
 RecipeArgument = Annotated[
     str, typer.Argument(metavar="RECIPE", help="A YAML file, or `plugin:recipe` for one that a plugin ships.")
@@ -90,5 +90,19 @@ def import_detectron2(
     """Translate Detectron2 weights into weights of a recipe's model."""
     from vertebra.config import load_recipe
     from vertebra.models.import_detectron2 import import_detectron2 as run_import
+
+    print(run_import(weights, load_recipe(recipe, overrides or ()), output, force=force))
+
+
+def import_torchvision(
+    weights: Annotated[str, typer.Option("--weights", help="A .pth, or torchvision:NAME; no code in it is run.")],
+    recipe: Annotated[str, typer.Option("--recipe", help="The recipe of the same model.")],
+    output: Annotated[Path, typer.Option("--output", help="The .pth to write.")],
+    force: Annotated[bool, typer.Option("--force", help="Replace the output file where it exists.")] = False,
+    overrides: Overrides = None,
+) -> None:
+    """Translate torchvision's segmentation weights into weights of a recipe's model."""
+    from vertebra.config import load_recipe
+    from vertebra.models.import_torchvision import import_torchvision as run_import
 
     print(run_import(weights, load_recipe(recipe, overrides or ()), output, force=force))

@@ -24,6 +24,7 @@ def list_plugins(context: typer.Context) -> None:
     from vertebra.plugins import installed_plugins, unknown_in_switches
 
     found = installed_plugins()
+    own_commands = getattr(context.find_root().command, "commands", {})
     for plugin in found:
         print(f"{plugin}  {plugin.summary}".rstrip())
         for kind, names in plugin.components.items():
@@ -32,9 +33,11 @@ def list_plugins(context: typer.Context) -> None:
             packages = plugin.recipe_packages.items()
             own = [f"{prefix}:{recipe}" for prefix, package in packages for recipe in recipes_in(package)]
             print(f"  {'recipes':<10} {', '.join(own) or 'none found'}")
+        if plugin.commands:
+            print(f"  {'commands':<10} {', '.join(f'vertebra {offer.name}' for offer in plugin.commands)}")
         if plugin.problem:
             print(_indented(f"PROBLEM: {plugin.problem}", "  "))
-        for note in plugin.notes:
+        for note in [*plugin.notes, *_taken_commands(plugin, own_commands)]:
             print(f"  note: {note}")
     if not found:
         print("No plugin is installed. To start one: vertebra plugins new my-head --kind head")
@@ -80,6 +83,14 @@ def check(
     print(f"\n{len(on)} checked, {broken or 'none'} broken" if found else "No plugin is installed.")
     if broken:
         sys.exit(1)
+
+
+def _taken_commands(plugin, own_commands) -> list[str]:
+    return [
+        f"command {offer.name}: the core has this command; reach the plugin's as `vertebra {offer.qualified}`"
+        for offer in plugin.commands
+        if offer.name in own_commands
+    ]
 
 
 def _report(report) -> str:

@@ -118,6 +118,12 @@ def component_kind_of(annotation: Any) -> str | None:
     return kind if kind in REGISTRIES else None
 
 
+def _contract_of(annotation: Any) -> str | None:
+    """The class that Annotated[ComponentSpec, Kind(kind, contract)] asks for by name, without importing it."""
+    marks = get_args(annotation)[1:] if get_origin(annotation) is Annotated else ()
+    return next((mark.contract for mark in marks if isinstance(mark, Kind)), None)
+
+
 def _check_component(kind: str, annotation: Any, node: Node, path: str, mistakes: Mistakes) -> Any:
     key = Kind(kind).key
     block = node
@@ -147,6 +153,10 @@ def _check_component(kind: str, annotation: Any, node: Node, path: str, mistakes
         mistakes.add(
             name.where, f"{path}: {name.value} is a {kind}, but not a {wanted.__name__}, which is expected here"
         )
+        return INVALID
+    contract = _contract_of(annotation)
+    if contract is not None and contract not in (base.__name__ for base in cls.__mro__):
+        mistakes.add(name.where, f"{path}: {name.value} is a {kind}, but not a {contract}, which is expected here")
         return INVALID
     arguments, before = {}, len(mistakes.found)
     for argument, child in block.value.items():

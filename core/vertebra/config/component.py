@@ -10,6 +10,7 @@ from typing import Any
 
 from vertebra.config.signature import parameters_of
 from vertebra.errors import RecipeError, VertebraError
+from vertebra.injection import is_injected
 from vertebra.registry import REGISTRIES
 
 __all__ = ["ComponentSpec", "Kind", "to_plain"]
@@ -20,6 +21,7 @@ class Kind:
     """Says in an annotation which registry a ComponentSpec comes from: Annotated[ComponentSpec, Kind("head")]."""
 
     kind: str
+    contract: str | None = None  # name of a class that the component's class must derive from
 
     @property
     def key(self) -> str:
@@ -49,12 +51,14 @@ class ComponentSpec:
 
         Args:
             injected: what the framework knows (`input_shape`, `num_classes`, ...). Each goes to every constructor,
-                nested ones too, that has a parameter of this name; what the recipe writes goes before it.
+                nested ones too, that has a parameter of this name; what the recipe writes goes before it, and holds
+                for what is nested in the component as well.
         Raises:
             RecipeError: the constructor raised; tells file and line and the place in the code.
             PluginError: the component's plugin cannot be used.
         """
         cls = REGISTRIES[self.kind].get(self.name)
+        injected |= {key: value for key, value in self.arguments.items() if is_injected(self.kind, key)}
         arguments = {key: _build_nested(value, injected) for key, value in self.arguments.items()}
         for key, parameter in parameters_of(cls).items():
             if key in injected and key not in arguments and parameter.kind is not inspect.Parameter.VAR_KEYWORD:

@@ -26,6 +26,7 @@ OptimizerSpec = Annotated[ComponentSpec, Kind("optimizer")]
 ScheduleSpec = Annotated[ComponentSpec, Kind("schedule")]
 HookSpec = Annotated[ComponentSpec, Kind("hook")]
 EvaluatorSpec = Annotated[ComponentSpec, Kind("evaluator")]
+InferenceSpec = Annotated[ComponentSpec, Kind("part", "InferenceMode")]
 DatasetSpec = str | FormatSpec  # a name in the DatasetCatalog, or {format: ..., ...}
 Amp = Literal["auto", "bf16", "fp16", "off"]
 
@@ -103,6 +104,7 @@ class DataSection(Section):
     eval_transforms: list[TransformSpec] = field(
         default_factory=lambda: [_default("transform", "ResizeShortestEdge", short_edge=800, max_size=1333)]
     )
+    close_mixing_epochs: int = 0  # the last epochs, which leave out transforms that join images (Mosaic, MixUp)
     sampler: SamplerSpec | None = None  # null: TrainingSampler
     aspect_ratio_grouping: bool = True
     filter_empty: bool = True  # leave out training images without usable annotations
@@ -112,7 +114,7 @@ class DataSection(Section):
 
     @classmethod
     def problems(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-        yield from _at_least(values, workers=0, max_bad_images=0)
+        yield from _at_least(values, workers=0, max_bad_images=0, close_mixing_epochs=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,6 +167,7 @@ class EvaluateSection(Section):
     """Section `evaluate`: on which split, by which evaluators, and what is written."""
 
     evaluators: list[EvaluatorSpec] = field(default_factory=lambda: [_default("evaluator", "COCOEvaluator")])
+    inference: InferenceSpec | list[InferenceSpec] | None = None  # windows, scales; of several the first is outermost
     batch_size: int = 1  # images per process
     split: Literal["val", "test", "train"] = "val"
     pictures: int = 16  # images drawn with predictions beside ground truth

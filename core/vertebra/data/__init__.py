@@ -12,9 +12,11 @@ from vertebra.data.catalog import DatasetCatalog, Metadata, MetadataCatalog
 from vertebra.data.coco import CocoFormat, register_coco_instances
 from vertebra.data.formats import Dataset, Format
 from vertebra.data.image import read_image, read_labels
+from vertebra.data.labels import LabelReader
 from vertebra.data.loader import EvalLoader, TrainLoader
 from vertebra.data.mapper import Mapper
 from vertebra.data.samplers import RepeatFactorSampler, Sampler, TrainingSampler
+from vertebra.data.semantic_folder import SemanticFolderFormat
 from vertebra.data.transforms import Sample, Transform
 
 __all__ = [
@@ -23,12 +25,14 @@ __all__ = [
     "DatasetCatalog",
     "EvalLoader",
     "Format",
+    "LabelReader",
     "Mapper",
     "Metadata",
     "MetadataCatalog",
     "RepeatFactorSampler",
     "Sample",
     "Sampler",
+    "SemanticFolderFormat",
     "TrainLoader",
     "TrainingSampler",
     "Transform",

@@ -11,6 +11,7 @@ from vertebra.data.catalog import DatasetCatalog, Metadata, MetadataCatalog
 from vertebra.data.formats import Dataset
 from vertebra.data.loader import EvalLoader, TrainLoader
 from vertebra.data.mapper import Mapper
+from vertebra.data.samplers import TrainingSampler
 from vertebra.errors import DataError, RecipeError
 
 if TYPE_CHECKING:
@@ -21,7 +22,8 @@ __all__ = ["build_eval_loader", "build_mapper", "build_train_loader", "drop_empt
 logger = logging.getLogger(__name__)
 
 _SPLITS = ("train", "val", "test")
-_MUST_AGREE = ("thing_classes", "stuff_classes", "keypoint_names", "keypoint_flip_map", "ignore_label")
+_MUST_AGREE = ("thing_classes", "stuff_classes", "keypoint_names", "keypoint_flip_map")
+_MUST_AGREE += ("ignore_label", "label_map", "label_colors")
 
 
 def load_dataset(spec: str | ComponentSpec | Sequence[str | ComponentSpec], root: str | None = None) -> Dataset:
@@ -101,6 +103,7 @@ def build_eval_loader(recipe: Recipe, dataset: Dataset, rank: int = 0, world_siz
 def build_mapper(recipe: Recipe, dataset: Dataset, training: bool) -> Mapper:
     """The mapper of a recipe for one dataset, for training or for evaluation."""
     specs = recipe.data.train_transforms if training else recipe.data.eval_transforms
+    closing = recipe.data.close_mixing_epochs
     return Mapper(
         [spec.build() for spec in specs],
         training=training,
@@ -108,7 +111,18 @@ def build_mapper(recipe: Recipe, dataset: Dataset, training: bool) -> Mapper:
         mask_format=recipe.data.mask_format,
         metadata=dataset.metadata,
         fields=dataset.fields,
+        others=dataset.dicts if training else None,
+        mix_epochs=_num_epochs(recipe, dataset) - closing if training and closing else None,
     )
+
+
+def _num_epochs(recipe: Recipe, dataset: Dataset) -> float:
+    """Passes over the data that the whole training makes."""
+    train = recipe.train
+    if train.epochs is not None:
+        return train.epochs
+    sampler = recipe.data.sampler.build() if recipe.data.sampler is not None else TrainingSampler()
+    return train.steps * train.batch_size / sampler.epoch_length(dataset.dicts)
 
 
 def drop_empty(dataset: Dataset) -> Dataset:

@@ -41,6 +41,8 @@ class CocoFormat(Format):
         ignore_label: label of pixels without a class in `sem_seg`.
         panoptic: COCO panoptic JSON for the same images.
         panoptic_images: folder of its PNG files; by default the JSON's path without `.json`.
+        panoptic_labels: make the semantic labels out of `panoptic` instead of from files in `sem_seg`: `all`, things
+            and then stuff, or `stuff`, where label 0 is for all things (as Panoptic FPN learns them).
         keypoint_flip_map: pairs of keypoint names that change places when the image is mirrored; by default the
             names that differ by left and right.
         missing_images: `error` if a file is not there, or `leave` it to the loader's limit on bad images.
@@ -58,6 +60,7 @@ class CocoFormat(Format):
         ignore_label: int = 255,
         panoptic: str | None = None,
         panoptic_images: str | None = None,
+        panoptic_labels: Literal["all", "stuff"] | None = None,
         keypoint_flip_map: list[list[str]] | None = None,
         missing_images: Literal["error", "leave"] = "error",
     ) -> None:
@@ -70,6 +73,12 @@ class CocoFormat(Format):
         self.ignore_label = ignore_label
         self.panoptic = panoptic
         self.panoptic_images = panoptic_images
+        self.panoptic_labels = panoptic_labels
+        if panoptic_labels and (panoptic is None or sem_seg is not None or stuff_classes is not None):
+            raise DataError(
+                f"coco: panoptic_labels is {panoptic_labels!r}, which takes labels and their names from `panoptic`; "
+                "give that, and leave out sem_seg and stuff_classes"
+            )
         self.keypoint_flip_map = keypoint_flip_map
         self.missing_images = missing_images
 
@@ -97,7 +106,7 @@ class CocoFormat(Format):
         if self.panoptic is not None:
             panoptic = resolve_path(self.panoptic, root)
             folder = resolve_path(self.panoptic_images, root) if self.panoptic_images else panoptic.with_suffix("")
-            add_panoptic(panoptic, folder, records, metadata)
+            add_panoptic(panoptic, folder, records, metadata, self.panoptic_labels)
         self._look_for_files(dicts, file)
         for note in notes:
             logger.warning("%s: %s", file, note)

@@ -71,4 +71,6 @@ def _watch(dicts: Iterable[dict], fields: set[str]) -> Iterator[dict]:
         fields.update(key for key in ("sem_seg_file_name", "pan_seg_file_name") if item.get(key))
         for annotation in item.get("annotations", ()):
             fields.update(key for key in ("segmentation", "keypoints") if annotation.get(key) is not None)
+            if "panoptic_id" in annotation:  # its mask is read from the panoptic PNG
+                fields.add("segmentation")
         yield item

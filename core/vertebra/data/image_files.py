@@ -6,7 +6,9 @@ import os
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
-__all__ = ["file_name_fault", "missing_files"]
+__all__ = ["IMAGE_SUFFIXES", "file_name_fault", "missing_files"]
+
+IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 
 
 def file_name_fault(name: object) -> str | None:

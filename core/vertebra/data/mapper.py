@@ -10,13 +10,21 @@ from torch import Tensor
 
 from vertebra.data.annotations import MaskFormat, fill_sample, instances_of, keypoint_mirror
 from vertebra.data.catalog import Metadata
-from vertebra.data.image import read_image, read_labels
-from vertebra.data.transforms import Sample, Transform
+from vertebra.data.image import read_image
+from vertebra.data.labels import LabelReader, label_file
+from vertebra.data.panoptic_labels import with_panoptic_masks
+from vertebra.data.proposals import PROPOSAL_KEYS, proposals_of
+from vertebra.data.transforms import MixTransform, Sample, Transform
 from vertebra.errors import DataError, RecipeError
 
 __all__ = ["Mapper"]
 
-_CONSUMED = {"annotations", "sem_seg_file_name"}  # keys of a dict that the model gets in another form
+_CONSUMED = {
+    "annotations",
+    "sem_seg_file_name",
+    "sem_seg_label_map",
+    *PROPOSAL_KEYS,
+}  # keys of a dict that the model gets in another form
 
 
 class Mapper:
@@ -24,7 +32,8 @@ class Mapper:
 
     The result holds `image` (3, H, W) uint8 RGB, `height` and `width` of the file's image in pixels, whatever else the
     dict holds (`file_name`, `image_id`, ...), and in training `instances` (crowd regions left out) and, where the dict
-    names label files, `sem_seg` (H, W).
+    names label files, `sem_seg` (H, W): classes from 0, and 255 for none whatever number the files have for that.
+    Where a dict has proposals made beforehand, the result has `proposals`, see `proposals_of`.
 
     Args:
         transforms: applied in this order.
@@ -33,6 +42,8 @@ class Mapper:
         mask_format: `polygon` keeps polygons (an image with run length masks gets bitmasks), `bitmask` draws all
             masks, `none` leaves masks out.
         metadata: of the dataset, for keypoint names, left and right, and the labels that may occur.
+        others: the dicts that transforms like Mosaic draw further images from; None: such transforms do nothing.
+        mix_epochs: from this epoch on such transforms are left out; None: never.
         fields: which of `segmentation` and `keypoints` the dataset has, so that images without instances agree with
             the others; None: what each image's own annotations have.
     """
@@ -46,15 +57,18 @@ class Mapper:
         mask_format: MaskFormat = "polygon",
         metadata: Metadata | None = None,
         fields: Collection[str] | None = None,
+        others: Sequence[dict] | None = None,
+        mix_epochs: float | None = None,
     ) -> None:
         metadata = metadata or Metadata()
         self.transforms = list(transforms)
         self.training = training
         self.seed = seed % 2**64
+        self.others = others
+        self.mix_epochs = mix_epochs
         self.mask_format = mask_format
         self.fields = None if fields is None else frozenset(fields)
-        self.ignore_label = metadata.get("ignore_label", 255)
-        self.num_labels = len(metadata.get("stuff_classes") or ()) or None
+        self.label_reader = LabelReader(metadata)
         names = list(metadata.get("keypoint_names") or ())
         self.num_keypoints = len(names)
         pairs = metadata.get("keypoint_flip_map")
@@ -69,26 +83,63 @@ class Mapper:
         Raises:
             DataError: names the image and what is wrong with it or its annotations.
         """
-        sample = Sample(self._image(dataset_dict), ignore_label=self.ignore_label)
-        height, width = sample.size
-        annotations = []
-        if self.training:
-            annotations = [item for item in dataset_dict.get("annotations", ()) if not item.get("iscrowd", 0)]
-            self._add_truth(sample, dataset_dict, annotations)
         rng = np.random.default_rng([self.seed, epoch, index, repeat])
-        for transform in self.transforms:
-            sample = transform(sample, rng)
+        classes: list[int] = []
+        sample = self._read(dataset_dict, classes)
+        height, width = sample.size
+        mixes = self.others is not None and (self.mix_epochs is None or epoch < self.mix_epochs)
+        transforms = self.transforms if mixes else [each for each in self.transforms if not _mixes(each)]
+        sample = self._transformed(sample, transforms, rng, classes)
         result = {key: value for key, value in dataset_dict.items() if key not in _CONSUMED}
         result.update(image=_compact(sample.image), height=height, width=width)
+        if "proposal_boxes" in dataset_dict:
+            if mixes and any(map(_mixes, transforms)):
+                raise RecipeError(
+                    f"{dataset_dict['file_name']} has proposals made beforehand, which know nothing of images joined to "
+                    "it; leave transforms that join images out of data.train_transforms"
+                )
+            result["proposals"] = proposals_of(dataset_dict, sample.matrix, sample.size)
         if not self.training:
             _check_scaled_only(sample, height, width)
             return result
         if "annotations" in dataset_dict:
-            classes = np.array([item["category_id"] for item in annotations], dtype=np.int64)
-            result["instances"] = instances_of(sample, classes, self.mask_format)
+            result["instances"] = instances_of(sample, np.array(classes, dtype=np.int64), self.mask_format)
         if sample.sem_seg is not None:
             result["sem_seg"] = _compact(sample.sem_seg)
         return result
+
+    def _read(self, dataset_dict: dict, classes: list[int]) -> Sample:
+        """The image with its ground truth. Classes are appended to `classes`; `sample.rows` are their places there."""
+        sample = Sample(self._image(dataset_dict))
+        if self.training:
+            annotations = [item for item in dataset_dict.get("annotations", ()) if not item.get("iscrowd", 0)]
+            self._add_truth(sample, dataset_dict, annotations)
+            sample.rows = sample.rows + len(classes)
+            classes += [item["category_id"] for item in annotations]
+        return sample
+
+    def _transformed(
+        self, sample: Sample, transforms: Sequence[Transform], rng: np.random.Generator, classes: list[int]
+    ) -> Sample:
+        """The sample through all transforms; where one joins images, the others go through those before it first."""
+        for place, transform in enumerate(transforms):
+            if not _mixes(transform):
+                sample = transform(sample, rng)
+                continue
+            others = [self._other(transforms[:place], rng, classes) for _ in range(transform.count_others(rng))]
+            if others:
+                sample = transform.mix(sample, others, rng)
+        return sample
+
+    def _other(self, transforms: Sequence[Transform], rng: np.random.Generator, classes: list[int]) -> Sample:
+        """Another image of the dataset, drawn by `rng` and taken through `transforms`."""
+        dataset_dict = self.others[int(rng.integers(len(self.others)))]
+        try:
+            sample = self._read(dataset_dict, classes)
+        except DataError as err:
+            err.file_name = dataset_dict["file_name"]  # not the image that was asked for
+            raise
+        return self._transformed(sample, transforms, rng, classes)
 
     def _image(self, dataset_dict: dict) -> Tensor:
         """Read the image as (3, H, W) uint8 and check its size against the one that is declared."""
@@ -115,38 +166,30 @@ class Mapper:
                 (len(item.get("keypoints", ())) // 3 for item in annotations), default=0
             )
         masks = "segmentation" in fields and self.mask_format != "none"
+        if masks and any("panoptic_id" in item for item in annotations):
+            annotations = with_panoptic_masks(annotations, dataset_dict["pan_seg_file_name"])
         sample.keypoint_mirror = self.mirror
         fill_sample(sample, annotations, path, masks, keypoints)
-        if dataset_dict.get("sem_seg_file_name"):
-            sample.sem_seg = torch.from_numpy(self._labels(dataset_dict["sem_seg_file_name"], sample.size))
+        if self.label_reader.has_labels(dataset_dict):
+            sample.sem_seg = torch.from_numpy(self._labels(dataset_dict, sample.size))
 
-    def _labels(self, path: str, size: tuple[int, int]) -> np.ndarray:
-        labels = read_labels(path)
+    def _labels(self, dataset_dict: dict, size: tuple[int, int]) -> np.ndarray:
+        labels = self.label_reader.read(dataset_dict)
         if labels.shape != size:
             raise DataError(
-                f"{path}: the labels have {labels.shape[1]}x{labels.shape[0]} pixels (width x height), "
-                f"their image {size[1]}x{size[0]}"
+                f"{label_file(dataset_dict)}: the labels have {labels.shape[1]}x{labels.shape[0]} pixels "
+                f"(width x height), their image {size[1]}x{size[0]}"
             )
-        if self.num_labels is not None:
-            strange = labels[(labels >= self.num_labels) & (labels != self.ignore_label)]
-            if len(strange):
-                raise DataError(
-                    f"{path}: labels {_few(strange)} on {len(strange)} pixels; there are {self.num_labels} classes "
-                    f"from 0, and {self.ignore_label} for pixels without one.\n"
-                    "  The dataset's stuff_classes must name all labels of these files, things among them"
-                )
         return labels
+
+
+def _mixes(transform: Transform) -> bool:
+    return isinstance(transform, MixTransform)
 
 
 def _compact(pixels: Tensor) -> Tensor:
     """Without the pixels that a crop cut off: they would travel from the worker with their storage."""
     return pixels if pixels.untyped_storage().nbytes() == pixels.nbytes else pixels.clone()
-
-
-def _few(labels: np.ndarray) -> str:
-    """The different labels, the first five of them."""
-    found = np.unique(labels).tolist()
-    return ", ".join(map(str, found[:5])) + (", ..." if len(found) > 5 else "")
 
 
 def _check_scaled_only(sample: Sample, height: int, width: int) -> None:

@@ -6,22 +6,27 @@ Format: https://cocodataset.org/#format-data, section 4; a PNG's colour is the i
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from vertebra.data.catalog import Metadata
 from vertebra.data.image_files import file_name_fault
 from vertebra.data.json_file import Problems, read_json
+from vertebra.data.panoptic_labels import panoptic_label_names
 from vertebra.errors import DataError
 
 __all__ = ["add_panoptic"]
 
 
-def add_panoptic(file: Path, folder: Path, images: dict, metadata: Metadata) -> None:
+def add_panoptic(
+    file: Path, folder: Path, images: dict, metadata: Metadata, labels: Literal["all", "stuff"] | None = None
+) -> None:
     """Give each image's dict `pan_seg_file_name` and `segments_info`, and the metadata its stuff classes.
 
     Things take the class numbers of the instance file (same category ids there), stuff is numbered from 0 by id.
 
     Args:
         images: standard dicts by image id, changed in place; every one must be in the panoptic file.
+        labels: make the semantic labels out of the panoptic PNG too, see `panoptic_label_names`.
     Raises:
         DataError: names the panoptic file and the records at fault.
     """
@@ -65,5 +70,9 @@ def add_panoptic(file: Path, folder: Path, images: dict, metadata: Metadata) -> 
         image["segments_info"] = segments
     problems.raise_if_any()
     metadata.set(panoptic_json=str(file), panoptic_root=str(folder), stuff_dataset_id_to_contiguous_id=stuff_ids)
-    if "stuff_classes" not in metadata.as_dict():
-        metadata.set(stuff_classes=[name for _, name in stuff])
+    stuff_names = [name for _, name in stuff]
+    if labels is not None:
+        names = panoptic_label_names(metadata.thing_classes, stuff_names, labels)
+        metadata.set(panoptic_labels=labels, stuff_classes=names)
+    elif "stuff_classes" not in metadata.as_dict():
+        metadata.set(stuff_classes=stuff_names)

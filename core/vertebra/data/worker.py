@@ -72,7 +72,7 @@ class SampleReader(Dataset):
                 outcome.sample = self.mapper(item, key.epoch, index, key.repeat)
                 break
             except DataError as err:
-                outcome.bad.append((path, str(err)))
+                outcome.bad.append((getattr(err, "file_name", path), str(err)))
             except VertebraError as err:
                 outcome.error = err
                 break

@@ -11,6 +11,7 @@ from vertebra.detection.postprocess import (
     rescale_instances,
     sem_seg_postprocess,
     suppress,
+    top_values,
     topk_candidates,
 )
 from vertebra.detection.sampling import subsample_labels
@@ -30,5 +31,6 @@ __all__ = [
     "sem_seg_postprocess",
     "subsample_labels",
     "suppress",
+    "top_values",
     "topk_candidates",
 ]

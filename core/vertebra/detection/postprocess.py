@@ -23,6 +23,7 @@ __all__ = [
     "rescale_instances",
     "sem_seg_postprocess",
     "suppress",
+    "top_values",
     "topk_candidates",
 ]
 
@@ -64,16 +65,34 @@ def topk_candidates(
         score_threshold: candidates at or below it are not valid.
         topk: at most this many pairs of each image.
     """
-    num_anchors, num_classes = logits.shape[1:]
-    few = min(topk, num_anchors)
+    num_classes = logits.shape[2]
     # The best k pairs lie on the k anchors whose best class is best: sort R values, then k * K, rather than R * K.
-    _, rows = logits.amax(dim=2).topk(few, dim=1)  # (N, few)
-    pairs = logits.gather(1, rows[..., None].expand(-1, -1, num_classes)).flatten(1)  # (N, few * K)
-    best, index = pairs.topk(min(topk, few * num_classes), dim=1)  # (N, T)
+    best_class, rows = top_values(logits.amax(dim=2), topk)  # (N, few)
+    pairs = logits.gather(1, rows[..., None].expand(-1, -1, num_classes))  # (N, few, K)
+    pairs = pairs.masked_fill(best_class[..., None] == -torch.inf, -torch.inf).flatten(1)
+    best, index = pairs.topk(min(topk, pairs.shape[1]), dim=1)  # (N, T)
     rows, classes = rows.gather(1, index // num_classes), index % num_classes
     chosen = regression.gather(1, rows[..., None].expand(-1, -1, regression.shape[2]))  # (N, T, D)
     scores = best.float().sigmoid()
     return Candidates(decode(chosen, anchors[rows]), scores, classes, scores > score_threshold)
+
+
+def top_values(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The best `count` values of each row and their places, as `topk`; all of them where there are fewer.
+
+    In a graph that is exported for any image size, where R is a symbol, there are always `count`: minus infinity, at
+    some place, fills up what is missing.
+
+    Args:
+        values: (N, R).
+    Returns:
+        Values (N, T), falling, and places (N, T) int64 in [0, R).
+    """
+    size = values.shape[1]
+    if isinstance(size, int):
+        return values.topk(min(count, size), dim=1)
+    best, index = F.pad(values, (0, count), value=-torch.inf).topk(count, dim=1)
+    return best, index.clamp(max=size - 1)
 
 
 def clip_to_images(candidates: Candidates, image_sizes: Sequence[tuple[int, int]]) -> Candidates:
@@ -93,6 +112,7 @@ def suppress(
     *,
     nms_threshold: float,
     max_detections: int,
+    class_agnostic: bool = False,
 ) -> list[Instances]:
     """Valid candidates that survive NMS within their class, by falling score.
 
@@ -102,13 +122,15 @@ def suppress(
     Args:
         image_sizes: (height, width) of each image, without padding.
         max_detections: kept of each image.
+        class_agnostic: candidates suppress those of other classes too.
     Returns:
         Per image: `pred_boxes`, `scores`, `pred_classes` in input pixels.
     """
     detections = []
     for boxes, scores, classes, valid, size in zip(*candidates, image_sizes, strict=True):
         boxes, scores, classes = boxes[valid], scores[valid], classes[valid]
-        keep = batched_nms(boxes, scores, classes, nms_threshold)[:max_detections]
+        groups = torch.zeros_like(classes) if class_agnostic else classes
+        keep = batched_nms(boxes, scores, groups, nms_threshold)[:max_detections]
         detections.append(
             Instances(size, pred_boxes=Boxes(boxes[keep]), scores=scores[keep], pred_classes=classes[keep])
         )

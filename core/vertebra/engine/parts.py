@@ -74,6 +74,7 @@ class Parts:
     hooks: Sequence[Hook] = ()
     evaluate: Callable[[nn.Module, Path | None, bool], dict[str, float | None]] | None = None
     classes: list[str] = field(default_factory=list)
+    stuff_classes: list[str] = field(default_factory=list)
     recipe_text: str = ""
     recipe_source: str = ""
     notes: list[str] = field(default_factory=list)
@@ -136,6 +137,7 @@ def build_parts(recipe: Recipe, *, starting_weights: bool = True) -> Parts:
         hooks=[spec.build() for spec in section.hooks],
         evaluate=_evaluation(recipe, device),
         classes=classes,
+        stuff_classes=list(getattr(dataset.metadata, "stuff_classes", None) or []),
         recipe_text=recipe_with_copies(recipe, plugin_files),
         recipe_source=str(recipe.source),
         notes=notes,
@@ -193,7 +195,9 @@ def _evaluation(recipe: Recipe, device: torch.device) -> Callable[[nn.Module, Pa
         return None
     from vertebra.data import load_dataset
     from vertebra.evaluation import evaluate
+    from vertebra.models.inference import with_inference
 
+    with_inference(len, recipe.evaluate.inference)  # a wrong argument is told now, not after the training
     read_once = cache(lambda: load_dataset(spec, recipe.data.root))
 
     def evaluate_now(model: nn.Module, folder: Path | None, last: bool) -> dict[str, float | None]:

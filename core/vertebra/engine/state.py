@@ -36,6 +36,7 @@ def checkpoint_of(trainer: Trainer) -> dict[str, Any]:
         "recipe": trainer.parts.recipe_text,
         "plugins": _hashes(trainer),
         "classes": list(trainer.parts.classes),
+        "stuff_classes": list(trainer.parts.stuff_classes),
         "vertebra": version(),
         "format": FORMAT,
     }
@@ -49,6 +50,7 @@ def weights_of(trainer: Trainer) -> dict[str, Any]:
         "recipe": trainer.parts.recipe_text,
         "plugins": _hashes(trainer),
         "classes": list(trainer.parts.classes),
+        "stuff_classes": list(trainer.parts.stuff_classes),
         "vertebra": version(),
         "format": FORMAT,
     }

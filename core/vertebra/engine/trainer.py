@@ -120,6 +120,7 @@ class Trainer:
             while self.step < self.max_steps and self.stop_reason is None:
                 self._call("before_step")
                 self.batch = self._next_batch()
+                self._call("before_forward")
                 with autocast(self.device, self.plan.amp):
                     self.losses = forward(self.batch)
                 self.loss = _total(self.losses)

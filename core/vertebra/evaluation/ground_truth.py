@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from vertebra.errors import DataError
+from vertebra.evaluation.cocoeval.read_truth import ID_0_NOTE
 from vertebra.evaluation.detections import ImageKey
 from vertebra.evaluation.records import area_of, from_dict, json_segmentation
 
@@ -209,9 +210,7 @@ class GroundTruth:
             for number, annotation in enumerate(self.annotations, start=1):
                 annotation["id"] = number
         elif 0 in ids:
-            self.notes.append(
-                "one annotation has the id 0, which pycocotools never counts as found; number annotations from 1"
-            )
+            self.notes.append(ID_0_NOTE)
         for annotation in self.annotations:
             annotation["iscrowd"] = int(annotation.get("iscrowd") or 0)
             if not annotation.get("bbox"):

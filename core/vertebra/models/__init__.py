@@ -4,6 +4,7 @@ import vertebra._torch  # noqa: F401  first: says so where torch and torchvision
 from vertebra.models.batch import Batch
 from vertebra.models.build import build_model
 from vertebra.models.contracts import Backbone, Head, Loss, Neck, ShapeSpec
+from vertebra.models.fuse import fuse_conv_bn
 from vertebra.models.model import Model
 from vertebra.models.weights import LoadReport, load_weights, read_checkpoint, read_weights
 
@@ -17,6 +18,7 @@ __all__ = [
     "Neck",
     "ShapeSpec",
     "build_model",
+    "fuse_conv_bn",
     "load_weights",
     "read_checkpoint",
     "read_weights",

@@ -14,11 +14,9 @@ import torch
 from torch import Tensor
 
 from vertebra.errors import DataError
-from vertebra.structures import Boxes, Instances, pad_boxes, pad_rows
+from vertebra.structures import IGNORED_LABEL, Boxes, Instances, pad_boxes, pad_rows
 
 __all__ = ["IGNORED_LABEL", "Batch", "pad_ground_truth", "pad_sem_seg"]
-
-IGNORED_LABEL = 255  # Detectron2's ignore value of semantic labels
 
 
 @dataclass

@@ -29,8 +29,8 @@ def build_model(
             that gives semantic labels and nothing else is that of `stuff_classes`.
         metadata: the dataset's, given to parts that ask for it. Where neither is given and a part needs one of them,
             the recipe's own dataset is read.
-        pretrained: False leaves out the backbone's own starting weights: right where the whole model's
-            weights are loaded afterwards, so that the backbone's file need not be at hand.
+        pretrained: False leaves out the starting weights of backbone and heads: right where the whole model's
+            weights are loaded afterwards, so that their files need not be at hand.
     """
     section = recipe.model
     given = num_classes is not None
@@ -51,9 +51,12 @@ def build_model(
         shapes = neck.output_shape()
     counts = {} if given else {name: _count_labels(spec, metadata) for name, spec in section.heads.items()}
     counts = {name: {"num_classes": count} for name, count in counts.items() if count is not None}
+    labelled = section.heads if given else {n: _with_label_counts(spec, metadata) for n, spec in section.heads.items()}
     heads = {
-        name: spec.build(input_shape=shapes, **(injected | counts.get(name, {})))
-        for name, spec in section.heads.items()
+        name: (spec if pretrained else _without_weights(spec)).build(
+            input_shape=shapes, **(injected | counts.get(name, {}))
+        )
+        for name, spec in labelled.items()
     }
     return Model(
         backbone,
@@ -66,9 +69,15 @@ def build_model(
 
 
 def _without_weights(spec: ComponentSpec) -> ComponentSpec:
-    """The backbone's block with `weights` (ours) and `pretrained` (timm's) switched off."""
+    """The block, and those nested in it, with `weights` (ours) and `pretrained` (timm's) switched off."""
     off = {"weights": None, "pretrained": False}
-    return replace(spec, arguments={key: off.get(key, value) for key, value in spec.arguments.items()})
+    return replace(
+        spec,
+        arguments={
+            key: _without_weights(value) if hasattr(value, "arguments") else off.get(key, value)
+            for key, value in spec.arguments.items()
+        },
+    )
 
 
 def _check_written_classes(section: ModelSection, in_dataset: int | None) -> None:
@@ -91,7 +100,7 @@ def _needs_dataset(section: ModelSection) -> str | None:
         for part in (spec, *spec.nested()):
             for name, parameter in parameters_of(REGISTRIES[part.kind].get(part.name)).items():
                 required = parameter.default is parameter.empty and name in ("num_classes", "metadata")
-                if required and name not in part.arguments:
+                if required and name not in part.arguments and name not in spec.arguments:
                     return f"{part.where}: {part.kind} {part.name}"
     return None
 
@@ -119,6 +128,18 @@ def _count_classes(metadata: Any) -> int | None:
         if classes:
             return len(classes)
     return None
+
+
+def _with_label_counts(spec: ComponentSpec, metadata: Any | None) -> ComponentSpec:
+    """The head's block with `num_classes` written at each purely semantic head inside it."""
+    arguments = dict(spec.arguments)
+    for key, value in spec.arguments.items():
+        if not isinstance(value, type(spec)) or value.kind != "head":
+            continue
+        count = None if "num_classes" in value.arguments else _count_labels(value, metadata)
+        value = value if count is None else replace(value, arguments={**value.arguments, "num_classes": count})
+        arguments[key] = _with_label_counts(value, metadata)
+    return replace(spec, arguments=arguments)
 
 
 def _count_labels(spec: ComponentSpec, metadata: Any | None) -> int | None:

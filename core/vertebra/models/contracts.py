@@ -8,7 +8,7 @@ from a nested block out of that kind's registry.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 if TYPE_CHECKING:
     from vertebra.models.batch import Batch
 
-__all__ = ["Backbone", "Head", "Loss", "Neck", "ShapeSpec"]
+__all__ = ["Backbone", "Head", "Loss", "Neck", "ShapeSpec", "named_tensors"]
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,8 @@ class Backbone(nn.Module):
     component_kind: ClassVar[str] = "backbone"
     detectron2_names: ClassVar[Sequence[tuple[str, str]]] = ()
     """(regular expression, replacement) pairs from Detectron2's parameter names (whole names) to own ones."""
+    torchvision_names: ClassVar[Sequence[tuple[str, str]]] = ()
+    """The same from torchvision's parameter names."""
 
     @property
     def size_divisibility(self) -> int:
@@ -63,6 +65,7 @@ class Neck(nn.Module):
 
     component_kind: ClassVar[str] = "neck"
     detectron2_names: ClassVar[Sequence[tuple[str, str]]] = ()
+    torchvision_names: ClassVar[Sequence[tuple[str, str]]] = ()
 
     @property
     def size_divisibility(self) -> int:
@@ -83,12 +86,19 @@ class Head(nn.Module):
 
     Its constructor takes `input_shape: dict[str, ShapeSpec]` first and usually `num_classes: int`;
     both are injected, never written in a recipe (`num_classes` may be).
+
+    A detection head keeps what its `predict` decides by as attributes of these names, as far as it has them, so that
+    they can be changed after training: `score_threshold`, `nms_threshold`, `class_agnostic_nms` (bool), `max_detections`.
     """
 
     component_kind: ClassVar[str] = "head"
     detectron2_names: ClassVar[Sequence[tuple[str, str]]] = ()
+    torchvision_names: Sequence[tuple[str, str]] = ()
+    """As of a backbone; an instance may have its own, where its place in the model decides."""
     task_outputs: ClassVar[Sequence[str]] = ()
     """Keys of the dicts that `predict` returns, as far as they are known beforehand."""
+    training_only: bool = False
+    """An auxiliary head: it learns beside the others, and the model leaves it out in eval mode."""
 
     def forward(self, features: dict[str, Tensor]) -> Any:
         """Features to raw outputs: a tensor, or a dict, list or NamedTuple of tensors."""
@@ -102,8 +112,59 @@ class Head(nn.Module):
         """Raw outputs to one dict per image (`instances`, `sem_seg`, ...), in the original image's size."""
         raise NotImplementedError(f"{type(self).__name__} cannot predict: it has no method predict(raw, batch)")
 
+    def export_raw(self, raw: Any, image_size: tuple[int, int]) -> dict[str, Tensor]:
+        """Raw outputs as named tensors, for the `raw` form of an exported graph.
+
+        By default each tensor under the name of its field; those of a list are numbered (`logits_0`, `logits_1`).
+
+        Args:
+            raw: what `forward` returned.
+            image_size: (H, W) of the network's padded input, in pixels. Both may be symbolic where the graph takes any
+                size: compute with them, but compare them with nothing.
+        """
+        return dict(named_tensors(raw))
+
+    def export_predictions(self, raw: Any, image_size: tuple[int, int]) -> dict[str, Tensor]:
+        """Finished predictions as tensors of fixed rank, for the `end-to-end` form of an exported graph.
+
+        Plain tensor code, without a loop over images and without values that depend on data in a shape (see
+        `vertebra.export.suppressed` for NMS):
+
+        - detection: `boxes` (N, D, 4) xyxy in input pixels, `scores` (N, D), `classes` (N, D) int64, best first; rows
+          whose score is 0 only fill up;
+        - semantic: `sem_seg` (N, H, W) int64, the best class of each input pixel.
+
+        Args:
+            raw, image_size: see `export_raw`.
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__} has no end-to-end export: it has no method export_predictions(raw, image_size). "
+            "The raw form works for every head: --form raw"
+        )
+
 
 class Loss(nn.Module):
     """A loss function as a part: called with predictions and targets, returns a scalar or an unreduced tensor."""
 
     component_kind: ClassVar[str] = "loss"
+
+
+def named_tensors(raw: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
+    """The tensors of a tensor, NamedTuple, dict or list, however nested, each with the path to it as its name.
+
+    A NamedTuple's fields and a dict's keys are names, a list's items are numbered; `_` joins them. A tensor by itself
+    is `raw`.
+    """
+    if isinstance(raw, Tensor):
+        yield name or "raw", raw
+        return
+    if hasattr(raw, "_asdict"):
+        parts = raw._asdict().items()
+    elif isinstance(raw, Mapping):
+        parts = raw.items()
+    elif isinstance(raw, (list, tuple)):
+        parts = enumerate(raw)
+    else:
+        return  # a number or None is nothing that a graph could give
+    for key, part in parts:
+        yield from named_tensors(part, f"{name}_{key}" if name else str(key))

@@ -50,12 +50,25 @@ class ConvNorm(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         """(N, C_in, H, W) to (N, C_out, ceil(H / stride), ceil(W / stride)) for odd kernels."""
         if self._folds(x):
-            scale, shift = scale_and_shift(self.norm)
-            x = self._conv_forward(x, self.weight * scale.to(self.weight.dtype).view(-1, 1, 1, 1), shift.to(x.dtype))
+            x = self._conv_forward(x, *self._folded(x.dtype))
         else:
-            x = self._conv_forward(x, self.weight, self.bias)
-            if self.norm is not None:
-                x = self.norm(x)
+            x = self._normalise(self._conv_forward(x, self.weight, self.bias))
+        return F.relu_(x) if self.relu else x
+
+    def forward_parts(self, x: Tensor, everywhere: Tensor) -> Tensor:
+        """What a 1x1 convolution makes of a map whose last channels have one value for the whole image.
+
+        Equal to `forward` on the two side by side, without spreading the second over the map.
+
+        Args:
+            x: (N, C_in - C, H, W).
+            everywhere: (N, C, 1, 1), the value of the last C channels in every cell.
+        """
+        folds, split = self._folds(x), x.shape[1]
+        weight, bias = self._folded(x.dtype) if folds else (self.weight, self.bias)
+        x = F.conv2d(x, weight[:, :split]).add_(F.conv2d(everywhere, weight[:, split:], bias))
+        if not folds:
+            x = self._normalise(x)
         return F.relu_(x) if self.relu else x
 
     def freeze(self) -> None:
@@ -65,14 +78,33 @@ class ConvNorm(nn.Conv2d):
         if isinstance(self.norm, nn.modules.batchnorm._BatchNorm):
             self.norm = FrozenBatchNorm2d.from_batch_norm(self.norm)
 
+    def _normalise(self, x: Tensor) -> Tensor:
+        if self.norm is None:
+            return x
+        if self.norm.training and _counts_batch(self.norm) and x.shape[0] * x.shape[2:].numel() == 1:
+            raise ValueError(
+                f"batch normalisation in training needs more than one value per channel, but this feature map is "
+                f"{tuple(x.shape)}: one image of one cell. Train on larger images or crops, on two images or more a "
+                "batch, or with another norm ('gn', 'frozen_bn')"
+            )
+        return self.norm(x)
+
+    def _folded(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Kernel and bias with the norm's fixed statistics in them."""
+        scale, shift = scale_and_shift(self.norm)
+        return self.weight * scale.to(self.weight.dtype).view(-1, 1, 1, 1), shift.to(dtype)
+
     def _folds(self, x: Tensor) -> bool:
-        fixed = isinstance(self.norm, FrozenBatchNorm2d) or (
-            isinstance(self.norm, nn.modules.batchnorm._BatchNorm) and not self.norm.training
-        )
+        fixed = isinstance(self.norm, FrozenBatchNorm2d) or (_counts_batch(self.norm) and not self.norm.training)
         if not fixed or torch.compiler.is_compiling():  # a compiler fuses the norm by itself, at any input size
             return False
         cells = x.shape[0] * x.shape[2] * x.shape[3] // (self.stride[0] * self.stride[1])
         return cells * self.out_channels > self.weight.numel()
+
+
+def _counts_batch(norm: nn.Module | None) -> bool:
+    """Whether it takes its statistics from the batch in training."""
+    return isinstance(norm, nn.modules.batchnorm._BatchNorm)
 
 
 def msra_fill(conv: nn.Conv2d) -> None:

@@ -1,61 +1,38 @@
 """Detectron2's trained weights into a recipe's model: `vertebra import-detectron2`.
 
-Every part says in `detectron2_names` what Detectron2 calls its parameters; here those words are applied, shapes are
-checked, and what is left over on either side is named.
+Every part says in `detectron2_names` what Detectron2 calls its parameters; `import_weights` applies those words.
 """
 
-import difflib
-import os
-import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
-import vertebra
-from vertebra.config import Recipe, load_recipe
-from vertebra.errors import CheckpointError
-from vertebra.models.build import build_model
+from vertebra.config import Recipe
+from vertebra.models import import_weights as generic
 from vertebra.models.caffe2_names import caffe2_to_detectron2, is_caffe2_name
+from vertebra.models.import_weights import ImportReport, Layout
 from vertebra.models.model import Model
-from vertebra.models.weights import read_weights
 
-__all__ = ["ImportReport", "import_detectron2", "translate_names"]
-
-# Backbone weights often come without the module they sit in; these are the places Detectron2's models have for them.
-_PREFIXES = ("", "backbone.bottom_up.", "backbone.")
-# What Detectron2 saves beside weights: constants of the configuration, counters of batches.
-_CONSTANTS = re.compile(r"pixel_(mean|std)|(.*\.)?(cell_anchors\.\d+|num_batches_tracked)|(.*\.)?anchor_generator\..*")
+__all__ = ["DETECTRON2", "ImportReport", "import_detectron2", "translate_names"]
 
 
-@dataclass(frozen=True)
-class ImportReport:
-    """What an import did.
+def _detectron2_names(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Caffe2's names in Detectron2's words; a file in those words already is returned as it is."""
+    if not any(map(is_caffe2_name, weights)):
+        return weights
+    return {caffe2_to_detectron2(name) or name: value for name, value in weights.items()}
 
-    Args:
-        output: the file written.
-        num_loaded: entries of the model taken from the weights.
-        num_classes: that the model was built for; None if its shapes do not depend on it.
-        kept: entries of the model that the weights lack, left as they are when the model is new.
-        unused: entries of the weights that no part of the model knows.
-    """
 
-    output: Path
-    num_loaded: int
-    num_classes: int | None
-    kept: tuple[str, ...]
-    unused: tuple[str, ...]
-
-    def __str__(self) -> str:
-        classes = "" if self.num_classes is None else f", {self.num_classes} classes"
-        lines = [f"{self.output}: {self.num_loaded} entries translated{classes}"]
-        if self.kept:
-            lines.append(f"not in the weights, left as new ({len(self.kept)}): {_listing(self.kept)}")
-        if self.unused:
-            lines.append(f"in the weights, of no use here ({len(self.unused)}): {_listing(self.unused)}")
-        return "\n".join(lines)
+DETECTRON2 = Layout(
+    library="Detectron2",
+    attribute="detectron2_names",
+    # Backbone weights often come without the module they sit in; these are the places that Detectron2 has for them.
+    prefixes=("", "backbone.bottom_up.", "backbone."),
+    # What Detectron2 saves beside weights: constants of the configuration, counters of batches.
+    constants=r"pixel_(mean|std)|(.*\.)?(cell_anchors\.\d+|num_batches_tracked)|(.*\.)?anchor_generator\..*",
+    prepare=_detectron2_names,
+)
 
 
 def import_detectron2(
@@ -79,180 +56,11 @@ def import_detectron2(
     Raises:
         CheckpointError: the weights cannot be read, do not fit the recipe's model, or `output` exists.
     """
-    output = Path(output)
-    if output.suffix != ".pth":
-        raise CheckpointError(f"{output}: the weights are written as a .pth file; name it {output.with_suffix('.pth')}")
-    if output.exists() and not force:
-        raise CheckpointError(f"{output} exists and is left alone; name another file or replace it with --force")
-    if not isinstance(recipe, Recipe):
-        recipe = load_recipe(str(recipe))
-
-    given = _detectron2_names(read_weights(str(weights)))
-    if num_classes is None:
-        num_classes = _num_classes_of(given, recipe, weights)
-    model = build_model(recipe, num_classes=num_classes, pretrained=False)
-    state = model.state_dict()
-    renamed, unused = translate_names(given, model)
-    _check_shapes(renamed, given, state, weights)
-    kept = _check_complete(renamed, unused, model, weights, partial)
-
-    state.update({own: given[name].to(state[own].dtype) for own, name in renamed.items()})
-    _save(
-        {
-            "model": state,
-            "recipe": recipe.to_yaml(),
-            "num_classes": num_classes,
-            "source": Path(str(weights)).name,
-            "vertebra": vertebra.__version__,
-            "format": 1,
-        },
-        output,
+    return generic.import_weights(
+        DETECTRON2, weights, recipe, output, num_classes=num_classes, force=force, partial=partial
     )
-    return ImportReport(output, len(renamed), num_classes, tuple(kept), tuple(unused))
 
 
 def translate_names(names: Iterable[str], model: Model) -> tuple[dict[str, str], list[str]]:
-    """Detectron2's parameter names to the model's.
-
-    Returns:
-        {the model's name: Detectron2's}, and the names that no part of the model knows, constants left out.
-
-    Raises:
-        CheckpointError: two names mean the same entry.
-    """
-    rules = _rules(model)
-    own_names = set(model.state_dict())
-    renamed: dict[str, str] = {}
-    unused: list[str] = []
-    for name in names:
-        candidates = (own for prefix in _PREFIXES for own in _apply(rules, prefix + name))
-        own = next((own for own in candidates if own in own_names), None)
-        if own is None:
-            if not _CONSTANTS.fullmatch(name):
-                unused.append(name)
-        elif own in renamed:
-            raise CheckpointError(f"the weights hold {own} twice: as {renamed[own]} and as {name}")
-        else:
-            renamed[own] = name
-    return renamed, unused
-
-
-def _rules(model: Model) -> list[tuple[re.Pattern[str], str, str]]:
-    """(pattern, replacement, prefix in the model) of every part's `detectron2_names`."""
-    parts = {"backbone": model.backbone, "neck": model.neck}
-    parts |= {f"heads.{name}": head for name, head in model.heads.items()}
-    return [
-        (re.compile(pattern), replacement, f"{place}.")
-        for place, part in parts.items()
-        if part is not None
-        for pattern, replacement in part.detectron2_names
-    ]
-
-
-def _apply(rules: list[tuple[re.Pattern[str], str, str]], name: str) -> Iterable[str]:
-    for pattern, replacement, place in rules:
-        match = pattern.fullmatch(name)
-        if match:
-            yield place + match.expand(replacement)
-
-
-def _detectron2_names(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Caffe2's names in Detectron2's words; a file in those words already is returned as it is."""
-    if not any(map(is_caffe2_name, weights)):
-        return weights
-    return {caffe2_to_detectron2(name) or name: value for name, value in weights.items()}
-
-
-def _num_classes_of(given: dict[str, Tensor], recipe: Recipe, weights: str | Path) -> int | None:
-    """The number of classes at which the model's shapes become those of the weights.
-
-    Sizes grow linearly with the classes, so two trial models tell how; None if none of the sizes does.
-    """
-    written = [head.arguments.get("num_classes") for head in recipe.model.heads.values()]
-    if all(count is not None for count in written):
-        return max(written)
-    two, three = (build_model(recipe, num_classes=count, pretrained=False) for count in (2, 3))
-    renamed, _ = translate_names(given, two)
-    at_two, at_three = two.state_dict(), three.state_dict()
-    found: dict[int, str] = {}
-    for own, name in renamed.items():
-        sizes = zip(at_two[own].shape, at_three[own].shape, given[name].shape, strict=False)
-        for two_classes, three_classes, size in sizes:
-            if two_classes != three_classes:
-                count, rest = divmod(size - two_classes, three_classes - two_classes)
-                if rest == 0 and count + 2 >= 1:
-                    found.setdefault(count + 2, name)
-    if len(found) > 1:
-        readings = ", ".join(f"{count} by {name}" for count, name in found.items())
-        raise CheckpointError(
-            f"{weights}: the number of classes cannot be told from the shapes ({readings}); "
-            "write num_classes at the heads in the recipe"
-        )
-    return next(iter(found), None)
-
-
-def _check_shapes(
-    renamed: dict[str, str], given: dict[str, Tensor], state: dict[str, Tensor], weights: str | Path
-) -> None:
-    wrong = [
-        f"{name} is {_shape(given[name])}, the recipe's {own} {_shape(state[own])}"
-        for own, name in renamed.items()
-        if given[name].shape != state[own].shape
-    ]
-    if wrong:
-        raise CheckpointError(
-            f"{weights}: {len(wrong)} of {len(renamed)} entries do not have the shape of the recipe's model:\n  "
-            + "\n  ".join(wrong[:10])
-            + "\n  Is the recipe the one of these weights (num_classes, depth, anchors)?"
-        )
-
-
-def _check_complete(
-    renamed: dict[str, str], unused: list[str], model: Model, weights: str | Path, partial: bool
-) -> list[str]:
-    """The model's entries that the weights lack: running means and counters may be, weights and biases if `partial`.
-
-    Caffe2 folds a normalisation's mean and variance into its scale, so they are 0 and 1, as in a new model.
-    """
-    kept = [own for own in model.state_dict() if own not in renamed]
-    if not renamed:
-        raise CheckpointError(
-            f"{weights}: none of its names is one of Detectron2's for this recipe's model: {_listing(unused)}"
-        )
-    parameters = {name for name, _ in model.named_parameters()}
-    missing = [own for own in kept if own in parameters or own.endswith((".weight", ".bias"))]
-    if missing and not partial:
-        lines = []
-        for own in missing[:10]:
-            near = difflib.get_close_matches(own, unused, n=1, cutoff=0.3)
-            lines.append(own + (f" (nearest unused name: {near[0]})" if near else ""))
-        raise CheckpointError(
-            f"{weights}: lacks {len(missing)} entries of the recipe's model:\n  "
-            + "\n  ".join(lines)
-            + (f"\n  Unused names in it ({len(unused)}): {_listing(unused)}" if unused else "")
-            + "\n  Is the recipe the one of these weights?"
-        )
-    return kept
-
-
-def _save(content: dict, output: Path) -> None:
-    """Beside the target first, then renamed into place: a killed import leaves no half file under its name."""
-    output.parent.mkdir(parents=True, exist_ok=True)
-    temporary = output.with_name(f".{output.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(output)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _shape(tensor: Tensor) -> str:
-    return "x".join(map(str, tensor.shape)) or "a scalar"
-
-
-def _listing(names: Iterable[str], most: int = 8) -> str:
-    names = list(names)
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+    """Detectron2's parameter names to the model's, see `import_weights.translate_names`."""
+    return generic.translate_names(names, model, DETECTRON2)

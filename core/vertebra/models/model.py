@@ -79,8 +79,8 @@ class Model(nn.Module):
 
     @property
     def task_outputs(self) -> dict[str, tuple[str, ...]]:
-        """By head: the keys of its predictions, as far as it declares them."""
-        return {name: tuple(head.task_outputs) for name, head in self.heads.items()}
+        """By head that predicts: the keys of its predictions, as far as it declares them."""
+        return {name: tuple(head.task_outputs) for name, head in self.heads.items() if not _training_only(head)}
 
     def forward(self, inputs: list[dict[str, Any]]) -> dict[str, Tensor] | list[dict[str, Any]]:
         """In training {"<head>/<loss>": scalar}; otherwise one dict of predictions per input.
@@ -122,15 +122,19 @@ class Model(nn.Module):
         return features if self.neck is None else self.neck(features)
 
     def compute(self, images: Tensor) -> dict[str, Any]:
-        """Normalised images (N, 3, H, W) to each head's raw outputs: the part that compiles and exports."""
+        """Normalised images (N, 3, H, W) to each head's raw outputs: the part that compiles and exports.
+
+        Heads for the training only are left out in eval mode.
+        """
         features = self.features(images)
-        return {name: head(features) for name, head in self.heads.items()}
+        return {name: head(features) for name, head in self.heads.items() if self.training or not _training_only(head)}
 
     def losses(self, raw: dict[str, Any], batch: Batch) -> dict[str, Tensor]:
         """Raw outputs of `compute` to {"<head>/<loss>": scalar}."""
         return {
             f"{name}/{key}": loss
             for name, head in self.heads.items()
+            if name in raw
             for key, loss in head.losses(raw[name], batch).items()
         }
 
@@ -138,6 +142,8 @@ class Model(nn.Module):
         """Raw outputs of `compute` to one dict per image. A key taken by an earlier head becomes "<head>/<key>"."""
         merged: list[dict[str, Any]] = [{} for _ in range(len(batch))]
         for name, head in self.heads.items():
+            if _training_only(head):
+                continue
             for target, output in zip(merged, head.predict(raw[name], batch), strict=True):
                 for key, value in output.items():
                     target[f"{name}/{key}" if key in target else key] = value
@@ -154,6 +160,10 @@ class Model(nn.Module):
             part = slot[:, : image.shape[1], : image.shape[2]]
             torch.sub(image.float(), self.pixel_mean, out=part).div_(self.pixel_std)
         return out
+
+
+def _training_only(head: nn.Module) -> bool:
+    return getattr(head, "training_only", False)
 
 
 def _image(sample: Any, row: int) -> Tensor:

@@ -19,7 +19,7 @@ import numpy as np
 
 from vertebra.errors import CheckpointError
 
-__all__ = ["read_pickle_arrays"]
+__all__ = ["read_pickle_arrays", "read_pickle_content"]
 
 _NUMERIC = re.compile(r"[<>=|]?[biufc]\d{1,2}|\?")  # bool, int, unsigned, float, complex; no objects, no records
 _WRAPPERS = ("model", "state_dict", "blobs", "model_state")  # keys under which trainers keep the weights
@@ -36,27 +36,7 @@ def read_pickle_arrays(path: str | Path) -> dict[str, np.ndarray]:
             class that arrays of numbers do not need; says which.
     """
     path = Path(path)
-    try:
-        with path.open("rb") as file:
-            if file.read(4) == b"PK\x03\x04":
-                raise CheckpointError(f"{path}: a zip archive as torch.save writes it; name it .pth, not {path.suffix}")
-            file.seek(0)
-            content = _ArrayUnpickler(file).load()
-    except CheckpointError:
-        raise
-    except _RefusedError as err:
-        raise CheckpointError(
-            f"{path}: refused, nothing was run: {err}.\n"
-            "  A weights file of this kind holds a dictionary of numpy arrays of numbers and nothing else. Get it from "
-            "a source you trust, or save the weights with torch.save or safetensors instead."
-        ) from err
-    except OSError as err:
-        raise CheckpointError(f"{path}: cannot be read: {err.strerror or err}") from err
-    except Exception as err:  # broken bytes make the unpickler raise nearly anything: EOFError, KeyError, MemoryError
-        raise CheckpointError(
-            f"{path}: is not a whole pickle of numpy arrays ({type(err).__name__}: {err}). Is the download complete?"
-        ) from err
-
+    content = _load(path)
     for key in _WRAPPERS:
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
@@ -72,6 +52,56 @@ def read_pickle_arrays(path: str | Path) -> dict[str, np.ndarray]:
             f"{path}: holds no arrays; its entries: {', '.join(map(repr, list(content)[:5])) or 'none'}"
         )
     return arrays
+
+
+def read_pickle_content(path: str | Path) -> Any:
+    """Everything in a pickle of dicts, lists, texts, numbers and numpy arrays, nested in any way.
+
+    Raises:
+        CheckpointError: the file is missing, is no pickle, is cut off, or names a function or class that these do not
+            need; says which.
+    """
+    path = Path(path)
+    return _unwrapped(_load(path), path)
+
+
+def _load(path: Path) -> Any:
+    """The file's content, with stand-ins in place of arrays."""
+    try:
+        with path.open("rb") as file:
+            if file.read(4) == b"PK\x03\x04":
+                raise CheckpointError(f"{path}: a zip archive as torch.save writes it; name it .pth, not {path.suffix}")
+            file.seek(0)
+            return _ArrayUnpickler(file).load()
+    except CheckpointError:
+        raise
+    except _RefusedError as err:
+        raise CheckpointError(
+            f"{path}: refused, nothing was run: {err}.\n"
+            "  A weights file of this kind holds a dictionary of numpy arrays of numbers and nothing else. Get it from "
+            "a source you trust, or save the weights with torch.save or safetensors instead."
+        ) from err
+    except OSError as err:
+        raise CheckpointError(f"{path}: cannot be read: {err.strerror or err}") from err
+    except Exception as err:  # broken bytes make the unpickler raise nearly anything: EOFError, KeyError, MemoryError
+        raise CheckpointError(
+            f"{path}: is not a whole pickle of numpy arrays ({type(err).__name__}: {err}). Is the download complete?"
+        ) from err
+
+
+def _unwrapped(content: Any, path: Path, depth: int = 0) -> Any:
+    """The content with arrays in place of their stand-ins."""
+    if depth > 20:
+        raise CheckpointError(f"{path}: its lists and dicts are nested too deep, or hold themselves")
+    if isinstance(content, _Array):
+        if content.value is None:
+            raise CheckpointError(f"{path}: an array in it has no contents")
+        return content.value
+    if isinstance(content, dict):
+        return {key: _unwrapped(value, path, depth + 1) for key, value in content.items()}
+    if isinstance(content, (list, tuple)):
+        return [_unwrapped(value, path, depth + 1) for value in content]
+    return content
 
 
 class _RefusedError(Exception):

@@ -6,6 +6,7 @@ from vertebra.structures.boxes import Boxes, clip_to_size
 from vertebra.structures.image_list import ImageList, padded_size
 from vertebra.structures.instances import Instances
 from vertebra.structures.keypoints import Keypoints, heatmaps_to_keypoints
+from vertebra.structures.labels import IGNORED_LABEL
 from vertebra.structures.overlap import (
     matched_pairwise_iou,
     pairwise_intersection,
@@ -14,11 +15,12 @@ from vertebra.structures.overlap import (
     pairwise_point_box_distance,
 )
 from vertebra.structures.padding import pad_boxes, pad_rows
-from vertebra.structures.paste import paste_masks_in_image
+from vertebra.structures.paste import paste_masks_as_rle, paste_masks_in_image
 from vertebra.structures.polygon_masks import PolygonMasks
 from vertebra.structures.rle import decode_rle, encode_masks, polygons_to_bitmask, segmentation_to_bitmask
 
 __all__ = [
+    "IGNORED_LABEL",
     "BitMasks",
     "BoxMode",
     "Boxes",
@@ -38,6 +40,7 @@ __all__ = [
     "pairwise_ioa",
     "pairwise_iou",
     "pairwise_point_box_distance",
+    "paste_masks_as_rle",
     "paste_masks_in_image",
     "polygons_to_bitmask",
     "segmentation_to_bitmask",

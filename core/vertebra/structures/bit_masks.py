@@ -75,21 +75,24 @@ class BitMasks:
         y0, y1 = _first_and_end(self.tensor.any(dim=2))  # (N, H)
         return Boxes(torch.stack((x0, y0, x1, y1), dim=1))
 
-    def crop_and_resize(self, boxes: Tensor, mask_size: int) -> Tensor:
+    def crop_and_resize(self, boxes: Tensor, mask_size: int, rows: Tensor | None = None) -> Tensor:
         """What of mask i lies in box i, at a common size; the training target of mask heads.
 
         Pixels average over where they come from (ROIAlign, adaptive number of samples) and count from one half.
 
         Args:
-            boxes: (N, 4) `xyxy`, one for each mask.
+            boxes: (B, 4) `xyxy`.
+            rows: (B,) int64, which mask each box looks at. None: one box for each mask, in their order.
         Returns:
-            (N, mask_size, mask_size) bool, on the device of the boxes.
+            (B, mask_size, mask_size) bool, on the device of the boxes.
         """
-        if len(boxes) != len(self):
-            raise ValueError(f"BitMasks.crop_and_resize needs a box for each mask, got {len(boxes)} and {len(self)}")
-        index = torch.arange(len(boxes), device=boxes.device, dtype=torch.float32)[:, None]
-        rois = torch.cat((index, boxes.float()), dim=1)  # (N, 5)
-        masks = self.tensor.to(device=boxes.device, dtype=torch.float32)[:, None]  # (N, 1, H, W)
+        if rows is None:
+            rows = torch.arange(len(self), device=boxes.device)
+        if len(boxes) != len(rows):
+            raise ValueError(f"BitMasks.crop_and_resize needs a box for each mask, got {len(boxes)} and {len(rows)}")
+        used, index = rows.to(self.device).unique(return_inverse=True)  # several boxes may share one large mask
+        rois = torch.cat((index[:, None].to(boxes.device, torch.float32), boxes.float()), dim=1)  # (B, 5)
+        masks = self.tensor[used].to(device=boxes.device, dtype=torch.float32)[:, None]  # (used, 1, H, W)
         crops = ops.roi_align(masks, rois, (mask_size, mask_size), sampling_ratio=0, aligned=True)
         return crops[:, 0] >= 0.5
 

@@ -7,12 +7,15 @@ over half a mask cell around the box is cut off one pixel outside it.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from vertebra.structures.boxes import Boxes
+from vertebra.structures.rle import encode_window
 
-__all__ = ["paste_masks_in_image"]
+__all__ = ["paste_masks_as_rle", "paste_masks_in_image"]
 
 MAX_PIXELS = 2**27
 """Pixels pasted together on a GPU: 512 MB of float32."""
@@ -32,12 +35,7 @@ def paste_masks_in_image(
     Returns:
         (N, height, width) bool, or uint8 in [0, 255] where `threshold` is below 0.
     """
-    boxes = boxes.tensor if isinstance(boxes, Boxes) else boxes
-    if masks.ndim != 3 or masks.shape[1] != masks.shape[2]:
-        raise ValueError(f"paste_masks_in_image takes square masks (N, S, S), got shape {tuple(masks.shape)}")
-    if len(boxes) != len(masks):
-        raise ValueError(f"paste_masks_in_image needs a box for each mask, got {len(boxes)} and {len(masks)}")
-    masks, boxes = masks.float(), boxes.float()
+    masks, boxes = _checked("paste_masks_in_image", masks, boxes)
     height, width = image_shape
     pasted = torch.zeros(
         len(masks), height, width, dtype=torch.bool if threshold >= 0 else torch.uint8, device=masks.device
@@ -52,6 +50,32 @@ def paste_masks_in_image(
         part = slice(start, start + step)
         pasted[part] = _quantize(_sample(masks[part], boxes[part], (0, 0, width, height)), threshold)
     return pasted
+
+
+@torch.no_grad()
+def paste_masks_as_rle(
+    masks: Tensor, boxes: Boxes | Tensor, image_shape: tuple[int, int], threshold: float = 0.5
+) -> list[dict[str, Any]]:
+    """As `paste_masks_in_image`, to compressed COCO RLEs; in memory is one mask's window at a time.
+
+    Returns:
+        N dicts {"size": [height, width], "counts": text}.
+    """
+    masks, boxes = (part.cpu() for part in _checked("paste_masks_as_rle", masks, boxes))
+    encoded = []
+    for mask, box, window in zip(masks, boxes, _windows(boxes, *image_shape), strict=True):
+        pixels = _sample(mask[None], box[None], window)[0] >= threshold
+        encoded.append(encode_window(pixels.numpy(), window[:2], image_shape))
+    return encoded
+
+
+def _checked(who: str, masks: Tensor, boxes: Boxes | Tensor) -> tuple[Tensor, Tensor]:
+    boxes = boxes.tensor if isinstance(boxes, Boxes) else boxes
+    if masks.ndim != 3 or masks.shape[1] != masks.shape[2]:
+        raise ValueError(f"{who} takes square masks (N, S, S), got shape {tuple(masks.shape)}")
+    if len(boxes) != len(masks):
+        raise ValueError(f"{who} needs a box for each mask, got {len(boxes)} and {len(masks)}")
+    return masks.float(), boxes.float()
 
 
 def _sample(masks: Tensor, boxes: Tensor, window: tuple[int, int, int, int]) -> Tensor:

@@ -14,7 +14,7 @@ import torch
 from pycocotools import mask as coco_mask
 from torch import Tensor
 
-__all__ = ["decode_rle", "encode_masks", "polygons_to_bitmask", "segmentation_to_bitmask"]
+__all__ = ["decode_rle", "encode_masks", "encode_window", "polygons_to_bitmask", "segmentation_to_bitmask"]
 
 MAX_COORDINATE = 1e7
 """Farthest a polygon may reach, in pixels: pycocotools walks along its whole outline."""
@@ -56,6 +56,32 @@ def encode_masks(masks: Tensor | np.ndarray) -> list[dict[str, Any]]:
     columns = np.asfortranarray(array.astype(np.uint8).transpose(1, 2, 0))  # (H, W, N), pycocotools' layout
     rles = coco_mask.encode(columns)
     return [{"size": list(rle["size"]), "counts": rle["counts"].decode("ascii")} for rle in rles]
+
+
+def encode_window(window: np.ndarray, corner: tuple[int, int], size: tuple[int, int]) -> dict[str, Any]:
+    """The compressed COCO RLE of a mask that is empty outside a window; the whole mask is never made.
+
+    Args:
+        window: (h, w) bool.
+        corner: x and y of its upper left pixel in the image.
+        size: (height, width) of the image; the window lies in it.
+    """
+    height, width = size
+    (x0, y0), (h, w) = corner, window.shape
+    if min(x0, y0) < 0 or x0 + w > width or y0 + h > height:
+        raise ValueError(f"a window of {h} x {w} pixels at x {x0}, y {y0} does not lie in an image of {height} x {width}")
+    edges = np.zeros((w, h + 1), dtype=np.int8)  # column after column, as COCO counts; the last one is outside
+    edges[:, :h] = window.T
+    edges[:, 1:] -= edges[:, :-1].copy()  # 1 where a run starts, -1 where it has ended
+    column, row = np.nonzero(edges)
+    places = (column + x0).astype(np.int64) * height + row + y0  # of starts and ends in turn
+    places = places.reshape(-1, 2)
+    if h == height and len(places):  # a run that reaches the bottom goes on at the top of the next column
+        apart = np.append(True, places[1:, 0] != places[:-1, 1])
+        places = np.stack((places[apart, 0], places[np.append(apart[1:], True), 1]), axis=1)
+    counts = np.diff(places.ravel(), prepend=0, append=height * width).tolist()
+    rle = coco_mask.frPyObjects({"size": [height, width], "counts": counts}, height, width)
+    return {"size": [height, width], "counts": rle["counts"].decode("ascii")}
 
 
 def decode_rle(rle: dict[str, Any]) -> np.ndarray:

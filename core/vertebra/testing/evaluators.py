@@ -14,6 +14,7 @@ from torch import Tensor
 
 from vertebra.data import Dataset, Mapper
 from vertebra.evaluation import Evaluator
+from vertebra.evaluation.panoptic.runs import read_id_runs
 from vertebra.models.batch import IGNORED_LABEL
 from vertebra.structures import BitMasks, Boxes, Instances, PolygonMasks
 from vertebra.testing.checks import build_from_defaults, checked_spec, require
@@ -23,7 +24,7 @@ __all__ = ["EvaluatorConformance"]
 
 
 class EvaluatorConformance:
-    """Subclass it with `component`. The dataset is 6 generated pictures with boxes, masks and semantic labels.
+    """Subclass it with `component`. The dataset is 6 generated pictures with boxes, masks, semantic and panoptic labels.
 
     Attributes:
         component: the evaluator's name, as a recipe writes it.
@@ -114,7 +115,8 @@ class EvaluatorConformance:
 
     def make_dataset(self) -> Dataset:
         """6 generated pictures, made once."""
-        arguments = {"images": 6, "val_images": 1, "size": [64, 96], "crowds": 0.0, "labels": ["semantic"]}
+        arguments = {"images": 6, "val_images": 1, "size": [64, 96], "crowds": 0.0}
+        arguments["labels"] = ["semantic", "panoptic"]
         return checked_spec("format", "shapes", arguments).build().load(None)
 
     def make_inputs(self) -> list[dict[str, Any]]:
@@ -193,11 +195,13 @@ def _right(sample: dict[str, Any], num_labels: int, shift: int = 0) -> dict[str,
     labels = _moved(sample["sem_seg"].long(), shift)
     known = labels.where(labels != IGNORED_LABEL, 0)
     scores = torch.nn.functional.one_hot(known, num_labels).movedim(-1, 0).float()  # (K, H, W)
-    return {"instances": instances, "sem_seg": scores}
+    segments = torch.from_numpy(read_id_runs(sample["pan_seg_file_name"]).pixels())
+    infos = [{key: info[key] for key in ("id", "category_id", "isthing")} for info in sample["segments_info"]]
+    return {"instances": instances, "sem_seg": scores, "panoptic_seg": (_moved(segments, shift), infos)}
 
 
 def _none(sample: dict[str, Any], num_labels: int) -> dict[str, Any]:
-    """No instance, and the last class on every pixel."""
+    """No instance, no segment, and the last class on every pixel."""
     size = (sample["height"], sample["width"])
     instances = Instances(
         size,
@@ -208,7 +212,8 @@ def _none(sample: dict[str, Any], num_labels: int) -> dict[str, Any]:
     )
     scores = torch.zeros(num_labels, *size)
     scores[-1] = 1
-    return {"instances": instances, "sem_seg": scores}
+    nothing = torch.zeros(size, dtype=torch.int64), []
+    return {"instances": instances, "sem_seg": scores, "panoptic_seg": nothing}
 
 
 def _bits(masks: PolygonMasks | BitMasks, size: tuple[int, int]) -> Tensor:

@@ -3,35 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 
-from vertebra.data.image import read_image, read_labels
+from vertebra.data.image import read_image
+from vertebra.data.labels import LabelReader
 from vertebra.errors import DataError
 from vertebra.visualize.canvas import Canvas, inner_point
-from vertebra.visualize.marks import Marks, as_image, read_marks
+from vertebra.visualize.marks import Marks, as_array, as_image, check_size, read_marks
 from vertebra.visualize.palette import Color, class_color, shade
+from vertebra.visualize.semantic import draw_sem_seg
+from vertebra.visualize.style import Style, class_name
 
-__all__ = ["Style", "draw_dataset_dict", "draw_instances", "draw_panoptic", "draw_sem_seg", "skeleton_of"]
+__all__ = ["draw_dataset_dict", "draw_instances", "draw_panoptic", "skeleton_of"]
 
-
-@dataclass(frozen=True)
-class Style:
-    """How things are drawn.
-
-    Args:
-        min_side: a smaller image is enlarged until its shorter side has this many pixels; 0 never enlarges.
-        color_by: what has a color of its own; None: objects where there is a single class with masks, else classes.
-        labels: whether class names are written; None: not on tiny objects in a crowded picture.
-        mask_alpha: strength of the color over a mask, 0 to 1.
-    """
-
-    min_side: int = 480
-    color_by: Literal["class", "instance"] | None = None
-    labels: bool | None = None
-    mask_alpha: float = 0.42
+_NO_CLASS = 65535  # no dataset has as many classes
 
 
 def draw_instances(
@@ -74,41 +61,6 @@ def draw_instances(
     return canvas.result()
 
 
-def draw_sem_seg(
-    image: Any,
-    sem_seg: Any,
-    class_names: Sequence[str] | None = None,
-    *,
-    ignore_label: int = 255,
-    style: Style | None = None,
-) -> np.ndarray:
-    """A class per pixel, named where its region is large enough; ignored pixels are hatched black.
-
-    Args:
-        sem_seg: (H, W) labels, or (K, H, W) scores whose largest is taken.
-    """
-    style = style or Style()
-    pixels = as_image(image)
-    labels = _numpy(sem_seg)
-    if labels.ndim == 3:
-        labels = labels.argmax(axis=0)
-    _check_size(labels, pixels, "semantic labels")
-    canvas = Canvas(pixels, style.min_side)
-    present = [int(label) for label in np.unique(labels)]
-    for label in present:
-        mask = labels == label
-        if label == ignore_label:
-            canvas.fill(mask, (0, 0, 0), alpha=0.7, outline=None, hatched=True)
-        else:
-            canvas.fill(mask, class_color(label), alpha=style.mask_alpha + 0.1, outline=class_color(label))
-    if style.labels is not False:
-        for label in present:
-            mask = labels == label
-            if label != ignore_label and mask.mean() >= 0.004:
-                canvas.label_at(_name(label, class_names), inner_point(mask), class_color(label))
-    return canvas.result()
-
-
 def draw_panoptic(
     image: Any,
     ids: Any,
@@ -127,8 +79,8 @@ def draw_panoptic(
     """
     style = style or Style()
     pixels = as_image(image)
-    ids = _numpy(ids)
-    _check_size(ids, pixels, "segment ids")
+    ids = as_array(ids)
+    check_size(ids, pixels, "segment ids")
     canvas = Canvas(pixels, style.min_side)
     void = ~np.isin(ids, [segment["id"] for segment in segments])
     canvas.fill(void, (0, 0, 0), alpha=0.7, outline=None, hatched=True)
@@ -175,8 +127,10 @@ def draw_dataset_dict(
     if layer == "instances":
         return draw_instances(image, record, things, skeleton=skeleton_of(metadata), style=style)
     if layer == "semantic":
-        labels = read_labels(_label_file(record, "sem_seg_file_name"))
-        return draw_sem_seg(image, labels, stuff, ignore_label=metadata.get("ignore_label", 255), style=style)
+        _label_file(record, "sem_seg_file_name")
+        labels = LabelReader(metadata, none=_NO_CLASS).read(record)
+        colors = metadata.get("stuff_colors")
+        return draw_sem_seg(image, labels, stuff, ignore_label=_NO_CLASS, colors=colors, style=style)
     colors = read_image(_label_file(record, "pan_seg_file_name")).astype(np.int64)
     return draw_panoptic(image, colors @ (1, 256, 65536), record["segments_info"], things, stuff, style=style)
 
@@ -227,29 +181,16 @@ def _is_labelled(canvas: Canvas, marks: Marks, i: int, class_names: Sequence[str
 
 
 def _label_text(marks: Marks, i: int, class_names: Sequence[str] | None) -> str:
-    name = _name(int(marks.classes[i]), class_names)
+    name = class_name(int(marks.classes[i]), class_names)
     if marks.crowd[i]:
         name += " (crowd)"
     return name if marks.scores is None else f"{name} {marks.scores[i]:.2f}"
 
 
 def _segment_text(segment: Mapping[str, Any], names: Sequence[str] | None) -> str:
-    text = _name(int(segment["category_id"]), names) + (" (crowd)" if segment.get("iscrowd") else "")
+    text = class_name(int(segment["category_id"]), names) + (" (crowd)" if segment.get("iscrowd") else "")
     score = segment.get("score")
     return text if score is None else f"{text} {float(score):.2f}"
-
-
-def _name(index: int, names: Sequence[str] | None) -> str:
-    return str(names[index]) if names is not None and 0 <= index < len(names) else f"class {index}"
-
-
-def _numpy(values: Any) -> np.ndarray:
-    return values.detach().cpu().numpy() if hasattr(values, "detach") else np.asarray(values)
-
-
-def _check_size(labels: np.ndarray, image: np.ndarray, what: str) -> None:
-    if labels.shape != image.shape[:2]:
-        raise ValueError(f"{what} of shape {labels.shape} do not fit an image of {image.shape[:2]} (height, width)")
 
 
 def _label_file(record: Mapping[str, Any], key: str) -> str:

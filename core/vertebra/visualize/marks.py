@@ -11,7 +11,7 @@ import torch
 
 from vertebra.structures import BoxMode, Instances, PolygonMasks, polygons_to_bitmask, segmentation_to_bitmask
 
-__all__ = ["Marks", "as_image", "read_marks"]
+__all__ = ["Marks", "as_array", "as_image", "check_size", "read_marks"]
 
 
 @dataclass
@@ -84,6 +84,20 @@ def as_image(image: Any) -> np.ndarray:
     if array.dtype != np.uint8:
         array = np.clip(np.rint(array), 0, 255).astype(np.uint8)
     return np.ascontiguousarray(np.broadcast_to(array, (*array.shape[:2], 3)))
+
+
+def as_array(values: Any) -> np.ndarray:
+    """A tensor of any device, or anything that numpy takes, as an array."""
+    if not isinstance(values, torch.Tensor):
+        return np.asarray(values)
+    values = values.detach().cpu()
+    return (values.float() if values.dtype == torch.bfloat16 else values).numpy()
+
+
+def check_size(labels: np.ndarray, image: np.ndarray, what: str) -> None:
+    """An error where a map (H, W) is not of the image's size."""
+    if labels.shape != image.shape[:2]:
+        raise ValueError(f"{what} of shape {labels.shape} do not fit an image of {image.shape[:2]} (height, width)")
 
 
 def _from_instances(instances: Instances, size: tuple[int, int], keypoint_threshold: float) -> Marks:

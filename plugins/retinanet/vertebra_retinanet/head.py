@@ -13,12 +13,21 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from vertebra.detection import IGNORE, AnchorGenerator, Box2BoxTransform, Matcher, batched_nms
+from vertebra.detection import (
+    IGNORE,
+    AnchorGenerator,
+    Box2BoxTransform,
+    Candidates,
+    Matcher,
+    rescale_instances,
+    suppress,
+    topk_candidates,
+)
 from vertebra.errors import DataError
+from vertebra.export import suppressed_candidates
 from vertebra.models import Batch, Head, Loss, ShapeSpec
 from vertebra.models.losses import CIoULoss, DIoULoss, GIoULoss, IoULoss, SigmoidFocalLoss, SmoothL1Loss
 from vertebra.models.norms import NormName, get_norm
-from vertebra.structures import Boxes, Instances
 
 __all__ = ["RetinaNetHead", "RetinaNetRaw"]
 
@@ -55,6 +64,7 @@ class RetinaNetHead(Head):
         score_threshold: detections need more than this.
         topk_candidates: best (anchor, class) pairs of each level that go on to the suppression.
         nms_threshold: of two boxes of a class with a greater IoU, the worse one goes.
+        class_agnostic_nms: boxes of different classes suppress each other too.
         max_detections: kept in an image.
         loss_normalizer_momentum: of the running mean of positives, which starts at 100.
     """
@@ -79,6 +89,7 @@ class RetinaNetHead(Head):
         score_threshold: float = 0.05,
         topk_candidates: int = 1000,
         nms_threshold: float = 0.5,
+        class_agnostic_nms: bool = False,
         max_detections: int = 100,
         loss_normalizer_momentum: float = 0.9,
     ) -> None:
@@ -117,6 +128,7 @@ class RetinaNetHead(Head):
         self.score_threshold = score_threshold
         self.topk_candidates = topk_candidates
         self.nms_threshold = nms_threshold
+        self.class_agnostic_nms = class_agnostic_nms
         self.max_detections = max_detections
         self.loss_normalizer_momentum = loss_normalizer_momentum
         self.register_buffer("loss_normalizer", torch.tensor(100.0))
@@ -152,14 +164,27 @@ class RetinaNetHead(Head):
 
     def predict(self, raw: RetinaNetRaw, batch: Batch) -> list[dict]:
         """The best boxes of each image, scaled to its original size and clipped to it, best first."""
-        boxes, scores, classes = self._candidates(raw)
-        outputs = []
-        for i, (size, original) in enumerate(zip(batch.image_sizes, batch.original_sizes, strict=True)):
-            likely = scores[i] > self.score_threshold
-            found = boxes[i][likely], scores[i][likely], classes[i][likely]
-            keep = batched_nms(*found, self.nms_threshold)[: self.max_detections]
-            outputs.append({"instances": _rescaled(*(x[keep] for x in found), size, original)})
-        return outputs
+        found = suppress(
+            self._candidates(raw),
+            batch.image_sizes,
+            nms_threshold=self.nms_threshold,
+            max_detections=self.max_detections,
+            class_agnostic=self.class_agnostic_nms,
+        )
+        return [
+            {"instances": rescale_instances(one, *size)} for one, size in zip(found, batch.original_sizes, strict=True)
+        ]
+
+    def export_predictions(self, raw: RetinaNetRaw, image_size: tuple[int, int]) -> dict[str, Tensor]:
+        """As `predict`, all images at once: the best pairs of each level, suppression in the graph."""
+        return suppressed_candidates(
+            self._candidates(raw),
+            self.num_classes,
+            nms_threshold=self.nms_threshold,
+            score_threshold=self.score_threshold,
+            max_detections=self.max_detections,
+            class_agnostic=self.class_agnostic_nms,
+        )
 
     def _cls_loss(self, logits: list[Tensor], matched: Tensor, gt_classes: Tensor) -> Tensor:
         """Sum over the anchors that are not ignored. A level at a time, so that no copy of all logits is made."""
@@ -189,15 +214,21 @@ class RetinaNetHead(Head):
             self.loss_normalizer.mul_(momentum).add_((1 - momentum) * max(num_positive, 1))
         return self.loss_normalizer.clone()  # the buffer may change again before the backward pass
 
-    def _candidates(self, raw: RetinaNetRaw) -> tuple[Tensor, Tensor, Tensor]:
-        """The best anchor-class pairs of each level: boxes (N, C, 4) in input pixels, scores (N, C), classes (N, C)."""
-        found = []
-        for logits, deltas, anchors in zip(raw.logits, raw.deltas, self.anchor_generator(raw.deltas), strict=True):
-            scores, row, classes = _best_pairs(_by_anchor(logits, self.num_classes), self.topk_candidates)
-            chosen = _by_anchor(deltas, 4).gather(1, row[..., None].expand(-1, -1, 4)).float()
-            found.append((self.box_coder.apply_deltas(chosen, anchors[row]), scores.float().sigmoid(), classes))
-        boxes, scores, classes = (torch.cat(parts, dim=1) for parts in zip(*found, strict=True))
-        return boxes, scores, classes
+    def _candidates(self, raw: RetinaNetRaw) -> Candidates:
+        """The best anchor-class pairs of each level."""
+        levels = zip(raw.logits, raw.deltas, self.anchor_generator(raw.deltas), strict=True)
+        found = [
+            topk_candidates(
+                _by_anchor(logits, self.num_classes),
+                _by_anchor(deltas, 4),
+                anchors,
+                decode=self.box_coder.apply_deltas,
+                score_threshold=self.score_threshold,
+                topk=self.topk_candidates,
+            )
+            for logits, deltas, anchors in levels
+        ]
+        return Candidates.cat(found)
 
 
 class _Tower(nn.Sequential):
@@ -222,29 +253,6 @@ class _Tower(nn.Sequential):
 def _by_anchor(x: Tensor, size: int) -> Tensor:
     """A map (N, A * size, H, W) to (N, H * W * A, size), in the order of the anchors; no copy if channels_last."""
     return x.permute(0, 2, 3, 1).reshape(x.shape[0], -1, size)
-
-
-def _best_pairs(logits: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
-    """(N, R, K) to the `count` highest logits of each image with their anchors and classes, (N, C) each.
-
-    The best C pairs lie on the C anchors with the best classes: looking for those first is many times faster
-    than sorting all R * K.
-    """
-    num_rows, num_classes = logits.shape[1:]
-    rows = logits.amax(dim=2).topk(min(count, num_rows), dim=1).indices  # (N, C)
-    short = logits.gather(1, rows[..., None].expand(-1, -1, num_classes)).flatten(1)  # (N, C * K)
-    values, index = short.topk(min(count, short.shape[1]), dim=1)
-    return values, rows.gather(1, index // num_classes), index % num_classes
-
-
-def _rescaled(
-    boxes: Tensor, scores: Tensor, classes: Tensor, size: tuple[int, int], original: tuple[int, int]
-) -> Instances:
-    """Boxes in input pixels of an image of `size` to Instances of size `original`; empty boxes are dropped."""
-    scale = boxes.new_tensor([original[1] / size[1], original[0] / size[0]]).repeat(2)  # x, y, x, y
-    instances = Instances(original, pred_boxes=Boxes(boxes * scale), scores=scores, pred_classes=classes)
-    instances.pred_boxes.clip(original)
-    return instances[instances.pred_boxes.nonempty()]
 
 
 def _conv(in_channels: int, out_channels: int) -> nn.Conv2d:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
+from PIL import Image
 from torchvision.transforms.v2 import functional as F
 
 from vertebra.data.transforms.base import Transform
 from vertebra.data.transforms.sample import Sample
 
-__all__ = ["ColorJitter"]
+__all__ = ["ColorJitter", "HSVJitter"]
 
 
 class ColorJitter(Transform):
@@ -53,4 +55,34 @@ class ColorJitter(Transform):
             if amount > 0:
                 factor = rng.uniform(max(neutral - amount, 0.0) if neutral else -amount, neutral + amount)
                 sample.image = adjust(sample.image, factor)
+        return sample
+
+
+class HSVJitter(Transform):
+    """Multiply hue, saturation and value by random factors; the amounts are those that YOLOv5 publishes.
+
+    Args:
+        hue, saturation, value: the factor is uniform in [1 - x, 1 + x]; 0 leaves it alone. The hue goes round in 256
+            steps.
+        prob: how likely an image is changed at all.
+    """
+
+    def __init__(self, hue: float = 0.015, saturation: float = 0.7, value: float = 0.4, prob: float = 1.0) -> None:
+        if not all(0 <= amount <= 1 for amount in (hue, saturation, value, prob)):
+            raise ValueError(
+                f"HSVJitter needs amounts and prob in [0, 1], got hue={hue}, saturation={saturation}, value={value}, "
+                f"prob={prob}"
+            )
+        self.amounts = (hue, saturation, value)
+        self.prob = prob
+
+    def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
+        if not any(self.amounts) or rng.uniform() >= self.prob:
+            return sample
+        steps = np.arange(256)[:, None] * (1 + rng.uniform(-1, 1, 3) * self.amounts)  # (256, 3)
+        steps[:, 0] %= 256
+        table = steps.clip(0, 255).astype(np.uint8).T.reshape(-1).tolist()
+        pixels = np.ascontiguousarray(sample.image.permute(1, 2, 0).numpy())
+        changed = Image.fromarray(pixels).convert("HSV").point(table).convert("RGB")
+        sample.image = torch.from_numpy(np.array(changed)).permute(2, 0, 1)
         return sample

@@ -9,7 +9,7 @@ import numpy as np
 from vertebra.data.transforms.base import Transform
 from vertebra.data.transforms.sample import Sample
 
-__all__ = ["LargeScaleJitter", "ResizeLetterbox", "ResizeShortestEdge", "shortest_edge_size"]
+__all__ = ["LargeScaleJitter", "ResizeLetterbox", "ResizeShortestEdge", "height_width", "shortest_edge_size"]
 
 
 class ResizeShortestEdge(Transform):
@@ -71,7 +71,7 @@ class ResizeLetterbox(Transform):
         pad_value: int = 114,
         enlarge: bool = True,
     ) -> None:
-        self.height, self.width = _height_width(size, "ResizeLetterbox")
+        self.height, self.width = height_width(size, "ResizeLetterbox")
         self.pad = pad
         self.center = center
         self.pad_value = pad_value
@@ -113,7 +113,7 @@ class LargeScaleJitter(Transform):
         min_visible: float = 0.0,
         tighten_boxes: bool = False,
     ) -> None:
-        self.height, self.width = _height_width(size, "LargeScaleJitter")
+        self.height, self.width = height_width(size, "LargeScaleJitter")
         if not 0 < min_scale <= max_scale:
             raise ValueError(f"LargeScaleJitter needs 0 < min_scale <= max_scale, got {min_scale} and {max_scale}")
         self.min_scale = min_scale
@@ -147,7 +147,8 @@ def shortest_edge_size(height: int, width: int, short_edge: int, max_size: int) 
     return max(int(new_height + 0.5), 1), max(int(new_width + 0.5), 1)
 
 
-def _height_width(size: list[int] | int, who: str) -> tuple[int, int]:
+def height_width(size: list[int] | int, who: str) -> tuple[int, int]:
+    """A size as transforms take it, checked; `who` is named in the error."""
     sides = [size, size] if isinstance(size, int) else list(size)
     if len(sides) != 2 or min(sides) < 1:
         raise ValueError(f"{who} needs a size [height, width] of at least 1x1, or one number, got {size}")

@@ -16,6 +16,7 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
 from vertebra.data.masks import clip_polygon
+from vertebra.data.transforms.projective import map_points, warp_pixels
 from vertebra.errors import DataError
 
 __all__ = ["Sample"]
@@ -69,17 +70,10 @@ class Sample:
     def flip(self, *, horizontal: bool = False, vertical: bool = False) -> Sample:
         """Mirror. Keypoints change their names with their mirror images: Detectron2 does so for horizontal flips
         only, but a vertical mirror makes a left hand a right one just as well."""
-        for wanted, axis, kernel in ((horizontal, 0, F.horizontal_flip_image), (vertical, 1, F.vertical_flip_image)):
+        for wanted, axis in ((horizontal, 0), (vertical, 1)):
             if not wanted:
                 continue
-            self.image = kernel(self.image)
-            self.bitmasks = None if self.bitmasks is None else kernel(self.bitmasks)
-            self.sem_seg = None if self.sem_seg is None else kernel(self.sem_seg)
-            scale, shift = np.ones(2), np.zeros(2)
-            scale[axis], shift[axis] = -1.0, self.size[1 - axis]
-            self._map_points(scale, shift)
-            if self.boxes is not None:
-                self.boxes[:, [axis, axis + 2]] = self.boxes[:, [axis + 2, axis]]
+            self._mirror(axis)
             if self.keypoints is not None:
                 if self.keypoint_mirror is None:
                     raise DataError(
@@ -87,6 +81,13 @@ class Sample:
                         "keypoint_flip_map (pairs of names, or []) in the dataset's metadata"
                     )
                 self.keypoints = self.keypoints[:, self.keypoint_mirror]
+        return self
+
+    def turn(self, quarters: int) -> Sample:
+        """Turn counterclockwise by quarters of a circle. No pixel is lost; odd numbers swap height and width."""
+        for _ in range(quarters % 4):
+            self._transpose()
+            self._mirror(1)
         return self
 
     def crop(self, top: int, left: int, height: int, width: int, min_visible: float = 0.0) -> Sample:
@@ -103,6 +104,11 @@ class Sample:
         if self.sem_seg is not None:
             self.sem_seg = F.crop_image(self.sem_seg, top, left, height, width)
         self._map_points(np.ones(2), np.array([-left, -top], float))
+        return self.clip(min_visible)
+
+    def clip(self, min_visible: float = 0.0) -> Sample:
+        """Cut what is drawn at the image's border, by the rules of `crop`."""
+        height, width = self.size
         if self.polygons is not None:
             cut = [[clip_polygon(polygon, width, height) for polygon in polygons] for polygons in self.polygons]
             self.polygons = [[polygon for polygon in polygons if len(polygon)] for polygons in cut]
@@ -128,6 +134,63 @@ class Sample:
         self._map_points(np.ones(2), np.array([left, top], float))
         return self
 
+    def warp(
+        self, matrix: np.ndarray, height: int, width: int, value: int = 0, min_visible: float = 0.0, min_side: float = 0
+    ) -> Sample:
+        """Map by a 3x3 matrix into an image of height x width pixels: bilinear; labels and bitmasks by the nearest.
+
+        A box becomes the smallest one around its four mapped corners, cut at the border. An instance stays if more than
+        the part `min_visible` of that box is in the image, each side longer than `min_side` pixels.
+
+        Args:
+            matrix: from (x, y, 1) here to there, up to a factor.
+            value: gray value of pixels that come from outside; in `sem_seg` they get `ignore_label`.
+        """
+        if self.keypoints is not None and np.linalg.det(matrix[:2, :2]) < 0:
+            raise ValueError("warp does not mirror: keypoints would change their names; use flip")
+        self.image = warp_pixels(self.image, matrix, height, width, value, smooth=True)
+        if self.bitmasks is not None:
+            self.bitmasks = warp_pixels(self.bitmasks, matrix, height, width, 0, smooth=False)
+        if self.sem_seg is not None:
+            self.sem_seg = warp_pixels(self.sem_seg[None], matrix, height, width, self.ignore_label, smooth=False)[0]
+        self.matrix = matrix @ self.matrix
+        if self.polygons is not None:
+            self.polygons = [
+                [clip_polygon(map_points(matrix, polygon), width, height) for polygon in item] for item in self.polygons
+            ]
+            self.polygons = [[polygon for polygon in item if len(polygon)] for item in self.polygons]
+        if self.keypoints is not None:
+            places = map_points(matrix, self.keypoints[..., :2])
+            self.keypoints = np.concatenate((places, self.keypoints[..., 2:]), axis=-1)
+            outside = (places < 0).any(axis=-1) | (places > (width, height)).any(axis=-1)
+            self.keypoints[outside, 2] = 0
+        if self.boxes is not None:
+            corners = map_points(matrix, self.boxes[:, [[0, 1], [2, 1], [2, 3], [0, 3]]])  # (N, 4, 2)
+            mapped = np.concatenate((corners.min(axis=1), corners.max(axis=1)), axis=1)
+            self.boxes = mapped.clip(min=0, max=[width, height, width, height])
+            sides = self.boxes[:, 2:] - self.boxes[:, :2]
+            self.select((_area(self.boxes) > min_visible * _area(mapped)) & (sides > min_side).all(axis=1))
+        return self
+
+    def lay_on(self, canvas: Sample, top: int, left: int) -> Sample:
+        """Put the pixels onto a larger sample, which they must not leave, and count everything from its corner.
+
+        The canvas takes the pixels and no instances; this sample keeps its instances and shares the canvas' pixels.
+        """
+        height, width = self.size
+        window = (slice(top, top + height), slice(left, left + width))
+        canvas.image[(slice(None), *window)] = self.image
+        self.image = canvas.image
+        if canvas.sem_seg is not None:
+            if self.sem_seg is not None:
+                canvas.sem_seg[window] = self.sem_seg
+            self.sem_seg = canvas.sem_seg
+        if self.bitmasks is not None:
+            down, right = canvas.size[0] - top - height, canvas.size[1] - left - width
+            self.bitmasks = F.pad_image(self.bitmasks, [left, top, right, down])
+        self._map_points(np.ones(2), np.array([left, top], float))
+        return self
+
     def select(self, keep: np.ndarray) -> Sample:
         """Only the instances in `keep`: (N,) bool, or their row numbers."""
         rows = np.flatnonzero(keep) if keep.dtype == bool else keep
@@ -150,6 +213,29 @@ class Sample:
                 xs, ys = self.bitmasks[row].any(dim=0).nonzero(), self.bitmasks[row].any(dim=1).nonzero()
                 self.boxes[row] = [int(xs[0]), int(ys[0]), int(xs[-1]) + 1, int(ys[-1]) + 1]
         return self
+
+    def _mirror(self, axis: int) -> None:
+        """Mirror along axis 0 (left and right change places) or 1 (top and bottom); keypoints keep their names."""
+        kernel = F.vertical_flip_image if axis else F.horizontal_flip_image
+        self.image = kernel(self.image)
+        self.bitmasks = None if self.bitmasks is None else kernel(self.bitmasks)
+        self.sem_seg = None if self.sem_seg is None else kernel(self.sem_seg)
+        scale, shift = np.ones(2), np.zeros(2)
+        scale[axis], shift[axis] = -1.0, self.size[1 - axis]
+        self._map_points(scale, shift)
+        if self.boxes is not None:
+            self.boxes[:, [axis, axis + 2]] = self.boxes[:, [axis + 2, axis]]
+
+    def _transpose(self) -> None:
+        """x and y change places."""
+        self.image = self.image.transpose(-1, -2)
+        self.bitmasks = None if self.bitmasks is None else self.bitmasks.transpose(-1, -2)
+        self.sem_seg = None if self.sem_seg is None else self.sem_seg.transpose(-1, -2)
+        self.matrix = self.matrix[[1, 0, 2]]
+        self.boxes = None if self.boxes is None else self.boxes[:, [1, 0, 3, 2]]
+        if self.polygons is not None:
+            self.polygons = [[polygon[:, ::-1] for polygon in polygons] for polygons in self.polygons]
+        self.keypoints = None if self.keypoints is None else self.keypoints[..., [1, 0, 2]]
 
     def _map_points(self, scale: np.ndarray, shift: np.ndarray) -> None:
         """Apply x' = scale * x + shift, (2,) each, to all coordinates. New arrays: the caller's are left alone."""

@@ -25,6 +25,9 @@ class Hook:
     def before_step(self, trainer: Trainer) -> None:
         """`trainer.step` steps are done; the next batch is not fetched yet."""
 
+    def before_forward(self, trainer: Trainer) -> None:
+        """`trainer.batch` is there, the model has not seen it; a hook may put another in its place."""
+
     def after_backward(self, trainer: Trainer) -> None:
         """`trainer.losses` and the gradients are there (unscaled also in fp16), the weights unchanged."""
 

@@ -21,7 +21,9 @@ from vertebra.evaluation.cocoeval.records import (
     sorted_ids,
 )
 
-__all__ = ["read_ground_truth"]
+__all__ = ["ID_0_NOTE", "read_ground_truth"]
+
+ID_0_NOTE = "one annotation has the id 0, which pycocotools never counts as found; number annotations from 1"
 
 
 def read_ground_truth(
@@ -78,7 +80,7 @@ def read_ground_truth(
         areas=_areas(records, sizes.reshape(-1, 2)[image], notes, name),
         crowd=(crowd := np.fromiter((bool(r.get("iscrowd")) for r in records), bool, len(records))),
         ignored=np.fromiter((any(r.get(name) for name in ignored_by) for r in records), bool, len(records)),
-        annotation_ids=_annotation_ids(records),
+        annotation_ids=_annotation_ids(records, notes),
         image_ids=images,
         category_ids=categories,
         category_names=[named[key] for key in categories],
@@ -114,9 +116,12 @@ def _chosen(listed: dict, wanted: Iterable[Hashable] | None, what: str, source: 
     return wanted
 
 
-def _annotation_ids(records: list[dict]) -> np.ndarray:
+def _annotation_ids(records: list[dict], notes: list[str]) -> np.ndarray:
     """(G,) ids, 1 where an id is no integer: only 0 has a meaning."""
-    return np.array([i if isinstance(i := record.get("id"), int) else 1 for record in records], dtype=np.int64)
+    ids = np.array([i if isinstance(i := record.get("id"), int) else 1 for record in records], dtype=np.int64)
+    if (ids == 0).any():
+        notes.append(ID_0_NOTE)
+    return ids
 
 
 def _boxes(records: list[dict], task: str, source: str) -> np.ndarray:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vertebra.data.labels import LabelReader
+from vertebra.data.labels import LabelReader, label_file
 from vertebra.errors import DataError, RecipeError
 from vertebra.evaluation.contract import Evaluator
 from vertebra.evaluation.detections import ImageKey
@@ -144,10 +144,10 @@ class SemSegEvaluator(Evaluator):
         if key not in self._rows:
             raise DataError(f"image {key.image_id!r} ({key.file_name}) was predicted, but is not in the dataset")
         record = self.dataset.dicts[self._rows[key]]
-        if record.get("sem_seg_file_name") is None:
+        if not self.label_reader.has_labels(record):
             raise DataError(
                 f"image {key.image_id!r}: its dataset dict has no sem_seg_file_name; SemSegEvaluator needs label files "
-                "(format semantic_folder, or coco with `sem_seg`)"
+                "(format semantic_folder, or coco with `sem_seg` or `panoptic_labels`)"
             )
         return self.label_reader.read(record)
 
@@ -198,7 +198,7 @@ class SemSegEvaluator(Evaluator):
         """(H, W) true codes int64, on the CPU."""
         codes = torch.from_numpy(self.truth(key)).long()
         if tuple(codes.shape) != size:
-            path = self.dataset.dicts[self._rows[key]]["sem_seg_file_name"]
+            path = label_file(self.dataset.dicts[self._rows[key]])
             raise DataError(
                 f"{path}: the labels have {codes.shape[1]}x{codes.shape[0]} pixels (width x height), the prediction "
                 f"for image {key.image_id!r} {size[1]}x{size[0]}"

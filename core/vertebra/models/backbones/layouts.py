@@ -10,7 +10,23 @@ from torch import nn
 from vertebra.errors import CheckpointError
 from vertebra.models.weights import load_weights, read_weights
 
-__all__ = ["load_renamed", "resnet_names"]
+__all__ = ["TORCHVISION_RESNET", "load_renamed", "resnet_names"]
+
+TORCHVISION_RESNET = (
+    (r"backbone\.(?:body\.)?conv1\.(\w+)", r"stem.conv1.\1"),
+    (r"backbone\.(?:body\.)?bn1\.(\w+)", r"stem.conv1.norm.\1"),
+    *(
+        (rf"backbone\.(?:body\.)?layer{stage}\.(\d+)\.{theirs}\.(\w+)", rf"res{stage + 1}.\1.{ours}")
+        for stage in (1, 2, 3, 4)
+        for theirs, ours in (
+            (r"conv(\d)", r"conv\2.\3"),
+            (r"bn(\d)", r"conv\2.norm.\3"),
+            (r"downsample\.0", r"shortcut.\2"),
+            (r"downsample\.1", r"shortcut.norm.\2"),
+        )
+    ),
+)
+"""A ResNet inside torchvision's detection and segmentation models: (regular expression, replacement) pairs."""
 
 _BRANCHES = {"1": "shortcut", "2a": "conv1", "2b": "conv2", "2c": "conv3"}
 _CAFFE2_NORM = {"s": "weight", "b": "bias", "rm": "running_mean", "riv": "running_var"}
@@ -57,7 +73,7 @@ def _has_statistics(weights: Mapping[str, object]) -> bool:
 
 _RESNET: tuple[tuple[str, Callable[[re.Match], str]], ...] = (
     # Detectron2's own: backbone.bottom_up.res2.0.conv1.norm.weight, or without what stands before res2
-    (r"(?:backbone\.)?(?:bottom_up\.)?((?:stem\.conv1|res\d)\..+)", lambda m: m[1]),
+    (r"(?:backbone\.)?(?:bottom_up\.)?((?:stem\.conv\d|res\d)\..+)", lambda m: m[1]),
     # torchvision: conv1.weight, bn1.bias, layer1.0.conv2.weight, layer1.0.bn2.bias, layer1.0.downsample.0.weight
     (r"conv1\.(\w+)", lambda m: f"stem.conv1.{m[1]}"),
     (r"bn1\.(\w+)", lambda m: f"stem.conv1.norm.{m[1]}"),

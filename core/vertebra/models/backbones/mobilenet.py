@@ -25,12 +25,28 @@ class MobileNetV2(Backbone):
     Args:
         width: multiplies all channels.
         out_features: which to return; layers behind the last of these are not built.
+        output_stride: 16 or 8: stages of a larger stride keep this one and dilate their 3x3 convolutions instead, as
+            DeepLab needs it; what weights trained at stride 32 compute stays the same, at more places.
         weights: a file, URL or `torchvision:MobileNet_V2_Weights.IMAGENET1K_V2` in torchvision's names; None: random.
     """
 
-    def __init__(self, width: float = 1.0, out_features: Sequence[str] = _STAGES, weights: str | None = None) -> None:
+    def __init__(
+        self,
+        width: float = 1.0,
+        out_features: Sequence[str] = _STAGES,
+        output_stride: Literal[8, 16, 32] = 32,
+        weights: str | None = None,
+    ) -> None:
         super().__init__()
-        self._shapes, self.features = _stages("MobileNetV2", mobilenet_v2(width_mult=width).features, out_features)
+        if output_stride not in (8, 16, 32):
+            raise ValueError(f"MobileNetV2: output_stride is {output_stride}; it must be 8, 16 or 32")
+        layers = mobilenet_v2(width_mult=width).features
+        shapes, self.features = _stages("MobileNetV2", layers, out_features)
+        self._shapes = {
+            name: ShapeSpec(channels=spec.channels, stride=min(spec.stride, output_stride))
+            for name, spec in shapes.items()
+        }
+        _dilate(layers, output_stride)
         if weights is not None:
             load_features(self, weights)
 
@@ -94,6 +110,19 @@ def _stages(backbone: str, layers: nn.Sequential, wanted: Sequence[str]) -> tupl
         known[name] = ShapeSpec(channels=channels, stride=stride)
     shapes = choose_features(backbone, known, wanted)
     return shapes, FeatureLayers(layers, {name: ends[name] for name in shapes})
+
+
+def _dilate(layers: nn.Sequential, output_stride: int) -> None:
+    """Takes the strides beyond `output_stride` off, and spreads the kernels behind each by as much."""
+    stride, dilation = 1, 1
+    for conv in (module for module in layers.modules() if isinstance(module, nn.Conv2d) and module.kernel_size[0] > 1):
+        behind = dilation
+        if conv.stride[0] > 1 and stride >= output_stride:
+            behind, conv.stride = dilation * conv.stride[0], (1, 1)
+        stride *= conv.stride[0]
+        conv.dilation = (dilation, dilation)
+        conv.padding = tuple(dilation * (size // 2) for size in conv.kernel_size)
+        dilation = behind
 
 
 def _out_channels(layer: nn.Module, convs: list[nn.Conv2d]) -> int:

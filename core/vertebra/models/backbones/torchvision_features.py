@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from vertebra.models.contracts import Backbone, ShapeSpec
+from vertebra.models.fuse import fold_neighbours
 from vertebra.models.weights import load_weights, read_weights
 
 __all__ = ["FeatureLayers", "choose_features", "load_features"]
@@ -35,6 +36,10 @@ class FeatureLayers(nn.Module):
                 # or before a layer that begins with a convolution.
                 features[self.names[number]] = x
         return features
+
+    def fold_norm(self) -> None:
+        """For inference, see `fuse_conv_bn`."""
+        fold_neighbours(self)
 
 
 def choose_features(backbone: str, known: dict[str, ShapeSpec], wanted: Sequence[str]) -> dict[str, ShapeSpec]:

@@ -21,8 +21,8 @@ _CONFIGURATIONS = {11: "A", 13: "B", 16: "D", 19: "E"}  # columns of the paper's
 
 
 class VGG(Backbone):
-    """VGG-11/13/16/19. Features `conv1` to `conv5` are what goes into each pooling (strides 1 to 16), `pool5` what
-    comes out of the last (32).
+    """VGG-11/13/16/19. Features `conv1` to `conv5` are what goes into each pooling (strides 1 to 16), `pool1` to `pool5`
+    what comes out (2 to 32).
 
     Args:
         batch_norm: normalise after every convolution.
@@ -47,11 +47,11 @@ class VGG(Backbone):
             elif isinstance(layer, nn.MaxPool2d):
                 layer.ceil_mode = True  # as if padded, where a side is odd
         pools = [number for number, layer in enumerate(layers) if isinstance(layer, nn.MaxPool2d)]
-        ends = {f"conv{stage}": number - 1 for stage, number in enumerate(pools, start=1)} | {"pool5": pools[-1]}
-        shapes = {
-            name: ShapeSpec(channels=channels, stride=2**stage)
-            for stage, (name, channels) in enumerate(zip(ends, (64, 128, 256, 512, 512, 512), strict=True))
-        }
+        ends, shapes = {}, {}
+        for stage, (number, channels) in enumerate(zip(pools, (64, 128, 256, 512, 512), strict=True), start=1):
+            ends |= {f"conv{stage}": number - 1, f"pool{stage}": number}
+            shapes[f"conv{stage}"] = ShapeSpec(channels=channels, stride=2 ** (stage - 1))
+            shapes[f"pool{stage}"] = ShapeSpec(channels=channels, stride=2**stage)
         self._shapes = choose_features("VGG", shapes, out_features)
         self.features = FeatureLayers(layers, {name: ends[name] for name in self._shapes})
         if weights is not None:

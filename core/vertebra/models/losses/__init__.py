@@ -2,15 +2,29 @@
 
 from vertebra.models.losses.boxes import CIoULoss, DIoULoss, GIoULoss, IoULoss, L1Loss, SmoothL1Loss
 from vertebra.models.losses.classification import BinaryCrossEntropy, CrossEntropy, SigmoidFocalLoss
+from vertebra.models.losses.compound import CompoundLoss
+from vertebra.models.losses.distance import BoundaryLoss, DistanceWeightedCrossEntropy
+from vertebra.models.losses.overlap import DiceLoss, JaccardLoss, LovaszSoftmax, TverskyLoss
+from vertebra.models.losses.pixels import HardPixelCrossEntropy, PixelBCE, PixelFocalLoss
 
 __all__ = [
     "BinaryCrossEntropy",
+    "BoundaryLoss",
     "CIoULoss",
+    "CompoundLoss",
     "CrossEntropy",
     "DIoULoss",
+    "DiceLoss",
+    "DistanceWeightedCrossEntropy",
     "GIoULoss",
+    "HardPixelCrossEntropy",
     "IoULoss",
+    "JaccardLoss",
     "L1Loss",
+    "LovaszSoftmax",
+    "PixelBCE",
+    "PixelFocalLoss",
     "SigmoidFocalLoss",
     "SmoothL1Loss",
+    "TverskyLoss",
 ]

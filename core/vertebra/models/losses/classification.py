@@ -14,6 +14,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from vertebra.models.contracts import Loss
+from vertebra.models.losses.labels import check_labels
 from vertebra.models.losses.reduction import Reduction, check_reduction, reduce
 
 __all__ = ["BinaryCrossEntropy", "CrossEntropy", "SigmoidFocalLoss"]
@@ -85,11 +86,7 @@ class CrossEntropy(Loss):
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         """A scalar, or (N, ...) without reduction. The mean is over labels not ignored; 0 if all of them are."""
         num_classes = logits.shape[1]
-        if 0 <= self.ignore_index < num_classes:
-            raise ValueError(
-                f"CrossEntropy: ignore_index {self.ignore_index} is one of the {num_classes} classes; "
-                "set ignore_index to a number that is not, such as -100"
-            )
+        check_labels("CrossEntropy", labels, num_classes, self.ignore_index)
         if self.class_weights is not None and len(self.class_weights) != num_classes:
             raise ValueError(f"CrossEntropy: {len(self.class_weights)} class_weights for {num_classes} classes")
         loss = F.cross_entropy(

@@ -1,0 +1,139 @@
+"""The formats `coco_panoptic` and `cityscapes_panoptic`: one panoptic file is the truth of every task.
+
+Boxes and masks of things, semantic labels and panoptic segments all come from the JSON and its PNG files, so that no
+instance file is needed. Format: https://cocodataset.org/#format-data, section 4.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from vertebra.data.coco_records import read_categories, read_images
+from vertebra.data.catalog import Metadata
+from vertebra.data.formats import Dataset, Format, resolve_path
+from vertebra.data.image_files import missing_files
+from vertebra.data.json_file import Problems, read_json
+from vertebra.data.panoptic import add_panoptic
+from vertebra.errors import DataError
+from vertebra.structures import BoxMode
+
+__all__ = ["CityscapesPanopticFormat", "CocoPanopticFormat"]
+
+
+class CocoPanopticFormat(Format):
+    """COCO's panoptic JSON, its PNG files and the images.
+
+    Args:
+        panoptic: the JSON file, with images, annotations and categories (`isthing`).
+        images: the folder that the images' file names in the JSON count from.
+        panoptic_images: folder of the PNG files; by default the JSON's path without `.json`.
+        labels: the semantic labels: `all`, things and then stuff, or `stuff`, with label 0 for all things.
+        name: of the dataset in messages; by default the folder's and the JSON file's name.
+    """
+
+    def __init__(
+        self,
+        panoptic: str,
+        images: str,
+        *,
+        panoptic_images: str | None = None,
+        labels: Literal["all", "stuff"] = "all",
+        name: str | None = None,
+    ) -> None:
+        if labels not in ("all", "stuff"):
+            raise DataError(f"coco_panoptic: labels is {labels!r}, expected all or stuff")
+        self.panoptic = panoptic
+        self.images = images
+        self.panoptic_images = panoptic_images
+        self.labels = labels
+        self.name = name
+
+    def load(self, root: str | None = None) -> Dataset:
+        """Read and check the JSON file; images are looked for, not opened.
+
+        Raises:
+            DataError: names the file and every faulty record (the first 20).
+        """
+        file = resolve_path(self.panoptic, root)
+        folder = resolve_path(self.panoptic_images, root) if self.panoptic_images else file.with_suffix("")
+        data = read_json(file)
+        if not isinstance(data, dict) or not all(isinstance(data.get(k), list) for k in ("images", "categories")):
+            raise DataError(f'{file}: a panoptic file is an object with the lists "images" and "categories"')
+        return self._dataset(file, folder, resolve_path(self.images, root), data)
+
+    def _dataset(self, file: Path, folder: Path, image_root: Path, data: dict[str, Any]) -> Dataset:
+        problems = Problems(file)
+        things = [record for record in data["categories"] if isinstance(record, dict) and record.get("isthing")]
+        categories = read_categories(things, problems, None, None)
+        records = read_images(self._with_paths(data["images"]), image_root, problems)
+        problems.raise_if_any()
+        metadata = Metadata(self.name or f"{file.parent.name}/{file.stem}")
+        metadata.set(
+            thing_classes=categories.names,
+            thing_dataset_id_to_contiguous_id=categories.to_contiguous,
+            thing_contiguous_id_to_dataset_id={new: old for old, new in categories.to_contiguous.items()},
+            image_root=str(image_root),
+            ignore_label=255,
+        )
+        add_panoptic(file, folder, records, metadata, self.labels)
+        for key, item in records.items():
+            item["annotations"] = [
+                _annotation(info, f"image {key!r}", problems) for info in item["segments_info"] if info["isthing"]
+            ]
+        for name in ("file_name", "pan_seg_file_name"):
+            for path in missing_files(item[name] for item in records.values()):
+                problems.add(path, f"the JSON names it ({name}), but there is no such file")
+        problems.raise_if_any()
+        return Dataset(list(records.values()), metadata)
+
+    def _with_paths(self, images: list) -> list:
+        """The image records with paths below the image folder."""
+        return images
+
+
+class CityscapesPanopticFormat(CocoPanopticFormat):
+    """Cityscapes: `gtFine/cityscapes_panoptic_<split>.json`, its PNG files, and `leftImg8bit/<split>/<city>/`.
+
+    JSON and PNG files are made by cityscapesscripts (createPanopticImgs), with the 19 train ids or all label ids.
+
+    Args:
+        split: train, val or test.
+        train_ids: whether the files were made with train ids (their names then end in `_trainId`).
+        labels: see `coco_panoptic`.
+    """
+
+    def __init__(
+        self,
+        split: Literal["train", "val", "test"] = "train",
+        *,
+        train_ids: bool = False,
+        labels: Literal["all", "stuff"] = "all",
+    ) -> None:
+        stem = f"gtFine/cityscapes_panoptic_{split}" + "_trainId" * train_ids
+        super().__init__(f"{stem}.json", f"leftImg8bit/{split}", panoptic_images=stem, labels=labels, name=stem)
+
+    def _with_paths(self, images: list) -> list:
+        """`aachen_000000_000019_gtFine_leftImg8bit.png` lies in `aachen/`, without `gtFine`."""
+        found = []
+        for record in images:
+            name = record.get("file_name") if isinstance(record, dict) else None
+            if isinstance(name, str):
+                name = name.replace("_gtFine_leftImg8bit", "_leftImg8bit")
+                record = {**record, "file_name": f"{name.split('_')[0]}/{name}"}
+            found.append(record)
+        return found
+
+
+def _annotation(info: dict, where: str, problems: Problems) -> dict:
+    box = info.get("bbox")
+    if not isinstance(box, list) or len(box) != 4 or not all(isinstance(value, (int, float)) for value in box):
+        problems.add(where, f"segment {info.get('id')!r}: bbox is {box!r:.60}, expected 4 numbers x, y, width, height")
+        box = [0, 0, 0, 0]
+    return {
+        "bbox": box,
+        "bbox_mode": BoxMode.XYWH_ABS,
+        "category_id": info["category_id"],
+        "iscrowd": int(info.get("iscrowd") or 0),
+        "panoptic_id": info["id"],
+    }

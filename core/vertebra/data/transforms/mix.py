@@ -1,0 +1,108 @@
+"""Transforms that make one training image of several."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from vertebra.data.transforms.base import MixTransform
+from vertebra.data.transforms.join import join_instances
+from vertebra.data.transforms.sample import Sample
+
+__all__ = ["MixUp", "Mosaic"]
+
+
+class Mosaic(MixTransform):
+    """Four images around a random point of a canvas twice as wide and high as the largest of them.
+
+    A `RandomAffine` usually follows and cuts the middle out of the canvas.
+    Source: Bochkovskiy et al., "YOLOv4", arXiv:2004.10934, section 3.3; the canvas as published with YOLOv5.
+
+    Args:
+        prob: how likely an image becomes a mosaic; the others go on as they are.
+        center: the point where the four meet is uniform in this middle part of the canvas, in either direction.
+        fill: gray value 0..255 where no image lies; labels of pixels are ignored there.
+        min_visible: instances of whose box no more than this part lies on the canvas are dropped.
+    """
+
+    def __init__(self, prob: float = 1.0, center: float = 0.5, fill: int = 114, min_visible: float = 0.0) -> None:
+        if not 0 <= prob <= 1 or not 0 <= center <= 1 or not 0 <= fill <= 255:
+            raise ValueError(
+                f"Mosaic needs prob and center in [0, 1] and fill in [0, 255], got prob={prob}, center={center}, "
+                f"fill={fill}"
+            )
+        self.prob = prob
+        self.center = center
+        self.fill = fill
+        self.min_visible = min_visible
+
+    def count_others(self, rng: np.random.Generator) -> int:
+        return 3 if rng.uniform() < self.prob else 0
+
+    def mix(self, sample: Sample, others: Sequence[Sample], rng: np.random.Generator) -> Sample:
+        """Upper left, upper right, lower left, lower right: each touches the meeting point with a corner."""
+        four = [sample, *others]
+        height, width = (2 * max(each.size[axis] for each in four) for axis in (0, 1))
+        middle = rng.uniform(0.5 - self.center / 2, 0.5 + self.center / 2, 2)
+        y, x = int(height * middle[0]), int(width * middle[1])
+        canvas = _blank(four, height, width, self.fill)
+        for each, (down, right) in zip(four, ((0, 0), (0, 1), (1, 0), (1, 1)), strict=True):
+            h, w = each.size
+            _paste(canvas, each, y if down else y - h, x if right else x - w, self.min_visible)
+        return join_instances(canvas, four)
+
+
+class MixUp(MixTransform):
+    """The mean of two images, with the instances of both; the share is drawn from Beta(alpha, alpha).
+
+    Both are laid into the upper left corner of a canvas that holds them. Labels of pixels stay those of the image with
+    the larger share. Source: Zhang et al., "mixup", arXiv:1710.09412; alpha 32 as published with YOLOv5.
+
+    Args:
+        prob: how likely an image is mixed with another.
+        alpha: the larger, the closer to half and half.
+        fill: gray value 0..255 where only one of the images lies.
+    """
+
+    def __init__(self, prob: float = 0.1, alpha: float = 32.0, fill: int = 114) -> None:
+        if not 0 <= prob <= 1 or alpha <= 0:
+            raise ValueError(f"MixUp needs prob in [0, 1] and alpha above 0, got prob={prob}, alpha={alpha}")
+        self.prob = prob
+        self.alpha = alpha
+        self.fill = fill
+
+    def count_others(self, rng: np.random.Generator) -> int:
+        return 1 if rng.uniform() < self.prob else 0
+
+    def mix(self, sample: Sample, others: Sequence[Sample], rng: np.random.Generator) -> Sample:
+        (other,) = others
+        height, width = (max(sample.size[axis], other.size[axis]) for axis in (0, 1))
+        share = float(rng.beta(self.alpha, self.alpha))
+        pair = [each.pad(0, 0, height - each.size[0], width - each.size[1], self.fill) for each in (sample, other)]
+        mixed = pair[0].image.float() * share + pair[1].image.float() * (1 - share)
+        canvas = _blank(pair, height, width, self.fill)
+        canvas.image = mixed.round().to(torch.uint8)
+        if canvas.sem_seg is not None:
+            stronger = pair[0] if share >= 0.5 else pair[1]
+            canvas.sem_seg = stronger.sem_seg if stronger.sem_seg is not None else canvas.sem_seg
+        return join_instances(canvas, pair)
+
+
+def _blank(samples: Sequence[Sample], height: int, width: int, fill: int) -> Sample:
+    """A canvas of one gray without instances, channels last in memory as images from files are."""
+    first = samples[0]
+    image = torch.full((height, width, 3), fill, dtype=torch.uint8).permute(2, 0, 1)
+    canvas = Sample(image, ignore_label=first.ignore_label, keypoint_mirror=first.keypoint_mirror)
+    labels = next((each.sem_seg for each in samples if each.sem_seg is not None), None)
+    if labels is not None:
+        canvas.sem_seg = torch.full((height, width), first.ignore_label, dtype=labels.dtype)
+    return canvas
+
+
+def _paste(canvas: Sample, sample: Sample, top: int, left: int, min_visible: float) -> None:
+    """Lays the sample on the canvas, its corner at (top, left); what hangs over is cut off."""
+    y, x = max(-top, 0), max(-left, 0)
+    height, width = min(sample.size[0], canvas.size[0] - top) - y, min(sample.size[1], canvas.size[1] - left) - x
+    sample.crop(y, x, height, width, min_visible).lay_on(canvas, top + y, left + x)

@@ -1,0 +1,91 @@
+"""What is exported of a model: images in, named tensors out, with normalisation, padding and cropping inside.
+
+Letters: N images, H x W pixels of the input, H' x W' the same padded to multiples of the model's `size_divisibility`.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vertebra.errors import ExportError
+from vertebra.models import Model
+from vertebra.models.fuse import fuse_conv_bn
+
+__all__ = ["FORMS", "ExportGraph", "Form", "PixelRange"]
+
+Form = Literal["raw", "end-to-end"]
+FORMS = get_args(Form)
+PixelRange = Literal[1, 255]
+
+
+class ExportGraph(nn.Module):
+    """A model as one function of a tensor, on the CPU, in float32, without what only training needs.
+
+    Args:
+        model: is copied, and stays as it is.
+        form: `raw` gives what the heads' `export_raw` does, `end-to-end` what their `export_predictions` does.
+        pixel_range: the highest value of the input's pixels, 1 or 255.
+        fused: fold batch norms into convolutions.
+    """
+
+    def __init__(self, model: Model, form: Form, pixel_range: PixelRange = 1, *, fused: bool = True) -> None:
+        super().__init__()
+        if form not in FORMS:
+            raise ExportError(f"the form {form!r} is unknown; there are: {', '.join(FORMS)}")
+        if pixel_range not in (1, 255):
+            raise ExportError(f"the pixel range is {pixel_range!r}; it must be 1 (values 0 to 1) or 255 (0 to 255)")
+        self.model = copy.deepcopy(model).to("cpu").float().eval()
+        self.model.channels_last = False
+        if fused:
+            fuse_conv_bn(self.model)
+        self.form = form
+        self.heads = [name for name, head in model.heads.items() if not getattr(head, "training_only", False)]
+        if not self.heads:
+            raise ExportError("the model has no heads, so it has no outputs to export")
+        scale = pixel_range / 255
+        self.register_buffer("mean", self.model.pixel_mean * scale, persistent=False)
+        self.register_buffer("std", self.model.pixel_std * scale, persistent=False)
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """RGB images (N, 3, H, W) float32 to named outputs, in this input's pixels."""
+        height, width = images.shape[-2:]
+        if self.model.pixel_order == "bgr":  # slices, which every runtime knows, rather than a flip
+            red, green, blue = images.split(1, dim=1)
+            images = torch.cat((blue, green, red), dim=1)
+        images = self._padded((images - self.mean) / self.std)
+        raw = self.model.compute(images)
+        outputs: dict[str, Tensor] = {}
+        for name in self.heads:
+            found = _within_image(self._outputs_of(name, raw[name], tuple(images.shape[-2:])), height, width)
+            for key, value in found.items():
+                outputs[f"{name}_{key}" if key in outputs else key] = value
+        return outputs
+
+    def _padded(self, images: Tensor) -> Tensor:
+        """(N, 3, H, W) to (N, 3, H', W'), zero on the right and below, as the model pads its batches."""
+        multiple = self.model.size_divisibility
+        # Written so, a tracer sees that the sides are multiples, and with that what becomes of them further down.
+        right, below = ((side + multiple - 1) // multiple * multiple - side for side in images.shape[:1:-1])
+        known = isinstance(right, int) and isinstance(below, int)
+        return images if known and right == below == 0 else F.pad(images, (0, right, 0, below))
+
+    def _outputs_of(self, name: str, raw: Any, image_size: tuple[int, int]) -> dict[str, Tensor]:
+        head = self.model.heads[name]
+        return head.export_raw(raw, image_size) if self.form == "raw" else head.export_predictions(raw, image_size)
+
+
+def _within_image(outputs: dict[str, Tensor], height: int, width: int) -> dict[str, Tensor]:
+    """Maps without the padding; boxes clipped to the image, and the score 0 for one that is empty then."""
+    cropped = {key: value[..., :height, :width] for key, value in outputs.items() if key.startswith("sem_seg")}
+    outputs = {**outputs, **cropped}
+    if {"boxes", "scores"} <= outputs.keys():
+        x, y = outputs["boxes"][..., 0::2].clamp(0, width), outputs["boxes"][..., 1::2].clamp(0, height)
+        outputs["boxes"] = torch.stack((x[..., 0], y[..., 0], x[..., 1], y[..., 1]), dim=-1)
+        has_area = (x[..., 1] > x[..., 0]) & (y[..., 1] > y[..., 0])
+        outputs["scores"] = outputs["scores"] * has_area
+    return outputs

@@ -1,0 +1,72 @@
+"""The contract of inference modes, and how several are put around one model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from torch import Tensor
+
+from vertebra.errors import RecipeError
+
+if TYPE_CHECKING:
+    from vertebra.config import ComponentSpec
+
+__all__ = ["InferenceMode", "Predict", "scores_of", "with_inference"]
+
+Predict = Callable[[list[dict[str, Any]]], list[dict[str, Any]]]
+"""What a model in evaluation mode does: input dicts to one dict of predictions each."""
+
+
+class InferenceMode:
+    """Predicts images through a model that is asked several times, and joins what it says.
+
+    A mode is a part of its own, chosen by a recipe's `evaluate.inference`; the model knows nothing of it. It gives the
+    same keys in the same sizes as the model does: `sem_seg` (K, height, width), scores.
+    """
+
+    component_kind: ClassVar[str] = "part"
+
+    def __call__(self, predict: Predict, inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Predictions of each input: `image` (3, H, W) uint8, perhaps `height` and `width` of the output.
+
+        Args:
+            predict: the model, or another mode around it.
+        """
+        raise NotImplementedError
+
+
+def with_inference(predict: Predict, inference: ComponentSpec | Sequence[ComponentSpec] | None) -> Predict:
+    """The model with the modes that a recipe's `evaluate.inference` names around it, the first outermost."""
+    specs = [] if inference is None else list(inference) if isinstance(inference, (list, tuple)) else [inference]
+    for spec in reversed(specs):
+        mode = spec.build()
+        if not isinstance(mode, InferenceMode):
+            raise RecipeError(
+                f"{spec.where}: evaluate.inference: {spec.name} is a part, but no way to predict.\n"
+                "  There are SlidingWindow and MultiScaleFlip, and any class that derives from InferenceMode"
+            )
+        predict = partial(mode, predict)
+    return predict
+
+
+def scores_of(output: dict[str, Any], size: tuple[int, int], who: str) -> Tensor:
+    """The class scores (K, *size) float32 of one output.
+
+    Raises:
+        RecipeError: the model gives something else, which `who` cannot join.
+    """
+    scores = output.get("sem_seg")
+    if list(output) != ["sem_seg"] or not isinstance(scores, Tensor) or scores.dim() != 3:
+        given = f"labels of shape {tuple(scores.shape)}" if isinstance(scores, Tensor) else ", ".join(output)
+        raise RecipeError(
+            f"evaluate.inference: {who} joins scores of classes, `sem_seg` (K, H, W) and nothing else, but this model "
+            f"gives {given or 'nothing'}.\n  Leave evaluate.inference out, or take the other heads out of the recipe"
+        )
+    if tuple(scores.shape[-2:]) != size:
+        raise RecipeError(
+            f"evaluate.inference: {who} asked for {size[0]} x {size[1]} pixels (height x width), but the model gave "
+            f"{scores.shape[-2]} x {scores.shape[-1]}"
+        )
+    return scores.float()

@@ -1,0 +1,60 @@
+"""What semantic heads share: from scores at any resolution to a loss, and to `sem_seg` in the original size.
+
+Letters: N images, K classes, H x W padded input pixels, h x w cells of the scores.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from vertebra.detection import sem_seg_postprocess
+from vertebra.errors import DataError
+from vertebra.models.batch import Batch
+from vertebra.models.contracts import Loss
+from vertebra.models.layers.upsampling import resize
+
+__all__ = ["exported_labels", "exported_scores", "semantic_losses", "semantic_predictions"]
+
+
+def semantic_losses(
+    scores: Tensor, batch: Batch, loss: Loss, loss_weight: float = 1.0, name: str = "loss_sem_seg"
+) -> dict[str, Tensor]:
+    """The weighted loss of class scores (N, K, h, w), resized bilinearly to the labels (N, H, W).
+
+    Args:
+        loss: called with logits (N, K, H, W) and labels (N, H, W) int64, 255 where a pixel is ignored; a scalar.
+        name: of the loss.
+    Raises:
+        DataError: no input of the batch has `sem_seg`.
+    """
+    if batch.sem_seg is None:
+        raise DataError(
+            "a semantic head learns from labels of pixels, but no input of the batch has `sem_seg`; the dicts of a "
+            "dataset to train on need the key `sem_seg_file_name` (or a transform or mapper that sets `sem_seg`)"
+        )
+    scores = resize(scores, tuple(batch.sem_seg.shape[-2:]))
+    return {name: loss(scores, batch.sem_seg) * loss_weight}
+
+
+def semantic_predictions(scores: Tensor, batch: Batch) -> list[dict[str, Tensor]]:
+    """One `sem_seg` (K, height, width) per image, in its original size, from scores (N, K, h, w).
+
+    The scores are resized to the padded input, cut to the image and resized to the size asked for, all bilinearly.
+    They stay what they were: logits for a head that gives logits.
+    """
+    scores = resize(scores, batch.padded_size).float()
+    return [
+        {"sem_seg": one[:, : size[0], : size[1]] if size == original else sem_seg_postprocess(one, size, *original)}
+        for one, size, original in zip(scores, batch.image_sizes, batch.original_sizes, strict=True)
+    ]
+
+
+def exported_scores(scores: Tensor, image_size: tuple[int, int]) -> dict[str, Tensor]:
+    """`export_raw` of a semantic head: `sem_seg_scores` (N, K, H, W), resized from (N, K, h, w) to the input."""
+    return {"sem_seg_scores": F.interpolate(scores.float(), size=image_size, mode="bilinear", align_corners=False)}
+
+
+def exported_labels(scores: Tensor, image_size: tuple[int, int]) -> dict[str, Tensor]:
+    """`export_predictions` of a semantic head: `sem_seg` (N, H, W) int64, the best class of each input pixel."""
+    return {"sem_seg": exported_scores(scores, image_size)["sem_seg_scores"].argmax(dim=1)}

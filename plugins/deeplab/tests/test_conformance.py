@@ -1,0 +1,18 @@
+"""The heads keep what every head promises."""
+
+from vertebra.testing import HeadConformance
+
+
+class TestDeepLabV2Head(HeadConformance):
+    component = "DeepLabV2Head"
+    recipe = "deeplab:deeplab_v2_shapes_quick"
+
+
+class TestDeepLabV3Head(HeadConformance):
+    component = "DeepLabV3Head"
+    recipe = "deeplab:deeplab_v3_shapes_quick"
+
+
+class TestDeepLabV3PlusHead(HeadConformance):
+    component = "DeepLabV3PlusHead"
+    recipe = "deeplab:deeplab_v3plus_shapes_quick"

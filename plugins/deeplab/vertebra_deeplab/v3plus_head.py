@@ -1,0 +1,149 @@
+"""DeepLabV3+ head: ASPP on the last feature, then a small decoder that brings back the edges from a finer one.
+
+Source: Chen et al., "Encoder-Decoder with Atrous Separable Convolution for Semantic Image Segmentation",
+arXiv:1802.02611, sections 3.1 and 4.1. Several finer features may be named; they are merged from coarse to fine.
+Letters: N images, K classes, h x w cells of the finest feature used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from vertebra.models import Batch, Head, Loss, ShapeSpec
+from vertebra.models.convolution import ConvNorm, xavier_fill
+from vertebra.models.layers import ASPP, SeparableConvNorm
+from vertebra.models.layers.upsampling import resize
+from vertebra.models.losses import CrossEntropy
+from vertebra.models.norms import NormName
+from vertebra.models.semantic import exported_labels, exported_scores, semantic_losses, semantic_predictions
+from vertebra_deeplab.levels import choose_level, rates_at
+from vertebra_deeplab.v3_head import make_predictor
+
+__all__ = ["DeepLabV3PlusHead"]
+
+
+class DeepLabV3PlusHead(Head):
+    """Semantic segmentation; `predict` gives `sem_seg` (K, height, width), logits.
+
+    Args:
+        in_feature: of the backbone, for the ASPP; None: the last.
+        low_level_features: finer ones for the decoder, in any order; None: the first of the backbone (stride 4).
+        low_level_channels: to which a 1x1 convolution narrows each of them, so that they do not outweigh the context.
+        rates, norm, pool_norm, dropout, pool_size, loss, loss_weight, training_only: see `DeepLabV3Head`.
+        channels: of the ASPP.
+        decoder_channels: of the decoder's convolutions; None: as `channels`.
+        decoder_convs: convolutions behind each merge.
+        decoder_kernel_size: of these; Detectron2's separable decoder has one of 5 in place of two of 3.
+        separable: each convolution wider than 1x1 depthwise and then 1x1 (section 3.1).
+    """
+
+    detectron2_names: ClassVar = (
+        (r"sem_seg_head\.decoder\.\w+\.project_conv\.convs\.\d+\.1\.(weight|bias)", r"aspp.pool.\1"),
+        (r"sem_seg_head\.decoder\.\w+\.project_conv\.((?:convs|project)\..+)", r"aspp.\1"),
+        (r"sem_seg_head\.decoder\.(\w+)\.project_conv\.(.+)", r"narrow.\1.\2"),
+        (r"sem_seg_head\.decoder\.(\w+)\.fuse_conv\.((?:depth|point)wise\..+)", r"merge.\1.0.\2"),
+        (r"sem_seg_head\.decoder\.(\w+)\.fuse_conv\.(\d.+)", r"merge.\1.\2"),
+        (r"sem_seg_head\.(predictor\..+)", r"\1"),
+    )
+    task_outputs: ClassVar = ("sem_seg",)
+
+    def __init__(
+        self,
+        input_shape: dict[str, ShapeSpec],
+        num_classes: int,
+        *,
+        in_feature: str | None = None,
+        low_level_features: Sequence[str] | None = None,
+        low_level_channels: int = 48,
+        rates: Sequence[int] | None = None,
+        channels: int = 256,
+        decoder_channels: int | None = None,
+        decoder_convs: int = 2,
+        decoder_kernel_size: int = 3,
+        norm: NormName = "bn",
+        pool_norm: NormName = "none",
+        separable: bool = False,
+        dropout: float = 0.1,
+        pool_size: tuple[int, int] | None = None,
+        loss: Loss | None = None,
+        loss_weight: float = 1.0,
+        training_only: bool = False,
+    ) -> None:
+        super().__init__()
+        self.in_feature = choose_level("DeepLabV3PlusHead", input_shape, in_feature)
+        self.low_level_features = _low_levels(input_shape, self.in_feature, low_level_features)
+        if decoder_convs < 1:
+            raise ValueError(f"DeepLabV3PlusHead: decoder_convs is {decoder_convs}; it must be at least 1")
+        spec = input_shape[self.in_feature]
+        self.aspp = ASPP(
+            spec.channels,
+            channels,
+            rates_at(spec.stride, rates),
+            norm=norm,
+            pool_norm=pool_norm,
+            separable=separable,
+            dropout=dropout,
+            pool_size=pool_size,
+        )
+        wide = SeparableConvNorm if separable else ConvNorm
+        self.narrow, self.merge = nn.ModuleDict(), nn.ModuleDict()
+        width = channels
+        decoder_channels = channels if decoder_channels is None else decoder_channels
+        for name in self.low_level_features:
+            self.narrow[name] = ConvNorm(input_shape[name].channels, low_level_channels, 1, norm=norm, relu=True)
+            convs = []
+            width += low_level_channels
+            for _ in range(decoder_convs):
+                convs.append(wide(width, decoder_channels, decoder_kernel_size, norm=norm, relu=True))
+                width = decoder_channels
+            self.merge[name] = nn.Sequential(*convs)
+        for module in (*self.narrow.modules(), *self.merge.modules()):
+            if isinstance(module, nn.Conv2d):
+                xavier_fill(module)
+        self.predictor = make_predictor(width, num_classes)
+        self.loss = CrossEntropy() if loss is None else loss
+        self.loss_weight = loss_weight
+        self.training_only = training_only
+
+    def forward(self, features: dict[str, Tensor]) -> Tensor:
+        """{name: (N, C_l, H / s_l, W / s_l)} -> scores (N, K, h, w) at the finest feature."""
+        x = self.aspp(features[self.in_feature])
+        for name in self.low_level_features:
+            fine = self.narrow[name](features[name])
+            x = self.merge[name](torch.cat([fine, resize(x, tuple(fine.shape[-2:]))], dim=1))
+        return self.predictor(x)
+
+    def losses(self, raw: Tensor, batch: Batch) -> dict[str, Tensor]:
+        return semantic_losses(raw, batch, self.loss, self.loss_weight)
+
+    def predict(self, raw: Tensor, batch: Batch) -> list[dict]:
+        return semantic_predictions(raw, batch)
+
+    def export_raw(self, raw: Tensor, image_size: tuple[int, int]) -> dict[str, Tensor]:
+        return exported_scores(raw, image_size)
+
+    def export_predictions(self, raw: Tensor, image_size: tuple[int, int]) -> dict[str, Tensor]:
+        return exported_labels(raw, image_size)
+
+
+def _low_levels(input_shape: dict[str, ShapeSpec], deep: str, wanted: Sequence[str] | None) -> list[str]:
+    """The finer features, coarsest first."""
+    names = list(input_shape)[:1] if wanted is None else list(wanted)
+    for name in names:
+        if name not in input_shape:
+            raise ValueError(
+                f"DeepLabV3PlusHead: low_level_features has {name!r}, but the features are {', '.join(input_shape)}. "
+                "The backbone's out_features must have it"
+            )
+        if input_shape[name].stride >= input_shape[deep].stride:
+            raise ValueError(
+                f"DeepLabV3PlusHead: {name} (stride {input_shape[name].stride}) is not finer than {deep} (stride "
+                f"{input_shape[deep].stride}). Let the backbone return a finer one as well: out_features [res2, res5]"
+            )
+    if not names:
+        raise ValueError("DeepLabV3PlusHead: low_level_features is empty; without a decoder it is DeepLabV3Head")
+    return sorted(names, key=lambda name: -input_shape[name].stride)

@@ -1,0 +1,57 @@
+"""What the heads of this package share: layers that score, and scores laid over the image."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vertebra.models.convolution import msra_fill
+
+__all__ = ["WideConv2d", "cut", "repeating_conv", "score_conv"]
+
+
+class WideConv2d(nn.Conv2d):
+    """A convolution padded to its input's size, which leaves out what of the kernel can only meet padding.
+
+    On a map of h rows, offsets of h rows and more never meet the map. Without them the result is the same, and done
+    sooner; and the CPU's bfloat16 gradient of a 7x7 kernel over one or two rows is right, which it is not with them
+    (torch 2.14: parts of it are never written).
+
+    Args:
+        kernel_size: odd, in cells.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int) -> None:
+        super().__init__(in_channels, out_channels, kernel_size, padding=kernel_size // 2)
+        msra_fill(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C_in, H, W) to (N, C_out, H, W)."""
+        if torch.compiler.is_compiling():  # sizes may be symbols there
+            return super().forward(x)
+        reach = self.padding[0]
+        rows, columns = (min(reach, side - 1) for side in x.shape[-2:])
+        kernel = self.weight[:, :, reach - rows : reach + rows + 1, reach - columns : reach + columns + 1]
+        return F.conv2d(x, kernel, self.bias, padding=(rows, columns))
+
+
+def cut(scores: Tensor, size: tuple[int, int]) -> Tensor:
+    """The scores (N, K, ...) over the image (H, W): what rounding up added on the right and below is left out."""
+    return scores[..., : size[0], : size[1]]
+
+
+def score_conv(in_channels: int, num_classes: int) -> nn.Conv2d:
+    """A 1x1 convolution that scores every class 0 at first."""
+    conv = nn.Conv2d(in_channels, num_classes, kernel_size=1)
+    nn.init.zeros_(conv.weight)  # section 4.3: random weights gained nothing in the scoring layer
+    nn.init.zeros_(conv.bias)
+    return conv
+
+
+def repeating_conv(channels: int, factor: int) -> nn.ConvTranspose2d:
+    """A transposed convolution whose windows do not overlap, and that repeats each value at first."""
+    layer = nn.ConvTranspose2d(channels, channels, factor, stride=factor, bias=False)
+    with torch.no_grad():
+        layer.weight.copy_(torch.eye(channels)[:, :, None, None].expand_as(layer.weight))
+    return layer

@@ -1,0 +1,54 @@
+"""RCNNHead keeps what every head promises, in each of its forms."""
+
+from vertebra.testing import HeadConformance
+
+SMALL = (  # no neck: one level of stride 16 or 32, a narrow ResNet-18
+    "model.neck=null",
+    "model.heads.objects.proposals={name: RPN, pre_nms_topk: [100, 50], post_nms_topk: [50, 20]}",
+)
+
+
+class TestFasterRCNN(HeadConformance):
+    component = "RCNNHead"
+    recipe = "rcnn:faster_rcnn_shapes_quick"
+
+
+class TestMaskRCNN(HeadConformance):
+    component = "RCNNHead"
+    recipe = "rcnn:mask_rcnn_shapes_quick"
+
+
+class TestKeypointRCNN(HeadConformance):
+    component = "RCNNHead"
+    recipe = "rcnn:keypoint_rcnn_shapes_quick"
+
+
+class TestCascadeRCNN(HeadConformance):
+    component = "RCNNHead"
+    recipe = "rcnn:faster_rcnn_shapes_quick"
+    overrides = (
+        "model.heads.objects.boxes={name: CascadeBoxes, head: {name: FastRCNNConvFCHead, num_fc: 2, fc_dim: 64}}",
+    )
+
+
+class TestRFCN(HeadConformance):
+    component = "RCNNHead"
+    recipe = "rcnn:faster_rcnn_shapes_quick"
+    overrides = (
+        *SMALL,
+        "model.backbone.out_features=[res4]",
+        "model.heads.objects.boxes={name: RFCNBoxes, channels: 64, bins: 3}",
+    )
+
+
+class TestC4(HeadConformance):
+    component = "RCNNHead"
+    recipe = "rcnn:mask_rcnn_shapes_quick"
+    overrides = (
+        *SMALL,
+        "model.backbone.out_features=[res4]",
+        "model.heads.objects.boxes={name: ROIBoxes, head: {name: Res5, depth: 18, norm: bn}}",
+        "model.heads.objects.boxes.pooler={name: ROIPooler, resolution: 14}",
+        "model.heads.objects.masks={name: ROIMasks, num_conv: 0, conv_dim: 32}",
+        "model.heads.objects.masks.pooler={name: SharedBoxFeatures, channels: 512, resolution: 7}",
+    )

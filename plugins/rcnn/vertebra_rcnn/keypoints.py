@@ -1,0 +1,125 @@
+"""The keypoint branch: for each region a heat map of every keypoint.
+
+Source: He et al., "Mask R-CNN", arXiv:1703.06870, section 5; normalisation by the visible keypoints as in Detectron2.
+Letters: T regions, F of them with an object, J keypoints, S cells along each side of a heat map.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vertebra.errors import DataError
+from vertebra.models import Batch, ShapeSpec
+from vertebra.models.batch import describe
+from vertebra.models.convolution import msra_fill
+from vertebra.structures import Keypoints, heatmaps_to_keypoints, pad_rows
+from vertebra_rcnn.pooling import RegionPooler, ROIPooler
+from vertebra_rcnn.regions import Regions
+
+__all__ = ["KeypointBranch", "ROIKeypoints"]
+
+
+class KeypointBranch(nn.Module):
+    """Gives each region with an object its keypoints."""
+
+    component_kind: ClassVar[str] = "part"
+    pooler: RegionPooler
+
+    def losses(self, regions_seen: Tensor, regions: Regions, batch: Batch) -> dict[str, Tensor]:
+        """Named scalars, already weighted, from pooled regions (F, C, S, S); all of them have an object."""
+        raise NotImplementedError
+
+    def predict(self, regions_seen: Tensor, boxes: Tensor) -> Tensor:
+        """Pooled regions (F, C, S, S) and their boxes (F, 4) to (F, J, 3): x, y in the boxes' pixels, score."""
+        raise NotImplementedError
+
+
+class ROIKeypoints(KeypointBranch):
+    """Convolutions, a transposed convolution and bilinear enlargement, each of the two doubling the resolution.
+
+    The highest cell of a map is the keypoint; a region learns a softmax over all cells of each map.
+
+    Args:
+        num_keypoints: None: as many as the dataset has.
+        pooler: None: ROIPooler with 14 x 14 cells.
+        conv_dims: channels of the 3x3 convolutions.
+        loss_weight: factor of the loss.
+    """
+
+    def __init__(
+        self,
+        input_shape: dict[str, ShapeSpec],
+        metadata: Any = None,
+        *,
+        num_keypoints: int | None = None,
+        pooler: RegionPooler | None = None,
+        conv_dims: list[int] = (512,) * 8,
+        loss_weight: float = 1.0,
+    ) -> None:
+        super().__init__()
+        if num_keypoints is None:
+            num_keypoints = len(getattr(metadata, "keypoint_names", None) or ())
+        if num_keypoints < 1 or not conv_dims:
+            raise ValueError(
+                f"ROIKeypoints: {num_keypoints} keypoints and conv_dims {list(conv_dims)}. Write num_keypoints, or use "
+                "a dataset whose metadata has keypoint_names; conv_dims needs at least one entry"
+            )
+        self.pooler = ROIPooler(input_shape, 14) if pooler is None else pooler
+        self.num_keypoints = num_keypoints
+        channels = self.pooler.channels
+        self.num_conv = len(conv_dims)
+        for number, width in enumerate(conv_dims, start=1):
+            self.add_module(f"conv_fcn{number}", nn.Conv2d(channels, width, 3, padding=1))
+            channels = width
+        self.score_lowres = nn.ConvTranspose2d(channels, num_keypoints, kernel_size=4, stride=2, padding=1)
+        for module in self.children():
+            msra_fill(module)
+        self.loss_weight = loss_weight
+
+    def losses(self, regions_seen: Tensor, regions: Regions, batch: Batch) -> dict[str, Tensor]:
+        """`loss_keypoint`: mean cross entropy over the keypoints that are labelled and inside their region."""
+        maps = self.heatmaps(regions_seen)  # (F, J, S, S)
+        points = _true_keypoints(regions, batch, self.num_keypoints)
+        cells, valid = points.to_heatmap(regions.boxes, maps.shape[-1])  # (F, J) each
+        entropy = F.cross_entropy(maps.flatten(2).flatten(0, 1).float(), cells.flatten(), reduction="none")
+        loss = (entropy * valid.flatten()).sum() / valid.sum().clamp(min=1)
+        return {"loss_keypoint": loss * self.loss_weight}
+
+    def predict(self, regions_seen: Tensor, boxes: Tensor) -> Tensor:
+        return heatmaps_to_keypoints(self.heatmaps(regions_seen), boxes)[:, :, [0, 1, 3]]
+
+    def heatmaps(self, regions_seen: Tensor) -> Tensor:
+        """(F, C, S, S) to logits (F, J, 4 S, 4 S)."""
+        x = regions_seen
+        for number in range(1, self.num_conv + 1):
+            x = F.relu(getattr(self, f"conv_fcn{number}")(x))
+        return F.interpolate(self.score_lowres(x), scale_factor=2.0, mode="bilinear", align_corners=False)
+
+
+def _true_keypoints(regions: Regions, batch: Batch, count: int) -> Keypoints:
+    """The true keypoints (F, J, 3) of each region's object.
+
+    Raises:
+        DataError: an image with objects has no `gt_keypoints`, or not so many.
+    """
+    given = []
+    for number, instances in enumerate(batch.instances):
+        if len(instances) and not instances.has("gt_keypoints"):
+            raise DataError(
+                f"{describe(batch.inputs[number], number)}: has objects but no gt_keypoints, and a keypoint branch "
+                "learns from them; the annotations need `keypoints`"
+            )
+        found = instances.gt_keypoints.tensor if len(instances) else regions.rois.new_zeros(0, count, 3)
+        if found.shape[1] != count:
+            raise DataError(
+                f"{describe(batch.inputs[number], number)}: its objects have {found.shape[1]} keypoints, the model "
+                f"{count}; write num_keypoints: {found.shape[1]}"
+            )
+        given.append(found)
+    padded, _ = pad_rows(given)  # (N, M, J, 3)
+    if not padded.shape[1]:
+        return Keypoints(regions.rois.new_zeros(0, count, 3))
+    return Keypoints(padded[regions.image, regions.row])

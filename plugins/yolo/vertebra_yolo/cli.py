@@ -1,0 +1,83 @@
+"""`vertebra yolo anchors | import-darknet`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = ["app"]
+
+app = typer.Typer(help="Around the YOLO detectors.", no_args_is_help=True)
+
+
+@app.callback()
+def yolo() -> None:
+    """Around the YOLO detectors."""
+
+
+@app.command("anchors")
+def anchors(
+    data: Annotated[str, typer.Argument(metavar="DATA", help="A recipe, or a COCO JSON file.")],
+    number: Annotated[int, typer.Option(help="How many anchors.")] = 9,
+    levels: Annotated[int | None, typer.Option(help="Feature levels that share them. Default: one for each 3.")] = None,
+    size: Annotated[str, typer.Option(help="The network's input in pixels: 416, or 480x640 (height x width).")] = "416",
+    stretch: Annotated[bool, typer.Option(help="Images are stretched to the input, not fitted into it.")] = False,
+    generations: Annotated[int, typer.Option(help="Random changes tried after the clustering; 0: none.")] = 1000,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same anchors.")] = 0,
+    split: Annotated[str, typer.Option(help="Which split of a recipe.")] = "train",
+    overrides: Annotated[list[str] | None, typer.Option("--set", help="Recipe overrides, KEY=VALUE.")] = None,
+) -> None:
+    """Find anchors for a dataset: k-means with IoU as the distance, improved by random changes."""
+    from vertebra_yolo.anchors import box_shapes, cluster_shapes, describe_anchors, evolve_anchors, split_levels
+
+    levels = levels or max(1, number // 3)
+    shapes = box_shapes(_read(data, split, overrides or ()), _height_width(size), stretch)
+    found = cluster_shapes(shapes, number, seed)
+    clustered = describe_anchors(shapes, found)
+    print(f"{clustered.boxes} boxes at {size} pixels, {number} anchors")
+    print(f"k-means:  {_line(clustered)}")
+    if generations:
+        found = evolve_anchors(shapes, found, generations, seed)
+        print(f"evolved:  {_line(describe_anchors(shapes, found))}")
+    by_level = split_levels(found, levels, digits=0 if found.min() >= 8 else 1)
+    print(f"anchors: {[[tuple(one) for one in level] for level in by_level]}".replace("(", "[").replace(")", "]"))
+
+
+@app.command("import-darknet")
+def import_darknet(
+    cfg: Annotated[Path, typer.Option("--cfg", help="Darknet's .cfg of YOLOv2, YOLOv3 or YOLOv3-tiny.")],
+    weights: Annotated[Path, typer.Option("--weights", help="Its .weights.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The .pth to write; its recipe comes beside it.")],
+) -> None:
+    """Translate a Darknet network into a recipe and its weights."""
+    from vertebra_yolo.import_darknet import import_darknet as run_import
+
+    recipe = run_import(cfg, weights, output)
+    print(f"{output}\n{recipe}\nLook at it: vertebra predict {recipe} photo.jpg --weights {output}")
+
+
+def _line(report) -> str:
+    return (
+        f"mean IoU {report.mean_iou:.4f}, best possible recall {report.recall:.4f} (IoU above 0.5), "
+        f"{report.recall_by_ratio:.4f} (within a ratio of 4)"
+    )
+
+
+def _read(data: str, split: str, overrides: list[str] | tuple[()]):
+    """The standard dicts of a COCO JSON file, or of a split of a recipe."""
+    if Path(data).suffix == ".json":
+        from vertebra.data import CocoFormat
+
+        return CocoFormat(annotations=data, images=str(Path(data).parent), missing_images="leave").load(None)
+    from vertebra.config import load_recipe
+    from vertebra.data import load_split
+
+    return load_split(load_recipe(data, overrides), split)
+
+
+def _height_width(text: str) -> tuple[int, int]:
+    """`416` or `480x640`."""
+    parts = text.split("x")
+    if len(parts) > 2 or not all(part.isdecimal() and int(part) > 0 for part in parts):
+        raise typer.BadParameter(f"--size {text!r}: expected pixels, such as 416 or 480x640 (height x width)")
+    return int(parts[0]), int(parts[-1])

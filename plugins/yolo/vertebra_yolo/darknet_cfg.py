@@ -1,0 +1,68 @@
+"""Darknet's `.cfg` files: sections with `key=value` lines, one section a layer."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from vertebra.errors import RecipeError
+
+__all__ = ["Section", "read_cfg"]
+
+
+@dataclass(frozen=True)
+class Section:
+    """One layer, or the settings of the whole in `[net]`.
+
+    Args:
+        name: `convolutional`, `route`, `yolo`, ...
+        where: file and line of its beginning, for messages.
+        options: its lines, as text.
+    """
+
+    name: str
+    where: str
+    options: dict[str, str] = field(default_factory=dict)
+
+    def number(self, key: str, default: int | None = None) -> int:
+        """An option as a whole number; without a default it must be there."""
+        text = self.options.get(key)
+        if text is None and default is not None:
+            return default
+        try:
+            return int(text)  # type: ignore[arg-type]
+        except (TypeError, ValueError):
+            raise RecipeError(f"{self.where}: [{self.name}] needs {key}=NUMBER, it has {text!r}") from None
+
+    def numbers(self, key: str) -> list[float]:
+        """An option as numbers between commas; [] where it is left out."""
+        try:
+            return [float(part) for part in self.options.get(key, "").split(",") if part.strip()]
+        except ValueError:
+            raise RecipeError(f"{self.where}: [{self.name}] {key} is {self.options[key]!r}, expected numbers") from None
+
+
+def read_cfg(path: str | Path) -> list[Section]:
+    """The sections of a file, in their order.
+
+    Raises:
+        RecipeError: no such file, or a line that is neither section nor option.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8", errors="replace")
+    except OSError as err:
+        raise RecipeError(f"{path}: cannot be read ({err.strerror})") from err
+    sections: list[Section] = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        line = line.partition("#")[0].partition(";")[0].strip()
+        if not line:
+            continue
+        where = f"{path}:{number}"
+        if line.startswith("[") and line.endswith("]"):
+            sections.append(Section(line[1:-1].strip(), where))
+            continue
+        key, equals, value = line.partition("=")
+        if not equals or not sections:
+            raise RecipeError(f"{where}: {line!r} is neither a [section] nor, within one, a key=value; a Darknet cfg?")
+        sections[-1].options[key.strip()] = value.strip()
+    if not sections:
+        raise RecipeError(f"{path}: has no [section]; is it a Darknet cfg?")
+    return sections

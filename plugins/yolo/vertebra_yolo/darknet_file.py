@@ -1,0 +1,111 @@
+"""Darknet's `.weights` files: a header, then the numbers of one convolution after the other.
+
+The layout is Darknet's own: three int32 (major, minor, revision) and the number of images seen (int64 from version 0.2
+on, before that int32), little endian; then float32: of each convolution its biases, or with batch normalisation shift,
+scale, mean and variance; then its kernel (C_out, C_in, k, k).
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from vertebra.errors import CheckpointError
+from vertebra.models.weights import fetch
+
+__all__ = ["Header", "load_convs", "read_darknet", "save_convs"]
+
+_FIRST = np.dtype([("major", "<i4"), ("minor", "<i4"), ("revision", "<i4")])
+_LONG_COUNT = 2  # 10 * major + minor from which on the images are counted in 64 bits
+
+
+class Header(NamedTuple):
+    """The first numbers of a file."""
+
+    major: int = 0
+    minor: int = 2
+    revision: int = 0
+    images_seen: int = 0
+
+    @property
+    def counter(self) -> np.dtype:
+        """How `images_seen` is written."""
+        return np.dtype("<i8" if 10 * self.major + self.minor >= _LONG_COUNT else "<i4")
+
+
+def read_darknet(path: str | Path) -> tuple[Header, np.ndarray]:
+    """The header and all further numbers, float32.
+
+    Raises:
+        CheckpointError: there is no such file, or it is no Darknet weights file.
+    """
+    content = Path(fetch(path)).read_bytes()
+    if len(content) < _FIRST.itemsize + 4:
+        raise CheckpointError(f"{path}: has {len(content)} bytes, too few for the header of a Darknet weights file")
+    header = Header(*(int(number) for number in np.frombuffer(content, _FIRST, count=1)[0]))
+    if not (0 <= header.major < 1000 and 0 <= header.minor < 1000):
+        raise CheckpointError(
+            f"{path}: begins with version {header.major}.{header.minor}, which no Darknet ever had; is it a Darknet "
+            "weights file?"
+        )
+    start = _FIRST.itemsize + header.counter.itemsize
+    if len(content) < start or (len(content) - start) % 4:
+        raise CheckpointError(
+            f"{path}: is cut off: after the header, {len(content) - start} bytes are no whole float32"
+        )
+    seen = int(np.frombuffer(content, header.counter, count=1, offset=_FIRST.itemsize)[0])
+    return header._replace(images_seen=seen), np.frombuffer(content, "<f4", offset=start)
+
+
+def load_convs(convs: Sequence[nn.Conv2d], path: str | Path, *, whole: bool = True) -> Header:
+    """Fills convolutions, and the batch normalisation in their child `norm`, from a file.
+
+    Args:
+        convs: in the order of the file.
+        whole: the file must end with the last of them; otherwise it may go on with what is not needed.
+    Raises:
+        CheckpointError: the file has fewer numbers than the convolutions, or (with `whole`) more.
+    """
+    header, numbers = read_darknet(path)
+    tensors = list(_tensors_of(convs))
+    needed = sum(tensor.numel() for tensor in tensors)
+    if len(numbers) < needed or (whole and len(numbers) > needed):
+        raise CheckpointError(
+            f"{path}: holds {len(numbers):,} numbers, but the {len(convs)} convolutions of this network have {needed:,}. "
+            "The weights are of another network, or of another number of classes"
+        )
+    start = 0
+    with torch.no_grad():
+        for tensor in tensors:
+            part = numbers[start : start + tensor.numel()]
+            tensor.copy_(torch.from_numpy(part.astype(np.float32)).view(tensor.shape))
+            start += tensor.numel()
+    return header
+
+
+def save_convs(convs: Sequence[nn.Conv2d], path: str | Path, header: Header | None = None) -> None:
+    """Writes convolutions and their batch normalisation in Darknet's layout."""
+    header = header or Header()
+    with open(path, "wb") as file:
+        file.write(np.array(header[:3], "<i4").tobytes())
+        file.write(np.array(header.images_seen, header.counter).tobytes())
+        for tensor in _tensors_of(convs):
+            file.write(tensor.detach().cpu().float().contiguous().numpy().astype("<f4").tobytes())
+
+
+def _tensors_of(convs: Sequence[nn.Conv2d]) -> Iterator[Tensor]:
+    """What the file holds of each convolution, in its order."""
+    for conv in convs:
+        norm = getattr(conv, "norm", None)
+        if norm is None:
+            yield conv.bias
+        elif hasattr(norm, "running_mean"):
+            yield from (norm.bias, norm.weight, norm.running_mean, norm.running_var)
+        else:
+            raise CheckpointError(
+                f"Darknet knows batch normalisation alone, but a layer here has {type(norm).__name__}; set norm: bn"
+            )
+        yield conv.weight

@@ -1,0 +1,180 @@
+"""Darknet's YOLOv2, YOLOv3 and YOLOv3-tiny, `.cfg` and `.weights`, as a recipe and weights of ours.
+
+Networks are recognised by their convolutions: the cfg's must agree, one by one, with those of a recipe of this plugin.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+from torch import nn
+
+from vertebra.config import load_recipe
+from vertebra.errors import RecipeError
+from vertebra.models import Model, build_model
+from vertebra_yolo.darknet import darknet_convs
+from vertebra_yolo.darknet_cfg import Section, read_cfg
+from vertebra_yolo.darknet_file import load_convs
+
+__all__ = ["DarknetNetwork", "build_darknet", "import_darknet", "model_convs", "read_network"]
+
+_RECIPES = {"yolov3": "yolo:yolov3_coco", "yolov3-tiny": "yolo:yolov3_tiny_coco", "yolov2": "yolo:yolov2_coco"}
+_STRIDE_V2 = 32  # pixels a cell: Darknet gives YOLOv2's anchors in cells
+
+
+@dataclass(frozen=True)
+class DarknetNetwork:
+    """What a cfg says.
+
+    Args:
+        convs: its sections `[convolutional]`.
+        num_classes: of its layers `[yolo]` or `[region]`.
+        anchors: per level, finest first: width and height in input pixels.
+        size: (height, width) of the input in pixels.
+        kind: `yolo` or `region`, the layers at its ends.
+    """
+
+    convs: list[Section]
+    num_classes: int
+    anchors: list[list[list[float]]]
+    size: tuple[int, int]
+    kind: str
+
+
+def read_network(cfg: str | Path) -> DarknetNetwork:
+    """Reads a cfg.
+
+    Raises:
+        RecipeError: it has no layer [yolo] or [region], or its layers contradict each other.
+    """
+    sections = read_cfg(cfg)
+    ends = [section for section in sections if section.name in ("yolo", "region")]
+    kinds = {section.name for section in ends}
+    if len(kinds) != 1:
+        raise RecipeError(
+            f"{cfg}: has {' and '.join(sorted(kinds)) or 'no'} layers; expected [yolo] ones or one [region]"
+        )
+    classes = {section.number("classes", 20) for section in ends}
+    if len(classes) != 1:
+        raise RecipeError(f"{cfg}: its [yolo] layers have different numbers of classes: {sorted(classes)}")
+    net = sections[0]
+    return DarknetNetwork(
+        convs=[section for section in sections if section.name == "convolutional"],
+        num_classes=classes.pop(),
+        anchors=[_anchors_of(section) for section in reversed(ends)],  # a cfg begins with the coarsest
+        size=(net.number("height", 416), net.number("width", 416)),
+        kind=kinds.pop(),
+    )
+
+
+def build_darknet(cfg: str | Path) -> tuple[Model, str, dict]:
+    """The model that a cfg describes, with random weights, its recipe's name, and what to lay over that recipe.
+
+    Raises:
+        RecipeError: it is none of the networks known here; says where it first differs from the nearest.
+    """
+    network = read_network(cfg)
+    differences = {}
+    for name, base in _RECIPES.items():
+        changes = _changes(network, name)
+        if changes is None:
+            continue
+        model = build_model(load_recipe(base, changes), network.num_classes, pretrained=False)
+        found = _first_difference(network.convs, model_convs(model))
+        if found is None:
+            return model, base, changes
+        differences[name] = found
+    (nearest, (agree, where)) = max(differences.items(), key=lambda item: item[1][0])
+    raise RecipeError(
+        f"{cfg}: is none of {', '.join(_RECIPES)}. It agrees with {nearest} in {agree} convolutions; then {where}"
+    )
+
+
+def import_darknet(cfg: str | Path, weights: str | Path, output: str | Path) -> Path:
+    """Writes the weights as OUTPUT (.pth) and beside it, ending in .yaml, the recipe that they belong to.
+
+    Returns:
+        The recipe's path.
+    Raises:
+        RecipeError: an unknown network. CheckpointError: the weights do not fit it.
+    """
+    from vertebra.engine.checkpoint import write_checkpoint
+
+    output = Path(output)
+    recipe = output.with_suffix(".yaml")
+    for path in (output, recipe):
+        if path.exists():
+            raise RecipeError(f"{path}: exists already, and no file is overwritten; name another with --output")
+    model, base, changes = build_darknet(cfg)
+    header = load_convs(model_convs(model), weights)
+    text = f"# From Darknet's {Path(cfg).name} and {Path(weights).name} ({header.images_seen} images seen).\n"
+    text += yaml.safe_dump({"_base_": base, **_nested(changes)}, sort_keys=False, default_flow_style=None)
+    write_checkpoint(output, {"model": model.state_dict()})
+    recipe.write_text(text, encoding="utf-8")
+    return recipe
+
+
+def model_convs(model: Model) -> list[nn.Conv2d]:
+    """The model's convolutions in the order of a Darknet file: backbone, then level by level, coarsest first."""
+    ((_, head),) = model.heads.items()
+    predictors = list(head.predictors.values())[::-1] if hasattr(head, "predictors") else [head.predictor]
+    convs = darknet_convs(model.backbone)
+    for layers, predictor in zip(model.neck.darknet_order(), predictors, strict=True):
+        convs += [*(layer.conv for layer in layers), predictor]
+    return convs
+
+
+def _anchors_of(section: Section) -> list[list[float]]:
+    """Width and height in input pixels of the anchors that a layer uses."""
+    numbers = section.numbers("anchors")
+    pairs = [list(pair) for pair in zip(numbers[::2], numbers[1::2], strict=False)]
+    if section.name == "region":
+        return [[w * _STRIDE_V2, h * _STRIDE_V2] for w, h in pairs]
+    mask = [int(index) for index in section.numbers("mask")] or list(range(len(pairs)))
+    if any(not 0 <= index < len(pairs) for index in mask):
+        raise RecipeError(f"{section.where}: mask {mask} points beyond the {len(pairs)} anchors")
+    return [pairs[index] for index in mask]
+
+
+def _changes(network: DarknetNetwork, name: str) -> dict | None:
+    """What a cfg changes in the recipe of this network; None where its ends are of another kind."""
+    levels = {"yolov3": 3, "yolov3-tiny": 2, "yolov2": 1}[name]
+    if network.kind != ("region" if name == "yolov2" else "yolo") or len(network.anchors) != levels:
+        return None
+    size = list(network.size)
+    changes = {
+        "model.heads.boxes.num_classes": network.num_classes,
+        "model.heads.boxes.anchors": network.anchors[0] if name == "yolov2" else network.anchors,
+        "data.eval_transforms": [{"name": "ResizeLetterbox", "size": size, "pad": False}],
+    }
+    return changes | ({"model.neck.reorg": "darknet"} if name == "yolov2" else {})
+
+
+def _first_difference(sections: Sequence[Section], convs: Sequence[nn.Conv2d]) -> tuple[int, str] | None:
+    """How many convolutions agree, and what is different then; None if all do."""
+    for number, (section, conv) in enumerate(zip(sections, convs, strict=False)):
+        ours = {
+            "filters": conv.out_channels,
+            "size": conv.kernel_size[0],
+            "stride": conv.stride[0],
+            "batch_normalize": int(getattr(conv, "norm", None) is not None),
+        }
+        for key, value in ours.items():
+            if section.number(key, 0 if key == "batch_normalize" else 1) != value:
+                return number, f"{section.where}: {key} is {section.options.get(key, 'not set')}, not {value}"
+    if len(sections) != len(convs):
+        return min(len(sections), len(convs)), f"it has {len(sections)} convolutions in all, not {len(convs)}"
+    return None
+
+
+def _nested(changes: dict) -> dict:
+    """Dotted keys as blocks in blocks."""
+    result: dict = {}
+    for key, value in changes.items():
+        *outer, last = key.split(".")
+        block = result
+        for name in outer:
+            block = block.setdefault(name, {})
+        block[last] = value
+    return result

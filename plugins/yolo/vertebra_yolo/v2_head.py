@@ -1,0 +1,225 @@
+"""YOLOv2 head: one 1x1 convolution on one level; anchors, direct location prediction, softmax over the classes.
+
+Source: Redmon & Farhadi, "YOLO9000: Better, Faster, Stronger", arXiv:1612.08242, section 2.
+The paper gives no formula for the loss; it is that of Darknet's layer `[region]`: half of squared errors on the place
+in the cell, the log sizes and the objectness, whose target is the overlap, and softmax cross entropy; summed, and
+divided by the images of the batch.
+Letters: N images, K classes, A anchors a cell, H_l x W_l cells, R rows (anchors of all cells), M true boxes in the
+fullest image, P pairs of a row and a true box.
+"""
+
+import math
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from vertebra.detection import Candidates, rescale_instances, suppress
+from vertebra.errors import DataError
+from vertebra.export import suppressed_candidates
+from vertebra.models import Batch, Head, ShapeSpec
+from vertebra.structures import matched_pairwise_iou
+from vertebra_yolo.cells import (
+    Grid,
+    Pairs,
+    best_overlaps,
+    cell_rows,
+    checked_anchors,
+    decode_boxes,
+    encode_boxes,
+    last_of_each_row,
+    pair_by_shape,
+    real_boxes,
+)
+from vertebra_yolo.detections import by_anchor, centers_and_sizes, objectness_candidates
+
+__all__ = ["YOLOv2Head"]
+
+# yolov2.cfg, for COCO: there in cells, here in pixels of stride 32.
+_COCO_ANCHORS = {1: [[[18.33, 21.68], [59.98, 66.0], [106.83, 175.18], [252.25, 112.89], [312.66, 293.38]]]}
+
+
+class YOLOv2Head(Head):
+    """One-stage detection on one level; `predict` gives `instances`.
+
+    Args:
+        anchors: width and height of each anchor in input pixels. None: the five of Darknet's yolov2.cfg.
+            `vertebra yolo anchors DATA --number 5 --levels 1` finds others.
+        ignore_threshold: a prediction that overlaps a true box more, and is not responsible for it, has no loss.
+        object_weight, no_object_weight: of the objectness where there is an object, and where not.
+        box_weight, cls_weight: factors of the other two losses. A box's has 2 - area beside it (the image's is 1).
+        warm_images: for so many images in training, rows without an object are drawn weakly (0.01) to their anchors.
+        score_threshold: detections need more than this; the score is objectness times class probability.
+        topk_candidates: best (row, class) pairs of an image that go on to the suppression.
+        nms_threshold: of two boxes of a class with a greater IoU, the worse one goes.
+        class_agnostic_nms: boxes suppress those of other classes too.
+        max_detections: kept in an image.
+    """
+
+    task_outputs: ClassVar = ("instances",)
+
+    def __init__(
+        self,
+        input_shape: dict[str, ShapeSpec],
+        num_classes: int,
+        *,
+        anchors: list[tuple[float, float]] | None = None,
+        ignore_threshold: float = 0.6,
+        object_weight: float = 5.0,
+        no_object_weight: float = 1.0,
+        box_weight: float = 1.0,
+        cls_weight: float = 1.0,
+        warm_images: int = 12800,
+        score_threshold: float = 0.005,
+        topk_candidates: int = 1000,
+        nms_threshold: float = 0.45,
+        class_agnostic_nms: bool = False,
+        max_detections: int = 100,
+    ) -> None:
+        super().__init__()
+        if len(input_shape) != 1:
+            raise ValueError(
+                f"YOLOv2Head sees one level, got {', '.join(input_shape) or 'none'}. Put YOLOv2Neck before it, or "
+                "choose one by the backbone's out_features"
+            )
+        if num_classes < 1:
+            raise ValueError(f"YOLOv2Head needs at least one class, num_classes is {num_classes}")
+        ((self.level, spec),) = input_shape.items()
+        self.strides = [spec.stride]
+        (shapes,) = checked_anchors("YOLOv2Head", None if anchors is None else [anchors], [self.level], _COCO_ANCHORS)
+        self.counts = [len(shapes)]
+        self.num_classes = num_classes
+        self.register_buffer("anchors", torch.tensor(shapes), persistent=False)
+        self.register_buffer("images_seen", torch.zeros((), dtype=torch.int64))
+        self.predictor = nn.Conv2d(spec.channels, len(shapes) * (5 + num_classes), 1)
+        nn.init.normal_(self.predictor.weight, std=0.01)
+        nn.init.zeros_(self.predictor.bias)
+
+        self.ignore_threshold = ignore_threshold
+        self.object_weight = object_weight
+        self.no_object_weight = no_object_weight
+        self.box_weight = box_weight
+        self.cls_weight = cls_weight
+        self.warm_images = warm_images
+        self.score_threshold = score_threshold
+        self.topk_candidates = topk_candidates
+        self.nms_threshold = nms_threshold
+        self.class_agnostic_nms = class_agnostic_nms
+        self.max_detections = max_detections
+
+    def forward(self, features: dict[str, Tensor]) -> Tensor:
+        """{l: (N, C, H_l, W_l)} to (N, A * (5 + K), H_l, W_l).
+
+        Channel a * (5 + K) + i of anchor a: tx, ty, tw, th, objectness, then the classes; as in Darknet.
+        """
+        return self.predictor(features[self.level])
+
+    def losses(self, raw: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """`loss_box` (and the pull to the anchors while it is warm), `loss_objectness`, `loss_cls`."""
+        if batch.gt_valid is None:
+            raise DataError(
+                "YOLOv2Head learns from true boxes, but no input of the batch has `instances`; "
+                "the dicts of a dataset to train on need the key `annotations` ([] where an image shows nothing)"
+            )
+        found = by_anchor(raw, 5 + self.num_classes).float()  # (N, R, 5 + K)
+        rows = self._rows(raw)
+        valid = real_boxes(batch.gt_boxes, batch.gt_valid)
+        grid = Grid.of([tuple(raw.shape[-2:])], self.strides, self.counts, raw.device)
+        pairs = pair_by_shape(batch.gt_boxes, valid, self.anchors, grid)
+        owner = last_of_each_row(pairs, *found.shape[:2])
+        kept = owner == torch.arange(len(owner), device=owner.device)  # two true boxes on one row: the last one counts
+        chosen = found[pairs.image, pairs.row]  # (P, 5 + K)
+        truth = batch.gt_boxes[pairs.image, pairs.truth]  # (P, 4)
+        classes = batch.gt_classes[pairs.image, pairs.truth]
+
+        area = (truth[:, 2:] - truth[:, :2]).prod(dim=1) / math.prod(batch.padded_size)
+        box = _squared_errors(chosen[:, :4], *encode_boxes(truth, rows[pairs.row]))
+        box = (box * (2 - area.clamp(max=1)) * kept).sum()
+        cls = (nn.functional.cross_entropy(chosen[:, 5:], classes, reduction="none") * kept).sum()
+        scale = 1 / len(batch)
+        return {
+            "loss_box": (box + self._pull_to_anchors(found, pairs)) * (scale * self.box_weight),
+            "loss_objectness": self._objectness_loss(found, rows, pairs, kept, batch.gt_boxes, valid) * scale,
+            "loss_cls": cls * (scale * self.cls_weight),
+        }
+
+    def predict(self, raw: Tensor, batch: Batch) -> list[dict]:
+        """The best boxes of each image, scaled to its original size and clipped to it, best first."""
+        kept = suppress(
+            self._candidates(raw),
+            batch.image_sizes,
+            nms_threshold=self.nms_threshold,
+            max_detections=self.max_detections,
+            class_agnostic=self.class_agnostic_nms,
+        )
+        return [
+            {"instances": rescale_instances(one, *size)} for one, size in zip(kept, batch.original_sizes, strict=True)
+        ]
+
+    def export_raw(self, raw: Tensor, image_size: tuple[int, int]) -> dict[str, Tensor]:
+        """`output` (N, R, 5 + K): center x, y, width, height in input pixels, objectness, class probabilities.
+
+        Rows run cell by cell, and in a cell anchor by anchor.
+        """
+        found = by_anchor(raw, 5 + self.num_classes).float()
+        boxes = centers_and_sizes(decode_boxes(found[..., :4], self._rows(raw)))
+        return {"output": torch.cat((boxes, found[..., 4:5].sigmoid(), found[..., 5:].softmax(dim=2)), dim=2)}
+
+    def export_predictions(self, raw: Tensor, image_size: tuple[int, int]) -> dict[str, Tensor]:
+        """`boxes` (N, D, 4) xyxy in input pixels, `scores` and `classes` (N, D), best first, NMS in the graph."""
+        return suppressed_candidates(
+            self._candidates(raw),
+            self.num_classes,
+            nms_threshold=self.nms_threshold,
+            score_threshold=self.score_threshold,
+            max_detections=self.max_detections,
+            class_agnostic=self.class_agnostic_nms,
+        )
+
+    def _candidates(self, raw: Tensor) -> Candidates:
+        found = by_anchor(raw, 5 + self.num_classes).float()
+        return objectness_candidates(
+            found[..., 4],
+            found[..., 5:].log_softmax(dim=2),
+            found[..., :4],
+            self._rows(raw),
+            decode=decode_boxes,
+            score_threshold=self.score_threshold,
+            topk=self.topk_candidates,
+            activation=torch.exp,
+        )
+
+    def _rows(self, raw: Tensor) -> Tensor:
+        """(R, 5), see `cell_rows`."""
+        return cell_rows([tuple(raw.shape[-2:])], self.strides, [self.anchors])
+
+    def _objectness_loss(
+        self, found: Tensor, rows: Tensor, pairs: Pairs, kept: Tensor, boxes: Tensor, valid: Tensor
+    ) -> Tensor:
+        """Half the squared error: to the overlap at responsible rows, to 0 at those that overlap little."""
+        sure = found[..., 4].sigmoid()  # (N, R)
+        with torch.no_grad():
+            decoded = decode_boxes(found[..., :4], rows)  # (N, R, 4)
+            weight = self.no_object_weight * (best_overlaps(decoded, boxes, valid) <= self.ignore_threshold)
+            weight[pairs.image, pairs.row] = 0
+            overlap = matched_pairwise_iou(decoded[pairs.image, pairs.row], boxes[pairs.image, pairs.truth])  # (P,)
+        error = (sure[pairs.image, pairs.row] - overlap).square() * kept
+        return 0.5 * (self.object_weight * error.sum() + (weight * sure.square()).sum())
+
+    def _pull_to_anchors(self, found: Tensor, pairs: Pairs) -> Tensor:
+        """0.01 times half the squared error of all rows without an object to their anchors in the cells' middles."""
+        warm = (self.images_seen < self.warm_images).to(found.dtype)
+        if self.training:
+            self.images_seen += len(found)
+        if not self.warm_images:
+            return warm
+        free = torch.ones_like(found[..., 0])
+        free[pairs.image, pairs.row] = 0
+        middle, same = torch.full_like(found[..., :2], 0.5), torch.zeros_like(found[..., :2])
+        return 0.01 * warm * (_squared_errors(found[..., :4], middle, same) * free).sum()
+
+
+def _squared_errors(regression: Tensor, place: Tensor, scale: Tensor) -> Tensor:
+    """Half the squared error of tx, ty, tw, th (..., 4): of the place after the sigmoid, and of the log scales."""
+    place_error = (regression[..., :2].sigmoid() - place).square().sum(dim=-1)
+    return 0.5 * (place_error + (regression[..., 2:4] - scale).square().sum(dim=-1))
