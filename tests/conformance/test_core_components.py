@@ -172,6 +172,12 @@ class TestEarlyStop(HookConformance):
     component = "EarlyStop"
 
 
+class TestWarmupMomentum(HookConformance):
+    component = "WarmupMomentum"
+    changes_training = True
+    arguments = {"steps": 3}
+
+
 class TestTensorBoard(HookConformance):
     component = "TensorBoard"
 

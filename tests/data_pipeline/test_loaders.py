@@ -227,6 +227,7 @@ def recipe_for(**data):
         train=None, val=None, test=None, root=None, sampler=None,
         train_transforms=[Part(RandomFlip(1.0))], eval_transforms=[],
         aspect_ratio_grouping=True, filter_empty=True, workers=0, max_bad_images=0, mask_format="polygon",
+        close_mixing_epochs=0,
     )  # fmt: skip
     return SimpleNamespace(
         seed=3,

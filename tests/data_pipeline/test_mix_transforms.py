@@ -14,6 +14,7 @@ from vertebra.data.build import build_mapper, build_train_loader, load_dataset
 from vertebra.data.loader import TrainLoader
 from vertebra.data.transforms import HSVJitter, MixUp, Mosaic, RandomAffine, RandomFlip, ResizeLetterbox
 from vertebra.errors import DataError, RecipeError
+from vertebra.structures import BitMasks, PolygonMasks
 
 COLOURS = ((250, 20, 20), (20, 250, 20), (20, 20, 250), (250, 250, 20))  # of the classes
 BACK = 90
@@ -54,18 +55,18 @@ def make_mapper(dataset, transforms, **settings):
     return Mapper(transforms, metadata=dataset.metadata, fields=dataset.fields, **settings)
 
 
-def check_colours(result, share=0.5):
-    """The middle of every box, and its mask, have the colour of its class."""
-    image, found = result["image"].permute(1, 2, 0).numpy(), result["instances"]
-    for row in range(len(found)):
-        x0, y0, x1, y1 = found.gt_boxes.tensor[row].tolist()
-        pixel = image[int((y0 + y1) / 2), int((x0 + x1) / 2)].astype(int)
-        wanted = COLOURS[found.gt_classes[row]]
-        assert np.abs(pixel - wanted).max() < 30, (pixel, wanted)
-        if found.has("gt_masks"):
-            mask = found.gt_masks[row].bitmask(*found.image_size) if hasattr(found.gt_masks, "bitmask") else None
-            if mask is not None:
-                assert (np.abs(image[mask[0]].astype(int) - wanted).max(axis=-1) < 60).mean() > share
+def check_colours(result):
+    """Most pixels of every mask, many of every box, are nearest to the colour of its class. The number of objects."""
+    image, found = result["image"].permute(1, 2, 0).numpy().astype(int), result["instances"]
+    palette = np.array([*COLOURS, (BACK,) * 3, (114,) * 3])
+    nearest = np.abs(image[:, :, None] - palette).sum(axis=-1).argmin(axis=-1)  # (H, W)
+    masks = found.gt_masks
+    if isinstance(masks, PolygonMasks):
+        masks = BitMasks.from_polygon_masks(masks, *found.image_size)
+    for box, kind, mask in zip(found.gt_boxes.tensor, found.gt_classes.tolist(), masks.tensor.numpy(), strict=True):
+        x0, y0, x1, y1 = box.round().int().tolist()
+        assert (nearest[y0:y1, x0:x1] == kind).mean() > 0.25
+        assert (nearest[mask] == kind).mean() > 0.6
     return len(found)
 
 
@@ -88,7 +89,7 @@ def test_every_box_keeps_its_object_and_class(coloured, name, mask_format):
     dataset = coloured()
     mapper = make_mapper(dataset, PIPELINES[name], mask_format=mask_format)
     seen = sum(check_colours(mapper(dataset[i], epoch, i)) for epoch in range(4) for i in range(len(dataset)))
-    assert seen > 60
+    assert seen > 40
 
 
 def test_four_images_meet_in_one_point(coloured):
@@ -107,7 +108,7 @@ def test_a_mosaic_around_an_edge_drops_what_is_cut_off(coloured):
     dataset = coloured()
     mapper = make_mapper(dataset, [Mosaic(center=1.0)])
     for epoch in range(30):  # the point may lie on the border of the canvas
-        check_colours(mapper(dataset[1], epoch, 1), share=0.0)
+        check_colours(mapper(dataset[1], epoch, 1))
 
 
 def test_mixup_is_the_weighted_mean_with_the_objects_of_both(coloured):
@@ -174,14 +175,12 @@ def test_evaluation_never_mixes(coloured):
 
 
 def test_a_damaged_image_is_named_not_the_one_it_was_drawn_for(coloured, tmp_path):
-    dataset = coloured(3)
+    dataset = coloured(6)
     (tmp_path / "2.png").write_bytes(b"no image")
     mapper = make_mapper(dataset, [Mosaic()])
-    for epoch in range(20):
-        with pytest.raises(DataError, match=r"2\.png"):
-            for i in range(2):
-                mapper(dataset[i], epoch, i)
-        break
+    with pytest.raises(DataError, match=r"2\.png"):
+        for epoch in range(20):
+            mapper(dataset[0], epoch, 0)
     loader = TrainLoader(dataset, mapper, 2, max_bad_images=1)
     for _, batch in zip(range(10), loader.batches(), strict=False):
         assert len(batch) == 2  # one bad image, however often it is drawn
@@ -212,14 +211,13 @@ def test_keypoints_and_labels_go_along():
     sample = Sample(torch.zeros(3, 40, 40, dtype=torch.uint8), sem_seg=labels)
     sample.boxes, sample.rows = np.array([[10.0, 10, 20, 20]]), np.arange(1)
     sample.keypoints = np.array([[[15.0, 15, 2], [39, 39, 2]]])
-    turned = sample.warp(
-        np.array([[0.0, -1, 40], [1, 0, 0], [0, 0, 1]]), 40, 40
-    )  # a quarter turn: (x, y) to (40 - y, x)
+    quarter = np.array([[0.0, -1, 40], [1, 0, 0], [0, 0, 1]])  # (x, y) to (40 - y, x)
+    turned = sample.warp(quarter, 40, 40)
     assert turned.boxes.tolist() == [[20, 10, 30, 20]]
     assert turned.keypoints[0].tolist() == [[25, 15, 2], [1, 39, 2]]
     assert (turned.sem_seg[10:20, 20:30] == 3).all() and (turned.sem_seg == 3).sum() == 100
-    shifted = turned.warp(np.array([[1.0, 0, 0], [0, 1, 30], [0, 0, 1]]), 40, 40)
-    assert (shifted.sem_seg[:30] == 255).all()
+    shifted = turned.warp(np.array([[1.0, 0, 0], [0, 1, 15], [0, 0, 1]]), 40, 40)
+    assert (shifted.sem_seg[:15] == 255).all()
     assert shifted.keypoints[0, 1, 2] == 0  # below the border: not labelled
 
 

@@ -14,7 +14,9 @@ def label_file(tmp_path):
         path = tmp_path / "labels.png"
         values = np.asarray(values)
         picture = Image.fromarray(values.astype(np.uint16 if values.max() > 255 else np.uint8))
-        (picture.convert(mode) if mode else picture).save(path)
+        if mode:
+            picture = picture.convert(mode, palette=Image.Palette.ADAPTIVE)
+        picture.save(path)
         return {"sem_seg_file_name": str(path), **own}
 
     return write
@@ -100,5 +102,5 @@ def test_many_strange_numbers_are_told_by_a_few(label_file):
 
 def test_255_cannot_be_a_class_and_none_at_once(label_file):
     many = Metadata("x").set(stuff_classes=list(map(str, range(300))), ignore_label=65535)
-    with pytest.raises(DataError, match="names 300 labels.*at most 255"):
+    with pytest.raises(DataError, match=r"names 300 labels.*at most 255"):
         LabelReader(many).read(label_file([[0]]))

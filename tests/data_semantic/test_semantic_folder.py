@@ -111,7 +111,7 @@ def test_an_image_and_labels_of_two_sizes_are_told_when_they_are_read(write_pair
 
 def test_masks_of_colours_and_palettes(write_pair, tmp_path):
     colors = [[128, 0, 0], [0, 128, 0], [0, 0, 128]]
-    palette = [0, 0, 0, *sum(colors, [])]
+    palette = [0, 0, 0, *np.ravel(colors).tolist()]
     write_pair("images/a.png", "masks/a.png", np.array([*colors, [0, 0, 0]], np.uint8)[[[0, 1, 2], [2, 1, 3]]])
     form = SemanticFolderFormat("images", "masks", CLASSES, colors=colors, ignored_colors=[[0, 0, 0]])
     assert labels_of(form.load(str(tmp_path))) == LABELS.tolist()

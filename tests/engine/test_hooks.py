@@ -14,6 +14,7 @@ from vertebra.engine.hooks.early_stop import EarlyStop
 from vertebra.engine.hooks.ema import EMA
 from vertebra.engine.hooks.metrics_file import MetricsFile, read_metrics
 from vertebra.engine.hooks.tensorboard import TensorBoard
+from vertebra.engine.hooks.warmup_momentum import WarmupMomentum
 from vertebra.engine.run_folder import RunFolder
 from vertebra.errors import SetupError, TrainingDiverged
 
@@ -180,3 +181,20 @@ def test_tensorboard_without_its_package_says_how_to_get_it(tmp_path, monkeypatc
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(SetupError, match="pip install"):
         Trainer(parts=stub_parts(), output_dir=tmp_path, hooks=[TensorBoard()]).train()
+
+
+def test_momentum_rises_and_stays():
+    hook = WarmupMomentum(steps=10, start=0.5, end=0.9)
+    sgd = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0, momentum=0.1)
+    adam = torch.optim.AdamW([nn.Parameter(torch.zeros(1))], betas=(0.1, 0.99))
+    for step, wanted in ((0, 0.5), (5, 0.7), (10, 0.9), (400, 0.9)):
+        for optimizer in (sgd, adam):
+            hook.before_step(Stand(step=step, optimizer=optimizer))
+        assert sgd.param_groups[0]["momentum"] == pytest.approx(wanted)
+        assert adam.param_groups[0]["betas"] == (pytest.approx(wanted), 0.99)
+
+
+def test_momentum_needs_an_optimizer_that_has_some():
+    optimizer = torch.optim.Adagrad([nn.Parameter(torch.zeros(1))])
+    with pytest.raises(ValueError, match="Adagrad has no momentum"):
+        WarmupMomentum(steps=1).before_train(Stand(optimizer=optimizer))

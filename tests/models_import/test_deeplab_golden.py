@@ -150,7 +150,7 @@ def stages(model, image):
     """The outputs of Detectron2's submodules by its names."""
     kept = {}
     head = model.heads["sem_seg"]
-    parts = {f"backbone.{name}": getattr(model.backbone, name) for name in ("stem", *model.backbone.stage_names)}
+    parts = {f"backbone.{name}": getattr(model.backbone, name) for name in model.backbone.stage_names}
     parts["sem_seg_head.predictor"] = head.predictor
     if hasattr(head, "merge"):
         parts["sem_seg_head.decoder.res5.project_conv"] = head.aspp
@@ -162,6 +162,7 @@ def stages(model, image):
         part.register_forward_hook(lambda module, args, out, name=name: kept.update({name: out}))
         for name, part in parts.items()
     ]
+    hooks.append(model.backbone.res2.register_forward_pre_hook(lambda _, args: kept.update({"backbone.stem": args[0]})))
     with torch.no_grad():
         model.eval().compute(model.make_batch([{"image": image}]).images)
     for hook in hooks:

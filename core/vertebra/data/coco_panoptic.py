@@ -9,8 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from vertebra.data.coco_records import read_categories, read_images
 from vertebra.data.catalog import Metadata
+from vertebra.data.coco_records import read_categories, read_images
 from vertebra.data.formats import Dataset, Format, resolve_path
 from vertebra.data.image_files import missing_files
 from vertebra.data.json_file import Problems, read_json

@@ -109,8 +109,8 @@ class LabelReader:
             shown = ", ".join(str([int(c) >> 16, int(c) >> 8 & 255, int(c) & 255]) for c in found[order])
             raise DataError(
                 f"{path}: colours {shown}{', ...' if len(found) > 5 else ''} on {counts.sum()} pixels mean no class.\n"
-                "  Add them to the dataset's `colors` or `ignored_colors`. Many colours near to those there are come from "
-                "a mask that was resized or saved as JPEG: make it anew, by nearest neighbour and as PNG"
+                "  Add them to the dataset's `colors` or `ignored_colors`. Many colours near to those there are come "
+                "from a mask that was resized or saved as JPEG: make it anew, by nearest neighbour and as PNG"
             )
         found = classes[place]
         found = np.where(found == IGNORED_LABEL, self.none, found)

@@ -66,10 +66,10 @@ class SampleReader(Dataset):
         index = key.index
         for attempt in range(self.replacements + 1):
             self.current[slot] = index
-            item = self.dicts[index]
+            item = self.dicts[index]  # with other random numbers each time, which may have drawn a bad image to join
             path = item.get("file_name", f"image {index} of the dataset")
             try:
-                outcome.sample = self.mapper(item, key.epoch, index, key.repeat)
+                outcome.sample = self.mapper(item, key.epoch, index, key.repeat + (attempt << 32))
                 break
             except DataError as err:
                 outcome.bad.append((getattr(err, "file_name", path), str(err)))

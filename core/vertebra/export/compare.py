@@ -19,7 +19,9 @@ TOLERANCE = 1e-3
 LABEL_SHARE = 1e-3
 """Share of whole numbers that may differ: two classes with equal scores but for rounding."""
 ROW_SHARE = 0.02
-"""Share of detections that may lack a counterpart: rounding decides which of two equal boxes suppresses the other."""
+"""Share of detections that may lack a counterpart: rounding decides at the threshold of the overlap."""
+EQUAL_SCORES = 1e-5
+"""Of equal scores, rounding decides which suppresses the other; an untrained head may have nothing else."""
 
 
 @dataclass(frozen=True)
@@ -113,17 +115,21 @@ def _compare_detections(expected: dict[str, Tensor], given: dict[str, Tensor], s
     """Each detection has a counterpart of its class, score and place in the other. Order among equals is free."""
     if any(expected[name].shape != given[name].shape for name in ("boxes", "scores", "classes")):
         return Comparison("detections", shape, float("inf"), False, f"boxes {tuple(given['boxes'].shape)}")
-    total, missing, worst = 0, 0, 0.0
+    total, missing, undecided, worst = 0, 0, 0, 0.0
     for image in range(len(expected["scores"])):
         rows, other = (_rows(outputs, image) for outputs in (expected, given))
         for these, those in ((rows, other), (other, rows)):
             distance = _distance_to_nearest(these, those, max(shape[2:]))
+            alone = distance > TOLERANCE
             cut = these[:, 5].min() + TOLERANCE if len(these) == expected["scores"].shape[1] else -np.inf
-            distance = distance[(distance <= TOLERANCE) | (these[:, 5] > cut)]  # the last few may have fallen out
-            missing += int((distance > TOLERANCE).sum())
-            worst = max(worst, float(distance[distance <= TOLERANCE].max(initial=0.0)))
+            tied = alone & (_has_equal_score(these) | (these[:, 5] <= cut))  # the last few may have fallen out
+            undecided += int(tied.sum())
+            missing += int((alone & ~tied).sum())
+            worst = max(worst, float(distance[~alone].max(initial=0.0)))
             total += len(these)
-    detail = f"{total // 2} detections" + (f", {missing} without a counterpart" if missing else "")
+    detail = f"{total // 2} detections"
+    detail += f", {missing} without a counterpart" if missing else ""
+    detail += f", {undecided} of equal scores left out" if undecided else ""
     return Comparison("detections", shape, worst, missing <= ROW_SHARE * total, detail)
 
 
@@ -142,3 +148,9 @@ def _distance_to_nearest(these: np.ndarray, those: np.ndarray, side: int) -> np.
     apart[..., :4] /= side
     apart[..., 4] *= 1e9  # another class is no counterpart
     return apart.max(axis=2).min(axis=1)
+
+
+def _has_equal_score(rows: np.ndarray) -> np.ndarray:
+    """(n,) bool: whether another detection of the class has the same score but for rounding."""
+    equal = np.abs(rows[:, None, 5] - rows[None, :, 5]) <= EQUAL_SCORES
+    return (equal & (rows[:, None, 4] == rows[None, :, 4])).sum(axis=1) > 1

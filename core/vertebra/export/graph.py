@@ -81,7 +81,7 @@ class ExportGraph(nn.Module):
 
 def _within_image(outputs: dict[str, Tensor], height: int, width: int) -> dict[str, Tensor]:
     """Maps without the padding; boxes clipped to the image, and the score 0 for one that is empty then."""
-    cropped = {key: value[..., :height, :width] for key, value in outputs.items() if key.startswith("sem_seg")}
+    cropped = {key: _cropped(value, height, width) for key, value in outputs.items() if key.startswith("sem_seg")}
     outputs = {**outputs, **cropped}
     if {"boxes", "scores"} <= outputs.keys():
         x, y = outputs["boxes"][..., 0::2].clamp(0, width), outputs["boxes"][..., 1::2].clamp(0, height)
@@ -89,3 +89,12 @@ def _within_image(outputs: dict[str, Tensor], height: int, width: int) -> dict[s
         has_area = (x[..., 1] > x[..., 0]) & (y[..., 1] > y[..., 0])
         outputs["scores"] = outputs["scores"] * has_area
     return outputs
+
+
+def _cropped(maps: Tensor, height: int, width: int) -> Tensor:
+    """(..., H', W') to its upper left (..., H, W)."""
+    if isinstance(height, int) and isinstance(width, int):
+        return maps[..., :height, :width]
+    for axis, side in ((-2, height), (-1, width)):  # not a slice: a tracer could not prove that H is at most H'
+        maps = maps.index_select(axis, torch.arange(side, device=maps.device))
+    return maps

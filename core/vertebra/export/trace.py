@@ -67,7 +67,9 @@ def trace(graph: ExportGraph, shape: InputShape) -> torch.export.ExportedProgram
     except NotImplementedError as err:  # a head without this form says so itself
         raise ExportError(str(err)) from err
     except Exception as err:  # the tracer raises whatever the model's code and its own rules raise
-        reason = next((line for line in str(err).splitlines() if line.strip()), "no reason given")
+        reason = "\n    ".join(
+            [line.strip() for line in str(err).splitlines() if line.strip()][:4] or ["no reason given"]
+        )
         hint = "leave out --dynamic, or mend" if dynamic else "mend"
         raise ExportError(
             f"the model cannot be traced for the {graph.form} form: {type(err).__name__}: {reason}\n  To go on, {hint} "

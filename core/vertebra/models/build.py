@@ -51,7 +51,7 @@ def build_model(
         shapes = neck.output_shape()
     counts = {} if given else {name: _count_labels(spec, metadata) for name, spec in section.heads.items()}
     counts = {name: {"num_classes": count} for name, count in counts.items() if count is not None}
-    labelled = section.heads if given else {n: _with_label_counts(spec, metadata) for n, spec in section.heads.items()}
+    labelled = {name: _with_label_counts(spec, metadata) for name, spec in section.heads.items()}
     heads = {
         name: (spec if pretrained else _without_weights(spec)).build(
             input_shape=shapes, **(injected | counts.get(name, {}))

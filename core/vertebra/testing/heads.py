@@ -162,14 +162,13 @@ class HeadConformance:
         """Two steps on few pictures: the whole way from recipe to checkpoint."""
         specs = self._specs()
         require(bool(specs), f"the heads of recipe {self.recipe} do not name {self.component}")
-        semantic = "sem_seg" in HEADS.get(self.component).task_outputs
-        check_trains_by_recipe(self.recipe, "head", self.component, self.overrides, semantic=semantic)
+        check_trains_by_recipe(self.recipe, "head", self.component, self.overrides, semantic=self._needs_labels())
 
     @slow
     def test_overfits_eight_images(self) -> None:
         check_overfits(
             self.load(self.overfit_overrides),
-            semantic="sem_seg" in HEADS.get(self.component).task_outputs,
+            semantic=self._needs_labels(),
             num_classes=None if self._is_semantic() else self.num_things,
             size=self.overfit_size,
             steps=self.overfit_steps,
@@ -237,8 +236,16 @@ class HeadConformance:
 
     def _specs(self) -> list[ComponentSpec]:
         """The recipe's blocks that name this head."""
-        heads = [one for spec in self.load().model.heads.values() for one in (spec, *spec.nested())]
-        return [spec for spec in heads if spec.kind == "head" and spec.name == self.component]
+        return [spec for spec in self._heads() if spec.name == self.component]
+
+    def _heads(self) -> list[ComponentSpec]:
+        """All heads of the recipe, those inside others too."""
+        parts = [one for spec in self.load().model.heads.values() for one in (spec, *spec.nested())]
+        return [spec for spec in parts if spec.kind == "head"]
+
+    def _needs_labels(self) -> bool:
+        """Whether some head of the recipe learns semantic labels."""
+        return any("sem_seg" in HEADS.get(spec.name).task_outputs for spec in self._heads())
 
     @torch.no_grad()
     def _features(self, model: Model) -> dict[str, Tensor]:

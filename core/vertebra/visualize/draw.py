@@ -129,8 +129,7 @@ def draw_dataset_dict(
     if layer == "semantic":
         _label_file(record, "sem_seg_file_name")
         labels = LabelReader(metadata, none=_NO_CLASS).read(record)
-        colors = metadata.get("stuff_colors")
-        return draw_sem_seg(image, labels, stuff, ignore_label=_NO_CLASS, colors=colors, style=style)
+        return draw_sem_seg(image, labels, stuff, ignore_label=_NO_CLASS, style=style)
     colors = read_image(_label_file(record, "pan_seg_file_name")).astype(np.int64)
     return draw_panoptic(image, colors @ (1, 256, 65536), record["segments_info"], things, stuff, style=style)
 

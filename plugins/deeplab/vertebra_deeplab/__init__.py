@@ -3,5 +3,6 @@
 from vertebra_deeplab.v2_head import DeepLabV2Head
 from vertebra_deeplab.v3_head import DeepLabV3Head
 from vertebra_deeplab.v3plus_head import DeepLabV3PlusHead
+from vertebra_deeplab.xception import Xception
 
-__all__ = ["DeepLabV2Head", "DeepLabV3Head", "DeepLabV3PlusHead"]
+__all__ = ["DeepLabV2Head", "DeepLabV3Head", "DeepLabV3PlusHead", "Xception"]

@@ -118,7 +118,7 @@ class DeepLabV3Head(Head):
 
 
 def make_predictor(in_channels: int, num_classes: int) -> nn.Conv2d:
-    """The 1x1 convolution that scores the classes; small weights, so that an untrained head finds all equally likely."""
+    """The 1x1 convolution that scores the classes; its weights are small: at first, all classes are about as likely."""
     if num_classes < 1:
         raise ValueError(f"a DeepLab head needs at least one class, num_classes is {num_classes}")
     conv = nn.Conv2d(in_channels, num_classes, kernel_size=1)

@@ -7,6 +7,7 @@ Letters: N images, H x W input pixels.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Literal
 
 from torch import Tensor, nn
@@ -67,10 +68,7 @@ class Xception(Backbone):
         self.exit1 = grow.block(728, (728, 1024, 1024), stride=2)
         widths = (1024, 1536, 1536, 2048)
         self.exit2 = nn.Sequential(
-            *(
-                SeparableConvNorm(before, after, dilation=grow.dilation, norm=norm)
-                for before, after in zip(widths, widths[1:], strict=False)
-            )
+            *(SeparableConvNorm(before, after, dilation=grow.dilation, norm=norm) for before, after in pairwise(widths))
         )
         shapes["exit"] = (2048, grow.stride)
         unknown = [name for name in out_features if name not in shapes]

@@ -35,7 +35,7 @@ class UNetDecoder(Neck):
     """Maps `up<s>` for each stride s below the coarsest feature's, finest first; the finest is what a head scores.
 
     Takes the features of any backbone. Strides between those of the features, and those finer than the finest, are
-    reached without a skip connection: a ResNet, whose finest feature has stride 4, gets two more stages on its own.
+    reached without a skip connection: behind a ResNet's `res2` to `res5` there are two more stages, to strides 2 and 1.
 
     Args:
         widths: channels of the stages, coarsest first. None: those of the feature that joins; half of those before,

@@ -112,7 +112,7 @@ class UNetEncoder(Backbone):
 def _halved(x: Tensor) -> Tensor:
     """2x2 max pooling; a row or column left over at an odd size is a cell of its own.
 
-    Compiled or exported for any size there is none: the sides are multiples of `size_divisibility`, and the rule for odd
-    ones would tie the graph to one size.
+    Compiled or exported for any size there is none, since the sides are multiples of `size_divisibility`; the rule for
+    odd ones would tie the graph to one size.
     """
     return F.max_pool2d(x, kernel_size=2, ceil_mode=not torch.compiler.is_compiling())

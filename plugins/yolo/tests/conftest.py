@@ -15,8 +15,10 @@ class _Operators(TorchDispatchMode):
     def __init__(self):
         super().__init__()
         self.waits = []
+        self.calls = 0
 
     def __torch_dispatch__(self, function, types, arguments=(), options=None):
+        self.calls += 1
         name = function.__name__.split(".")[0]
         masks = name in ("index", "index_put", "index_put_", "_index_put_impl_") and any(
             isinstance(index, torch.Tensor) and index.dtype == torch.bool for index in arguments[1]
@@ -47,6 +49,19 @@ def waits_in():
         with _Methods() as methods, _Operators() as operators:
             sum(function().values()).backward()
         return methods.waits + operators.waits
+
+    return run
+
+
+@pytest.fixture
+def operators_in():
+    """Returns a function that runs another and gives how many operators it calls: no more for more images or boxes,
+    where there is no loop over them."""
+
+    def run(function):
+        with _Operators() as operators:
+            function()
+        return operators.calls
 
     return run
 

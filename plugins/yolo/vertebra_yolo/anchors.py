@@ -20,7 +20,7 @@ RECALL_IOU = 0.5
 RECALL_RATIO = 4.0  # of the widths, and of the heights: YOLOv5's bound for a match
 _MUTATED = 0.9  # chance of a number to change in a generation
 _SIGMA = 0.1  # of the logarithm of the change
-_CHUNK = 20_000  # boxes compared at a time while evolving: more do not change a mean visibly
+_SAMPLE = 5_000  # boxes looked at where a mean over them says enough
 
 
 @dataclass(frozen=True)
@@ -62,12 +62,13 @@ def box_shapes(records: Iterable[Mapping[str, Any]], size: tuple[int, int], stre
     return found[(found > 0).all(axis=1)]
 
 
-def cluster_shapes(shapes: np.ndarray, number: int, seed: int = 0, rounds: int = 300) -> np.ndarray:
-    """k-means with the distance 1 - IoU, started by k-means++; the centers are the clusters' means.
+def cluster_shapes(shapes: np.ndarray, number: int, seed: int = 0, rounds: int = 300, starts: int = 10) -> np.ndarray:
+    """k-means with the distance 1 - IoU; the centers are the clusters' means.
 
     Args:
         shapes: (B, 2).
         rounds: at most so many; it ends when no box changes its cluster.
+        starts: by k-means++; of so many, tried on a random part of the boxes, the best one is gone on with.
     Returns:
         (A, 2), by growing area.
     Raises:
@@ -77,32 +78,24 @@ def cluster_shapes(shapes: np.ndarray, number: int, seed: int = 0, rounds: int =
     if number < 1 or different < number:
         raise DataError(f"{number} anchors are wanted, but the dataset has {different} different shapes of boxes")
     rng = np.random.default_rng(seed)
-    centers = _spread_start(shapes, number, rng)
-    nearest = None
-    for _ in range(rounds):
-        now = _overlaps(shapes, centers).argmax(axis=1)  # (B,)
-        if nearest is not None and np.array_equal(now, nearest):
-            break
-        nearest = now
-        counts = np.bincount(nearest, minlength=number)
-        sums = np.stack([np.bincount(nearest, weights=shapes[:, i], minlength=number) for i in range(2)], axis=1)
-        means = sums / np.maximum(counts, 1)[:, None]
-        centers = np.where(counts[:, None] > 0, means, centers)  # an empty cluster keeps its center
-    return _by_area(centers)
+    few = shapes[rng.permutation(len(shapes))[:_SAMPLE]]
+    tried = [_move_centers(few, _spread_start(few, number, rng), rounds) for _ in range(starts)]
+    best = max(tried, key=lambda centers: _overlaps(shapes, centers).max(axis=1).mean())
+    return _by_area(_move_centers(shapes, best, rounds))
 
 
 def evolve_anchors(shapes: np.ndarray, anchors: np.ndarray, generations: int = 1000, seed: int = 0) -> np.ndarray:
     """Changes the anchors by chance, `generations` times, and keeps each change that raises the mean IoU.
 
     Args:
-        shapes: (B, 2); of more than 20,000 a random part is looked at.
+        shapes: (B, 2); of more than 5,000 a random part is looked at.
         anchors: (A, 2).
     Returns:
         (A, 2), by growing area; never worse than `anchors` on the boxes that were looked at.
     """
     rng = np.random.default_rng(seed)
-    if len(shapes) > _CHUNK:
-        shapes = shapes[rng.permutation(len(shapes))[:_CHUNK]]
+    if len(shapes) > _SAMPLE:
+        shapes = shapes[rng.permutation(len(shapes))[:_SAMPLE]]
     best, best_fit = anchors, _overlaps(shapes, anchors).max(axis=1).mean()
     for _ in range(generations):
         change = np.exp(rng.normal(0.0, _SIGMA, anchors.shape) * (rng.random(anchors.shape) < _MUTATED) * rng.random())
@@ -146,12 +139,28 @@ def _overlaps(shapes: np.ndarray, anchors: np.ndarray) -> np.ndarray:
     return shared / (shapes.prod(axis=1)[:, None] + anchors.prod(axis=1) - shared)
 
 
+def _move_centers(shapes: np.ndarray, centers: np.ndarray, rounds: int) -> np.ndarray:
+    """Each center to the mean of the boxes (B, 2) that are nearest to it, until these stay the same."""
+    nearest = None
+    for _ in range(rounds):
+        now = _overlaps(shapes, centers).argmax(axis=1)  # (B,)
+        if nearest is not None and np.array_equal(now, nearest):
+            break
+        nearest = now
+        counts = np.bincount(nearest, minlength=len(centers))
+        sums = [np.bincount(nearest, weights=shapes[:, i], minlength=len(centers)) for i in range(2)]
+        means = np.stack(sums, axis=1) / np.maximum(counts, 1)[:, None]
+        centers = np.where(counts[:, None] > 0, means, centers)  # an empty cluster keeps its center
+    return centers
+
+
 def _spread_start(shapes: np.ndarray, number: int, rng: np.random.Generator) -> np.ndarray:
     """k-means++: each next center is a box, drawn with a chance that grows with the square of its distance."""
     centers = shapes[[rng.integers(len(shapes))]]
     while len(centers) < number:
         distance = (1 - _overlaps(shapes, centers).max(axis=1)).clip(min=0) ** 2
-        centers = np.concatenate((centers, shapes[[rng.choice(len(shapes), p=distance / distance.sum())]]))
+        chance = distance / distance.sum() if distance.sum() > 0 else None  # all the same: any of them
+        centers = np.concatenate((centers, shapes[[rng.choice(len(shapes), p=chance)]]))
     return centers
 
 

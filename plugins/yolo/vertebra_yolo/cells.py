@@ -162,7 +162,7 @@ def checked_anchors(
         if len(levels) not in defaults:
             raise ValueError(
                 f"{who} has its own anchors for {' or '.join(map(str, sorted(defaults)))} levels, but the features "
-                f"are {', '.join(levels) or 'none'}. Give `anchors`, a list for each; `vertebra yolo anchors` finds them"
+                f"are {', '.join(levels) or 'none'}. Give `anchors`; `vertebra yolo anchors` finds them"
             )
         anchors = defaults[len(levels)]
     if len(anchors) != len(levels):

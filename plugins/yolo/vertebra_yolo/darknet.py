@@ -59,7 +59,7 @@ class Darknet53(Backbone):
         out_features: which of c1, ..., c5 to return; later stages than the last of these are not built.
         width: channels of the first convolution; the stages have 2, 4, 8, 16 and 32 times as many.
         depths: residual blocks of each stage.
-        weights: a Darknet file that begins with these layers, such as darknet53.conv.74 or yolov3.weights; None: random.
+        weights: a Darknet file that begins with these layers, such as darknet53.conv.74; None: random.
     """
 
     def __init__(

@@ -74,7 +74,7 @@ def load_convs(convs: Sequence[nn.Conv2d], path: str | Path, *, whole: bool = Tr
     needed = sum(tensor.numel() for tensor in tensors)
     if len(numbers) < needed or (whole and len(numbers) > needed):
         raise CheckpointError(
-            f"{path}: holds {len(numbers):,} numbers, but the {len(convs)} convolutions of this network have {needed:,}. "
+            f"{path}: holds {len(numbers):,} numbers, but the {len(convs)} convolutions of this network {needed:,}. "
             "The weights are of another network, or of another number of classes"
         )
     start = 0

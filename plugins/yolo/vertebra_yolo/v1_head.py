@@ -127,7 +127,7 @@ class YOLOv1Head(Head):
             best = torch.where(touches, overlap, -distance).argmax(dim=2, keepdim=True)  # (N, S*S, 1)
             responsible = torch.zeros_like(overlap).scatter_(2, best, 1.0) * has[..., None]
         coord = ((boxes - target[:, :, None]).square().sum(dim=-1) * responsible).sum()
-        one_hot = nn.functional.one_hot(classes, self.num_classes).to(scores)  # (N, S*S, K)
+        one_hot = torch.zeros_like(scores).scatter_(2, classes[..., None], 1.0)  # (N, S*S, K)
         scale = 1 / len(batch)
         return {
             "loss_coord": coord * (scale * self.coord_weight),

@@ -241,7 +241,7 @@ class YOLOv5Head(Head):
         place, classes = pair // self.num_classes, pair % self.num_classes
         index = index.gather(1, place)
         cell, anchor = index // self.num_anchors, index % self.num_anchors
-        corners = torch.stack((cell % x.shape[3], cell // x.shape[3]), dim=-1)
+        corners = _cells(*x.shape[2:], x.device).view(-1, 2)[cell]
         regression = chosen[..., :4].gather(1, place[..., None].expand(-1, -1, 4))
         boxes = decode_boxes(regression, corners, self.anchors[level][anchor], self.strides[level])
         return Candidates(boxes, best, classes, best > self.score_threshold)

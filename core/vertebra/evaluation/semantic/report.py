@@ -67,7 +67,6 @@ def _item(image: Judged, evaluator: SemSegEvaluator) -> tuple[str, Callable[[np.
             names,
             doubt=None if image.doubt is None else image.doubt.numpy() / np.float32(DOUBT_LEVELS),
             ignore_label=len(names),
-            colors=getattr(evaluator.dataset.metadata, "stuff_colors", None),
             said=said,
         )
 

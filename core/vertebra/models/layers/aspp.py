@@ -34,7 +34,7 @@ class ASPP(nn.Module):
         separable: each 3x3 convolution depthwise and then 1x1, each with norm and ReLU.
         dropout: share of the output's values set to 0 in training.
         pool_size: (height, width) in cells: the mean of such a window around each cell, for networks that were trained
-            on crops of that size and see larger images (Detectron2's). A smaller map is pooled whole. None: always whole.
+            on crops of that size and see larger images (Detectron2's). A smaller map is pooled whole. None: always
     """
 
     def __init__(
@@ -82,7 +82,5 @@ class ASPP(nn.Module):
         """(N, C, H, W) to (N, C, 1, 1), or the means of all windows of `pool_size` that lie inside the map."""
         if self.pool_size is None:
             return x.mean(dim=(2, 3), keepdim=True)
-        window = self.pool_size
-        if not torch.compiler.is_compiling():  # a graph for any size keeps the window: its maps must be as large
-            window = tuple(map(min, window, x.shape[-2:]))
+        window = tuple(map(min, self.pool_size, x.shape[-2:]))
         return F.avg_pool2d(x, window, stride=1)

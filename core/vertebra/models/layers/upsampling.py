@@ -84,12 +84,11 @@ class BilinearConvTranspose2d(nn.ConvTranspose2d):
     def reset_parameters(self) -> None:
         """Bilinear weights on the diagonal, 0 elsewhere."""
         per_group = self.weight.shape[1]  # the weight is (C_in, C_out / groups, k, k)
-        rows = torch.arange(self.in_channels)
-        columns = rows % (self.in_channels // self.groups)
-        inside = columns < per_group
+        width = self.in_channels // self.groups
+        rows = [row for row in range(self.in_channels) if row % width < per_group]
         with torch.no_grad():
             self.weight.zero_()
-            self.weight[rows[inside], columns[inside]] = bilinear_kernel(self.kernel_size[0]).to(self.weight)
+            self.weight[rows, [row % width for row in rows]] = bilinear_kernel(self.kernel_size[0]).to(self.weight)
             if self.bias is not None:
                 self.bias.zero_()
 

@@ -1,0 +1,178 @@
+"""The whole pipeline as a model: an image's proposals, their features, the SVMs' answers, the refined boxes.
+
+Source: Girshick et al., "Rich feature hierarchies for accurate object detection", arXiv:1311.2524.
+Letters: P proposals of an image, D features, K classes, M true boxes.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from vertebra.data import Dataset
+from vertebra.data.build import build_mapper
+from vertebra.detection import rescale_instances
+from vertebra.errors import DataError
+from vertebra.structures import pairwise_iou
+from vertebra_rcnn.classic.linear import BoxRidges, LinearClassifiers
+from vertebra_rcnn.classic.selective_search import selective_search
+from vertebra_rcnn.classic.warped import WarpedFeatures
+from vertebra_rcnn.detections import select_detections
+
+__all__ = ["ClassicRCNN"]
+
+logger = logging.getLogger(__name__)
+
+
+class ClassicRCNN(nn.Module):
+    """Takes inputs and gives predictions as any other model; learns by `fit` and not by gradients.
+
+    Args:
+        features: of warped regions.
+        num_classes: K.
+        max_proposals: of an image.
+        reverse_channels: the backbone wants blue first.
+        score_threshold: detections need more than this; scores are the sigmoid of the SVMs' answers.
+        nms_threshold: of two boxes of a class with a greater IoU, the worse one goes.
+    """
+
+    def __init__(
+        self,
+        features: WarpedFeatures,
+        num_classes: int,
+        *,
+        max_proposals: int = 300,
+        reverse_channels: bool = False,
+        score_threshold: float = 0.2,
+        nms_threshold: float = 0.3,
+        max_detections: int = 100,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.features = features
+        self.num_classes = num_classes
+        self.max_proposals = max_proposals
+        self.reverse_channels = reverse_channels
+        self.score_threshold = score_threshold
+        self.nms_threshold = nms_threshold
+        self.max_detections = max_detections
+        self.seed = seed
+        self.classifiers: LinearClassifiers | None = None
+        self.ridges: BoxRidges | None = None
+
+    @property
+    def device(self) -> torch.device:
+        return self.features.pixel_mean.device
+
+    def propose(self, image: Tensor) -> Tensor:
+        """Image (3, H, W) uint8 RGB to boxes (P, 4) xyxy in pixels."""
+        pixels = image.permute(1, 2, 0).cpu().numpy()
+        boxes = selective_search(pixels, np.random.default_rng(self.seed))[: self.max_proposals]
+        return torch.from_numpy(boxes)
+
+    def describe(self, image: Tensor, boxes: Tensor) -> np.ndarray:
+        """Feature vectors (P, D) of boxes."""
+        image = image.to(self.device)
+        return self.features(image.flip(0) if self.reverse_channels else image, boxes).cpu().numpy()
+
+    def fit(self, dataset: Dataset, recipe: Any) -> dict[str, int]:
+        """Learns SVMs and box regressions from a dataset, its images as the recipe's `eval_transforms` make them.
+
+        Returns:
+            Numbers of images, proposals and true boxes learned from.
+        Raises:
+            DataError: no image has a true box.
+        """
+        mapper = build_mapper(_plain(recipe), dataset, training=True)
+        columns: dict[str, list[np.ndarray]] = {"features": [], "boxes": [], "overlaps": [], "truth": [], "is_truth": []}
+        for number, record in enumerate(dataset.dicts):
+            sample = mapper(record, index=number)
+            for name, rows in self._rows(sample["image"], sample["instances"]).items():
+                columns[name].append(rows)
+            if number % 50 == 49:
+                logger.info("features of %d of %d images", number + 1, len(dataset.dicts))
+        table = {name: np.concatenate(rows) for name, rows in columns.items()}
+        if not table["is_truth"].any():
+            raise DataError(f"{dataset.name}: no image has a true box; there is nothing to learn")
+        rng = np.random.default_rng(self.seed)
+        self.classifiers = LinearClassifiers.fit(table["features"], table["overlaps"], table["is_truth"], rng)
+        self.ridges = BoxRidges.fit(table["features"], table["boxes"], table["truth"], table["overlaps"])
+        objects = int(table["is_truth"].sum())
+        return {"images": len(dataset.dicts), "proposals": len(table["features"]) - objects, "objects": objects}
+
+    @torch.no_grad()
+    def forward(self, inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """One dict with `instances` for each input, in the original size."""
+        if self.classifiers is None or self.ridges is None:
+            raise ValueError("ClassicRCNN has learned nothing yet; call fit first, or load what was saved")
+        return [{"instances": self._detect(sample)} for sample in inputs]
+
+    def save(self, path: Path) -> None:
+        """What `fit` has learned, as an `.npz` of numbers; the backbone is not in it."""
+        parts = {"svm": self.classifiers, "ridge": self.ridges}
+        arrays = {f"{name}_{key}": np.asarray(value) for name, part in parts.items() for key, value in vars(part).items()}
+        np.savez_compressed(path, **arrays)
+
+    def load(self, path: Path) -> None:
+        """What `save` has written."""
+        with np.load(path, allow_pickle=False) as file:
+            kinds = {"svm": LinearClassifiers, "ridge": BoxRidges}
+            made = {
+                name: kind(file[f"{name}_weight"], file[f"{name}_bias"], float(file[f"{name}_factor"]))
+                for name, kind in kinds.items()
+            }
+        if made["svm"].weight.shape != (self.num_classes, self.features.out_channels):
+            raise DataError(
+                f"{path}: is for {made['svm'].weight.shape[0]} classes and {made['svm'].weight.shape[1]} features, "
+                f"this model has {self.num_classes} and {self.features.out_channels}"
+            )
+        self.classifiers, self.ridges = made["svm"], made["ridge"]
+
+    def _rows(self, image: Tensor, instances: Any) -> dict[str, np.ndarray]:
+        """What one image adds to the training: its proposals, then its true boxes."""
+        truth, classes = instances.gt_boxes.tensor, instances.gt_classes
+        boxes = torch.cat((self.propose(image), truth))  # (P + M, 4)
+        iou = pairwise_iou(boxes, truth)  # (P + M, M)
+        overlaps, best = torch.zeros(len(boxes), self.num_classes), torch.zeros(len(boxes), self.num_classes, 4)
+        is_truth = torch.zeros(len(boxes), self.num_classes, dtype=torch.bool)
+        for label in classes.unique().tolist():
+            mine = (classes == label).nonzero().flatten()
+            overlaps[:, label], row = iou[:, mine].max(dim=1)
+            best[:, label] = truth[mine[row]]
+            is_truth[len(boxes) - len(truth) + mine, label] = True
+        return {
+            "features": self.describe(image, boxes),
+            "boxes": boxes.numpy(),
+            "overlaps": overlaps.numpy(),
+            "truth": best.numpy(),
+            "is_truth": is_truth.numpy(),
+        }
+
+    def _detect(self, sample: dict[str, Any]) -> Any:
+        image = sample["image"]
+        size = tuple(image.shape[-2:])
+        boxes = self.propose(image)
+        features = self.describe(image, boxes)
+        scores = torch.from_numpy(self.classifiers.scores(features)).float().sigmoid()
+        found = select_detections(
+            scores,
+            self.ridges.refined(features, boxes),
+            torch.zeros(len(boxes), dtype=torch.int64),
+            [size],
+            score_threshold=self.score_threshold,
+            nms_threshold=self.nms_threshold,
+            max_detections=self.max_detections,
+        )[0]
+        return rescale_instances(found, sample.get("height", size[0]), sample.get("width", size[1]))
+
+
+def _plain(recipe: Any) -> Any:
+    """The recipe with the transforms of evaluation in training too: nothing here is trained for several epochs."""
+    from dataclasses import replace
+
+    return replace(recipe, data=replace(recipe.data, train_transforms=recipe.data.eval_transforms, mask_format="none"))

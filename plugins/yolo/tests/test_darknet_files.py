@@ -1,0 +1,187 @@
+"""Darknet's `.cfg` and `.weights`: the binary layout, written and read; networks recognised and imported."""
+
+import struct
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from typer.testing import CliRunner
+
+from vertebra.config import load_recipe
+from vertebra.errors import CheckpointError, RecipeError
+from vertebra.models import build_model
+from vertebra.models.weights import load_weights, read_weights
+from vertebra_yolo import Darknet19, Darknet53, TinyDarknet
+from vertebra_yolo.cli import app
+from vertebra_yolo.darknet import DarknetConv, darknet_convs
+from vertebra_yolo.darknet_cfg import read_cfg
+from vertebra_yolo.darknet_file import Header, load_convs, read_darknet, save_convs
+from vertebra_yolo.import_darknet import build_darknet, model_convs, read_network
+
+TINY_ANCHORS = "10,14, 23,27, 37,58, 81,82, 135,169, 344,319"
+
+
+def conv(filters, size, *, norm=1, stride=1, activation="leaky"):
+    lines = [f"batch_normalize={norm}"] if norm else []
+    lines += [f"filters={filters}", f"size={size}", f"stride={stride}", "pad=1", f"activation={activation}"]
+    return "[convolutional]\n" + "\n".join(lines) + "\n"
+
+
+def tiny_cfg(classes=2, width=416):
+    """Darknet's yolov3-tiny.cfg, layer by layer, for some number of classes."""
+    end = conv(3 * (5 + classes), 1, norm=0, activation="linear")
+    yolo = "[yolo]\nmask = {}\nanchors = " + TINY_ANCHORS + f"\nclasses={classes}\nnum=6\nignore_thresh = .7\n"
+    pool = "[maxpool]\nsize=2\nstride=2\n"
+    body = "".join(conv(filters, 3) + pool for filters in (16, 32, 64, 128, 256, 512))
+    body += conv(1024, 3) + conv(256, 1) + conv(512, 3) + end + yolo.format("3,4,5")
+    body += "[route]\nlayers = -4\n" + conv(128, 1) + "[upsample]\nstride=2\n[route]\nlayers = -1, 8\n"
+    body += conv(256, 3) + end + yolo.format("0,1,2")
+    return f"# a comment\n[net]\nwidth={width}\nheight=320\n; another\n\n{body}"
+
+
+def filled(layers, seed=0):
+    """The layers with random numbers everywhere, statistics too."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for layer in layers:
+            for tensor in [*layer.parameters(), *(b for b in layer.buffers() if b.is_floating_point())]:
+                tensor.copy_(torch.rand(tensor.shape, generator=generator) + 0.5)
+    return layers
+
+
+def test_the_layout_number_by_number(tmp_path):
+    """Header of 20 bytes (three int32, one int64); shift, scale, mean, variance, kernel; then bias, kernel."""
+    path = tmp_path / "two.weights"
+    numbers = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, *range(10, 16), 20.0, 21.0, 22.0]
+    path.write_bytes(struct.pack("<iiiq", 0, 2, 5, 32013312) + struct.pack(f"<{len(numbers)}f", *numbers))
+    first, second = DarknetConv(3, 2, 1).conv, nn.Conv2d(2, 1, 1)
+    header = load_convs([first, second], path)
+    assert header == Header(0, 2, 5, 32013312)
+    assert first.norm.bias.tolist() == [1, 2]
+    assert first.norm.weight.tolist() == [3, 4]
+    assert first.norm.running_mean.tolist() == [5, 6]
+    assert first.norm.running_var.tolist() == [7, 8]
+    assert first.weight.flatten().tolist() == [10, 11, 12, 13, 14, 15]
+    assert second.bias.tolist() == [20]
+    assert second.weight.flatten().tolist() == [21, 22]
+    save_convs([first, second], tmp_path / "again.weights", header)
+    assert (tmp_path / "again.weights").read_bytes() == path.read_bytes()
+
+
+def test_files_of_before_version_02_count_images_in_32_bits(tmp_path):
+    path = tmp_path / "old.weights"
+    path.write_bytes(struct.pack("<iiii", 0, 1, 0, 77) + np.arange(3, dtype="<f4").tobytes())
+    header, numbers = read_darknet(path)
+    assert header.images_seen == 77
+    assert numbers.tolist() == [0, 1, 2]
+    second = nn.Conv2d(2, 1, 1)
+    assert load_convs([second], path) == header
+    save_convs([second], tmp_path / "again.weights", header)
+    assert (tmp_path / "again.weights").read_bytes() == path.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"abc", "too few for the header"),
+        (struct.pack("<iiiq", 0, 2, 0, 0) + b"12345", "is cut off"),
+        (b"PK\x03\x04 not a weights file, but a zip", "which no Darknet ever had"),
+        (struct.pack("<iiiq", 0, 2, 0, 0) + bytes(4 * 2), "holds 2 numbers.*convolutions of this network 3"),
+        (struct.pack("<iiiq", 0, 2, 0, 0) + bytes(4 * 9), "holds 9 numbers"),
+    ],
+)
+def test_files_that_do_not_fit_are_refused(content, message, tmp_path):
+    path = tmp_path / "x.weights"
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=message):
+        load_convs([nn.Conv2d(2, 1, 1)], path)
+
+
+@pytest.mark.parametrize("cls", [Darknet53, Darknet19, TinyDarknet])
+def test_a_backbone_starts_from_a_file_that_goes_on_behind_it(cls, tmp_path):
+    source = cls(width=4)
+    behind = DarknetConv(128, 3, 1)
+    filled([source, behind])
+    save_convs([*darknet_convs(source), behind.conv], tmp_path / "all.weights")
+    found = cls(width=4, weights=str(tmp_path / "all.weights"))
+    for (name, a), b in zip(source.state_dict().items(), found.state_dict().values(), strict=True):
+        assert name.endswith("num_batches_tracked") or torch.equal(a, b), name
+
+
+def test_a_cfg_is_read_with_its_lines(tmp_path):
+    path = tmp_path / "tiny.cfg"
+    path.write_text(tiny_cfg())
+    sections = read_cfg(path)
+    assert sections[0].name == "net"
+    assert sections[0].options == {"width": "416", "height": "320"}
+    assert sections[1].where == f"{path}:7"
+    network = read_network(path)
+    assert len(network.convs) == 13
+    assert network.anchors == [[[10, 14], [23, 27], [37, 58]], [[81, 82], [135, 169], [344, 319]]]
+    assert (network.size, network.num_classes) == ((320, 416), 2)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "has no .section."),
+        ("width=4\n", "1: 'width=4' is neither"),
+        ("[net]\nnonsense\n", "2: 'nonsense' is neither"),
+        ("[net]\n[convolutional]\nfilters=3\n", "has no layers"),
+        ("[net]\n[yolo]\nclasses=many\n", r"2: \[yolo\] needs classes=NUMBER"),
+        ("[net]\n[yolo]\nclasses=1\nmask=7\nanchors=1,2\n", "mask .7. points beyond"),
+    ],
+)
+def test_a_cfg_that_is_none_is_refused(text, message, tmp_path):
+    path = tmp_path / "bad.cfg"
+    path.write_text(text)
+    with pytest.raises(RecipeError, match=message):
+        read_network(path)
+
+
+def test_another_network_is_refused_where_it_first_differs(tmp_path):
+    path = tmp_path / "other.cfg"
+    path.write_text(tiny_cfg().replace("filters=64", "filters=60"))
+    with pytest.raises(RecipeError, match=r"agrees with yolov3-tiny in 2 convolutions; .*:27: filters is 60, not 64"):
+        build_darknet(path)
+
+
+def test_a_network_is_imported_with_its_recipe(tmp_path):
+    """The whole way: a file with random numbers, and the network that comes out answers as the one that went in."""
+    cfg, weights, output = (tmp_path / name for name in ("tiny.cfg", "tiny.weights", "tiny.pth"))
+    cfg.write_text(tiny_cfg())
+    model, _, _ = build_darknet(cfg)
+    save_convs(model_convs(filled([model])[0]), weights, Header(images_seen=500))
+    found = CliRunner().invoke(
+        app, ["import-darknet", "--cfg", str(cfg), "--weights", str(weights), "--output", str(output)]
+    )
+    assert found.exit_code == 0, found.output
+    recipe = load_recipe(tmp_path / "tiny.yaml")
+    again = build_model(recipe, pretrained=False)
+    load_weights(again, read_weights(output), strict=True, source=str(output))
+    images = torch.rand(1, 3, 64, 96)
+    with torch.no_grad():
+        expected, answer = (one.eval().compute(images)["boxes"] for one in (model, again))
+    for a, b in zip(expected, answer, strict=True):
+        torch.testing.assert_close(a, b)
+    with pytest.raises(RecipeError, match="exists already"):
+        raise (
+            CliRunner()
+            .invoke(app, ["import-darknet", "--cfg", str(cfg), "--weights", str(weights), "--output", str(output)])
+            .exception
+        )
+
+
+def test_the_whole_file_of_yolov3_has_as_many_numbers_as_darknets():
+    """yolov3.weights has 248,007,048 bytes: 20 of the header and 62,001,757 numbers."""
+    with torch.device("meta"):
+        model = build_model(load_recipe("yolo:yolov3_coco"), 80, pretrained=False)
+    layers = model_convs(model)
+    assert len(layers) == 75
+    numbers = sum(
+        sum(p.numel() for p in layer.parameters())
+        + (2 * layer.norm.num_features if getattr(layer, "norm", None) is not None else 0)
+        for layer in layers
+    )
+    assert 20 + 4 * numbers == 248_007_048
