@@ -267,7 +267,9 @@ def test_noise_has_its_deviation():
     assert 9 < image.std() < 11 and abs(image.mean() - 128) < 1
 
 
-@pytest.mark.parametrize("transform", ["{name: ElasticDeform}", "{name: RandomRotation}", "{name: PadTo, size: 64}"])
+@pytest.mark.parametrize(
+    "transform", ["{name: ElasticDeform}", "{name: RandomRotation}", "{name: PadTo, size: 64, center: true}"]
+)
 def test_evaluation_refuses_what_cannot_be_undone(transform, tmp_path, write_pair):
     write_pair("images/a.png", "masks/a.png", np.zeros((20, 20), np.uint8))
     (tmp_path / "recipe.yaml").write_text(
@@ -276,7 +278,7 @@ def test_evaluation_refuses_what_cannot_be_undone(transform, tmp_path, write_pai
     )
     spec = load_recipe(tmp_path / "recipe.yaml").data.eval_transforms[0]
     mapper = Mapper([spec.build()], training=False, metadata=Metadata("x"))
-    with pytest.raises(RecipeError, match="move, cut or pad the image"):
+    with pytest.raises(RecipeError, match="move, cut or turn the image"):
         mapper({"file_name": str(tmp_path / "images/a.png")})
 
 

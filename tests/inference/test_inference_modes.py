@@ -132,6 +132,13 @@ def test_scores_come_in_the_size_that_is_asked_for():
         assert mode(Pointwise(), [sample])[0]["sem_seg"].shape == (2, 41, 59)
 
 
+@pytest.mark.parametrize("mode", [SlidingWindow(8), MultiScaleFlip([0.5, 1.0])])
+def test_padding_of_the_evaluation_transforms_is_taken_off_first(mode):
+    sample = picture(20, 30) | {"height": 20, "width": 30}
+    padded = {**sample, "image": F.pad(sample["image"], (0, 7, 0, 5)), "content_size": (20, 30)}
+    assert torch.equal(mode(Pointwise(), [padded])[0]["sem_seg"], mode(Pointwise(), [sample])[0]["sem_seg"])
+
+
 def test_flips_undo_what_they_did():
     model, sample = Pointwise(), picture(9, 6)
     mode = MultiScaleFlip([1.0], flip=True, vertical_flip=True)

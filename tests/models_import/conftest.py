@@ -20,6 +20,10 @@ SCALES = [
     ("head.cls_score.weight", 0.6, 0),
     ("head.cls_score.bias", 1, -4),
     ("head.bbox_pred.weight", 0.1, 0),
+    ("proposal_generator.rpn_head.anchor_deltas.weight", 0.1, 0),
+    ("roi_heads.box_predictor.cls_score.weight", 2, 0),
+    ("roi_heads.box_predictor.bbox_pred.weight", 0.5, 0),
+    ("roi_heads.mask_head.predictor.weight", 2, 0),
 ]
 
 

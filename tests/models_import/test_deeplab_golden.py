@@ -126,7 +126,7 @@ def test_losses_of_two_training_steps_agree(deeplab, model):
             norms = gradient_norms(deeplab, model)
             assert norms.keys() == wanted["grad_norms"].keys()
             # A gate of a ReLU next to 0, or a pixel next to the hardest fifth's edge, may go either way in fp32.
-            assert norms == pytest.approx(wanted["grad_norms"], rel=2e-2)
+            assert norms == pytest.approx(wanted["grad_norms"], rel=1e-2)
             optimizer.step()
             optimizer.zero_grad()
     state, (renamed, _) = model.state_dict(), translate_names(deeplab.weights, model)

@@ -18,6 +18,7 @@ from vertebra.cli import data_commands, evaluation_commands, info_commands, mode
 from vertebra.cli.export_command import export
 from vertebra.cli.options import PluginFiles
 from vertebra.cli.plugin_apps import CommandsWithPlugins
+from vertebra.cli.predict_command import predict
 from vertebra.errors import VertebraError
 
 __all__ = ["app", "main"]
@@ -36,7 +37,7 @@ app.command("train")(model_commands.train)
 app.command("evaluate")(model_commands.evaluate)
 app.command("evaluate-results")(evaluation_commands.evaluate_results)
 app.command("compare")(evaluation_commands.compare)
-app.command("predict")(model_commands.predict)
+app.command("predict")(predict)
 app.command("export")(export)
 app.command("import-detectron2")(model_commands.import_detectron2)
 app.command("import-torchvision")(model_commands.import_torchvision)

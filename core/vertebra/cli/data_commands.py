@@ -58,6 +58,10 @@ def show(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="The PNG to write. Default: dataset.png, then -2, -3, ...")
     ] = None,
+    layer: Annotated[
+        str | None,
+        typer.Option(help="instances, semantic or panoptic. Default: the first of them that the dataset has."),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Which images.")] = 0,
     overrides: Overrides = None,
 ) -> None:
@@ -70,12 +74,25 @@ def show(
     picked = _sample(len(dataset), number, seed)
     if not picked:
         raise DataError(f"{source}: there is no image to show")
+    shown = _layer(layer, dataset)
     drawn = [
-        draw_dataset_dict(read_image(record["file_name"]), record, dataset.metadata)
+        draw_dataset_dict(read_image(record["file_name"]), record, dataset.metadata, layer=shown)
         for record in (dataset[i] for i in picked)
     ]
     save_png(contact_sheet(drawn), path)
     print(path)
+
+
+def _layer(wanted: str | None, dataset):
+    """What to draw of a dataset."""
+    layers = ("instances", "semantic", "panoptic")
+    if wanted is not None and wanted not in layers:
+        raise DataError(f"--layer is {wanted!r}, expected {', '.join(layers)}")
+    if wanted is not None or any(record.get("annotations") for record in dataset):
+        return wanted or "instances"
+    if "sem_seg_file_name" in dataset.fields:
+        return "semantic"
+    return "panoptic" if "pan_seg_file_name" in dataset.fields else "instances"
 
 
 def _picture_path(output: Path | None) -> Path:

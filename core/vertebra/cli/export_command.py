@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from vertebra.cli.options import PluginFiles, plugin_files
+from vertebra.cli.options import PluginFiles, height_width, plugin_files
 from vertebra.errors import ExportError
 
 __all__ = ["export"]
@@ -57,7 +56,7 @@ def export(
         output,
         weights=weights,
         form=form,
-        size=_height_width(size) if size else _letterbox_size(loaded) or (640, 640),
+        size=height_width(size, "--size") if size else _letterbox_size(loaded) or (640, 640),
         dynamic=dynamic,
         batch=_batch(batch),
         pixel_range=pixel_range,
@@ -66,14 +65,6 @@ def export(
         force=force,
     )
     print(report)
-
-
-def _height_width(text: str) -> tuple[int, int]:
-    """`480x640` or `640` to (height, width)."""
-    found = re.fullmatch(r"(\d+)(?:\s*[xX,]\s*(\d+))?", text.strip())
-    if not found or int(found[1]) < 1 or int(found[2] or 1) < 1:
-        raise ExportError(f"--size is {text!r}; expected HEIGHTxWIDTH in pixels, such as 480x640, or one number")
-    return int(found[1]), int(found[2] or found[1])
 
 
 def _batch(text: str) -> int | Literal["dynamic"]:

@@ -1,4 +1,4 @@
-"""`train`, `evaluate`, `predict`, `import-detectron2` and `import-torchvision`: what needs a model."""
+"""`train`, `evaluate`, `import-detectron2` and `import-torchvision`: what needs a model."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Annotated
 import typer
 
 from vertebra.cli.options import PluginFiles, plugin_files
-from vertebra.cli.runs import evaluate_weights, free_folder, train_recipe
+from vertebra.cli.runs import evaluate_weights, train_recipe
 
-__all__ = ["evaluate", "import_detectron2", "import_torchvision", "predict", "train"]
+__all__ = ["evaluate", "import_detectron2", "import_torchvision", "train"]
 
 RecipeArgument = Annotated[
     str, typer.Argument(metavar="RECIPE", help="A YAML file, or `plugin:recipe` for one that a plugin ships.")
@@ -54,30 +54,6 @@ def evaluate(
     """Evaluate weights on a recipe's dataset: metrics.json, COCO results, pictures and a report."""
     files = plugin_files(context, plugin)
     evaluate_weights(recipe, overrides or (), weights=weights, output=output, split=split, plugins=files)
-
-
-def predict(
-    context: typer.Context,
-    recipe: RecipeArgument,
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files or folders of images.")],
-    weights: Weights = None,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="For pictures and records. Default: predictions, then -2, ...")
-    ] = None,
-    score: Annotated[float, typer.Option(min=0, max=1, help="Draw and write detections from this score on.")] = 0.5,
-    set_: Annotated[list[str] | None, typer.Option("--set", help="Recipe overrides, KEY=VALUE.")] = None,
-    plugin: PluginFiles = None,
-) -> None:
-    """Detect on pictures: each drawn with its detections, and predictions.json in COCO's result format."""
-    from vertebra.config import load_recipe
-    from vertebra.predictor import predict_files
-
-    loaded = load_recipe(recipe, set_ or (), plugin_files(context, plugin))
-    folder = output or free_folder(Path.cwd(), "predictions")
-    written = predict_files(loaded, images, weights=weights, output=folder, score=score)
-    for path in written.pictures:
-        print(path)
-    print(f"{written.num_images} images, {written.num_detections} detections from score {score:g}: {written.results}")
 
 
 def import_detectron2(

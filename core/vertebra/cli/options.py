@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-__all__ = ["PluginFiles", "plugin_files"]
+from vertebra.errors import RecipeError
+
+__all__ = ["PluginFiles", "height_width", "plugin_files"]
 
 PluginFiles = Annotated[
     list[Path] | None,
@@ -18,3 +21,11 @@ PluginFiles = Annotated[
 def plugin_files(context: typer.Context, own: list[Path] | None) -> list[Path]:
     """The local plugins named before the command (`vertebra --plugin FILE train ...`) and after it."""
     return [*(context.obj or []), *(own or [])]
+
+
+def height_width(text: str, option: str) -> tuple[int, int]:
+    """`480x640` or `640` to (height, width)."""
+    found = re.fullmatch(r"(\d+)(?:\s*[xX,]\s*(\d+))?", text.strip())
+    if not found or int(found[1]) < 1 or int(found[2] or 1) < 1:
+        raise RecipeError(f"{option} is {text!r}; expected HEIGHTxWIDTH in pixels, such as 480x640, or one number")
+    return int(found[1]), int(found[2] or found[1])

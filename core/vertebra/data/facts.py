@@ -9,6 +9,7 @@ import numpy as np
 
 from vertebra.data.annotations import boxes_of
 from vertebra.data.formats import Dataset
+from vertebra.data.label_facts import describe_labels
 
 __all__ = ["DatasetFacts", "count_dataset", "describe_dataset"]
 
@@ -57,8 +58,12 @@ def count_dataset(dataset: Dataset) -> DatasetFacts:
 
 
 def describe_dataset(dataset: Dataset) -> str:
-    """The counts as text for a terminal, one fact per line and one line per class."""
+    """The counts as text for a terminal, one fact per line and one line per class; label files are read for it."""
     facts = count_dataset(dataset)
+    labels = describe_labels(dataset)
+    if labels and not facts.objects and not facts.crowds:
+        head = [f"dataset    {dataset.name}", f"images     {facts.images}", f"size       {_sizes(facts.sizes)}"]
+        return "\n".join([*head, *labels])
     names = dataset.metadata.get("thing_classes") or [
         str(number) for number in range(max(facts.objects, default=-1) + 1)
     ]
@@ -76,13 +81,13 @@ def describe_dataset(dataset: Dataset) -> str:
         f"crowds     {facts.crowds}",
     ]
     if not total:
-        return "\n".join(lines)
+        return "\n".join([*lines, *labels])
     wide = max(len("class"), *map(len, names))
     lines += ["", f"{'class':<{wide}}  {'objects':>8}  {'share':>6}  {'images':>7}"]
     for number, name in enumerate(names):
         count = facts.objects[number]
         lines.append(f"{name:<{wide}}  {count:>8}  {count / total:>6.1%}  {facts.images_with[number]:>7}")
-    return "\n".join(lines)
+    return "\n".join([*lines, *labels])
 
 
 def _sizes(sizes: list[tuple[int, int]]) -> str:

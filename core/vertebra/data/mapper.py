@@ -13,6 +13,7 @@ from vertebra.data.catalog import Metadata
 from vertebra.data.image import read_image
 from vertebra.data.labels import LabelReader, label_file
 from vertebra.data.panoptic_labels import with_panoptic_masks
+from vertebra.data.placement import content_size
 from vertebra.data.proposals import PROPOSAL_KEYS, proposals_of
 from vertebra.data.transforms import MixTransform, Sample, Transform
 from vertebra.errors import DataError, RecipeError
@@ -37,7 +38,8 @@ class Mapper:
 
     Args:
         transforms: applied in this order.
-        training: make ground truth; without it, annotations are left out and the image may be scaled only.
+        training: make ground truth; without it, annotations are left out, and the image may only be scaled, and
+            padded on the right and below (`content_size` then tells how much of it is image).
         seed: of all random numbers, together with epoch and index.
         mask_format: `polygon` keeps polygons (an image with run length masks gets bitmasks), `bitmask` draws all
             masks, `none` leaves masks out.
@@ -95,12 +97,14 @@ class Mapper:
         if "proposal_boxes" in dataset_dict:
             if mixes and any(map(_mixes, transforms)):
                 raise RecipeError(
-                    f"{dataset_dict['file_name']} has proposals made beforehand, which know nothing of images joined to "
-                    "it; leave transforms that join images out of data.train_transforms"
+                    f"{dataset_dict['file_name']} has proposals made beforehand, which know nothing of images joined "
+                    "to it; leave transforms that join images out of data.train_transforms"
                 )
             result["proposals"] = proposals_of(dataset_dict, sample.matrix, sample.size)
         if not self.training:
-            _check_scaled_only(sample, height, width)
+            content = content_size(sample, height, width)
+            if content != sample.size:
+                result["content_size"] = content
             return result
         if "annotations" in dataset_dict:
             result["instances"] = instances_of(sample, np.array(classes, dtype=np.int64), self.mask_format)
@@ -190,13 +194,3 @@ def _mixes(transform: Transform) -> bool:
 def _compact(pixels: Tensor) -> Tensor:
     """Without the pixels that a crop cut off: they would travel from the worker with their storage."""
     return pixels if pixels.untyped_storage().nbytes() == pixels.nbytes else pixels.clone()
-
-
-def _check_scaled_only(sample: Sample, height: int, width: int) -> None:
-    """Predictions are mapped to the original image by scale alone, so evaluation may do nothing else."""
-    expected = np.diag([sample.size[1] / width, sample.size[0] / height, 1.0])
-    if not np.allclose(sample.matrix, expected):
-        raise RecipeError(
-            "data.eval_transforms move, cut or pad the image, but predictions are mapped back by scale alone; "
-            "use transforms that resize only (ResizeShortestEdge, or ResizeLetterbox with pad: false)"
-        )

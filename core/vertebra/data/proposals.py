@@ -34,7 +34,9 @@ def proposals_of(dataset_dict: dict, matrix: np.ndarray, size: tuple[int, int]) 
             f"are x0, y0, x1, y1 in pixels, `proposal_bbox_mode`; these cannot be read ({err})"
         ) from err
     if len(boxes) != len(logits) or not (np.isfinite(boxes).all() and np.isfinite(logits).all()):
-        raise DataError(f"{where}: {len(boxes)} proposal_boxes and {len(logits)} logits; as many finite ones are wanted")
+        raise DataError(
+            f"{where}: {len(boxes)} proposal_boxes and {len(logits)} logits; as many finite ones are wanted"
+        )
     if mode != BoxMode.XYXY_ABS and len(boxes):
         boxes = BoxMode.convert(boxes, mode, BoxMode.XYXY_ABS)
     boxes = _moved(boxes, matrix)

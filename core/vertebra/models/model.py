@@ -87,7 +87,8 @@ class Model(nn.Module):
 
         Args:
             inputs: one dict per image: `image` (3, h, w) uint8 RGB; where known `height`, `width` of the output,
-                `instances` and `sem_seg` for training.
+                `instances` and `sem_seg` for training. `content_size` (height, width) where the image is padded on the
+                right and below already: the part of it that is no padding.
         """
         batch = self.make_batch(inputs)
         raw = self.compute(batch.images)
@@ -104,7 +105,9 @@ class Model(nn.Module):
         boxes, classes, valid = pad_ground_truth(inputs, self.device)
         return Batch(
             images=self._normalise(images, padded),
-            image_sizes=sizes,
+            image_sizes=[
+                tuple(sample.get("content_size", size)) for sample, size in zip(inputs, sizes, strict=True)
+            ],
             original_sizes=[
                 (int(sample.get("height", h)), int(sample.get("width", w)))
                 for sample, (h, w) in zip(inputs, sizes, strict=True)

@@ -69,7 +69,9 @@ def encode_window(window: np.ndarray, corner: tuple[int, int], size: tuple[int, 
     height, width = size
     (x0, y0), (h, w) = corner, window.shape
     if min(x0, y0) < 0 or x0 + w > width or y0 + h > height:
-        raise ValueError(f"a window of {h} x {w} pixels at x {x0}, y {y0} does not lie in an image of {height} x {width}")
+        raise ValueError(
+            f"a window of {h} x {w} pixels at x {x0}, y {y0} does not lie in an image of {height} x {width}"
+        )
     edges = np.zeros((w, h + 1), dtype=np.int8)  # column after column, as COCO counts; the last one is outside
     edges[:, :h] = window.T
     edges[:, 1:] -= edges[:, :-1].copy()  # 1 where a run starts, -1 where it has ended
@@ -80,6 +82,8 @@ def encode_window(window: np.ndarray, corner: tuple[int, int], size: tuple[int, 
         apart = np.append(True, places[1:, 0] != places[:-1, 1])
         places = np.stack((places[apart, 0], places[np.append(apart[1:], True), 1]), axis=1)
     counts = np.diff(places.ravel(), prepend=0, append=height * width).tolist()
+    if counts[-1] == 0:  # the mask's last pixel is set: COCO writes no empty run after it
+        counts.pop()
     rle = coco_mask.frPyObjects({"size": [height, width], "counts": counts}, height, width)
     return {"size": [height, width], "counts": rle["counts"].decode("ascii")}
 

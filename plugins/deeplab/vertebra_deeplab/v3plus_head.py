@@ -8,6 +8,7 @@ Letters: N images, K classes, h x w cells of the finest feature used.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -35,10 +36,12 @@ class DeepLabV3PlusHead(Head):
         low_level_channels: to which a 1x1 convolution narrows each of them, so that they do not outweigh the context.
         rates, norm, pool_norm, dropout, pool_size, loss, loss_weight, training_only: see `DeepLabV3Head`.
         channels: of the ASPP.
+        num_convs: 3x3 convolutions between ASPP and decoder: 0 in the paper, 1 in segmentation_models_pytorch.
         decoder_channels: of the decoder's convolutions; None: as `channels`.
         decoder_convs: convolutions behind each merge.
         decoder_kernel_size: of these; Detectron2's separable decoder has one of 5 in place of two of 3.
         separable: each convolution wider than 1x1 depthwise and then 1x1 (section 3.1).
+        inner_norm: of separable ones, behind the depthwise convolution; None: as `norm`; "none": neither norm nor ReLU.
     """
 
     detectron2_names: ClassVar = (
@@ -61,12 +64,14 @@ class DeepLabV3PlusHead(Head):
         low_level_channels: int = 48,
         rates: Sequence[int] | None = None,
         channels: int = 256,
+        num_convs: int = 0,
         decoder_channels: int | None = None,
         decoder_convs: int = 2,
         decoder_kernel_size: int = 3,
         norm: NormName = "bn",
         pool_norm: NormName = "none",
         separable: bool = False,
+        inner_norm: NormName | None = None,
         dropout: float = 0.1,
         pool_size: tuple[int, int] | None = None,
         loss: Loss | None = None,
@@ -86,10 +91,12 @@ class DeepLabV3PlusHead(Head):
             norm=norm,
             pool_norm=pool_norm,
             separable=separable,
+            inner_norm=inner_norm,
             dropout=dropout,
             pool_size=pool_size,
         )
-        wide = SeparableConvNorm if separable else ConvNorm
+        wide = partial(SeparableConvNorm, inner_norm=inner_norm) if separable else ConvNorm
+        self.convs = nn.Sequential(*(wide(channels, channels, 3, norm=norm, relu=True) for _ in range(num_convs)))
         self.narrow, self.merge = nn.ModuleDict(), nn.ModuleDict()
         width = channels
         decoder_channels = channels if decoder_channels is None else decoder_channels
@@ -101,7 +108,7 @@ class DeepLabV3PlusHead(Head):
                 convs.append(wide(width, decoder_channels, decoder_kernel_size, norm=norm, relu=True))
                 width = decoder_channels
             self.merge[name] = nn.Sequential(*convs)
-        for module in (*self.narrow.modules(), *self.merge.modules()):
+        for module in (*self.convs.modules(), *self.narrow.modules(), *self.merge.modules()):
             if isinstance(module, nn.Conv2d):
                 xavier_fill(module)
         self.predictor = make_predictor(width, num_classes)
@@ -111,7 +118,7 @@ class DeepLabV3PlusHead(Head):
 
     def forward(self, features: dict[str, Tensor]) -> Tensor:
         """{name: (N, C_l, H / s_l, W / s_l)} -> scores (N, K, h, w) at the finest feature."""
-        x = self.aspp(features[self.in_feature])
+        x = self.convs(self.aspp(features[self.in_feature]))
         for name in self.low_level_features:
             fine = self.narrow[name](features[name])
             x = self.merge[name](torch.cat([fine, resize(x, tuple(fine.shape[-2:]))], dim=1))

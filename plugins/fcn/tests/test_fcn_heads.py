@@ -61,7 +61,7 @@ def test_the_papers_net_is_vgg16_without_its_last_layer_plus_scores_and_upsampli
     fr = 4097 * 21
     with torch.device("meta"):
         nets = [
-            FCNHead({k: shapes[k] for k in names}, 21)
+            FCNHead({k: shapes[k] for k in names}, 21, fc_channels=4096)
             for names in (["pool5"], ["pool4", "pool5"], ["pool3", "pool4", "pool5"])
         ]
     counts = [count(vgg16) + count(net) for net in nets]
@@ -86,7 +86,7 @@ def test_levels_decide_which_net_it_is_and_layers_have_the_papers_names(names, l
     assert head(features(names=names)).shape == (2, 3, 64, 96)
 
 
-@pytest.mark.parametrize("make", [small, lambda **k: FCNHead(SHAPES, 3, fc_channels=0, **k)])
+@pytest.mark.parametrize("make", [small, lambda: FCNHead(SHAPES, 3)])
 def test_an_untrained_net_finds_every_class_equally_likely(make):
     scores = make()(features())
     torch.testing.assert_close(scores.softmax(dim=1), torch.full((2, 3, 64, 96), 1 / 3))
@@ -94,7 +94,7 @@ def test_an_untrained_net_finds_every_class_equally_likely(make):
 
 def test_fcn8s_adds_up_scores_worked_by_hand():
     """Weights that pass channel 0 on: inside the map, bilinear upsampling of constants is the constant."""
-    head = FCNHead(SHAPES, 2, fc_channels=0, skip_scale=[0.5, 0.25])
+    head = FCNHead(SHAPES, 2, skip_scale=[0.5, 0.25])
     with torch.no_grad():
         for conv in (head.score_fr, head.score_pool4, head.score_pool3):
             conv.weight[0, 0] = 1

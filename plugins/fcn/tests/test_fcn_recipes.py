@@ -1,9 +1,13 @@
 """The recipes that ship with the plugin: all load, survive saving, and build what their names say."""
 
+import numpy as np
 import pytest
 import torch
 
 from vertebra.config import list_recipes, load_recipe
+from vertebra.data.transforms.sample import Sample
+from vertebra.engine import Trainer
+from vertebra.errors import DataError
 from vertebra.models import build_model
 
 NAMES = [name for name in list_recipes() if name.startswith("fcn:")]
@@ -51,3 +55,54 @@ def test_camvids_net_takes_images_of_a_single_pixel_and_ones_smaller_than_the_cr
     assert torch.isfinite(found).all()
     losses = model.train()([{"image": image, "sem_seg": torch.zeros(size, dtype=torch.int64)}] * 2)
     assert torch.isfinite(losses["labels/loss_sem_seg"])
+
+
+@pytest.mark.parametrize("size", [(1, 1), (20, 33)])
+def test_images_smaller_than_the_crop_are_padded_with_ignored_pixels_and_train(size):
+    recipe = load_recipe("fcn:fcn8s_r18_camvid")
+    rng = np.random.default_rng(0)
+    samples = []
+    for _ in range(2):
+        image = torch.randint(0, 256, (3, *size), dtype=torch.uint8)
+        sample = Sample(image, sem_seg=torch.zeros(size, dtype=torch.uint8))
+        for spec in recipe.data.train_transforms:
+            sample = spec.build()(sample, rng)
+        assert sample.size == (160, 224)
+        assert set(sample.sem_seg.unique().tolist()) == {0, 255}
+        samples.append({"image": sample.image, "sem_seg": sample.sem_seg})
+    torch.manual_seed(0)
+    model = build_model(recipe, num_classes=11).train()
+    losses = model(samples)
+    assert torch.isfinite(losses["labels/loss_sem_seg"])
+    assert losses["labels/loss_sem_seg"] > 0
+
+
+def test_a_label_outside_the_classes_is_an_error_of_the_data():
+    model = build_model(load_recipe("fcn:fcn8s_r18_camvid"), num_classes=11).train()
+    image = torch.zeros(3, 32, 32, dtype=torch.uint8)
+    sample = {"image": image, "sem_seg": torch.full((32, 32), 11, dtype=torch.uint8)}
+    with pytest.raises(DataError, match=r"2048 pixels have the label 11; labels must be class ids 0 to 10 or 255"):
+        model([sample, sample])
+
+
+def test_images_that_are_all_ignored_cost_nothing():
+    model = build_model(load_recipe("fcn:fcn8s_r18_camvid"), num_classes=11).train()
+    image = torch.zeros(3, 32, 32, dtype=torch.uint8)
+    loss = model([{"image": image, "sem_seg": torch.full((32, 32), 255)}] * 2)["labels/loss_sem_seg"]
+    assert loss.item() == 0
+    loss.backward()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["fcn:fcn_shapes_quick", "fcn:fcn_conv_shapes_quick"])
+def test_two_trainings_with_one_seed_give_the_same_weights(name, tmp_path):
+    """The CPU's; every operation of net and loss is deterministic there."""
+    weights = []
+    for run in range(2):
+        overrides = ["data.workers=0", "train.epochs=null", "train.steps=3", "train.batch_size=2"]
+        overrides += ["data.train.images=8", "data.val.images=8", "train.checkpoint_every=3"]
+        recipe = load_recipe(name, overrides)
+        trainer = Trainer(recipe, tmp_path / str(run))
+        trainer.train()
+        weights.append(trainer.model.state_dict())
+    assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())

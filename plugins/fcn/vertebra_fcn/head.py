@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 from vertebra.errors import CheckpointError
 from vertebra.models import Batch, Head, Loss, ShapeSpec, read_weights
-from vertebra.models.layers import BilinearConvTranspose2d, crop_like
+from vertebra.models.layers import BilinearConvTranspose2d, crop, crop_like
 from vertebra.models.losses import CrossEntropy
 from vertebra.models.semantic import semantic_losses, semantic_predictions
-from vertebra_fcn.scores import WideConv2d, cut, score_conv
+from vertebra_fcn.scores import WideConv2d, score_conv
 
 __all__ = ["FCNHead"]
 
@@ -31,8 +31,8 @@ class FCNHead(Head):
     paper's names: fc6, fc7, score_fr; score_pool4, score_pool3 (score_ and the level's name); upscore2 and so on.
 
     Args:
-        fc_channels: of fc6 (7x7) and fc7 (1x1), each with ReLU and dropout; 0 leaves both out, so that the coarsest
-            map is scored as it is.
+        fc_channels: of fc6 (7x7) and fc7 (1x1), each with ReLU and dropout: 4096 in the paper. 0 leaves both out: the
+            coarsest map is scored as it is, as suits a ResNet.
         dropout: share of the channels of fc6 and fc7 set to 0 in training.
         skip_scale: factors of the finer levels before they are scored, from the coarser one on; None: all 1. The
             paper's authors train FCN-8s at once with 0.01 and 0.0001.
@@ -41,7 +41,7 @@ class FCNHead(Head):
         loss_weight: factor of the loss.
         training_only: an auxiliary head, left out when the model predicts.
         weights: a file, URL or `torchvision:VGG16_Weights.IMAGENET1K_V1` whose classifier becomes fc6 and fc7
-            (figure 2); needs pool5 of a VGG and 4096 channels. None: random ones.
+            (figure 2); needs pool5 of a VGG and fc_channels 4096. None: random ones.
     """
 
     task_outputs: ClassVar = ("sem_seg",)
@@ -51,7 +51,7 @@ class FCNHead(Head):
         input_shape: dict[str, ShapeSpec],
         num_classes: int,
         *,
-        fc_channels: int = 4096,
+        fc_channels: int = 0,
         dropout: float = 0.5,
         skip_scale: list[float] | None = None,
         learned_upsampling: bool = True,
@@ -107,17 +107,17 @@ class FCNHead(Head):
 
     def losses(self, raw: Tensor, batch: Batch) -> dict[str, Tensor]:
         """`loss_sem_seg` over the labelled pixels."""
-        return semantic_losses(cut(raw, batch.padded_size), batch, self.loss, self.loss_weight)
+        return semantic_losses(crop(raw, batch.padded_size), batch, self.loss, self.loss_weight)
 
     def predict(self, raw: Tensor, batch: Batch) -> list[dict]:
         """`sem_seg` (K, height, width): logits in the original size."""
-        return semantic_predictions(cut(raw, batch.padded_size), batch)
+        return semantic_predictions(crop(raw, batch.padded_size), batch)
 
     def export_raw(self, raw: Tensor, image_size: tuple[int, int]) -> dict[str, Tensor]:
-        return {"sem_seg_scores": cut(raw, image_size)}
+        return {"sem_seg_scores": crop(raw, image_size)}
 
     def export_predictions(self, raw: Tensor, image_size: tuple[int, int]) -> dict[str, Tensor]:
-        return {"sem_seg": cut(raw, image_size).argmax(dim=1)}
+        return {"sem_seg": crop(raw, image_size).argmax(dim=1)}
 
     def load_classifier(self, weights: str) -> None:
         """fc6 and fc7 from a VGG classifier's first two linear layers: the same weights, as convolutions.

@@ -12,10 +12,10 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from vertebra.models import Batch, Head, Loss, ShapeSpec
-from vertebra.models.layers import BilinearConvTranspose2d, crop_like
+from vertebra.models.layers import BilinearConvTranspose2d, crop, crop_like
 from vertebra.models.losses import CrossEntropy
 from vertebra.models.semantic import semantic_losses, semantic_predictions
-from vertebra_fcn.scores import WideConv2d, cut, repeating_conv, score_conv
+from vertebra_fcn.scores import WideConv2d, repeating_conv, score_conv
 
 __all__ = ["FCNLightHead", "FCNSumHead"]
 
@@ -68,17 +68,17 @@ class FCNLightHead(Head):
 
     def losses(self, raw: Tensor, batch: Batch) -> dict[str, Tensor]:
         """`loss_sem_seg` over the labelled pixels."""
-        return semantic_losses(cut(raw, batch.padded_size), batch, self.loss, self.loss_weight)
+        return semantic_losses(crop(raw, batch.padded_size), batch, self.loss, self.loss_weight)
 
     def predict(self, raw: Tensor, batch: Batch) -> list[dict]:
         """`sem_seg` (K, height, width): logits in the original size."""
-        return semantic_predictions(cut(raw, batch.padded_size), batch)
+        return semantic_predictions(crop(raw, batch.padded_size), batch)
 
     def export_raw(self, raw: Tensor, image_size: tuple[int, int]) -> dict[str, Tensor]:
-        return {"sem_seg_scores": cut(raw, image_size)}
+        return {"sem_seg_scores": crop(raw, image_size)}
 
     def export_predictions(self, raw: Tensor, image_size: tuple[int, int]) -> dict[str, Tensor]:
-        return {"sem_seg": cut(raw, image_size).argmax(dim=1)}
+        return {"sem_seg": crop(raw, image_size).argmax(dim=1)}
 
 
 class FCNSumHead(Head):
@@ -136,17 +136,17 @@ class FCNSumHead(Head):
 
     def losses(self, raw: Tensor, batch: Batch) -> dict[str, Tensor]:
         """`loss_sem_seg` over the labelled pixels."""
-        return semantic_losses(cut(raw, batch.padded_size), batch, self.loss, self.loss_weight)
+        return semantic_losses(crop(raw, batch.padded_size), batch, self.loss, self.loss_weight)
 
     def predict(self, raw: Tensor, batch: Batch) -> list[dict]:
         """`sem_seg` (K, height, width): logits in the original size."""
-        return semantic_predictions(cut(raw, batch.padded_size), batch)
+        return semantic_predictions(crop(raw, batch.padded_size), batch)
 
     def export_raw(self, raw: Tensor, image_size: tuple[int, int]) -> dict[str, Tensor]:
-        return {"sem_seg_scores": cut(raw, image_size)}
+        return {"sem_seg_scores": crop(raw, image_size)}
 
     def export_predictions(self, raw: Tensor, image_size: tuple[int, int]) -> dict[str, Tensor]:
-        return {"sem_seg": cut(raw, image_size).argmax(dim=1)}
+        return {"sem_seg": crop(raw, image_size).argmax(dim=1)}
 
 
 def _three_levels(head: str, input_shape: dict[str, ShapeSpec]) -> list[str]:

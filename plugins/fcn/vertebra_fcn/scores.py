@@ -1,4 +1,4 @@
-"""What the heads of this package share: layers that score, and scores laid over the image."""
+"""What the heads of this package share: wide convolutions, and layers that score."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from vertebra.models.convolution import msra_fill
 
-__all__ = ["WideConv2d", "cut", "repeating_conv", "score_conv"]
+__all__ = ["WideConv2d", "repeating_conv", "score_conv"]
 
 
 class WideConv2d(nn.Conv2d):
@@ -34,11 +34,6 @@ class WideConv2d(nn.Conv2d):
         rows, columns = (min(reach, side - 1) for side in x.shape[-2:])
         kernel = self.weight[:, :, reach - rows : reach + rows + 1, reach - columns : reach + columns + 1]
         return F.conv2d(x, kernel, self.bias, padding=(rows, columns))
-
-
-def cut(scores: Tensor, size: tuple[int, int]) -> Tensor:
-    """The scores (N, K, ...) over the image (H, W): what rounding up added on the right and below is left out."""
-    return scores[..., : size[0], : size[1]]
 
 
 def score_conv(in_channels: int, num_classes: int) -> nn.Conv2d:

@@ -81,14 +81,13 @@ class CascadeBoxes(BoxBranch):
         return losses
 
     def predict(self, features: dict[str, Tensor], rois: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:
-        scores = []
-        for number, stage in enumerate(self.stages):
-            if number:
-                limit = sizes[rois[:, 0].long()].repeat(1, 2)  # (T, 4): width, height, width, height
-                rois = torch.cat((rois[:, :1], torch.minimum(boxes[:, 0].clamp(min=0), limit)), dim=1)
-            logits, deltas = self._run(stage, features, rois)
+        scores, boxes = [], rois[:, None, 1:]  # (T, 1, 4)
+        limit = sizes[rois[:, 0].long()].repeat(1, 2)  # (T, 4): width, height, width, height
+        for stage in self.stages:
+            start = torch.minimum(boxes[:, 0].clamp(min=0), limit)
+            logits, deltas = self._run(stage, features, torch.cat((rois[:, :1], start), dim=1))
             scores.append(stage["predictor"].probabilities(logits))
-            boxes = stage["predictor"].boxes(deltas, rois[:, 1:])  # (T, 1, 4)
+            boxes = stage["predictor"].boxes(deltas, start)
         return torch.stack(scores).mean(dim=0), boxes
 
     def _run(self, stage: nn.ModuleDict, features: dict[str, Tensor], rois: Tensor) -> tuple[Tensor, Tensor]:

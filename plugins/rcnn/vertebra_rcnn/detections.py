@@ -22,6 +22,7 @@ def select_detections(
     score_threshold: float,
     nms_threshold: float,
     max_detections: int,
+    class_agnostic: bool = False,
 ) -> list[Instances]:
     """The best boxes of each image after suppression within each class, best first, in input pixels.
 
@@ -33,6 +34,7 @@ def select_detections(
         score_threshold: detections need more than this.
         nms_threshold: of two boxes of a class with a greater IoU, the worse one goes.
         max_detections: kept of each image.
+        class_agnostic: boxes suppress each other whatever their classes.
     """
     limit = torch.tensor([(w, h, w, h) for h, w in image_sizes], dtype=boxes.dtype, device=boxes.device)
     boxes = torch.minimum(boxes.clamp(min=0), limit[image][:, None])
@@ -44,9 +46,8 @@ def select_detections(
     for number, size in enumerate(image_sizes):
         here = (place == number).nonzero().flatten()
         found = chosen[here], likely[here], classes[here]
-        keep = batched_nms(*found, nms_threshold)[:max_detections]
+        group = torch.zeros_like(found[2]) if class_agnostic else found[2]
+        keep = batched_nms(*found[:2], group, nms_threshold)[:max_detections]
         boxes_here, scores_here, classes_here = (part[keep] for part in found)
-        detections.append(
-            Instances(size, pred_boxes=Boxes(boxes_here), scores=scores_here, pred_classes=classes_here)
-        )
+        detections.append(Instances(size, pred_boxes=Boxes(boxes_here), scores=scores_here, pred_classes=classes_here))
     return detections

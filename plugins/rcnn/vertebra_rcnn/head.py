@@ -1,7 +1,7 @@
 """RCNNHead: proposals, then for each of them a class, a box, and where wanted a mask and keypoints.
 
-Sources: Girshick, "Fast R-CNN", arXiv:1504.08083; Ren et al., "Faster R-CNN", arXiv:1506.01497; He et al., "Mask R-CNN",
-arXiv:1703.06870. Which of these (and Cascade R-CNN, R-FCN) it is depends on the parts that it is made of.
+Sources: Girshick, "Fast R-CNN", arXiv:1504.08083; Ren et al., "Faster R-CNN", arXiv:1506.01497; He et al., "Mask
+R-CNN", arXiv:1703.06870. Which of these (and Cascade R-CNN, R-FCN) it is depends on the parts that it is made of.
 Letters: N images, P proposals of the image with most of them, M true boxes in the fullest image, T regions.
 """
 
@@ -12,7 +12,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from vertebra.detection import BACKGROUND, IGNORE, Matcher, rescale_instances
+from vertebra.detection import IGNORE, Matcher, rescale_instances
 from vertebra.models import Batch, Head, ShapeSpec
 from vertebra.structures import Instances
 from vertebra_rcnn.boxes import BoxBranch, ROIBoxes
@@ -51,7 +51,7 @@ class RCNNHead(Head):
         matcher: regions to true boxes. None: an object from IoU 0.5, background below.
         sampler: which regions are learned from. None: RandomSampler(512, 0.25).
         append_truth: true boxes join the proposals in training, so that there are good ones from the start.
-        score_threshold, nms_threshold, max_detections: see `select_detections`.
+        score_threshold, nms_threshold, max_detections, class_agnostic_nms: see `select_detections`.
     """
 
     detectron2_names: ClassVar = (
@@ -81,6 +81,7 @@ class RCNNHead(Head):
         score_threshold: float = 0.05,
         nms_threshold: float = 0.5,
         max_detections: int = 100,
+        class_agnostic_nms: bool = False,
     ) -> None:
         super().__init__()
         self.num_classes = num_classes
@@ -98,6 +99,7 @@ class RCNNHead(Head):
         self.score_threshold = score_threshold
         self.nms_threshold = nms_threshold
         self.max_detections = max_detections
+        self.class_agnostic_nms = class_agnostic_nms
 
     def forward(self, features: dict[str, Tensor]) -> RCNNRaw:
         """{l: (N, C, H_l, W_l)} to the same, the box branch's maps, and the proposal generator's."""
@@ -158,6 +160,7 @@ class RCNNHead(Head):
             score_threshold=self.score_threshold,
             nms_threshold=self.nms_threshold,
             max_detections=self.max_detections,
+            class_agnostic=self.class_agnostic_nms,
         )
         self.add_details(features, detections)
         return detections

@@ -48,8 +48,8 @@ class WithProposals(Format):
         missing = [str(record["image_id"]) for record in dataset if _key(record["image_id"]) not in found]
         if missing:
             raise DataError(
-                f"{path}: has no proposals for {len(missing)} of the {len(dataset)} images of {dataset.name}, among them "
-                f"{', '.join(missing[:5])}. An image may have none, but the file has to name it"
+                f"{path}: has no proposals for {len(missing)} of the {len(dataset)} images of {dataset.name}, such "
+                f"as {', '.join(missing[:5])}. An image may have none, but the file has to name it"
             )
         return Dataset((self._joined(record, found) for record in dataset), dataset.metadata)
 
@@ -96,7 +96,9 @@ def _read_npz(path: Path) -> dict[str, Proposals]:
     with np.load(path, allow_pickle=False) as file:
         ids, counts, boxes, logits = (file[name] for name in ("image_ids", "counts", "boxes", "logits"))
     if len(ids) != len(counts) or boxes.shape != (counts.sum(), 4) or logits.shape != (len(boxes),):
-        raise ValueError(f"{len(ids)} images of {counts.sum()} proposals, but boxes {boxes.shape}, logits {logits.shape}")
+        raise ValueError(
+            f"{len(ids)} images of {counts.sum()} proposals, but boxes {boxes.shape}, logits {logits.shape}"
+        )
     ends = np.cumsum(counts)[:-1]
     return _by_image(ids, np.split(boxes, ends), np.split(logits, ends))
 

@@ -37,8 +37,8 @@ class ProposalGenerator(nn.Module):
 class PrecomputedProposals(ProposalGenerator):
     """Fast R-CNN's: the inputs bring them as `proposals`, Instances with `proposal_boxes` and `objectness_logits`.
 
-    A dataset brings them with the format `with_proposals`, or by the keys `proposal_boxes`, `proposal_objectness_logits`
-    and `proposal_bbox_mode` of its dicts, as in Detectron2.
+    A dataset brings them with the format `with_proposals`, or by Detectron2's keys of its dicts: `proposal_boxes`,
+    `proposal_objectness_logits` and `proposal_bbox_mode`.
 
     Args:
         topk_train, topk_test: of each image the best so many are used in training, and in evaluation.

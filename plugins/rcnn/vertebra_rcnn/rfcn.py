@@ -1,7 +1,7 @@
 """R-FCN's box branch: score maps for each cell of a region, so that nothing is computed for a region but averages.
 
-Source: Dai et al., "R-FCN: Object Detection via Region-based Fully Convolutional Networks", arXiv:1605.06409. Unlike the
-paper, regions are sampled as in Fast R-CNN and not by their loss (online hard example mining).
+Source: Dai et al., "R-FCN: Object Detection via Region-based Fully Convolutional Networks", arXiv:1605.06409. Unlike
+the paper, regions are sampled as in Fast R-CNN and not by their loss (online hard example mining).
 Letters: N images, C channels, k cells along each side of a region, K classes, T regions.
 """
 

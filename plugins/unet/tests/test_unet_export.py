@@ -55,3 +55,22 @@ def test_a_graph_of_any_size_agrees_at_three_sizes(make, form, tmp_path):
             clear = ((best[0] - best[1]) > 1e-2).numpy()  # where rounding cannot change the order
             assert clear.mean() > 0.5
             np.testing.assert_array_equal(found["sem_seg"][0][clear], scores.argmax(dim=0).numpy()[clear])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("border", ["mirror", "keep"])
+def test_valid_convolutions_export_for_one_size(border, tmp_path):
+    from vertebra.export import export_onnx
+
+    torch.manual_seed(0)
+    encoder = UNetEncoder(base_width=4, num_stages=3, norm="none", padding="valid", border=border)
+    shapes = encoder.output_shape()
+    head = UNetHead(shapes, 3, decoder=UNetDecoder(shapes, norm="none", padding="valid"))
+    model = Model(encoder, None, {"classes": head}).eval()
+    path = tmp_path / "model.onnx"
+    export_onnx(model, path, form="raw", size=(64, 72))
+    image = torch.randint(0, 256, (3, 64, 72), dtype=torch.uint8)
+    session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
+    (found,) = session.run(None, {"images": (image[None].float() / 255).numpy()})
+    with torch.no_grad():
+        np.testing.assert_allclose(found[0], model([{"image": image}])[0]["sem_seg"].numpy(), atol=1e-4, rtol=1e-3)

@@ -1,4 +1,4 @@
-"""YOLOv5 and YOLOv10 as ONNX: the exporter compares each file with the model in ONNX Runtime and refuses what differs."""
+"""YOLOv5 and YOLOv10 as ONNX: the exporter compares each file with the model in ONNX Runtime, refusing what differs."""
 
 import pytest
 import torch

@@ -7,6 +7,7 @@ import torch
 
 from vertebra.structures import pairwise_iou
 from vertebra_yolo.cells import (
+    MAX_OVERLAPS,
     Grid,
     best_overlaps,
     cell_rows,
@@ -102,7 +103,7 @@ def test_of_several_boxes_on_one_row_the_last_owns_it():
 
 @pytest.mark.parametrize("held", [1, 7, 10**6])
 def test_best_overlaps_do_not_depend_on_how_many_are_compared_at_a_time(held, monkeypatch, random_boxes):
-    monkeypatch.setattr("vertebra_yolo.cells.MAX_OVERLAPS", held)
+    monkeypatch.setitem(MAX_OVERLAPS, "cpu", held)
     candidates = torch.stack([random_boxes(30, seed=1), random_boxes(30, seed=2)])
     truth = torch.stack([random_boxes(9, seed=3), random_boxes(9, seed=4)])
     valid = torch.ones(2, 9, dtype=torch.bool)

@@ -38,19 +38,28 @@ def test_the_loss_worked_by_hand(truth_batch):
 
     Its shape's IoU is 256 / 1024 with the first anchor and 256 / 768 with the second, which is responsible, in the cell
     (1, 0): place (0.25, 0.375) there, log scales 0 and ln(1/3). The box predicted there is 16 x 48 around (48, 16); it
-    shares 8 x 16 with the object: IoU 128 / 896. No other box overlaps the object by more than 0.6.
+    shares 8 x 16 with the object: IoU 128 / 896. No other box overlaps it by more than 0.6. Cross entropy with a
+    probability of 1/2 is ln 2 whatever the target.
     """
     losses = values(
         make_head().losses(torch.zeros(1, 14, 2, 2), truth_batch([[[32, 4, 48, 20]]], [[1]], size=(64, 64)))
     )
     assert losses == pytest.approx(
         {
-            "loss_box": 0.5 * (0.25**2 + 0.125**2 + math.log(1 / 3) ** 2) * (2 - 256 / 4096),
-            "loss_objectness": 0.5 * (5 * (0.5 - 128 / 896) ** 2 + 7 * 0.5**2),
+            "loss_box": (2 * math.log(2) + 0.5 * math.log(1 / 3) ** 2) * (2 - 256 / 4096),
+            "loss_objectness": (5 + 7) * math.log(2),
             "loss_cls": math.log(2),
         },
         rel=1e-5,
     )
+
+
+def test_gradients_are_prediction_less_target(truth_batch):
+    raw = torch.zeros(1, 14, 2, 2, requires_grad=True)
+    sum(make_head().losses(raw, truth_batch([[[32, 4, 48, 20]]], [[1]], size=(64, 64))).values()).backward()
+    factor = 2 - 256 / 4096
+    expected = [0.25 * factor, 0.125 * factor, 0, math.log(3) * factor, 5 * (0.5 - 128 / 896), 0.5, -0.5]
+    assert raw.grad[0, 7:, 0, 1].tolist() == pytest.approx(expected, rel=1e-5)
 
 
 def test_a_prediction_that_overlaps_a_true_box_well_has_no_loss(truth_batch):
@@ -71,7 +80,8 @@ def test_while_warm_rows_without_an_object_are_drawn_to_their_anchors(truth_batc
     raw[:, 2] = 1.0  # log scale of the first anchor's width, in all 8 cells
     batch = truth_batch([[], []], size=(64, 64))
     pulls = [float(head.losses(raw, batch)["loss_box"]) for _ in range(3)]
-    assert pulls == pytest.approx([0.01 * 0.5 * 8 / 2, 0.01 * 0.5 * 8 / 2, 0])  # over two images
+    expected = 0.01 * (16 * 2 * math.log(2) + 8 * 0.5) / 2  # 16 rows in two images
+    assert pulls == pytest.approx([expected, expected, 0])
     assert int(head.state_dict()["images_seen"]) == 6
     head.eval().losses(raw, batch)
     assert int(head.images_seen) == 6

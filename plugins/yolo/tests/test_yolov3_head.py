@@ -83,7 +83,7 @@ def test_two_objects_on_one_row_share_it(truth_batch):
     head = make_head()
     losses = head.losses([raw], truth_batch([[one, other]], [[0, 1]], size=(64, 64)))
     alone = head.losses([raw], truth_batch([[other]], [[1]], size=(64, 64)))
-    assert float(losses["loss_box"]) == pytest.approx(float(alone["loss_box"]))
+    assert losses["loss_box"].item() == pytest.approx(alone["loss_box"].item())
     losses["loss_cls"].backward()
     assert raw.grad[0, 5:7, 0, 0].tolist() == [-0.5, -0.5]
 

@@ -7,17 +7,19 @@ A_l anchors and H_l x W_l cells on level l, A anchors and R rows over all levels
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from vertebra.structures import pairwise_iou
 
-__all__ = ["Grid", "Pairs", "decode_boxes", "encode_boxes", "pair_by_shape", "real_boxes"]
+__all__ = ["Grid", "Pairs", "decode_boxes", "encode_boxes", "pair_by_shape", "real_boxes", "regression_loss"]
 
-MAX_OVERLAPS = 2**22  # held at a time
+MAX_OVERLAPS = {"cpu": 2**20}  # held at a time: there as many as a cache takes
+MAX_OVERLAPS_ELSEWHERE = 2**25
 MAX_LOG_SCALE = math.log(1000.0)  # no box is more than 1000 times as wide or high as its anchor
 
 
@@ -99,6 +101,16 @@ def encode_boxes(boxes: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
     return place, ((boxes[..., 2:] - boxes[..., :2]) / anchor).log().clamp(max=MAX_LOG_SCALE)
 
 
+def regression_loss(regression: Tensor, place: Tensor, scale: Tensor) -> Tensor:
+    """(...,) from tx, ty, tw, th (..., 4) and what `encode_boxes` gives.
+
+    Cross entropy on the place in the cell, half the squared error on the log scales: so the gradient is prediction less
+    target, as Darknet writes it.
+    """
+    entropy = F.binary_cross_entropy_with_logits(regression[..., :2], place, reduction="none")
+    return entropy.sum(dim=-1) + 0.5 * (regression[..., 2:4] - scale).square().sum(dim=-1)
+
+
 def real_boxes(boxes: Tensor, valid: Tensor) -> Tensor:
     """(N, M) bool: true boxes, of (N, M, 4), that are no padding and have an area."""
     return valid & (boxes[..., 2:] > boxes[..., :2]).all(dim=-1)
@@ -143,7 +155,7 @@ def best_overlaps(candidates: Tensor, boxes: Tensor, valid: Tensor) -> Tensor:
     A few true boxes at a time, so that the memory does not grow with their number.
     """
     best = candidates.new_zeros(candidates.shape[:2])
-    step = max(1, MAX_OVERLAPS // best.numel())
+    step = max(1, MAX_OVERLAPS.get(best.device.type, MAX_OVERLAPS_ELSEWHERE) // best.numel())
     for start in range(0, valid.shape[1], step):
         part = slice(start, start + step)
         overlap = pairwise_iou(boxes[:, part], candidates).masked_fill(~valid[:, part, None], 0.0)  # (N, m, R)
@@ -155,7 +167,7 @@ def checked_anchors(
     who: str,
     anchors: list[list[tuple[float, float]]] | None,
     levels: list[str],
-    defaults: dict[int, list[list[list[int]]]],
+    defaults: Mapping[int, Sequence[Sequence[Sequence[float]]]],
 ) -> list[list[tuple[float, float]]]:
     """The anchors of each level as floats: those given, or the default ones for as many levels."""
     if anchors is None:

@@ -1,4 +1,4 @@
-"""`vertebra yolo anchors | import-darknet`."""
+"""`vertebra yolo anchors | import-darknet | import-yolov5`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -54,6 +54,21 @@ def import_darknet(
 
     recipe = run_import(cfg, weights, output)
     print(f"{output}\n{recipe}\nLook at it: vertebra predict {recipe} photo.jpg --weights {output}")
+
+
+@app.command("import-yolov5")
+def import_yolov5(
+    weights: Annotated[
+        str, typer.Option("--weights", help="YOLOv5's state dict, .pth or .safetensors; no code is run.")
+    ],
+    recipe: Annotated[str, typer.Option("--recipe", help="A recipe of the same size: yolo:yolov5n.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The .pth to write.")],
+    force: Annotated[bool, typer.Option("--force", help="Replace the output file where it exists.")] = False,
+) -> None:
+    """Translate YOLOv5's weights into weights of a recipe's model."""
+    from vertebra_yolo.v5_import import import_yolov5 as run_import
+
+    print(run_import(weights, recipe, output, force=force))
 
 
 def _line(report) -> str:

@@ -18,6 +18,7 @@ from vertebra.detection import rescale_instances, top_values
 from vertebra.errors import DataError
 from vertebra.models import Batch, Head, Loss, ShapeSpec
 from vertebra.models.losses import CIoULoss
+from vertebra.runtime import distributed
 from vertebra.structures import Boxes, Instances
 from vertebra_yolo.assign_aligned import match_aligned
 from vertebra_yolo.dfl import boxes_from_distances, distances_from_boxes, distribution_loss, expected_distances
@@ -45,7 +46,8 @@ class YOLOv10Head(Head):
         box_loss: on boxes (P, 4), unreduced. None: CIoULoss().
         box_gain, cls_gain, distribution_gain: weights of the losses.
         one_to_one: how strongly the one-to-one branch counts beside the other.
-        scale_by_batch: losses are multiplied by the number of images, as published learning rates for SGD want.
+        scale_by_batch: losses are multiplied by the number of images of a step, over all processes: what published
+            learning rates for SGD are made for.
         score_threshold: detections need more than this.
         max_detections: kept in an image.
     """
@@ -114,7 +116,7 @@ class YOLOv10Head(Head):
             )
         branches = {} if raw.many is None else {"many": (raw.many, self.topk, 1.0)}
         branches["one"] = (raw.one, 1, self.one_to_one)
-        images = len(batch) if self.scale_by_batch else 1
+        images = len(batch) * distributed.world_size() if self.scale_by_batch else 1
         losses = {}
         for name, (branch, topk, weight) in branches.items():
             found = self._branch_losses(branch, batch, topk)

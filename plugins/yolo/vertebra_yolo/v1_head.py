@@ -98,11 +98,12 @@ class YOLOv1Head(Head):
         """
         x = features[self.level]
         if tuple(x.shape[-2:]) != (self.cells, self.cells):
+            size = self.image_size
             raise ValueError(
-                f"YOLOv1Head was built for inputs of {self.image_size} x {self.image_size} pixels, that is features of "
+                f"YOLOv1Head was built for inputs of {size} x {size} pixels, that is features of "
                 f"{self.cells} x {self.cells} cells, and got {x.shape[-2]} x {x.shape[-1]}: its fully connected layers "
-                f"take no other size.\n  Resize the images in the recipe, by {{name: ResizeLetterbox, size: "
-                f"{self.image_size}}} (for evaluation with pad: false), and give backbone and head the same image_size"
+                f"take no other size.\n  Resize the images in the recipe, by {{name: ResizeStretch, size: {size}}} or "
+                f"{{name: ResizeLetterbox, size: {size}}}, and give backbone and head the same image_size"
             )
         x = x.flatten(1)
         for layer in self.hidden:

@@ -1,9 +1,9 @@
 """YOLOv2 head: one 1x1 convolution on one level; anchors, direct location prediction, softmax over the classes.
 
 Source: Redmon & Farhadi, "YOLO9000: Better, Faster, Stronger", arXiv:1612.08242, section 2.
-The paper gives no formula for the loss; it is that of Darknet's layer `[region]`: half of squared errors on the place
-in the cell, the log sizes and the objectness, whose target is the overlap, and softmax cross entropy; summed, and
-divided by the images of the batch.
+The paper gives no formula for the loss; this one has the gradients of Darknet's layer `[region]`: cross entropy on the
+place in the cell and on the objectness, whose target is the overlap, half the squared error on the log sizes, softmax
+cross entropy on the classes; summed, and divided by the images of the batch.
 Letters: N images, K classes, A anchors a cell, H_l x W_l cells, R rows (anchors of all cells), M true boxes in the
 fullest image, P pairs of a row and a true box.
 """
@@ -30,13 +30,14 @@ from vertebra_yolo.cells import (
     last_of_each_row,
     pair_by_shape,
     real_boxes,
+    regression_loss,
 )
 from vertebra_yolo.detections import by_anchor, centers_and_sizes, objectness_candidates
 
 __all__ = ["YOLOv2Head"]
 
-# yolov2.cfg, for COCO: there in cells, here in pixels of stride 32.
-_COCO_ANCHORS = {1: [[[18.33, 21.68], [59.98, 66.0], [106.83, 175.18], [252.25, 112.89], [312.66, 293.38]]]}
+_CELLS = ((0.57273, 0.677385), (1.87446, 2.06253), (3.33843, 5.47434), (7.88282, 3.52778), (9.77052, 9.16828))
+_COCO_ANCHORS = {1: [[(32 * w, 32 * h) for w, h in _CELLS]]}  # yolov2.cfg gives them in cells of 32 pixels
 
 
 class YOLOv2Head(Head):
@@ -133,7 +134,7 @@ class YOLOv2Head(Head):
         classes = batch.gt_classes[pairs.image, pairs.truth]
 
         area = (truth[:, 2:] - truth[:, :2]).prod(dim=1) / math.prod(batch.padded_size)
-        box = _squared_errors(chosen[:, :4], *encode_boxes(truth, rows[pairs.row]))
+        box = regression_loss(chosen[:, :4], *encode_boxes(truth, rows[pairs.row]))
         box = (box * (2 - area.clamp(max=1)) * kept).sum()
         cls = (nn.functional.cross_entropy(chosen[:, 5:], classes, reduction="none") * kept).sum()
         scale = 1 / len(batch)
@@ -196,18 +197,19 @@ class YOLOv2Head(Head):
     def _objectness_loss(
         self, found: Tensor, rows: Tensor, pairs: Pairs, kept: Tensor, boxes: Tensor, valid: Tensor
     ) -> Tensor:
-        """Half the squared error: to the overlap at responsible rows, to 0 at those that overlap little."""
-        sure = found[..., 4].sigmoid()  # (N, R)
+        """Cross entropy: with the overlap at responsible rows, with 0 at those that overlap little."""
         with torch.no_grad():
             decoded = decode_boxes(found[..., :4], rows)  # (N, R, 4)
             weight = self.no_object_weight * (best_overlaps(decoded, boxes, valid) <= self.ignore_threshold)
             weight[pairs.image, pairs.row] = 0
             overlap = matched_pairwise_iou(decoded[pairs.image, pairs.row], boxes[pairs.image, pairs.truth])  # (P,)
-        error = (sure[pairs.image, pairs.row] - overlap).square() * kept
-        return 0.5 * (self.object_weight * error.sum() + (weight * sure.square()).sum())
+        entropy = nn.functional.binary_cross_entropy_with_logits(
+            found[pairs.image, pairs.row, 4], overlap, weight=kept.float(), reduction="sum"
+        )
+        return self.object_weight * entropy + (weight * nn.functional.softplus(found[..., 4])).sum()
 
     def _pull_to_anchors(self, found: Tensor, pairs: Pairs) -> Tensor:
-        """0.01 times half the squared error of all rows without an object to their anchors in the cells' middles."""
+        """0.01 times the box loss of all rows without an object, with their anchors in the cells' middles."""
         warm = (self.images_seen < self.warm_images).to(found.dtype)
         if self.training:
             self.images_seen += len(found)
@@ -216,10 +218,4 @@ class YOLOv2Head(Head):
         free = torch.ones_like(found[..., 0])
         free[pairs.image, pairs.row] = 0
         middle, same = torch.full_like(found[..., :2], 0.5), torch.zeros_like(found[..., :2])
-        return 0.01 * warm * (_squared_errors(found[..., :4], middle, same) * free).sum()
-
-
-def _squared_errors(regression: Tensor, place: Tensor, scale: Tensor) -> Tensor:
-    """Half the squared error of tx, ty, tw, th (..., 4): of the place after the sigmoid, and of the log scales."""
-    place_error = (regression[..., :2].sigmoid() - place).square().sum(dim=-1)
-    return 0.5 * (place_error + (regression[..., 2:4] - scale).square().sum(dim=-1))
+        return 0.01 * warm * (regression_loss(found[..., :4], middle, same) * free).sum()

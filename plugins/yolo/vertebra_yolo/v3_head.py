@@ -29,6 +29,7 @@ from vertebra_yolo.cells import (
     last_of_each_row,
     pair_by_shape,
     real_boxes,
+    regression_loss,
 )
 from vertebra_yolo.detections import by_anchor, centers_and_sizes, objectness_candidates
 
@@ -216,9 +217,7 @@ class YOLOv3Head(Head):
         """(P,) from the regression (P, 4), its rows (P, 5) and true boxes (P, 4)."""
         if self.box_loss is not None:
             return self.box_loss(decode_boxes(regression, rows), truth)
-        place, scale = encode_boxes(truth, rows)
-        entropy = nn.functional.binary_cross_entropy_with_logits(regression[:, :2], place, reduction="none")
-        return entropy.sum(dim=1) + 0.5 * (regression[:, 2:] - scale).square().sum(dim=1)
+        return regression_loss(regression, *encode_boxes(truth, rows))
 
     def _objectness_loss(self, found: Tensor, rows: Tensor, pairs: Pairs, boxes: Tensor, valid: Tensor) -> Tensor:
         """Sum over the rows that are responsible (target 1) and those that are not ignored (target 0)."""

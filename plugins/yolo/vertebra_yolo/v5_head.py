@@ -18,6 +18,7 @@ from vertebra.errors import DataError
 from vertebra.export import suppressed_candidates
 from vertebra.models import Batch, Head, Loss, ShapeSpec
 from vertebra.models.losses import BinaryCrossEntropy, CIoULoss
+from vertebra.runtime import distributed
 from vertebra.structures import matched_pairwise_iou
 from vertebra_yolo.assign_ratio import RatioPairs, match_by_ratio
 
@@ -43,7 +44,8 @@ class YOLOv5Head(Head):
         balance: weight of each level's objectness loss, finest first; None: the published 4, 1, 0.4.
         label_smoothing: share taken from the right class's target and spread; 0 in the published settings.
         max_ratio: see `match_by_ratio`.
-        scale_by_batch: losses are multiplied by the number of images, as published learning rates for SGD want.
+        scale_by_batch: losses are multiplied by the number of images of a step, over all processes: what published
+            learning rates for SGD are made for.
         score_threshold: detections need more than this.
         topk_candidates: best (anchor, class) pairs of each level that go on to the suppression.
         nms_threshold: of two boxes of a class with a greater IoU, the worse one goes.
@@ -220,7 +222,7 @@ class YOLOv5Head(Head):
             self.obj_gain * levels * (height * width) / 640**2,
             self.cls_gain * levels * self.num_classes / 80,
         )
-        images = len(batch) if self.scale_by_batch else 1
+        images = len(batch) * distributed.world_size() if self.scale_by_batch else 1
         return [loss * gain * images for loss, gain in zip(losses, gains, strict=True)]
 
     def _candidates(self, raw: list[Tensor]) -> Candidates:
@@ -231,7 +233,7 @@ class YOLOv5Head(Head):
         rows = _by_anchor(x, self.width)  # (N, R_l, 5 + K)
         likely = rows[..., 4].float().sigmoid()
         if self.num_classes > 1:
-            likely = likely * rows[..., 5:].amax(dim=-1).float().sigmoid()
+            likely = likely * rows[..., 5:].float().amax(dim=-1).sigmoid()
         _, index = top_values(likely, self.topk_candidates)  # (N, T): the best T pairs lie on the T best anchors
         chosen = rows.gather(1, index[..., None].expand(-1, -1, self.width)).float()  # (N, T, 5 + K)
         scores = chosen[..., 4:5].sigmoid()

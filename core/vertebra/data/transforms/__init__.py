@@ -7,7 +7,7 @@ from vertebra.data.transforms.deform import ElasticDeform, RandomQuarterTurn, Ra
 from vertebra.data.transforms.geometry import RandomCrop, RandomFlip
 from vertebra.data.transforms.intensity import GaussianNoise, RandomGamma
 from vertebra.data.transforms.mix import MixUp, Mosaic
-from vertebra.data.transforms.resize import LargeScaleJitter, ResizeLetterbox, ResizeShortestEdge
+from vertebra.data.transforms.resize import LargeScaleJitter, ResizeLetterbox, ResizeShortestEdge, ResizeStretch
 from vertebra.data.transforms.sample import Sample
 from vertebra.data.transforms.scale_crop import ClassBalancedCrop, PadTo, RandomScaleCrop
 
@@ -31,6 +31,7 @@ __all__ = [
     "RandomScaleCrop",
     "ResizeLetterbox",
     "ResizeShortestEdge",
+    "ResizeStretch",
     "Sample",
     "Transform",
 ]

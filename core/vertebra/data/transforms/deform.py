@@ -56,10 +56,10 @@ class ElasticDeform(Transform):
             return sample
         height, width = sample.size
         sigma = min(self.sigma, (min(height, width) - 1) / (self.grid - 1) / 4)
-        coarse = torch.from_numpy(rng.normal(0.0, 1.0, (1, 2, self.grid, self.grid)) * sigma).float()
-        moved = F.interpolate(coarse, (height, width), mode="bicubic", align_corners=True)[0]  # (2, H, W) x and y
+        coarse = torch.from_numpy(rng.normal(0.0, 1.0, (2, self.grid, self.grid)) * sigma).float()
+        moved = _bicubic(height, self.grid) @ coarse @ _bicubic(width, self.grid).T  # (2, H, W), x and y
         source = _pixel_centers(height, width) + moved
-        field = moved.double().numpy()
+        field = moved.numpy()
 
         def place_of(points: np.ndarray) -> np.ndarray:
             """Where points (P, 2) of the image come to lie: q with q + displacement(q) = p."""
@@ -143,21 +143,23 @@ def _warp(
     the masks where there are any.
     """
     height, width = sample.size
-    fill = border == "fill"
-    image = sample.image.float()[None] - (pad_value if fill else 0)
-    scale = torch.tensor([2 / width, 2 / height])
-    grid = (source.permute(1, 2, 0) * scale - 1)[None]  # (1, H, W, 2), -1 to 1 between the image's borders
-    looked_up = F.grid_sample(image, grid, padding_mode="zeros" if fill else "reflection", align_corners=False)[0]
-    sample.image = (looked_up + (pad_value if fill else 0)).round_().clamp_(0, 255).to(torch.uint8)
-    columns, inside_x = _nearest(source[0], width)
-    rows, inside_y = _nearest(source[1], height)
-    outside = ~(inside_x & inside_y) if fill else None
+    grid = source.permute(1, 2, 0) * torch.tensor([2 / width, 2 / height]) - 1  # -1 to 1 between the image's borders
+    sample.image = _look_up(sample.image, grid, border, pad_value, "bilinear")
     if sample.sem_seg is not None:
-        sample.sem_seg = _pick(sample.sem_seg, rows, columns, outside, IGNORED_LABEL)
+        sample.sem_seg = _look_up(sample.sem_seg[None], grid, border, IGNORED_LABEL, "nearest")[0]
     if sample.bitmasks is not None:
-        sample.bitmasks = _pick(sample.bitmasks, rows, columns, outside, 0)
+        sample.bitmasks = _look_up(sample.bitmasks, grid, border, 0, "nearest")
     _warp_coordinates(sample, place_of)
     return sample.clip()
+
+
+def _look_up(pixels: Tensor, grid: Tensor, border: Border, fill: int, mode: str) -> Tensor:
+    """Pixels (C, H, W) uint8 at the places (H, W, 2) of `grid`; beyond the border mirrored, or `fill`."""
+    if border == "fill":
+        found = F.grid_sample(pixels.float()[None] - fill, grid[None], mode, "zeros", align_corners=False) + fill
+    else:
+        found = F.grid_sample(pixels.float()[None], grid[None], mode, "reflection", align_corners=False)
+    return found[0].round_().clamp_(0, 255).to(torch.uint8)
 
 
 def _warp_coordinates(sample: Sample, place_of: Callable[[np.ndarray], np.ndarray]) -> None:
@@ -182,18 +184,11 @@ def _dense(polygon: np.ndarray) -> np.ndarray:
     return starts + (ends - starts) * steps
 
 
-def _nearest(places: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Numbers of the pixels that hold `places`, mirrored at the border, and which lay inside."""
-    index = places.floor().long()
-    inside = (index >= 0) & (index < size)
-    index = index.remainder(2 * size)
-    return torch.minimum(index, 2 * size - 1 - index), inside
-
-
-def _pick(values: Tensor, rows: Tensor, columns: Tensor, outside: Tensor | None, fill: int) -> Tensor:
-    """(..., H, W) looked up at pixels (H, W)."""
-    found = values[..., rows, columns]
-    return found if outside is None else found.masked_fill_(outside, fill)
+def _bicubic(length: int, points: int) -> Tensor:
+    """(length, points): weight of each of `points` values, the first and the last at the borders, at each pixel."""
+    return F.interpolate(torch.eye(points)[None, :, :, None], (length, 1), mode="bicubic", align_corners=True)[
+        0, :, :, 0
+    ].T
 
 
 def _pixel_centers(height: int, width: int) -> Tensor:

@@ -9,7 +9,14 @@ import numpy as np
 from vertebra.data.transforms.base import Transform
 from vertebra.data.transforms.sample import Sample
 
-__all__ = ["LargeScaleJitter", "ResizeLetterbox", "ResizeShortestEdge", "height_width", "shortest_edge_size"]
+__all__ = [
+    "LargeScaleJitter",
+    "ResizeLetterbox",
+    "ResizeShortestEdge",
+    "ResizeStretch",
+    "height_width",
+    "shortest_edge_size",
+]
 
 
 class ResizeShortestEdge(Transform):
@@ -53,7 +60,8 @@ class ResizeShortestEdge(Transform):
 class ResizeLetterbox(Transform):
     """Resize so that the whole image fits into a fixed size, and pad the rest.
 
-    Predictions are mapped back by scale alone, so evaluation needs `pad: false`: the model pads the batch by itself.
+    Predictions are mapped back by scale alone, so `center` is for training only. With `pad: false` the model pads each
+    batch by itself, by no more than it needs.
 
     Args:
         size: [height, width] in pixels, or one number for a square.
@@ -88,6 +96,20 @@ class ResizeLetterbox(Transform):
         down, right = self.height - sample.size[0], self.width - sample.size[1]
         top, left = (down // 2, right // 2) if self.center else (0, 0)
         return sample.pad(top, left, down - top, right - left, self.pad_value)
+
+
+class ResizeStretch(Transform):
+    """Resize to a fixed size, whatever becomes of the proportions.
+
+    Args:
+        size: [height, width] in pixels, or one number for a square.
+    """
+
+    def __init__(self, size: list[int] | int) -> None:
+        self.height, self.width = height_width(size, "ResizeStretch")
+
+    def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
+        return sample.resize(self.height, self.width)
 
 
 class LargeScaleJitter(Transform):

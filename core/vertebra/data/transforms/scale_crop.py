@@ -122,12 +122,12 @@ class ClassBalancedCrop(Transform):
 
 
 class PadTo(Transform):
-    """Add pixels until the image has at least a given size. For training: a model pads its batches by itself.
+    """Add pixels until the image has at least a given size. A model pads its batches by itself all the same.
 
     Args:
         size: [height, width] in pixels, or one number for both; larger images stay as they are.
         multiple: then pad on until both sides are multiples of this.
-        center: the padding goes to both sides; otherwise to the right and the bottom.
+        center: the padding goes to both sides, which evaluation refuses; otherwise to the right and the bottom.
         pad_value: gray value 0..255 of the padding; labels get 255, no class.
     """
 

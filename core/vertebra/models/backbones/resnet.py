@@ -113,26 +113,41 @@ class ResNet(Backbone):
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """(N, 3, H, W) to {name: (N, C, ceil(H / s), ceil(W / s))} for the `out_features`."""
-        features = {"conv1": self.stem(images)}
-        x = features["stem"] = F.max_pool2d(features["conv1"], kernel_size=3, stride=2, padding=1)
-        for name in self.stage_names:
-            x = features[name] = getattr(self, name)(x)
-        return {name: features[name] for name in self.out_features}
+        features = {}  # only what is asked for, so that the rest is freed on the way
+        if "conv1" in self.out_features:
+            features["conv1"] = self.stem.convolve(images)
+            x = _pool(features["conv1"])
+        else:
+            x = self.stem(images)
+        for name in ("stem", *self.stage_names):
+            x = x if name == "stem" else getattr(self, name)(x)
+            if name in self.out_features:
+                features[name] = x
+        return features
+
+
+def _pool(x: Tensor) -> Tensor:
+    """Behind the stem: 3x3 max pooling of stride 2."""
+    return F.max_pool2d(x, kernel_size=3, stride=2, padding=1)
 
 
 class _Stem(nn.Module):
-    """7x7 convolution of stride 2; what it gives is pooled to stride 4 behind it."""
+    """7x7 convolution and 3x3 max pooling, each of stride 2."""
 
     def __init__(self, out_channels: int, norm: NormName) -> None:
         super().__init__()
         self.conv1 = ConvNorm(3, out_channels, 7, stride=2, norm=norm, relu=True)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def convolve(self, x: Tensor) -> Tensor:
+        """What goes into the pooling."""
         return self.conv1(x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return _pool(self.convolve(x))
 
 
 class _DeepLabStem(nn.Module):
-    """Three 3x3 convolutions, the first of stride 2: Detectron2's DeepLab project."""
+    """Three 3x3 convolutions, the first of stride 2, and max pooling of stride 2: Detectron2's DeepLab project."""
 
     def __init__(self, out_channels: int, norm: NormName) -> None:
         super().__init__()
@@ -141,8 +156,12 @@ class _DeepLabStem(nn.Module):
         self.conv2 = ConvNorm(half, half, 3, norm=norm, relu=True)
         self.conv3 = ConvNorm(half, out_channels, 3, norm=norm, relu=True)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def convolve(self, x: Tensor) -> Tensor:
+        """What goes into the pooling."""
         return self.conv3(self.conv2(self.conv1(x)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return _pool(self.convolve(x))
 
 
 class _BasicBlock(nn.Module):

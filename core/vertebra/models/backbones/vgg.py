@@ -21,8 +21,10 @@ _CONFIGURATIONS = {11: "A", 13: "B", 16: "D", 19: "E"}  # columns of the paper's
 
 
 class VGG(Backbone):
-    """VGG-11/13/16/19. Features `conv1` to `conv5` are what goes into each pooling (strides 1 to 16), `pool1` to `pool5`
-    what comes out (2 to 32).
+    """VGG-11/13/16/19.
+
+    Features `conv1` to `conv5` are what goes into each pooling (strides 1 to 16), `pool1` to `pool5` what comes out
+    (strides 2 to 32).
 
     Args:
         batch_norm: normalise after every convolution.

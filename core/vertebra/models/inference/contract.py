@@ -13,7 +13,7 @@ from vertebra.errors import RecipeError
 if TYPE_CHECKING:
     from vertebra.config import ComponentSpec
 
-__all__ = ["InferenceMode", "Predict", "scores_of", "with_inference"]
+__all__ = ["InferenceMode", "Predict", "image_of", "scores_of", "view_of", "with_inference"]
 
 Predict = Callable[[list[dict[str, Any]]], list[dict[str, Any]]]
 """What a model in evaluation mode does: input dicts to one dict of predictions each."""
@@ -49,6 +49,18 @@ def with_inference(predict: Predict, inference: ComponentSpec | Sequence[Compone
             )
         predict = partial(mode, predict)
     return predict
+
+
+def image_of(sample: dict[str, Any]) -> Tensor:
+    """The image (3, H, W) of an input, without padding that the evaluation transforms have added to it."""
+    height, width = sample.get("content_size", sample["image"].shape[-2:])
+    return sample["image"][:, :height, :width]
+
+
+def view_of(sample: dict[str, Any], image: Tensor, size: tuple[int, int]) -> dict[str, Any]:
+    """An input of its own: `image` (3, h, w) out of a sample's, and the size (height, width) of the output wanted."""
+    rest = {key: value for key, value in sample.items() if key != "content_size"}
+    return {**rest, "image": image, "height": size[0], "width": size[1]}
 
 
 def scores_of(output: dict[str, Any], size: tuple[int, int], who: str) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
-from vertebra.models.inference.contract import InferenceMode, Predict, scores_of
+from vertebra.models.inference.contract import InferenceMode, Predict, image_of, scores_of, view_of
 
 __all__ = ["MultiScaleFlip"]
 
@@ -55,12 +55,12 @@ class MultiScaleFlip(InferenceMode):
 
     def _mean_scores(self, predict: Predict, sample: dict[str, Any]) -> Tensor:
         """(K, height, width) float32."""
-        image = sample["image"]
+        image = image_of(sample)
         size = int(sample.get("height", image.shape[-2])), int(sample.get("width", image.shape[-1]))
         total: Tensor | None = None
         for scale in self.scales:
             scaled = _scaled(image, scale)
-            views = [{**sample, "image": scaled.flip(axes), "height": size[0], "width": size[1]} for axes in self.flips]
+            views = [view_of(sample, scaled.flip(axes), size) for axes in self.flips]
             for axes, output in zip(self.flips, predict(views), strict=True):
                 scores = scores_of(output, size, "MultiScaleFlip").flip(axes)
                 if self.average == "probabilities":

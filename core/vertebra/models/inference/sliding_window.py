@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from vertebra.detection import sem_seg_postprocess
-from vertebra.models.inference.contract import InferenceMode, Predict, scores_of
+from vertebra.models.inference.contract import InferenceMode, Predict, image_of, scores_of, view_of
 
 __all__ = ["SlidingWindow"]
 
@@ -74,14 +74,14 @@ class SlidingWindow(InferenceMode):
         return [self._predict_one(predict, sample) for sample in inputs]
 
     def _predict_one(self, predict: Predict, sample: dict[str, Any]) -> dict[str, Any]:
-        image = sample["image"]
+        image = image_of(sample)
         size = (image.shape[-2], image.shape[-1])
         if not self.mirror and size[0] <= self.window[0] and size[1] <= self.window[1]:
             return predict([sample])[0]
         rows, columns = (self._axis(side, window) for side, window in zip(size, self.window, strict=True))
         total: Tensor | None = None
         for batch in _batches([(row, column) for row in rows for column in columns], self.batch_size):
-            tiles = [{**sample, **_tile(image, row, column)} for row, column in batch]
+            tiles = [view_of(sample, tile, tile.shape[-2:]) for tile in (_tile(image, *place) for place in batch)]
             for (row, column), tile, output in zip(batch, tiles, predict(tiles), strict=True):
                 scores = scores_of(output, (tile["height"], tile["width"]), "SlidingWindow")
                 if total is None:
@@ -137,9 +137,9 @@ def _add(total: Tensor, scores: Tensor, row: _Span, column: _Span) -> None:
     total[:, row.start : row.end, column.start : column.end] += scores[:, row.kept, column.kept] * share
 
 
-def _tile(image: Tensor, row: _Span, column: _Span) -> dict[str, Any]:
-    pixels = image[:, row.pixels.to(image.device)][:, :, column.pixels.to(image.device)]
-    return {"image": pixels, "height": pixels.shape[-2], "width": pixels.shape[-1]}
+def _tile(image: Tensor, row: _Span, column: _Span) -> Tensor:
+    """The pixels (3, h, w) that one window sees."""
+    return image[:, row.pixels.to(image.device)][:, :, column.pixels.to(image.device)]
 
 
 def _mirrored(first: int, count: int, side: int) -> Tensor:

@@ -5,7 +5,7 @@ from vertebra.models.layers.large_kernel import LargeSeparableKernel
 from vertebra.models.layers.pyramid import PyramidPooling
 from vertebra.models.layers.separable import SeparableConvNorm
 from vertebra.models.layers.unpooling import MaxPoolWithIndices, MaxUnpool
-from vertebra.models.layers.upsampling import BilinearConvTranspose2d, Upsample, bilinear_kernel, crop_like
+from vertebra.models.layers.upsampling import BilinearConvTranspose2d, Upsample, bilinear_kernel, crop, crop_like
 
 __all__ = [
     "ASPP",
@@ -17,5 +17,6 @@ __all__ = [
     "SeparableConvNorm",
     "Upsample",
     "bilinear_kernel",
+    "crop",
     "crop_like",
 ]

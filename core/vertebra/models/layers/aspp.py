@@ -8,6 +8,7 @@ plugin.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -32,9 +33,11 @@ class ASPP(nn.Module):
         pool_norm: behind the convolution of the pooled branch. The mean of a whole map is one value per image and
             channel, so batch normalisation there cannot train on one image; "none" (Detectron2's) has a bias instead.
         separable: each 3x3 convolution depthwise and then 1x1, each with norm and ReLU.
+        inner_norm: of separable ones, behind the depthwise convolution, see `SeparableConvNorm`; None: as `norm`.
         dropout: share of the output's values set to 0 in training.
         pool_size: (height, width) in cells: the mean of such a window around each cell, for networks that were trained
-            on crops of that size and see larger images (Detectron2's). A smaller map is pooled whole. None: always
+            on crops of that size and see larger images (Detectron2's). A smaller map is pooled whole: a graph for any
+            size cannot leave that open, so export one for a fixed size. None: always whole.
     """
 
     def __init__(
@@ -46,6 +49,7 @@ class ASPP(nn.Module):
         norm: NormName = "bn",
         pool_norm: NormName = "none",
         separable: bool = False,
+        inner_norm: NormName | None = None,
         dropout: float = 0.1,
         pool_size: tuple[int, int] | None = None,
     ) -> None:
@@ -56,7 +60,7 @@ class ASPP(nn.Module):
             raise ValueError(
                 f"ASPP: pool_size is {list(pool_size)}; it must be a height and a width of at least 1 cell"
             )
-        wide = SeparableConvNorm if separable else ConvNorm
+        wide = partial(SeparableConvNorm, inner_norm=inner_norm) if separable else ConvNorm
         branches = [ConvNorm(in_channels, out_channels, 1, norm=norm, relu=True)]
         branches += [wide(in_channels, out_channels, 3, dilation=rate, norm=norm, relu=True) for rate in rates]
         self.convs = nn.ModuleList(branches)

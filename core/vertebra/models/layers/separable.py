@@ -21,7 +21,7 @@ class SeparableConvNorm(nn.Module):
     Args:
         norm: behind the pointwise convolution, and behind the depthwise one unless `inner_norm` says otherwise.
         inner_norm: behind the depthwise convolution; None: as `norm`. With "none" there is no ReLU there either, and
-            the pair is one linear map.
+            no bias: the pair is one linear map.
         relu: whether a ReLU follows each norm.
     """
 
@@ -50,6 +50,8 @@ class SeparableConvNorm(nn.Module):
             relu=relu and inner_norm not in ("", "none"),
         )
         self.pointwise = ConvNorm(in_channels, out_channels, 1, norm=norm, relu=relu)
+        if self.depthwise.norm is None:
+            self.depthwise.bias = None  # the next convolution's covers it
         for conv in (self.depthwise, self.pointwise):
             xavier_fill(conv)
 

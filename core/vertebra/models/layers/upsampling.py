@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["BilinearConvTranspose2d", "Upsample", "bilinear_kernel", "crop_like", "resize"]
+__all__ = ["BilinearConvTranspose2d", "Upsample", "bilinear_kernel", "crop", "crop_like", "resize"]
 
 
 def bilinear_kernel(kernel_size: int) -> Tensor:
@@ -140,8 +140,23 @@ def crop_like(x: Tensor, reference: Tensor, offset: int | tuple[int, int] | None
         top, left = spare[0] // 2, spare[1] // 2
     else:
         top, left = offset if isinstance(offset, tuple) else (offset, offset)
+    if not all(isinstance(number, int) for number in (*spare, top, left)):  # symbols must not be compared
+        return crop(x, (height, width), (top, left))
     if min(spare) < 0 or min(top, left) < 0 or top > spare[0] or left > spare[1]:
         raise ValueError(
             f"crop_like: cannot cut {height} x {width} at offset ({top}, {left}) out of {x.shape[-2]} x {x.shape[-1]}"
         )
-    return x[..., top : top + height, left : left + width]
+    return crop(x, (height, width), (top, left))
+
+
+def crop(x: Tensor, size: tuple[int, int], offset: tuple[int, int] = (0, 0)) -> Tensor:
+    """`size` (height, width) cells of `x` (N, C, H, W) from `offset` (row, column) on; whatever of them there is.
+
+    In a graph of any size all of them must be there: it picks rows and columns by number, because a slice asks at once
+    whether it fits, which sizes that are symbols cannot answer.
+    """
+    (height, width), (top, left) = size, offset
+    if all(isinstance(number, int) for number in (height, width, top, left)):
+        return x[..., top : top + height, left : left + width]
+    rows = torch.arange(height, device=x.device) + top
+    return x.index_select(-2, rows).index_select(-1, torch.arange(width, device=x.device) + left)

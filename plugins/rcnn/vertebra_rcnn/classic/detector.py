@@ -89,11 +89,17 @@ class ClassicRCNN(nn.Module):
             DataError: no image has a true box.
         """
         mapper = build_mapper(_plain(recipe), dataset, training=True)
-        columns: dict[str, list[np.ndarray]] = {"features": [], "boxes": [], "overlaps": [], "truth": [], "is_truth": []}
+        columns: dict[str, list[np.ndarray]] = {
+            "features": [],
+            "boxes": [],
+            "overlaps": [],
+            "truth": [],
+            "is_truth": [],
+        }
         for number, record in enumerate(dataset.dicts):
             sample = mapper(record, index=number)
             for name, rows in self._rows(sample["image"], sample["instances"]).items():
-                columns[name].append(rows)
+                columns.setdefault(name, []).append(rows)
             if number % 50 == 49:
                 logger.info("features of %d of %d images", number + 1, len(dataset.dicts))
         table = {name: np.concatenate(rows) for name, rows in columns.items()}
@@ -115,7 +121,9 @@ class ClassicRCNN(nn.Module):
     def save(self, path: Path) -> None:
         """What `fit` has learned, as an `.npz` of numbers; the backbone is not in it."""
         parts = {"svm": self.classifiers, "ridge": self.ridges}
-        arrays = {f"{name}_{key}": np.asarray(value) for name, part in parts.items() for key, value in vars(part).items()}
+        arrays = {
+            f"{name}_{key}": np.asarray(value) for name, part in parts.items() for key, value in vars(part).items()
+        }
         np.savez_compressed(path, **arrays)
 
     def load(self, path: Path) -> None:

@@ -67,7 +67,12 @@ def run_classic(
 
 
 def write_selective_search(
-    recipe: str, overrides: Sequence[str] = (), output: Path = Path("proposals.npz"), *, split: str = "train", most: int = 2000
+    recipe: str,
+    overrides: Sequence[str] = (),
+    output: Path = Path("proposals.npz"),
+    *,
+    split: str = "train",
+    most: int = 2000,
 ) -> None:
     """Proposals of every image of a split, in pixels of the files' images."""
     _need_libraries()

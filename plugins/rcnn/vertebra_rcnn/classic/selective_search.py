@@ -1,8 +1,8 @@
 """Proposals without learning: small segments of even color, merged by likeness until one is left.
 
-Source: Uijlings et al., "Selective Search for Object Recognition", IJCV 104 (2013); the segments are those of Felzenszwalb
-and Huttenlocher, "Efficient Graph-Based Image Segmentation", IJCV 59 (2004), by scikit-image. Every segment on the way,
-from the first to the last, gives its box. Unlike the paper, gradients are plain differences of neighbouring pixels.
+Source: Uijlings et al., "Selective Search for Object Recognition", IJCV 104 (2013); the first segments are those of
+Felzenszwalb and Huttenlocher, "Efficient Graph-Based Image Segmentation", IJCV 59 (2004), by scikit-image. Each segment
+on the way to the last one gives its box. Unlike the paper, gradients are plain differences of neighbouring pixels.
 Letters: S segments, P proposals.
 """
 
@@ -61,7 +61,7 @@ def _converted(image: np.ndarray, color: ColorSpace) -> np.ndarray:
     if color == "hsv":
         return rgb2hsv(image)
     if color == "lab":
-        return (rgb2lab(image) + (0, 128, 128)) / (100, 255, 255)
+        return (rgb2lab(image) + np.array([0, 128, 128])) / (100, 255, 255)
     return image / 255.0
 
 
@@ -155,7 +155,10 @@ def _boxes(labels: np.ndarray, count: int) -> np.ndarray:
 def _neighbours(labels: np.ndarray) -> list[tuple[int, int]]:
     """Pairs of segments that touch, the smaller number first."""
     pairs = np.concatenate(
-        [np.stack((a.ravel(), b.ravel()), axis=1) for a, b in ((labels[:, 1:], labels[:, :-1]), (labels[1:], labels[:-1]))]
+        [
+            np.stack((a.ravel(), b.ravel()), axis=1)
+            for a, b in ((labels[:, 1:], labels[:, :-1]), (labels[1:], labels[:-1]))
+        ]
     )
     pairs = np.unique(np.sort(pairs[pairs[:, 0] != pairs[:, 1]], axis=1), axis=0)
     return [tuple(pair) for pair in pairs.tolist()]

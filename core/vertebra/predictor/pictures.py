@@ -1,0 +1,82 @@
+"""Predictions drawn: a PNG for each image, a video for each video."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vertebra.predictor.predictor import Prediction
+from vertebra.predictor.records import outputs_of
+from vertebra.predictor.video import VideoWriter
+from vertebra.predictor.writers import Writer, free_path
+from vertebra.visualize import Style, draw_instances, draw_panoptic, draw_sem_seg_overlay, save_png, skeleton_of
+
+__all__ = ["PictureWriter", "draw_prediction"]
+
+
+class PictureWriter(Writer):
+    """`<image>.png` for each image, `<video>.mp4` for each video; of a model of several tasks one picture a task.
+
+    A picture keeps its name (`cells.jpg` -> `cells.png`; of two equal names the second becomes `cells-2.png`).
+    """
+
+    def __init__(self, folder: Path, metadata: Any) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        self.metadata = metadata
+        self.pictures: list[Path] = []
+        self._videos: dict[str, VideoWriter] = {}
+        self._video_name: str | None = None
+
+    def add(self, prediction: Prediction) -> None:
+        frame = prediction.frame
+        if frame.number is None or frame.number == 0:
+            self.close()  # the video before is complete
+        style = Style(min_side=0) if frame.number is not None else None
+        for suffix, picture in draw_prediction(prediction, self.metadata, style):
+            if frame.number is None:
+                self.pictures.append(save_png(picture, free_path(self.folder, frame.stem + suffix, ".png")))
+                continue
+            if suffix not in self._videos:
+                stem = Path(frame.name).stem.replace(" ", "_")
+                path = free_path(self.folder, stem + suffix, ".mp4")
+                self._videos[suffix] = VideoWriter(path, frame.rate)
+                self.pictures.append(path)
+            self._videos[suffix].add(picture)
+
+    def close(self) -> None:
+        for video in self._videos.values():
+            video.close()
+        self._videos.clear()
+
+    @property
+    def written(self) -> list[Path]:
+        return self.pictures
+
+
+def draw_prediction(prediction: Prediction, metadata: Any, style: Style | None = None) -> list[tuple[str, np.ndarray]]:
+    """One picture for each output that can be drawn: a suffix for its file's name, and (H', W', 3) uint8 RGB."""
+    image = prediction.frame.image
+    things, stuff = metadata.get("thing_classes"), metadata.get("stuff_classes")
+    pictures: list[tuple[str, np.ndarray]] = []
+    for suffix, (ids, segments) in outputs_of(prediction, "panoptic_seg"):
+        pictures.append((suffix, draw_panoptic(image, ids, segments, things, stuff, style=style)))
+    for suffix, found in outputs_of(prediction, "instances"):
+        pictures.append((suffix, draw_instances(image, found, things, skeleton=skeleton_of(metadata), style=style)))
+    for suffix, labels in outputs_of(prediction, "sem_seg"):
+        colors: Sequence | None = metadata.get("stuff_colors")
+        pictures.append((suffix, draw_sem_seg_overlay(image, labels, stuff or things, colors=colors, style=style)))
+    return _apart(pictures)
+
+
+def _apart(pictures: list[tuple[str, np.ndarray]]) -> list[tuple[str, np.ndarray]]:
+    """Suffixes that differ: the first picture has the image's own name."""
+    seen: dict[str, int] = {}
+    result = []
+    for suffix, picture in pictures:
+        seen[suffix] = seen.get(suffix, 0) + 1
+        result.append((suffix if seen[suffix] == 1 else f"{suffix}-{seen[suffix]}", picture))
+    return result

@@ -1,0 +1,199 @@
+"""Predictor: images in, predictions out, in the images' own sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from vertebra.config import Recipe
+from vertebra.data import Sample
+from vertebra.data.placement import content_size
+from vertebra.data.transforms import Transform
+from vertebra.engine import autocast, choose_device
+from vertebra.engine.trained_model import load_trained_model
+from vertebra.models import fuse_conv_bn
+from vertebra.models.inference import with_inference
+from vertebra.predictor.settings import DetectionFilter, class_numbers, set_thresholds
+from vertebra.predictor.sources import Frame, ImageLike, Place, as_array, open_source
+from vertebra.predictor.timing import StageTimes
+from vertebra.structures import Instances
+
+__all__ = ["Prediction", "Predictor"]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What was found in one image of a stream.
+
+    Args:
+        frame: the image, and where it came from.
+        outputs: the model's, such as `instances`, on the CPU, in the image's size.
+    """
+
+    frame: Frame
+    outputs: dict[str, Any] = field(repr=False)
+
+
+class Predictor:
+    """A model with weights, ready for images.
+
+        predictor = Predictor("runs/mine/recipe.yaml", "runs/mine/final.pth")
+        instances = predictor("image.jpg")["instances"]
+        for prediction in predictor.stream(["images/", "video.mp4"]):
+            print(prediction.frame.name, prediction.outputs["instances"])
+
+    Args:
+        recipe: a loaded recipe, a file, or `plugin:recipe`.
+        weights: a checkpoint or weights file or URL; None: the recipe's `model.weights`.
+        device: such as "cuda" or "cpu"; "auto" takes a GPU where there is one.
+        transforms: instead of the recipe's `eval_transforms`, such as `[ResizeLetterbox(640)]`. They may resize, and
+            pad on the right and below.
+        score_threshold, nms_threshold, class_agnostic_nms, max_detections: of the detection heads; None: the recipe's.
+
+    Attributes:
+        model: in eval mode, its batch norms folded into the convolutions: for predicting alone.
+        metadata: class names among other things; from the checkpoint, otherwise from the recipe's dataset. Without
+            either, as with imported weights where the dataset is not at hand, classes have numbers alone.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe | str | Path,
+        weights: str | Path | None = None,
+        *,
+        device: str = "auto",
+        transforms: Sequence[Transform] | None = None,
+        score_threshold: float | None = None,
+        nms_threshold: float | None = None,
+        class_agnostic_nms: bool | None = None,
+        max_detections: int | None = None,
+    ) -> None:
+        trained = load_trained_model(recipe, weights)
+        self.recipe, self.metadata, self.model = trained.recipe, trained.metadata, trained.model
+        set_thresholds(
+            self.model,
+            score_threshold=score_threshold,
+            nms_threshold=nms_threshold,
+            class_agnostic_nms=class_agnostic_nms,
+            max_detections=max_detections,
+        )
+        self.device = choose_device(device)
+        fuse_conv_bn(self.model.to(self.device))
+        self.model.channels_last = self.recipe.train.channels_last
+        self._modes = self.recipe.evaluate.inference
+        self._predict = with_inference(self.model, self._modes)
+        if transforms is None:
+            transforms = [spec.build() for spec in self.recipe.data.eval_transforms]
+        self.transforms = list(transforms)
+
+    @property
+    def class_names(self) -> list[str]:
+        """Names of the classes that `pred_classes` counts from 0; of a semantic model those of its labels."""
+        return list(self.metadata.get("thing_classes") or self.metadata.get("stuff_classes") or [])
+
+    def __call__(self, image: ImageLike) -> dict[str, Any]:
+        """Predictions of one image, in its own size.
+
+        Args:
+            image: a file, or RGB values 0 to 255: an array (H, W, 3) uint8 or a tensor (3, H, W) uint8.
+
+        Returns:
+            The head's outputs, such as `instances` with `pred_boxes`, `scores`, `pred_classes`, on the CPU.
+        """
+        return self.predict_batch([image])[0]
+
+    def predict_batch(self, images: Sequence[ImageLike], *, times: StageTimes | None = None) -> list[dict[str, Any]]:
+        """The same for several images, which go through the model together."""
+        return [{key: _to_cpu(value) for key, value in output.items()} for output in self._outputs(images, times)]
+
+    def stream(
+        self,
+        source: Place | Iterable[Place],
+        *,
+        batch_size: int = 1,
+        score: float = 0.0,
+        classes: Sequence[str | int] | None = None,
+        labels_only: bool = False,
+        unreadable: list[str] | None = None,
+        times: StageTimes | None = None,
+    ) -> Iterator[Prediction]:
+        """Predictions of one image after the other, as they come; only `batch_size` images are held at a time.
+
+        Args:
+            source: files, folders, patterns such as `"data/*.jpg"`, videos, numbers of cameras, arrays; or `-`, which
+                reads names of files from standard input, one a line.
+            batch_size: images that go through the model together.
+            score: detections with a lower one are left out.
+            classes: names or numbers; detections of other classes are left out.
+            labels_only: give `sem_seg` as labels (H, W) rather than scores (K, H, W), which are many times larger.
+            unreadable: gets what is wrong with each image that cannot be read, and the stream goes on; None: the first
+                one ends it with a DataError.
+            times: is told how long each stage takes.
+        """
+        times = times or StageTimes(self.device)
+        wanted = DetectionFilter(score, None if classes is None else class_numbers(classes, self.class_names))
+        frames = iter(open_source(source, unreadable))
+        while batch := _next_batch(frames, batch_size, times):
+            outputs = self._outputs([frame.image for frame in batch], times)
+            with times.stage("postprocess"):
+                found = [{key: _finished(value, wanted, labels_only) for key, value in one.items()} for one in outputs]
+            times.images += len(batch)
+            for frame, output in zip(batch, found, strict=True):
+                yield Prediction(frame, output)
+
+    def _outputs(self, images: Sequence[ImageLike], times: StageTimes | None) -> list[dict[str, Any]]:
+        """What the model gives for each image, on its device."""
+        times = times or StageTimes()
+        with torch.inference_mode(), autocast(self.device, self.recipe.evaluate.amp):
+            with times.stage("preprocess"):
+                inputs = [self._input(as_array(image)) for image in images]
+            if self._modes is not None:  # a mode asks the model as it likes, so its work cannot be told apart
+                with times.stage("model"):
+                    return self._predict(inputs)
+            with times.stage("preprocess"):
+                batch = self.model.make_batch(inputs)
+            with times.stage("model"):
+                raw = self.model.compute(batch.images)
+            with times.stage("postprocess"):
+                return self.model.predict(raw, batch)
+
+    def _input(self, image: np.ndarray) -> dict[str, Any]:
+        """An RGB array (H, W, 3) through the transforms, as the model takes it."""
+        height, width = image.shape[:2]
+        sample = Sample(torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1))
+        rng = np.random.default_rng(self.recipe.seed)
+        for transform in self.transforms:
+            sample = transform(sample, rng)
+        result = {"image": sample.image, "height": height, "width": width}
+        content = content_size(sample, height, width)
+        if content != sample.size and self._modes is not None:  # windows and scales are cut out of the image alone
+            result["image"] = sample.image[:, : content[0], : content[1]]
+        elif content != sample.size:
+            result["content_size"] = content
+        return result
+
+
+def _next_batch(frames: Iterator[Frame], size: int, times: StageTimes) -> list[Frame]:
+    with times.stage("read"):
+        return list(islice(frames, size))
+
+
+def _finished(value: Any, wanted: DetectionFilter, labels_only: bool) -> Any:
+    """One output on the CPU, as it was asked for."""
+    if isinstance(value, Instances) and value.has("pred_classes"):
+        return wanted(value.to("cpu"))
+    if labels_only and isinstance(value, torch.Tensor) and value.dim() == 3 and value.is_floating_point():
+        value = value.argmax(dim=0)
+    return _to_cpu(value)
+
+
+def _to_cpu(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return tuple(_to_cpu(part) for part in value)
+    return value.to("cpu") if hasattr(value, "to") else value

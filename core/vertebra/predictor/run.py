@@ -1,0 +1,193 @@
+"""predict_files: from places to folders of results; what `vertebra predict` does."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from vertebra.config import Recipe
+from vertebra.errors import DataError, RecipeError
+from vertebra.nearest import nearest
+from vertebra.predictor.pictures import PictureWriter
+from vertebra.predictor.predictor import Prediction, Predictor
+from vertebra.predictor.records import count_detections
+from vertebra.predictor.settings import class_numbers, look_from_score
+from vertebra.predictor.sources import Camera, Place, list_places
+from vertebra.predictor.timing import StageTimes
+from vertebra.predictor.writers import CocoWriter, CsvWriter, LabelWriter, Writer, YoloWriter
+
+__all__ = ["SAVED", "WrittenPredictions", "predict_files"]
+
+SAVED = ("pictures", "coco", "yolo", "csv", "labels")
+_MOST_TOLD = 10
+_WRITERS: dict[str, Callable[[Path, Sequence[str]], Writer]] = {
+    "coco": CocoWriter,
+    "yolo": YoloWriter,
+    "csv": CsvWriter,
+    "labels": LabelWriter,
+}
+
+
+@dataclass(frozen=True)
+class WrittenPredictions:
+    """What `predict_files` wrote.
+
+    Args:
+        files: pictures and videos, then files and folders of the other formats.
+        num_detections: None of a model that does not detect.
+        times: how long each stage took.
+    """
+
+    output: Path
+    files: list[Path]
+    num_images: int
+    num_detections: int | None
+    times: StageTimes = field(repr=False)
+
+
+def predict_files(
+    recipe: Predictor | Recipe | str,
+    source: Place | Iterable[Place],
+    *,
+    output: Path | str,
+    weights: str | None = None,
+    score: float = 0.5,
+    classes: Sequence[str | int] | None = None,
+    save: Sequence[str] | None = None,
+    batch_size: int = 1,
+    max_images: int | None = None,
+    on_written: Callable[[Path], None] | None = None,
+    **settings: Any,
+) -> WrittenPredictions:
+    """Predicts on files, folders, patterns, videos, cameras; writes results into `output`, overwriting nothing.
+
+    Args:
+        recipe: or a Predictor, whose own settings then hold.
+        source, classes, batch_size: see `Predictor.stream`.
+        score: detections from this score on.
+        save: of `pictures`, `coco` (predictions.json), `yolo` (labels/*.txt), `csv` (predictions.csv), `labels`
+            (label_maps/*.png); None: pictures, and coco or labels, whichever the model's outputs fill.
+        max_images: stop after so many images and frames.
+        on_written: is told each picture when it is written, and each video when it is begun.
+        settings: of the Predictor: `device`, `transforms`, `nms_threshold`, `class_agnostic_nms`, `max_detections`.
+
+    Raises:
+        DataError: nothing to read, or `output` holds predictions already; or images that cannot be read, after all
+            others have been written.
+    """
+    places = list_places([source] if isinstance(source, (str, Path, int)) else source)
+    predictor = recipe if isinstance(recipe, Predictor) else _predictor(recipe, weights, score, settings)
+    if classes is not None:
+        class_numbers(classes, predictor.class_names)  # a wrong name is told before anything is written
+    saved = _checked(save, predictor)
+    output = Path(output)
+    unreadable: list[str] = []
+    times = StageTimes(predictor.device)
+    stream = predictor.stream(
+        places,
+        batch_size=batch_size,
+        classes=classes,
+        score=score,
+        labels_only=True,
+        unreadable=unreadable,
+        times=times,
+    )
+    writers: list[Writer] = []
+    endless = any(isinstance(place, Camera) for place in places)
+    with _closing(writers, times, endless):
+        detections = 0
+        for number, prediction in enumerate(stream, start=1):
+            with times.stage("write"):
+                if number == 1:  # so that a source of which nothing can be read leaves nothing behind
+                    _open_writers(writers, saved, output, predictor)
+                _write(prediction, writers, on_written)
+            detections += count_detections(prediction)
+            if number == max_images:
+                break
+    files = [path for writer in writers for path in writer.written]
+    _tell_unreadable(unreadable, times.images, output)
+    return WrittenPredictions(output, files, times.images, detections if _detects(predictor) else None, times)
+
+
+def _predictor(recipe: Recipe | str, weights: str | None, score: float, settings: dict[str, Any]) -> Predictor:
+    predictor = Predictor(recipe, weights, **settings)
+    look_from_score(predictor.model, score)
+    return predictor
+
+
+def _outputs(predictor: Predictor) -> set[str]:
+    return {key for keys in predictor.model.task_outputs.values() for key in keys}
+
+
+def _detects(predictor: Predictor) -> bool:
+    """Whether the model gives `instances`; where its heads do not say what they give, it may."""
+    return "instances" in _outputs(predictor) or not _outputs(predictor)
+
+
+def _checked(save: Sequence[str] | None, predictor: Predictor) -> list[str]:
+    outputs = _outputs(predictor)
+    detects, labels = _detects(predictor), bool(outputs & {"sem_seg", "panoptic_seg"})
+    if save is None:
+        return ["pictures", *(["coco"] if detects else []), *(["labels"] if labels else [])]
+    for name in save:
+        if name not in SAVED:
+            near = ", ".join(nearest(name, SAVED)) or ", ".join(SAVED)
+            raise RecipeError(f"there is no format {name!r} to save predictions in.\n  Nearest: {near}")
+    unfit = [
+        name for name in save if (name == "labels" and not labels) or (name in ("coco", "yolo", "csv") and not detects)
+    ]
+    if unfit:
+        raise RecipeError(
+            f"this model's outputs ({', '.join(sorted(outputs))}) cannot be saved as {', '.join(unfit)}: "
+            "coco, yolo and csv hold detections, labels a class for each pixel"
+        )
+    return list(dict.fromkeys(save))
+
+
+def _open_writers(writers: list[Writer], saved: Sequence[str], output: Path, predictor: Predictor) -> None:
+    for name in saved:
+        if name == "pictures":
+            writers.append(PictureWriter(output, predictor.metadata))
+        else:
+            writers.append(_WRITERS[name](output, predictor.class_names))
+
+
+def _write(prediction: Prediction, writers: Sequence[Writer], on_written: Callable[[Path], None] | None) -> None:
+    for writer in writers:
+        before = len(writer.written) if isinstance(writer, PictureWriter) else 0
+        writer.add(prediction)
+        if on_written is not None and isinstance(writer, PictureWriter):
+            for path in writer.written[before:]:
+                on_written(path)
+
+
+@contextlib.contextmanager
+def _closing(writers: Sequence[Writer], times: StageTimes, endless: bool) -> Iterator[None]:
+    """What has been written by the end is complete, whatever ends it.
+
+    Args:
+        endless: of a camera, which Ctrl-C ends as it should.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        if not endless:
+            raise
+    finally:
+        with times.stage("write"):
+            for writer in writers:
+                writer.close()
+
+
+def _tell_unreadable(unreadable: Sequence[str], read: int, output: Path) -> None:
+    if not unreadable:
+        return
+    if read == 0 and len(unreadable) == 1:
+        raise DataError(unreadable[0])
+    told = "\n  ".join(unreadable[:_MOST_TOLD]) + ("\n  ..." if len(unreadable) > _MOST_TOLD else "")
+    raise DataError(
+        f"{len(unreadable)} of {read + len(unreadable)} images cannot be read; the others are in {output}\n  {told}"
+    )

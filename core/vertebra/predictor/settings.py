@@ -1,0 +1,105 @@
+"""What can be changed of a trained model for a prediction: thresholds of its detection heads, and classes to keep."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from vertebra.errors import DataError, RecipeError
+from vertebra.models import Model
+from vertebra.nearest import nearest
+from vertebra.structures import Instances
+
+__all__ = ["DetectionFilter", "class_numbers", "look_from_score", "set_thresholds"]
+
+_MEANINGS = {
+    "score_threshold": "a score threshold",
+    "nms_threshold": "suppression by overlap (NMS)",
+    "class_agnostic_nms": "a choice of suppression within or across classes",
+    "max_detections": "a greatest number of detections",
+}
+
+
+def set_thresholds(
+    model: Model,
+    *,
+    score_threshold: float | None = None,
+    nms_threshold: float | None = None,
+    class_agnostic_nms: bool | None = None,
+    max_detections: int | None = None,
+) -> None:
+    """Changes what the heads' `predict` decides by; None leaves a value as the recipe has it.
+
+    Raises:
+        RecipeError: no head of the model has such a value.
+    """
+    wanted = {
+        "score_threshold": score_threshold,
+        "nms_threshold": nms_threshold,
+        "class_agnostic_nms": class_agnostic_nms,
+        "max_detections": max_detections,
+    }
+    for name, value in wanted.items():
+        if value is None:
+            continue
+        owners = _owners(model, name)
+        if not owners:
+            heads = ", ".join(f"{key} ({type(head).__name__})" for key, head in model.heads.items())
+            raise RecipeError(f"{name} cannot be set: no head of this model has {_MEANINGS[name]}. Its heads: {heads}")
+        for owner in owners:
+            setattr(owner, name, value)
+
+
+def look_from_score(model: Model, score: float) -> None:
+    """Lets the heads that have a score threshold look from this score on: none lower is lost, and none is worked on."""
+    for owner in _owners(model, "score_threshold"):
+        owner.score_threshold = score
+
+
+def _owners(model: Model, name: str) -> list[nn.Module]:
+    return [part for part in model.heads.modules() if isinstance(vars(part).get(name), (bool, int, float))]
+
+
+@dataclass(frozen=True)
+class DetectionFilter:
+    """Which detections are of interest.
+
+    Args:
+        score: those from this score on.
+        classes: of these class numbers; None: of all.
+    """
+
+    score: float = 0.0
+    classes: tuple[int, ...] | None = None
+
+    def __call__(self, instances: Instances) -> Instances:
+        keep = instances.scores >= self.score
+        if self.classes is not None:
+            keep &= torch.isin(instances.pred_classes, torch.tensor(self.classes, device=keep.device))
+        return instances if bool(keep.all()) else instances[keep]
+
+
+def class_numbers(wanted: Sequence[str | int], class_names: Sequence[str]) -> tuple[int, ...]:
+    """Names or numbers (from 0) of classes as numbers. A name that looks like a number is a name first.
+
+    Raises:
+        DataError: a name that no class has, or a number that is too large.
+    """
+    found = []
+    for item in wanted:
+        text = str(item)
+        if text in class_names:
+            found.append(list(class_names).index(text))
+        elif text.isdecimal() and (not class_names or int(text) < len(class_names)):
+            found.append(int(text))
+        else:
+            near = (
+                ", ".join(nearest(text, class_names)) or ", ".join(class_names) or "this model's classes have no names"
+            )
+            raise DataError(
+                f"there is no class {text!r} among the {len(class_names)} of this model.\n  Nearest: {near}"
+            )
+    return tuple(dict.fromkeys(found))

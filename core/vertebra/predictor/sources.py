@@ -1,0 +1,163 @@
+"""Where images come from: files, folders, patterns, videos, cameras, names on standard input, arrays."""
+
+from __future__ import annotations
+
+import glob
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TextIO
+
+import numpy as np
+import torch
+
+from vertebra.data import read_image
+from vertebra.errors import DataError
+from vertebra.predictor.video import VIDEO_SUFFIXES, read_video
+
+__all__ = ["IMAGE_SUFFIXES", "Camera", "Frame", "ImageLike", "Place", "as_array", "list_places", "open_source"]
+
+IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+_STDIN = "-"
+
+ImageLike = np.ndarray | torch.Tensor | str | Path
+Place = str | Path | int | np.ndarray | torch.Tensor
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One image and where it came from.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        name: the file's path as it was found; `camera 0`; `array 3` for what was given as pixels.
+        number: of a video's or camera's frame, from 0; None for an image.
+        seconds: since the beginning of the video or camera.
+        rate: frames a second of the video.
+    """
+
+    image: np.ndarray = field(repr=False)
+    name: str
+    number: int | None = None
+    seconds: float | None = None
+    rate: float | None = None
+
+    @property
+    def stem(self) -> str:
+        """A name for files about this image: `cells`; `traffic_000012` for a frame of `traffic.mp4`."""
+        stem = Path(self.name).stem.replace(" ", "_") if self.number is not None else Path(self.name).stem
+        return stem if self.number is None else f"{stem}_{self.number:06d}"
+
+
+@dataclass(frozen=True)
+class Camera:
+    """A camera by its number."""
+
+    number: int
+
+    def __str__(self) -> str:
+        return f"camera {self.number}"
+
+
+def open_source(source: Place | Iterable[Place], unreadable: list[str] | None = None) -> Iterator[Frame]:
+    """The images of all places, one at a time.
+
+    Args:
+        unreadable: see `Predictor.stream`.
+    Raises:
+        DataError: a place that is not there, before the first image is read.
+    """
+    single = isinstance(source, (str, Path, int, np.ndarray, torch.Tensor))
+    given = [source] if single else list(source)
+    return _frames(list_places(given), unreadable)
+
+
+def list_places(
+    places: Iterable[Place], stdin: TextIO | None = None
+) -> list[Path | Camera | np.ndarray | torch.Tensor]:
+    """Every single image, video and camera that places stand for, in their order.
+
+    A folder stands for the image files directly in it, by name; a pattern (`*`, `?`, `[...]`, `**` for any folders
+    below) for the image and video files that fit it; `-` for a name a line on standard input; a number for a camera,
+    unless there is a file of that name.
+
+    Raises:
+        DataError: there is no such place, a folder without images, a pattern that fits nothing.
+    """
+    found: list[Path | Camera | np.ndarray | torch.Tensor] = []
+    for place in places:
+        if isinstance(place, (np.ndarray, torch.Tensor, Camera)):
+            found.append(place)
+        elif isinstance(place, int):
+            found.append(Camera(place))
+        elif str(place) == _STDIN:
+            lines = [line.strip() for line in stdin or sys.stdin]
+            if not any(lines):
+                raise DataError("-: standard input holds no names; expected one file, folder or pattern a line")
+            found += list_places([line for line in lines if line and line != _STDIN])
+        else:
+            found += _named(str(place))
+    return found
+
+
+def _named(place: str) -> list[Path | Camera]:
+    path = Path(place)
+    if path.is_dir():
+        return _inside(path)
+    if path.is_file():
+        return [path]
+    if place.isdecimal():
+        return [Camera(int(place))]
+    if glob.has_magic(place):
+        fitting = [Path(name) for name in sorted(glob.glob(place, recursive=True))]
+        known = [name for name in fitting if name.suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES and name.is_file()]
+        if not known:
+            what = f"fits {len(fitting)} files, none of them an image or a video" if fitting else "fits no file"
+            raise DataError(f"{place}: this pattern {what}")
+        return known
+    raise DataError(f"{place}: there is no such image, video or folder")
+
+
+def _inside(folder: Path) -> list[Path]:
+    inside = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+    if not inside:
+        raise DataError(f"{folder}: this folder holds no image ({', '.join(sorted(IMAGE_SUFFIXES))})")
+    return inside
+
+
+def _frames(places: list, unreadable: list[str] | None) -> Iterator[Frame]:
+    for order, place in enumerate(places):
+        if isinstance(place, (np.ndarray, torch.Tensor)):
+            yield Frame(as_array(place), f"array {order}")
+            continue
+        try:
+            if isinstance(place, Camera):
+                yield from _video_frames(place.number, str(place))
+            elif place.suffix.lower() in VIDEO_SUFFIXES:
+                yield from _video_frames(str(place), str(place))
+            else:
+                yield Frame(read_image(place), str(place))
+        except DataError as err:
+            if unreadable is None:
+                raise
+            unreadable.append(str(err))
+
+
+def _video_frames(source: str | int, name: str) -> Iterator[Frame]:
+    for number, (image, seconds, rate) in enumerate(read_video(source, name)):
+        yield Frame(image, name, number, seconds, rate)
+
+
+def as_array(image: ImageLike) -> np.ndarray:
+    """Any accepted image as an RGB array (H, W, 3) uint8."""
+    if isinstance(image, (str, Path)):
+        return read_image(image)
+    if isinstance(image, torch.Tensor):
+        image = image.permute(1, 2, 0).cpu().numpy() if image.dim() == 3 and image.shape[0] == 3 else image.numpy()
+    if not isinstance(image, np.ndarray) or image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        what = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
+        raise DataError(
+            f"the image is {what}; expected a file, an RGB array (H, W, 3) uint8, or a tensor (3, H, W) uint8"
+        )
+    return image

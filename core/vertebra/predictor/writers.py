@@ -1,0 +1,194 @@
+"""What becomes of predictions: each writer takes one after the other and keeps nothing that grows with their number."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TextIO
+
+import numpy as np
+from PIL import Image
+
+from vertebra.errors import DataError
+from vertebra.predictor.predictor import Prediction
+from vertebra.predictor.records import outputs_of, records_of
+
+__all__ = ["CocoWriter", "CsvWriter", "LabelWriter", "Writer", "YoloWriter", "check_free", "free_path"]
+
+
+class Writer:
+    """The contract: `add` for each prediction, `close` at the end, also where something went wrong before."""
+
+    def add(self, prediction: Prediction) -> None:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Finishes what was begun."""
+
+    @property
+    def written(self) -> list[Path]:
+        """The files or folders that hold results."""
+        raise NotImplementedError
+
+
+class CocoWriter(Writer):
+    """`predictions.json`: a list of detections in COCO's result format, with names beside the numbers.
+
+    image_id counts the images in their order, from 1; category_id is the model's class from 0; bbox is x, y, width,
+    height in pixels. The file is written as it grows, under another name until it is complete.
+    """
+
+    def __init__(self, folder: Path, class_names: Sequence[str]) -> None:
+        self.path = folder / "predictions.json"
+        check_free(self.path)
+        self._class_names = class_names
+        self._growing = _Growing(self.path)
+        self._images = 0
+        self._any = False
+        self._growing.file.write("[")
+
+    def add(self, prediction: Prediction) -> None:
+        self._images += 1
+        for record in records_of(prediction, self._class_names):
+            self._growing.file.write(",\n " if self._any else "\n ")
+            self._growing.file.write(json.dumps({"image_id": self._images, **record}))
+            self._any = True
+
+    def close(self) -> None:
+        self._growing.finish("\n]\n" if self._any else "]\n")
+
+    @property
+    def written(self) -> list[Path]:
+        return [self.path]
+
+
+class CsvWriter(Writer):
+    """`predictions.csv`: a line for each detection, its box as corners in pixels."""
+
+    COLUMNS = ("file_name", "frame", "seconds", "category", "category_id", "score", "x0", "y0", "x1", "y1")
+
+    def __init__(self, folder: Path, class_names: Sequence[str]) -> None:
+        self.path = folder / "predictions.csv"
+        check_free(self.path)
+        self._class_names = class_names
+        self._growing = _Growing(self.path)
+        self._table = csv.writer(self._growing.file, lineterminator="\n")
+        self._table.writerow(self.COLUMNS)
+
+    def add(self, prediction: Prediction) -> None:
+        for record in records_of(prediction, self._class_names):
+            x, y, width, height = record["bbox"]
+            corners = (x, y, round(x + width, 3), round(y + height, 3))
+            self._table.writerow([*(record.get(column, "") for column in self.COLUMNS[:6]), *corners])
+
+    def close(self) -> None:
+        self._growing.finish()
+
+    @property
+    def written(self) -> list[Path]:
+        return [self.path]
+
+
+class YoloWriter(Writer):
+    """`labels/<image>.txt`: a line for each detection: class, center x, center y, width, height, score.
+
+    Places and sizes are parts of the image's width and height. An image in which nothing was found gets an empty file.
+    """
+
+    def __init__(self, folder: Path, class_names: Sequence[str]) -> None:
+        self.folder = folder / "labels"
+        check_free(self.folder)
+        self.folder.mkdir(parents=True)
+
+    def add(self, prediction: Prediction) -> None:
+        height, width = prediction.frame.image.shape[:2]
+        lines = []
+        for _, found in outputs_of(prediction, "instances"):
+            boxes = found.pred_boxes.tensor.float() / found.pred_boxes.tensor.new_tensor([width, height, width, height])
+            centers, sizes = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
+            columns = zip(
+                found.pred_classes.tolist(), centers.tolist(), sizes.tolist(), found.scores.tolist(), strict=True
+            )
+            lines += [
+                " ".join([str(label), *(f"{value:.6f}" for value in (*center, *size)), f"{score:.5f}"])
+                for label, center, size, score in columns
+            ]
+        path = free_path(self.folder, prediction.frame.stem, ".txt")
+        path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+    @property
+    def written(self) -> list[Path]:
+        return [self.folder]
+
+
+class LabelWriter(Writer):
+    """`label_maps/<image>.png`: the class of each pixel of semantic predictions, as gray values.
+
+    16 bits where there are more than 256 classes. Panoptic predictions give segment ids in COCO's colors
+    (id = R + 256 G + 65536 B), and `<image>.json` with what each segment is.
+    """
+
+    def __init__(self, folder: Path, class_names: Sequence[str]) -> None:
+        self.folder = folder / "label_maps"
+        check_free(self.folder)
+        self.folder.mkdir(parents=True)
+
+    def add(self, prediction: Prediction) -> None:
+        for suffix, scores in outputs_of(prediction, "sem_seg"):
+            labels = (scores.argmax(dim=0) if scores.dim() == 3 else scores).numpy()
+            kind = np.uint8 if labels.max(initial=0) < 256 else np.uint16
+            path = free_path(self.folder, prediction.frame.stem + suffix, ".png")
+            Image.fromarray(labels.astype(kind)).save(path)
+        for suffix, (ids, segments) in outputs_of(prediction, "panoptic_seg"):
+            values = ids.numpy().astype(np.int64)
+            colors = np.stack([values % 256, values // 256 % 256, values // 65536], axis=-1).astype(np.uint8)
+            path = free_path(self.folder, prediction.frame.stem + suffix, ".png")
+            Image.fromarray(colors).save(path)
+            path.with_suffix(".json").write_text(json.dumps(segments, indent=1) + "\n", encoding="utf-8")
+
+    @property
+    def written(self) -> list[Path]:
+        return [self.folder]
+
+
+class _Growing:
+    """A text file that has another name until it is complete."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
+        self.file: TextIO = self._unfinished.open("w", encoding="utf-8", newline="")
+
+    def finish(self, end: str = "") -> None:
+        if self.file.closed:
+            return
+        self.file.write(end)
+        self.file.close()
+        os.replace(self._unfinished, self.path)
+
+
+def check_free(path: Path) -> None:
+    """Raises DataError where an earlier prediction lies."""
+    if path.exists():
+        raise DataError(f"{path}: this folder holds predictions already; name another with --output, or move them")
+
+
+def free_path(folder: Path, stem: str, suffix: str) -> Path:
+    """`folder/stem.suffix`, or with -2, -3, ... where that is taken."""
+    for name in _names(stem):
+        path = folder / f"{name}{suffix}"
+        if not path.exists():
+            return path
+    raise AssertionError("there is always a free name")
+
+
+def _names(stem: str) -> Iterator[str]:
+    yield stem
+    number = 2
+    while True:
+        yield f"{stem}-{number}"
+        number += 1

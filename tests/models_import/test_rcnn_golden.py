@@ -1,0 +1,230 @@
+"""R-CNN in its forms agrees with Detectron2: proposals, boxes, masks, keypoints, losses and gradients.
+
+The numbers and their origin: tests/data/golden_rcnn.md.
+"""
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torchvision.ops import box_iou
+
+from vertebra.config import load_recipe
+from vertebra.models import build_model
+from vertebra.models.import_detectron2 import import_detectron2, translate_names
+from vertebra.structures import Boxes, Instances, Keypoints, PolygonMasks, decode_rle
+
+pytest.importorskip("vertebra_rcnn", reason="the head comes from vertebra-rcnn")
+
+RECIPES = {
+    "faster_fpn": ("rcnn:faster_rcnn_r50_fpn", 80),
+    "mask_fpn": ("rcnn:mask_rcnn_r50_fpn", 80),
+    "keypoint_fpn": ("rcnn:keypoint_rcnn_r50_fpn", 1),
+    "faster_c4": ("rcnn:faster_rcnn_r50_c4", 80),
+}
+HEAD = "model.heads.objects"
+ORDERED = [  # Detectron2's random numbers
+    f"{HEAD}.sampler={{name: OrderedSampler, num_samples: 512, positive_fraction: 0.25}}",
+    f"{HEAD}.proposals.sampler={{name: OrderedSampler, num_samples: 256, positive_fraction: 0.5}}",
+]
+ALL = [  # every anchor, every region
+    f"{HEAD}.sampler={{name: RandomSampler, num_samples: 65536, positive_fraction: 0.25}}",
+    f"{HEAD}.proposals.sampler={{name: RandomSampler, num_samples: 262144, positive_fraction: 0.5}}",
+    f"{HEAD}.proposals.post_nms_topk=[200, 1000]",
+]
+
+
+@pytest.fixture(scope="module")
+def rcnn(repository, golden_rule):
+    """`numbers` (json), `arrays` (npz), and the rule `value` for weights."""
+    data = repository / "tests/data"
+    return SimpleNamespace(
+        numbers=json.loads((data / "golden_rcnn.json").read_text()),
+        arrays=dict(np.load(data / "golden_rcnn.npz")),
+        value=golden_rule.value,
+    )
+
+
+def entries(rcnn, name):
+    """[name, shape, sum, not trained] of a model's whole state dict."""
+    numbers = rcnn.numbers
+    found = numbers["models"][name]
+    shared = []
+    if "state_dict_shared_with" in found:
+        other = numbers["models"][found["state_dict_shared_with"]]["state_dict"]
+        shared = [entry for entry in other if entry[0] not in found["not_shared"]]
+    return shared + found["state_dict"]
+
+
+def golden_weights(rcnn, name):
+    return {key: torch.from_numpy(rcnn.value(key, shape)) for key, shape, *_ in entries(rcnn, name)}
+
+
+def golden_model(rcnn, name, overrides=()):
+    """Our model with the golden weights, and {our name: Detectron2's}."""
+    recipe, classes = RECIPES[name]
+    model = build_model(load_recipe(recipe, list(overrides)), num_classes=classes, pretrained=False)
+    weights = golden_weights(rcnn, name)
+    renamed, unused = translate_names(weights, model)
+    state = model.state_dict()
+    assert not unused and renamed.keys() == state.keys()
+    model.load_state_dict({own: weights[given] for own, given in renamed.items()})
+    return model, renamed
+
+
+def training_batch(golden, numbers, classes):
+    samples = []
+    for letter in "AB":
+        truth = numbers["ground_truth"][letter][str(classes)]
+        instances = Instances(
+            tuple(golden.images[letter].shape[-2:]),
+            gt_boxes=Boxes(torch.tensor(truth["boxes"])),
+            gt_classes=torch.tensor(truth["classes"]),
+            gt_masks=PolygonMasks(truth["polygons"]),
+            gt_keypoints=Keypoints(torch.tensor(truth["keypoints"])),
+        )
+        samples.append({"image": golden.images[letter], "instances": instances})
+    return samples
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_weights_file_imports_whole(rcnn, name, tmp_path):
+    weights = golden_weights(rcnn, name)
+    for key, _, total, _ in entries(rcnn, name):
+        assert weights[key].double().sum().item() == pytest.approx(total, rel=1e-9, abs=1e-9), key
+    torch.save({"model": weights, "__author__": "Detectron2"}, tmp_path / "model_final.pth")
+    recipe, classes = RECIPES[name]
+    report = import_detectron2(tmp_path / "model_final.pth", load_recipe(recipe), tmp_path / "ours.pth")
+    assert (report.num_loaded, report.num_classes, report.unused, report.kept) == (len(weights), classes, (), ())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["mask_fpn", "keypoint_fpn", "faster_c4"])
+def test_stages_and_proposals_agree(golden, rcnn, name):
+    """To 1e-4 of each stage's greatest absolute value; proposals by their IoU, for equal scores may change places."""
+    arrays = rcnn.arrays
+    model, _ = golden_model(rcnn, name)
+    found = stages(model.eval(), golden.images["A"])
+    for key, wanted in arrays.items():
+        stage = key.removeprefix(f"{name}/A/")
+        if not key.startswith(f"{name}/A/") or "instances" in stage:
+            continue
+        if "proposal_generator/" in stage:
+            if stage.endswith("proposal_boxes"):
+                best = box_iou(torch.from_numpy(wanted), found["proposals"]).max(dim=1).values
+                assert best.min() > 0.999
+            continue
+        flat = found[stage].flatten()
+        got = flat[:: len(flat) // len(wanted)][: len(wanted)].numpy()
+        assert np.abs(got - wanted).max() < 1e-4 * np.abs(wanted).max(), stage
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", RECIPES)
+def test_detections_agree(golden, rcnn, name):
+    numbers, arrays = rcnn.numbers, rcnn.arrays
+    model, _ = golden_model(rcnn, name)
+    model.eval()
+    for case, size in numbers["models"][name]["results"].items():
+        if f"{name}/{case}/instances/scores" not in arrays:
+            continue
+        wanted = {key: torch.from_numpy(arrays[f"{name}/{case}/instances/{key}"]) for key in ("scores", "pred_boxes")}
+        classes = torch.from_numpy(arrays[f"{name}/{case}/instances/pred_classes"])
+        sample = {"image": golden.images[case[0]]}
+        if case != "A_native":
+            sample |= {"height": size[0], "width": size[1]}
+        with torch.no_grad():
+            found = model([sample])[0]["instances"]
+        iou = box_iou(wanted["pred_boxes"], found.pred_boxes.tensor)
+        iou[classes[:, None] != found.pred_classes[None]] = 0
+        best, match = iou.max(dim=1)
+        assert len(found) == len(classes) == len(set(match.tolist()))
+        assert best.min() > 0.99
+        assert (found.pred_boxes.tensor[match] - wanted["pred_boxes"]).abs().max() < 1e-4 * max(size)
+        torch.testing.assert_close(found.scores[match], wanted["scores"], rtol=1e-4, atol=0)
+        if f"{name}/{case}/instances/pred_keypoints" in arrays:
+            points = torch.from_numpy(arrays[f"{name}/{case}/instances/pred_keypoints"])
+            got = found.pred_keypoints[match]
+            assert (got[..., :2] - points[..., :2]).abs().max() < 1e-4 * max(size)
+            torch.testing.assert_close(got[..., 2], points[..., 2], rtol=1e-3, atol=1e-5)
+        if case in numbers["models"][name].get("masks", {}):
+            masks = np.stack([decode_rle(rle) for rle in numbers["models"][name]["masks"][case]])
+            differing = (found.pred_masks[match].numpy() != masks).sum(axis=(1, 2))
+            assert differing.max() <= 3  # pixels whose probability is 0.5 to rounding
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", RECIPES)
+def test_losses_and_gradients_agree_where_nothing_is_drawn(golden, rcnn, name):
+    """Losses of two steps to 1e-5 relative; the norm of every gradient of the first to 1e-3."""
+    numbers = rcnn.numbers
+    model, renamed = golden_model(rcnn, name, ALL)
+    norms = follow(model, golden, numbers, name, "all", 1e-5, renamed)
+    wanted = numbers["models"][name]["grad_norms"]
+    assert norms.keys() == wanted.keys()
+    largest = max(wanted.values())
+    assert norms == pytest.approx(wanted, rel=1e-3, abs=1e-6 * largest)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", RECIPES)
+def test_losses_agree_with_detectron2s_random_numbers(golden, rcnn, name):
+    """To 5e-3: two proposals of equal score may change places, and then the same number draws another region."""
+    numbers = rcnn.numbers
+    model, renamed = golden_model(rcnn, name, ORDERED)
+    follow(model, golden, numbers, name, "sampled", 5e-3, renamed)
+
+
+def follow(model, golden, numbers, name, variant, tolerance, renamed):
+    """Two training steps, their losses compared; the gradients' norms of the first by Detectron2's names."""
+    batch = training_batch(golden, numbers, RECIPES[name][1])
+    model.train()
+    trained = {key: p for key, p in model.named_parameters() if p.requires_grad}
+    optimizer = torch.optim.SGD(trained.values(), lr=1e-5, momentum=0.9, weight_decay=1e-4)
+    norms = {}
+    for step, wanted in enumerate(numbers["models"][name]["losses"][variant]):
+        torch.manual_seed(1234 + step)
+        losses = model(batch)
+        assert {key: loss.item() for key, loss in losses.items()} == {
+            f"objects/{key}": pytest.approx(value, rel=tolerance) for key, value in wanted["losses"].items()
+        }
+        if step == 0:
+            sum(losses.values()).backward()
+            norms = {renamed[key]: p.grad.double().norm().item() for key, p in trained.items()}
+            optimizer.step()
+            optimizer.zero_grad()
+    return norms
+
+
+@torch.no_grad()
+def stages(model, image):
+    """The outputs of Detectron2's submodules by its names, of one image without padding, and `proposals`."""
+    head = model.heads["objects"]
+    batch = model.make_batch([{"image": image}])
+    raw = head(model.features(batch.images))
+    kept = {f"proposal_generator.rpn_head/0/{i}": x for i, x in enumerate(raw.proposals.logits)}
+    kept |= {f"proposal_generator.rpn_head/1/{i}": x for i, x in enumerate(raw.proposals.deltas)}
+    proposals = head.proposals.proposals(raw.proposals, batch)
+    kept["proposals"] = proposals.boxes[0]
+    rois = torch.cat((torch.zeros(proposals.boxes.shape[1], 1), proposals.boxes[0]), dim=1)
+    pooled = head.boxes.pooler(raw.features, rois)
+    seen = head.boxes.head(pooled)
+    logits, deltas = head.boxes.predictor(seen)
+    names = ("box_pooler", "box_head") if seen.dim() == 2 else ("pooler", "res5")
+    kept |= {f"roi_heads.{key}": value for key, value in zip(names, (pooled, seen), strict=True)}
+    kept |= {"roi_heads.box_predictor/0": logits, "roi_heads.box_predictor/1": deltas}
+    boxes = head.detect(raw, batch)[0].pred_boxes.tensor
+    rois = torch.cat((torch.zeros(len(boxes), 1), boxes), dim=1)
+    if head.masks is not None:
+        pooled = head.masks.pooler(raw.features, rois)
+        kept["roi_heads.mask_pooler"] = pooled
+        kept["roi_heads.mask_head.predictor"] = head.masks.predictor(head.masks.hidden(pooled))
+    if head.keypoints is not None:
+        kept["roi_heads.keypoint_pooler"] = pooled = head.keypoints.pooler(raw.features, rois)
+        for number in range(1, head.keypoints.num_conv + 1):
+            pooled = torch.relu(getattr(head.keypoints, f"conv_fcn{number}")(pooled))
+        kept["roi_heads.keypoint_head.score_lowres"] = head.keypoints.score_lowres(pooled)
+    return kept

@@ -1,0 +1,73 @@
+"""`vertebra predict` on the command line."""
+
+import io
+import json
+import sys
+
+import pytest
+
+from vertebra.cli.app import app
+from vertebra.errors import DataError, RecipeError
+
+
+@pytest.fixture
+def predict(trained, tmp_path, monkeypatch, capsys):
+    """predict("images", "--score", "0.3"): runs the command in tmp_path and returns what it prints."""
+    monkeypatch.chdir(tmp_path)
+    recipe, weights = trained
+
+    def run(*arguments: str) -> str:
+        command = ["predict", str(recipe), *arguments, "--weights", str(weights), "--device", "cpu"]
+        app(command, standalone_mode=False)
+        return capsys.readouterr().out
+
+    return run
+
+
+def test_it_names_pictures_results_and_times(predict, folder):
+    out = predict("images", "--score", "0.3").splitlines()
+    assert out[:2] == ["predictions/a.png", "predictions/b.png"]
+    assert out[2].startswith("2 images, ") and out[2].endswith(
+        "detections from score 0.3: predictions/predictions.json"
+    )
+    assert "images/s; ms an image: read " in out[3] and ", write " in out[3]
+    assert predict("images").startswith("predictions-2/a.png")  # nothing is overwritten
+
+
+def test_names_on_standard_input_formats_and_a_single_class(predict, folder, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.StringIO("images/b.jpg\nimages/a.png\n"))
+    predict("-", "-o", "out", "--save", "coco,csv", "--class", "star", "--score", "0.3", "--batch", "2")
+    records = json.loads((folder.parent / "out" / "predictions.json").read_text())
+    assert {record["file_name"] for record in records} <= {"images/b.jpg", "images/a.png"}
+    assert {record["category"] for record in records} == {"star"}
+    assert sorted(path.name for path in (folder.parent / "out").iterdir()) == ["predictions.csv", "predictions.json"]
+
+
+@pytest.mark.parametrize("resize", [["--letterbox", "96x160"], ["--stretch", "128"]])
+def test_images_are_resized_as_asked_and_boxes_stay_within_them(predict, folder, resize):
+    predict("images/a.png", "-o", "out", "--save", "coco", "--score", "0.3", *resize)
+    records = json.loads((folder.parent / "out" / "predictions.json").read_text())
+    assert records
+    for x, y, width, height in (record["bbox"] for record in records):
+        assert x >= 0 and y >= 0 and x + width <= 96.01 and y + height <= 64.01
+
+
+def test_saving_nothing_measures_alone(predict, folder):
+    out = predict("images", "--save", "none", "--limit", "1")
+    assert "1 images" in out and "nothing written" in out
+    assert not (folder.parent / "predictions").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "words"),
+    [
+        (["--letterbox", "96x"], RecipeError, "--letterbox is '96x'; expected HEIGHTxWIDTH"),
+        (["--letterbox", "96", "--stretch", "96"], RecipeError, "exclude each other"),
+        (["--class", "cirle"], DataError, "no class 'cirle'"),
+        (["--save", "xml"], RecipeError, "no format 'xml'"),
+    ],
+)
+def test_wrong_options_are_told_and_nothing_is_written(predict, folder, arguments, error, words):
+    with pytest.raises(error, match=words):
+        predict("images", *arguments)
+    assert not (folder.parent / "predictions").exists()

@@ -1,0 +1,135 @@
+"""What `vertebra predict` writes: pictures, videos, COCO JSON, CSV, YOLO text, label maps."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from vertebra.errors import DataError, RecipeError
+from vertebra.predictor import Prediction, predict_files
+from vertebra.predictor.sources import Frame
+from vertebra.predictor.writers import LabelWriter
+
+ALL = ["pictures", "coco", "yolo", "csv"]
+
+
+def predict(trained, source, output, **arguments):
+    recipe, weights = trained
+    arguments = {"score": 0.3, "device": "cpu", **arguments}
+    return predict_files(str(recipe), source, weights=str(weights), output=output, **arguments)
+
+
+def test_every_format_holds_the_same_detections(trained, folder, tmp_path):
+    written = predict(trained, folder, tmp_path / "out", save=ALL)
+    records = json.loads((tmp_path / "out" / "predictions.json").read_text())
+    assert len(records) == written.num_detections > 0 and written.num_images == 2
+    assert {"image_id", "file_name", "category", "category_id", "bbox", "score"} == set(records[0])
+    assert {record["image_id"] for record in records} == {1, 2}
+    with (tmp_path / "out" / "predictions.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == len(records)
+    for record, row in zip(records, rows, strict=True):
+        x, y, width, height = record["bbox"]
+        assert [float(row[name]) for name in ("x0", "y0", "x1", "y1")] == pytest.approx([x, y, x + width, y + height])
+        assert (row["category"], row["file_name"]) == (record["category"], record["file_name"])
+    for image_id, (name, (height, width)) in enumerate((("a", (64, 96)), ("b", (80, 64))), start=1):
+        lines = [line.split() for line in (tmp_path / "out" / "labels" / f"{name}.txt").read_text().splitlines()]
+        own = [record for record in records if record["image_id"] == image_id]
+        assert len(lines) == len(own)
+        for line, record in zip(lines, own, strict=True):
+            cx, cy, w, h, score = map(float, line[1:])
+            box = [(cx - w / 2) * width, (cy - h / 2) * height, w * width, h * height]
+            assert box == pytest.approx(record["bbox"], abs=0.01)
+            assert (int(line[0]), score) == (record["category_id"], pytest.approx(record["score"]))
+        assert Image.open(tmp_path / "out" / f"{name}.png").size >= (width, height)
+
+
+def test_a_video_becomes_a_video_and_records_of_its_frames(trained, video, tmp_path):
+    cv2 = pytest.importorskip("cv2")
+    written = predict(trained, video, tmp_path / "out", save=ALL)
+    capture = cv2.VideoCapture(str(tmp_path / "out" / "clip.mp4"))
+    assert int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) == 5
+    assert (capture.get(cv2.CAP_PROP_FRAME_WIDTH), capture.get(cv2.CAP_PROP_FRAME_HEIGHT)) == (96, 64)
+    records = json.loads((tmp_path / "out" / "predictions.json").read_text())
+    assert {record["frame"] for record in records} == {0, 1, 2, 3, 4}
+    assert {record["seconds"] for record in records} == {0, 0.1, 0.2, 0.3, 0.4}
+    assert sorted(path.name for path in (tmp_path / "out" / "labels").iterdir())[0] == "clip_000000.txt"
+    assert written.num_images == 5
+
+
+def test_nothing_found_is_an_empty_list_and_empty_files(trained, folder, tmp_path):
+    written = predict(trained, folder, tmp_path / "out", score=1.0, save=["coco", "yolo"])
+    assert written.num_detections == 0
+    assert json.loads((tmp_path / "out" / "predictions.json").read_text()) == []
+    assert (tmp_path / "out" / "labels" / "a.txt").read_text() == ""
+
+
+def test_a_score_below_the_recipes_threshold_reaches_the_head(trained, folder, tmp_path):
+    usual = predict(trained, folder, tmp_path / "usual", score=0.2, save=["coco"], max_detections=1000)
+    more = predict(trained, folder, tmp_path / "more", score=0.1, save=["coco"], max_detections=1000)
+    assert more.num_detections > usual.num_detections
+
+
+def test_equal_names_and_earlier_results_are_kept(trained, folder, tmp_path):
+    again = tmp_path / "again"
+    again.mkdir()
+    (again / "a.png").write_bytes((folder / "a.png").read_bytes())
+    predict(trained, [folder / "a.png", again / "a.png"], tmp_path / "out")
+    assert {"a.png", "a-2.png", "predictions.json"} == {path.name for path in (tmp_path / "out").iterdir()}
+    with pytest.raises(DataError, match="holds predictions already"):
+        predict(trained, folder, tmp_path / "out")
+    assert len(list((tmp_path / "out").iterdir())) == 3
+
+
+def test_an_image_that_cannot_be_read_is_told_after_the_others(trained, folder, tmp_path):
+    (folder / "aa.png").write_text("damaged")
+    with pytest.raises(DataError, match=r"1 of 3 images cannot be read; the others are in .*\n.*aa\.png"):
+        predict(trained, folder, tmp_path / "out")
+    assert (tmp_path / "out" / "b.png").is_file()
+    assert json.loads((tmp_path / "out" / "predictions.json").read_text())
+
+
+def test_what_was_written_before_a_crash_is_complete(trained, folder, tmp_path):
+    begun = []
+
+    def crash(path):
+        begun.append(path)
+        if len(begun) == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        predict(trained, folder, tmp_path / "out", on_written=crash)
+    assert {record["image_id"] for record in json.loads((tmp_path / "out" / "predictions.json").read_text())} == {1, 2}
+    assert not list((tmp_path / "out").glob(".*"))
+
+
+def test_it_stops_after_so_many_images(trained, video, tmp_path):
+    assert predict(trained, video, tmp_path / "out", max_images=2, save=["coco"]).num_images == 2
+
+
+@pytest.mark.parametrize(
+    ("save", "words"),
+    [(["cocoo"], r"no format 'cocoo'.*\n.*coco"), (["labels"], r"outputs \(instances\) cannot be saved as labels")],
+)
+def test_formats_that_do_not_exist_or_fit_are_refused(trained, folder, tmp_path, save, words):
+    with pytest.raises(RecipeError, match=words):
+        predict(trained, folder, tmp_path / "out", save=save)
+    assert not (tmp_path / "out").exists()
+
+
+def test_label_maps_hold_the_class_of_each_pixel(tmp_path):
+    writer = LabelWriter(tmp_path, [])
+    frame = Frame(np.zeros((2, 3, 3), dtype=np.uint8), "x/pic.jpg")
+    ids = torch.tensor([[0, 1, 300], [1, 1, 70000]])
+    segments = [{"id": 1, "category_id": 0, "isthing": True}]
+    labels = torch.tensor([[0, 1, 2], [2, 1, 0]])
+    writer.add(Prediction(frame, {"sem_seg": labels, "panoptic/panoptic_seg": (ids, segments)}))
+    writer.add(Prediction(frame, {"sem_seg": torch.nn.functional.one_hot(labels + 298).permute(2, 0, 1).float()}))
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "label_maps" / "pic.png")), labels)
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "label_maps" / "pic-2.png")), labels + 298)
+    colors = np.asarray(Image.open(tmp_path / "label_maps" / "pic-panoptic.png")).astype(int)
+    assert np.array_equal(colors @ (1, 256, 65536), ids)
+    assert json.loads((tmp_path / "label_maps" / "pic-panoptic.json").read_text()) == segments

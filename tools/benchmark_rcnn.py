@@ -1,0 +1,178 @@
+"""Faster and Mask R-CNN R50-FPN beside torchvision's, in one process and one run: seconds, peak memory, ratios.
+
+    python tools/benchmark_rcnn.py [--threads 2] [--repeats 5] [--models faster mask] [--json FILE]
+
+Both have the same architecture (ResNet-50 with trained batch norm, FPN, RPN with 3 anchors a cell, 1000 proposals, box
+head of two layers of 1024, 2 x 2 samples a cell of a region) and the same 91 classes, random weights, and see the same
+images: inference on one image of 480 x 640, a training step (forward, backward, SGD) on two of 320 x 448 with 6 objects
+each. In training both use 512 regions of 2000 proposals an image. In evaluation one class has a high bias, so that each
+proposal is a candidate, suppression has its usual work, and 100 detections are left, each with a mask where masks are
+made. The rounds of all contestants are interleaved; figures are medians. `default` is what a recipe gets without
+asking: bf16 autocast and channels_last where the CPU has them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from benchmark import INFERENCE_SIZE, NUM_CLASSES, TRAINING_SIZE, PeakMemory, make_images, make_targets
+
+RECIPES = {"faster": "rcnn:faster_rcnn_r50_fpn", "mask": "rcnn:mask_rcnn_r50_fpn"}
+HEAD = "model.heads.objects"
+LIKE_THE_PEER = (
+    "model.backbone.norm=bn",
+    "model.backbone.freeze_at=0",
+    "model.backbone.weights=null",
+    f"{HEAD}.num_classes={NUM_CLASSES - 1}",  # torchvision counts the background among its classes
+    f"{HEAD}.proposals.post_nms_topk=[2000, 1000]",
+    f"{HEAD}.boxes.pooler={{name: ROIPooler, resolution: 7, operator: {{name: ROIAlign, sampling_ratio: 2}}}}",
+)
+LIKE_THE_PEERS_MASKS = (
+    f"{HEAD}.masks.pooler={{name: ROIPooler, resolution: 14, operator: {{name: ROIAlign, sampling_ratio: 2}}}}",
+)
+LIKELY = 5.0  # bias of the one class that everything is taken for
+
+
+def make_masks(boxes: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """(M, H, W) bool: the boxes, filled."""
+    masks = torch.zeros(len(boxes), *size, dtype=torch.bool)
+    for mask, (x0, y0, x1, y1) in zip(masks, boxes.long().tolist(), strict=True):
+        mask[y0:y1, x0:x1] = True
+    return masks
+
+
+def ours(model_name: str, mode: str, training: bool) -> Callable[[], object]:
+    """One inference, or one training step, of our model in `fp32` or with `default` settings."""
+    from vertebra import Boxes, Instances, build_model, load_recipe
+    from vertebra.runtime import autocast
+    from vertebra.structures import BitMasks
+
+    overrides = [*LIKE_THE_PEER, *(LIKE_THE_PEERS_MASKS if model_name == "mask" else ())]
+    recipe = load_recipe(RECIPES[model_name], overrides)
+    torch.manual_seed(0)
+    model = build_model(recipe)
+    device, amp = torch.device("cpu"), "auto" if mode == "default" else "off"
+    if mode == "default":
+        model = model.to(memory_format=torch.channels_last)
+    size = TRAINING_SIZE if training else INFERENCE_SIZE
+    images = make_images(size, 2 if training else 1)
+    inputs = [{"image": image, "height": size[0], "width": size[1]} for image in images]
+    if not training:
+        model.eval().heads["objects"].boxes.predictor.cls_score.bias.data[0] = LIKELY
+
+        def infer() -> object:
+            with torch.inference_mode(), autocast(device, amp):
+                return model(inputs)
+
+        return infer
+    for record, (boxes, classes) in zip(inputs, make_targets(size, 2), strict=True):
+        truth = {"gt_boxes": Boxes(boxes), "gt_classes": classes % (NUM_CLASSES - 1)}
+        record["instances"] = Instances(size, **truth, gt_masks=BitMasks(make_masks(boxes, size)))
+    model.train()
+    optimizer = recipe.train.optimizer.build().build(model)
+
+    def step() -> object:
+        with autocast(device, amp):
+            losses = model(inputs)
+        return _step(optimizer, sum(losses.values()))
+
+    return step
+
+
+def torchvisions(model_name: str, training: bool) -> Callable[[], object]:
+    """The same of torchvision's model in fp32, its resizing set to leave the images alone."""
+    from torchvision.models import detection
+
+    build = {"faster": detection.fasterrcnn_resnet50_fpn, "mask": detection.maskrcnn_resnet50_fpn}[model_name]
+    size = TRAINING_SIZE if training else INFERENCE_SIZE
+    torch.manual_seed(0)
+    sizes = {"min_size": size[0], "max_size": size[1]}
+    model = build(weights=None, weights_backbone=None, num_classes=NUM_CLASSES, **sizes)
+    images = [image.float() / 255 for image in make_images(size, 2 if training else 1)]
+    if not training:
+        model.eval().roi_heads.box_predictor.cls_score.bias.data[1] = LIKELY
+
+        def infer() -> object:
+            with torch.inference_mode():
+                return model(images)
+
+        return infer
+    targets = [
+        {"boxes": boxes, "labels": classes.clamp(min=1), "masks": make_masks(boxes, size).to(torch.uint8)}
+        for boxes, classes in make_targets(size, 2)
+    ]
+    model.train()
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-5, momentum=0.9, weight_decay=1e-4)
+
+    def step() -> object:
+        return _step(optimizer, sum(model(images, targets).values()))
+
+    return step
+
+
+def _step(optimizer: torch.optim.Optimizer, loss: torch.Tensor) -> float:
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    optimizer.step()
+    return loss.item()
+
+
+def measure(model_name: str, training: bool, repeats: int) -> dict[str, dict[str, float]]:
+    """Median seconds and peak MiB of each contestant, rounds interleaved."""
+    contestants = {
+        "torchvision fp32": lambda: torchvisions(model_name, training),
+        "vertebra fp32": lambda: ours(model_name, "fp32", training),
+        "vertebra default": lambda: ours(model_name, "default", training),
+    }
+    results: dict[str, dict[str, float]] = {}
+    for name, make in contestants.items():  # memory: one contestant alive at a time
+        run = make()
+        run()
+        with PeakMemory() as memory:
+            run()
+        results[name] = {"peak_mib": memory.mebibytes}
+        del run
+    runs = {name: make() for name, make in contestants.items()}
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    for turn in range(repeats + 1):
+        for name, run in runs.items():
+            start = time.perf_counter()
+            run()
+            if turn:  # the first round warms up
+                seconds[name].append(time.perf_counter() - start)
+    for name, values in seconds.items():
+        results[name]["seconds"] = statistics.median(values)
+    return results
+
+
+def main() -> None:
+    """Measures, prints the tables, and writes them as JSON where asked."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--models", nargs="+", choices=list(RECIPES), default=list(RECIPES))
+    parser.add_argument("--json", type=Path, default=None)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    report = {}
+    for model_name in options.models:
+        for task, training in (("inference 1 x 480 x 640", False), ("training step 2 x 320 x 448", True)):
+            results = report[f"{model_name}, {task}"] = measure(model_name, training, options.repeats)
+            peer = results["torchvision fp32"]
+            print(f"\n{model_name}: {task}, {options.threads} threads, median of {options.repeats}")
+            print(f"  {'':<18} {'seconds':>8} {'speed-up':>9} {'peak MiB':>9} {'of peer':>8}")
+            for name, row in results.items():
+                speedup, share = peer["seconds"] / row["seconds"], row["peak_mib"] / max(peer["peak_mib"], 1e-9)
+                print(f"  {name:<18} {row['seconds']:8.3f} {speedup:8.2f}x {row['peak_mib']:9.0f} {share:7.2f}x")
+    if options.json:
+        options.json.write_text(json.dumps(report, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
