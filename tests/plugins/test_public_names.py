@@ -12,10 +12,10 @@ from vertebra._deprecation import RENAMED, Renamed, VertebraDeprecationWarning, 
 PUBLIC = set(
     """
     __version__ AnchorGenerator BACKBONES Backbone Batch BitMasks Box2BoxTransform BoxMode Boxes CheckpointError
-    DataError Dataset DatasetCatalog EVALUATORS Evaluator FORMATS Format HEADS HOOKS Head Hook ImageList Instances
-    Keypoints LOSSES Loss Matcher Metadata MetadataCatalog Model NECKS Neck OPTIMIZERS PARTS PluginError
+    DataError Dataset DatasetCatalog EVALUATORS Evaluator ExportError FORMATS Format HEADS HOOKS Head Hook ImageList
+    Instances Keypoints LOSSES Loss Matcher Metadata MetadataCatalog Model NECKS Neck OPTIMIZERS PARTS PluginError
     PolygonMasks Predictor Recipe RecipeError Registry SAMPLERS SCHEDULES SetupError ShapeSpec TRANSFORMS Trainer
-    TrainingDiverged Transform VertebraError build_model evaluate load_recipe pairwise_iou
+    TrainingDiverged Transform VertebraError build_model evaluate export_onnx load_recipe pairwise_iou
     """.split()  # noqa: SIM905  one name a line would fill two screens
 )
 

@@ -53,12 +53,14 @@ class LabelReader:
         """Whether a dataset dict names a file that labels can be read from."""
         return bool(record.get("sem_seg_file_name") or (self.panoptic and record.get("pan_seg_file_name")))
 
-    def read(self, record: Mapping[str, Any]) -> np.ndarray:
+    def read(self, record: Mapping[str, Any], size: tuple[int, int] | None = None) -> np.ndarray:
         """(H, W) classes of the label file that a dataset dict names; uint8, or int32 where they need more.
 
+        Args:
+            size: (height, width) of the image, where it is known.
         Raises:
-            DataError: no such file, damaged, or it holds numbers or colours that mean no class: names the file, those
-                and how to mend it.
+            DataError: no such file, damaged, of another size, or it holds numbers or colours that mean no class: names
+                the file, those and how to mend it.
         """
         path = label_file(record)
         if self.num_classes is not None and self.none < self.num_classes:
@@ -67,10 +69,10 @@ class LabelReader:
                 f"without one: at most {self.none} labels can be learnt"
             )
         if not record.get("sem_seg_file_name"):
-            return self.panoptic.read(record).astype(np.uint8 if self.few else np.int32)
+            return _sized(self.panoptic.read(record).astype(np.uint8 if self.few else np.int32), size, path)
         if self.colors is not None:
-            return self._from_colors(path)
-        labels = read_labels(path)
+            return _sized(self._from_colors(path), size, path)
+        labels = _sized(read_labels(path), size, path)
         own = record.get("sem_seg_label_map")
         table = self.table if own is None else self._table(own)
         if table is None:
@@ -141,6 +143,16 @@ def _packed(colors: Sequence[tuple[Sequence[int], int]]) -> tuple[np.ndarray, np
     codes = np.array([(r << 16) | (g << 8) | b for (r, g, b), _ in colors], np.int32)
     order = np.argsort(codes, kind="stable")
     return codes[order], np.array([meaning for _, meaning in colors], np.int32)[order]
+
+
+def _sized(labels: np.ndarray, size: tuple[int, int] | None, path: str) -> np.ndarray:
+    """The labels as they are, if they have the image's size."""
+    if size is not None and labels.shape != size:
+        raise DataError(
+            f"{path}: the labels have {labels.shape[1]}x{labels.shape[0]} pixels (width x height), their image "
+            f"{size[1]}x{size[0]}"
+        )
+    return labels
 
 
 def _few(labels: np.ndarray) -> str:

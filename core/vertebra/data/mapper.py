@@ -11,7 +11,7 @@ from torch import Tensor
 from vertebra.data.annotations import MaskFormat, fill_sample, instances_of, keypoint_mirror
 from vertebra.data.catalog import Metadata
 from vertebra.data.image import read_image
-from vertebra.data.labels import LabelReader, label_file
+from vertebra.data.labels import LabelReader
 from vertebra.data.panoptic_labels import with_panoptic_masks
 from vertebra.data.placement import content_size
 from vertebra.data.proposals import PROPOSAL_KEYS, proposals_of
@@ -175,16 +175,7 @@ class Mapper:
         sample.keypoint_mirror = self.mirror
         fill_sample(sample, annotations, path, masks, keypoints)
         if self.label_reader.has_labels(dataset_dict):
-            sample.sem_seg = torch.from_numpy(self._labels(dataset_dict, sample.size))
-
-    def _labels(self, dataset_dict: dict, size: tuple[int, int]) -> np.ndarray:
-        labels = self.label_reader.read(dataset_dict)
-        if labels.shape != size:
-            raise DataError(
-                f"{label_file(dataset_dict)}: the labels have {labels.shape[1]}x{labels.shape[0]} pixels "
-                f"(width x height), their image {size[1]}x{size[0]}"
-            )
-        return labels
+            sample.sem_seg = torch.from_numpy(self.label_reader.read(dataset_dict, sample.size))
 
 
 def _mixes(transform: Transform) -> bool:
