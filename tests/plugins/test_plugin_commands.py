@@ -31,8 +31,8 @@ def install(site):
     def make(name: str, commands: dict, source: str = "", requires: str = "vertebra>=0.1") -> None:
         info = site / f"{name.replace('-', '_')}-1.0.dist-info"
         info.mkdir(parents=True)
-        header = f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\nSummary: Sum of {name}.\nRequires-Dist: {requires}\n"
-        (info / "METADATA").write_text(header)
+        header = f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\nSummary: Sum of {name}.\n"
+        (info / "METADATA").write_text(f"{header}Requires-Dist: {requires}\n")
         lines = "\n".join(f"{command} = {value}" for command, value in commands.items())
         (info / "entry_points.txt").write_text(f"[vertebra.commands]\n{lines}\n")
         (site / f"fake_{name.replace('-', '_')}.py").write_text(source)

@@ -20,5 +20,6 @@ class TestFCNLightHead(HeadConformance):
 
 class TestFCNSumHead(HeadConformance):
     component = "FCNSumHead"
+    arguments = {"conv_channels": 32}  # 4096 by default: 120 million parameters
     recipe = "fcn:fcn_light_shapes_quick"
     overrides = ("model.heads.labels={name: FCNSumHead, conv_channels: 32}",)
