@@ -5,7 +5,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vertebra.models.losses import CIoULoss, DIoULoss, GIoULoss, IoULoss, L1Loss, SmoothL1Loss
@@ -66,6 +66,7 @@ boxes = st.tuples(place, place, side, side).map(lambda b: (b[0], b[1], b[0] + b[
 
 
 @given(boxes, boxes)
+@settings(deadline=None)
 def test_overlap_losses_are_symmetric_bounded_and_ordered(first, second):
     first, second = torch.tensor([first]), torch.tensor([second])
     iou, giou, diou, ciou = (kind()(first, second).item() for kind in OVERLAP)

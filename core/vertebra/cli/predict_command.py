@@ -83,7 +83,7 @@ def predict(
     written = predict_files(
         loaded,
         source,
-        output=output or free_folder(Path.cwd(), "predictions"),
+        output=output or free_folder(Path(), "predictions"),
         weights=weights,
         score=score,
         classes=classes,
