@@ -66,7 +66,7 @@ _KNOWN_GROUPS = (*_KIND_OF_GROUP, _RECIPES, _COMMANDS)
 
 @dataclass(frozen=True)
 class Offer:
-    """One entry point line: a component (or, of kind `command`, a command) that a distribution offers, not loaded yet."""
+    """One entry point line: a component, or of kind `command` a command, that a distribution offers; not loaded yet."""
 
     kind: str
     name: str

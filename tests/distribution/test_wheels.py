@@ -5,6 +5,8 @@ import zipfile
 
 import pytest
 
+CONFORMANCE = "plugins/*/tests/test*conformance*.py"
+
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 
@@ -71,16 +73,20 @@ def test_recipes_resolve_without_a_clone(installed, tmp_path):
 
 
 def test_bundled_plugins_pass_the_conformance_kit_from_their_wheels(installed, repository, tmp_path):
-    """The whole kit, overfitting included; each plugin's own test file is all that is taken along."""
+    """Built, trained for two steps and spawned; each plugin's own test files are all that is taken along.
+
+    The rest of the kit does not depend on where the code lies; it runs from the source tree.
+    """
     files = []
-    for file in sorted(repository.glob("plugins/*/tests/test_conformance.py")):
-        target = tmp_path / file.parent.parent.name / f"test_conformance_{file.parent.parent.name}.py"
-        target.parent.mkdir()
+    for file in sorted(repository.glob(CONFORMANCE)):
+        target = tmp_path / file.parent.parent.name / f"{file.stem}_{file.parent.parent.name}.py"
+        target.parent.mkdir(exist_ok=True)
         shutil.copy(file, target)
         files.append(str(target))
     missing = {path.parent.name for path in repository.glob("plugins/*/pyproject.toml")} - {
-        path.parent.parent.name for path in repository.glob("plugins/*/tests/test_conformance.py")
+        path.parent.parent.name for path in repository.glob(CONFORMANCE)
     }
-    assert not missing, f"plugins without tests/test_conformance.py: {', '.join(sorted(missing))}"
+    assert not missing, f"plugins without a test of conformance: {', '.join(sorted(missing))}"
     (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = slow: takes long\naddopts = --import-mode=importlib\n")
-    installed.run("python", "-m", "pytest", "-q", *files, cwd=tmp_path)
+    chosen = "builds or survives or trains_by_its_recipe"
+    installed.run("python", "-m", "pytest", "-q", "-m", "not slow", "-k", chosen, *files, cwd=tmp_path)

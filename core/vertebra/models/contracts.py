@@ -88,7 +88,8 @@ class Head(nn.Module):
     both are injected, never written in a recipe (`num_classes` may be).
 
     A detection head keeps what its `predict` decides by as attributes of these names, as far as it has them, so that
-    they can be changed after training: `score_threshold`, `nms_threshold`, `class_agnostic_nms` (bool), `max_detections`.
+    they can be changed after training: `score_threshold`, `nms_threshold`, `class_agnostic_nms` (bool) and
+    `max_detections`.
     """
 
     component_kind: ClassVar[str] = "head"

@@ -105,9 +105,7 @@ class Model(nn.Module):
         boxes, classes, valid = pad_ground_truth(inputs, self.device)
         return Batch(
             images=self._normalise(images, padded),
-            image_sizes=[
-                tuple(sample.get("content_size", size)) for sample, size in zip(inputs, sizes, strict=True)
-            ],
+            image_sizes=[tuple(sample.get("content_size", size)) for sample, size in zip(inputs, sizes, strict=True)],
             original_sizes=[
                 (int(sample.get("height", h)), int(sample.get("width", w)))
                 for sample, (h, w) in zip(inputs, sizes, strict=True)

@@ -24,7 +24,7 @@ __all__ = ["EvaluatorConformance"]
 
 
 class EvaluatorConformance:
-    """Subclass it with `component`. The dataset is 6 generated pictures with boxes, masks, semantic and panoptic labels.
+    """Subclass it with `component`. The dataset is 6 generated pictures with boxes, masks and all labels.
 
     Attributes:
         component: the evaluator's name, as a recipe writes it.

@@ -81,7 +81,7 @@ class YOLOv1Head(Head):
         for layer in self.hidden:
             nn.init.kaiming_normal_(layer.weight, a=SLOPE, nonlinearity="leaky_relu")
             nn.init.zeros_(layer.bias)
-        nn.init.normal_(self.output.weight, std=0.01)
+        nn.init.normal_(self.output.weight, std=0.1 / math.sqrt(widths[-1]))  # start near 0, whatever the fan-in
         self._start_boxes()
 
         self.coord_weight = coord_weight
