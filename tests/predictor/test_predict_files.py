@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from vertebra import load_recipe
 from vertebra.errors import DataError, RecipeError
 from vertebra.predictor import Prediction, predict_files
 from vertebra.predictor.sources import Frame
@@ -68,9 +69,12 @@ def test_nothing_found_is_an_empty_list_and_empty_files(trained, folder, tmp_pat
 
 
 def test_a_score_below_the_recipes_threshold_reaches_the_head(trained, folder, tmp_path):
-    usual = predict(trained, folder, tmp_path / "usual", score=0.2, save=["coco"], max_detections=1000)
-    more = predict(trained, folder, tmp_path / "more", score=0.1, save=["coco"], max_detections=1000)
-    assert more.num_detections > usual.num_detections
+    usual = predict(trained, folder, tmp_path / "usual", save=["coco"])
+    strict = load_recipe(str(trained[0]), ["model.heads.boxes.score_threshold=0.99"])
+    arguments = {"weights": str(trained[1]), "device": "cpu", "save": ["coco"]}
+    assert predict_files(strict, folder, output=tmp_path / "strict", score=0.99, **arguments).num_detections == 0
+    found = predict_files(strict, folder, output=tmp_path / "found", score=0.3, **arguments)
+    assert found.num_detections == usual.num_detections > 0
 
 
 def test_equal_names_and_earlier_results_are_kept(trained, folder, tmp_path):
@@ -102,7 +106,7 @@ def test_what_was_written_before_a_crash_is_complete(trained, folder, tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         predict(trained, folder, tmp_path / "out", on_written=crash)
-    assert {record["image_id"] for record in json.loads((tmp_path / "out" / "predictions.json").read_text())} == {1, 2}
+    assert {record["image_id"] for record in json.loads((tmp_path / "out" / "predictions.json").read_text())} == {1}
     assert not list((tmp_path / "out").glob(".*"))
 
 

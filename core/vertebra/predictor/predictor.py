@@ -166,7 +166,7 @@ class Predictor:
     def _input(self, image: np.ndarray) -> dict[str, Any]:
         """An RGB array (H, W, 3) through the transforms, as the model takes it."""
         height, width = image.shape[:2]
-        sample = Sample(torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1))
+        sample = Sample(torch.from_numpy(np.require(image, requirements=["C", "W"])).permute(2, 0, 1))
         rng = np.random.default_rng(self.recipe.seed)
         for transform in self.transforms:
             sample = transform(sample, rng)
