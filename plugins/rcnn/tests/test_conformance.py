@@ -5,6 +5,7 @@ from vertebra.testing import HeadConformance
 SMALL = (  # no neck: one level of stride 16 or 32, a narrow ResNet-18
     "model.neck=null",
     "model.heads.objects.proposals={name: RPN, pre_nms_topk: [100, 50], post_nms_topk: [50, 20]}",
+    "model.heads.objects.proposals.anchor_generator={sizes: [[16, 32, 64]], strides: [16]}",
 )
 
 
