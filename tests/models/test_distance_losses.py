@@ -30,6 +30,38 @@ def test_distances_are_those_of_brute_force(shape):
         torch.testing.assert_close(distance, brute(mask))
 
 
+def masks_of_many_kinds(height, width):
+    """(7, H, W): noise thin and thick, one pixel, nothing, everything, a disk, a diagonal line."""
+    generator = torch.Generator().manual_seed(3)
+    noise = torch.rand(2, height, width, generator=generator) < torch.tensor([0.003, 0.4]).view(2, 1, 1)
+    ys, xs = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    one = (ys == height - 2) & (xs == 1)
+    disk = (ys - height / 2) ** 2 + (xs - width / 3) ** 2 < (width / 5) ** 2
+    return torch.stack((*noise, one, one & False, one | True, disk, xs * height // width == ys))
+
+
+@pytest.mark.parametrize("shape", [(60, 47), (41, 64)])
+def test_distances_on_larger_maps_are_those_of_brute_force(shape):
+    """Far and near ones side by side: each map's search ends by itself."""
+    masks = masks_of_many_kinds(*shape)
+    for mask, distance in zip(masks, distance_to(masks), strict=True):
+        torch.testing.assert_close(distance, brute(mask) if mask.any() else torch.full(shape, float(sum(shape))))
+
+
+@pytest.mark.parametrize("max_distance", [None, 6.5])
+def test_signed_distances_are_those_of_each_mask_alone(max_distance):
+    """Whether or not others beside it have a border."""
+    masks = masks_of_many_kinds(40, 33)
+    found = signed_distance(masks.view(1, 7, 40, 33), max_distance)[0]
+    for mask, signed in zip(masks, found, strict=True):
+        if mask.all() or not mask.any():
+            assert (signed == 0).all()
+            continue
+        bound = math.inf if max_distance is None else max_distance
+        wanted = torch.where(mask, 1 - brute(~mask).clamp(max=bound), brute(mask).clamp(max=bound))
+        torch.testing.assert_close(signed, wanted)
+
+
 def test_bounded_distances_are_exact_up_to_their_bound():
     mask = torch.rand(20, 25, generator=torch.Generator().manual_seed(0)) < 0.01
     mask[3, 4] = True

@@ -58,8 +58,6 @@ def logits_of(probabilities):
 def test_ignored_pixels_change_nothing(loss):
     logits, labels = some()
     labels[0, :3] = 255
-    if isinstance(loss, CompoundLoss | HardPixelCrossEntropy):
-        loss = CompoundLoss([CrossEntropy(), DiceLoss()])  # see the test of the share of all pixels
     logits.requires_grad_()
     value = loss(logits, labels)
     value.backward()
@@ -86,6 +84,18 @@ def test_a_label_that_is_no_class_is_named(loss, label):
     labels[1, 2, 3] = label
     with pytest.raises(DataError, match=rf"1 pixels have the label {label}; labels must be class ids 0 to 2 or 255"):
         loss(logits, labels)
+
+
+@pytest.mark.parametrize(
+    "make", [CrossEntropy, HardPixelCrossEntropy, PixelFocalLoss, PixelBCE, DistanceWeightedCrossEntropy]
+)
+def test_class_weights_that_do_not_fit_are_named(make):
+    for weights in ([2.0], [1.0, 2.0], [1.0, 2.0, 3.0, 4.0]):
+        with pytest.raises(ValueError, match=f"{make.__name__}: {len(weights)} class_weights for 3 classes"):
+            make(class_weights=weights)(*some())
+    for weights in ([], [1.0, -1.0, 1.0], [1.0, math.nan, 1.0]):
+        with pytest.raises(ValueError, match="one for each class"):
+            make(class_weights=weights)
 
 
 @pytest.mark.parametrize("loss", ALL, ids=ids(ALL))

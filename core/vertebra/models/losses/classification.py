@@ -14,7 +14,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from vertebra.models.contracts import Loss
-from vertebra.models.losses.labels import check_labels
+from vertebra.models.losses.labels import check_labels, check_weights, weights_of
 from vertebra.models.losses.reduction import Reduction, check_reduction, reduce
 
 __all__ = ["BinaryCrossEntropy", "CrossEntropy", "SigmoidFocalLoss"]
@@ -77,8 +77,7 @@ class CrossEntropy(Loss):
         super().__init__()
         if not 0 <= label_smoothing <= 1:
             raise ValueError(f"CrossEntropy: label_smoothing is {label_smoothing}; it must lie in [0, 1]")
-        weights = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
-        self.register_buffer("class_weights", weights, persistent=False)
+        self.register_buffer("class_weights", weights_of(class_weights), persistent=False)
         self.ignore_index = ignore_index
         self.label_smoothing = label_smoothing
         self.reduction = check_reduction(reduction)
@@ -87,8 +86,7 @@ class CrossEntropy(Loss):
         """A scalar, or (N, ...) without reduction. The mean is over labels not ignored; 0 if all of them are."""
         num_classes = logits.shape[1]
         check_labels("CrossEntropy", labels, num_classes, self.ignore_index)
-        if self.class_weights is not None and len(self.class_weights) != num_classes:
-            raise ValueError(f"CrossEntropy: {len(self.class_weights)} class_weights for {num_classes} classes")
+        check_weights("CrossEntropy", self.class_weights, num_classes)
         loss = F.cross_entropy(
             logits.float(),
             labels,

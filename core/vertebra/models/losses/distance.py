@@ -12,7 +12,7 @@ from torch import Tensor
 
 from vertebra.models.contracts import Loss
 from vertebra.models.losses.distance_maps import connected_cells, distances_to_two_cells, signed_distance
-from vertebra.models.losses.labels import check_pixels, one_hot
+from vertebra.models.losses.labels import check_pixels, check_weights, one_hot, weights_of
 from vertebra.models.losses.pixels import pixel_entropy
 
 __all__ = ["BoundaryLoss", "DistanceWeightedCrossEntropy"]
@@ -25,11 +25,11 @@ class BoundaryLoss(Loss):
     distance is above 0 outside a region and at most 0 inside, in pixels, so that the loss is negative for a good
     prediction. Its slope is small where little is predicted: add it to an overlap loss (`CompoundLoss`), as the paper
     does. A class that an image has none of costs nothing there. The distances are exact and are made on the device of
-    the labels at each call, in 2 min(H, W) passes; ignored pixels are outside every region.
+    the labels at each call, see `distance_to` for what it costs; ignored pixels are outside every region.
 
     Args:
         classes: class ids that count; None: all. The paper: the foreground alone.
-        max_distance: greater distances become this, in pixels, which bounds the passes; None: exact ones.
+        max_distance: greater distances become this, in pixels, which may save time; None: exact ones.
         ignore_index: label without loss.
     """
 
@@ -90,12 +90,12 @@ class DistanceWeightedCrossEntropy(Loss):
         self.sigma = sigma
         self.background = background
         self.ignore_index = ignore_index
-        weights = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
-        self.register_buffer("class_weights", weights, persistent=False)
+        self.register_buffer("class_weights", weights_of(class_weights), persistent=False)
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Logits (N, K, H, W) and labels (N, H, W) to a scalar."""
         check_pixels("DistanceWeightedCrossEntropy", logits, labels, self.ignore_index)
+        check_weights("DistanceWeightedCrossEntropy", self.class_weights, logits.shape[1])
         known = labels != self.ignore_index
         losses = pixel_entropy(logits, labels, self.ignore_index) * self.weigh(labels)
         return losses.sum() / known.sum().clamp(min=1)

@@ -14,12 +14,15 @@ from torch import Tensor
 
 __all__ = ["connected_cells", "distance_to", "distances_to_two_cells", "signed_distance"]
 
+_CELLS_IN_CACHE = 1 << 17  # of two float32 maps and what is between
+
 
 @torch.no_grad()
 def distance_to(mask: Tensor, max_distance: float | None = None) -> Tensor:
     """To the nearest pixel in `mask`, (..., H, W) bool to float32; 0 inside.
 
-    Takes 2 min(H, W) passes over the map, or 2 max_distance.
+    Takes 2 min(H, W) passes over the map, or 2 max_distance. A CPU goes map by map, which then stay in its cache, and
+    ends a map's passes at its greatest distance.
 
     Args:
         max_distance: greater distances become this; None: exact, and H + W where nothing is in the mask.
@@ -28,12 +31,15 @@ def distance_to(mask: Tensor, max_distance: float | None = None) -> Tensor:
         return distance_to(mask.transpose(-1, -2), max_distance).transpose(-1, -2)
     height, width = mask.shape[-2:]
     far = float(height + width)
-    column = _distance_in_column(mask, far).square_()
+    column = _distance_in_column(mask, far).square_().contiguous()
     nearest = column.clone()
     reach = width - 1 if max_distance is None else min(width - 1, math.ceil(max_distance))
-    for shift in range(1, reach + 1):
-        _lower(nearest[..., shift:], column[..., :-shift] + shift * shift)
-        _lower(nearest[..., :-shift], column[..., shift:] + shift * shift)
+    if mask.device.type == "cpu":
+        maps = (x.view(-1, height, width).split(max(_CELLS_IN_CACHE // (height * width), 1)) for x in (nearest, column))
+        for part in zip(*maps, strict=True):
+            _take_nearer(*part, reach, stop_early=True)
+    else:
+        _take_nearer(nearest, column, reach, stop_early=False)
     return nearest.sqrt_().clamp_(max=far if max_distance is None else max_distance)
 
 
@@ -43,9 +49,12 @@ def signed_distance(mask: Tensor, max_distance: float | None = None) -> Tensor:
 
     (..., H, W) bool to float32; 0 everywhere for a mask that is empty or full, which has no border.
     """
-    outside, inside = distance_to(torch.stack((mask, ~mask)), max_distance)
-    border = mask.any(-1).any(-1) & ~mask.all(-1).all(-1)
-    return (outside - (inside - 1) * mask) * border[..., None, None]
+    border = mask.flatten(-2).any(-1) & ~mask.flatten(-2).all(-1)
+    if mask.device.type == "cpu":  # most classes are in none of a few images; on a GPU asking would stop the queue
+        signed = torch.zeros(mask.shape)
+        signed[border] = _signed_distance(mask[border], max_distance)
+        return signed
+    return _signed_distance(mask, max_distance) * border[..., None, None]
 
 
 @torch.no_grad()
@@ -125,12 +134,31 @@ def _shifted(x: Tensor, step: int, dim: int, fill: float) -> Tensor:
     return out
 
 
+def _signed_distance(mask: Tensor, max_distance: float | None) -> Tensor:
+    """As `signed_distance`, of masks that have a border."""
+    outside, inside = distance_to(torch.stack((mask, ~mask)), max_distance)
+    return outside - (inside - 1) * mask
+
+
 def _distance_in_column(mask: Tensor, far: float) -> Tensor:
     """Rows to the nearest pixel of `mask` in the same column, (..., H, W) float32; `far` where there is none."""
     rows = torch.arange(mask.shape[-2], device=mask.device, dtype=torch.float32)[:, None].expand(mask.shape)
     above = rows.where(mask, -far).cummax(dim=-2).values
     below = -((-rows).where(mask, -2 * far).flip(-2).cummax(dim=-2).values.flip(-2))
     return torch.minimum(rows - above, below - rows).clamp_(max=far)
+
+
+def _take_nearer(nearest: Tensor, column: Tensor, reach: int, stop_early: bool) -> None:
+    """Lowers `nearest` (..., W) to the minimum over i of column[..., i] + (x - i)^2, for |x - i| up to `reach`.
+
+    Args:
+        stop_early: looks now and then whether greater shifts can still lower anything.
+    """
+    for shift in range(1, reach + 1):
+        if stop_early and shift % 8 == 1 and (nearest <= shift * shift).all():
+            return
+        _lower(nearest[..., shift:], column[..., :-shift] + shift * shift)
+        _lower(nearest[..., :-shift], column[..., shift:] + shift * shift)
 
 
 def _lower(x: Tensor, y: Tensor) -> None:

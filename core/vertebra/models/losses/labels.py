@@ -5,12 +5,14 @@ Letters: N images, K classes, H x W pixels.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 from vertebra.errors import DataError
 
-__all__ = ["check_labels", "check_pixels", "known_pixels", "one_hot"]
+__all__ = ["check_labels", "check_pixels", "check_weights", "known_pixels", "one_hot", "weights_of"]
 
 
 def check_pixels(loss: str, logits: Tensor, labels: Tensor, ignore_index: int) -> None:
@@ -69,3 +71,18 @@ def known_pixels(labels: Tensor, ignore_index: int) -> tuple[Tensor, Tensor]:
 def one_hot(labels: Tensor, num_classes: int) -> Tensor:
     """Class ids (N, H, W) to bool (N, K, H, W), False everywhere for an id that is no class."""
     return labels[:, None] == torch.arange(num_classes, device=labels.device).view(1, -1, 1, 1)
+
+
+def weights_of(values: list[float] | None) -> Tensor | None:
+    """`class_weights` as (K,) float32; None: all classes weigh the same."""
+    if values is None:
+        return None
+    if not values or not all(math.isfinite(value) and value >= 0 for value in values):
+        raise ValueError(f"class_weights {values} must be some numbers of at least 0, one for each class")
+    return torch.tensor(values, dtype=torch.float32)
+
+
+def check_weights(loss: str, weights: Tensor | None, num_classes: int) -> None:
+    """Refuses `class_weights` that are not one for each class; `loss` is the name for the message."""
+    if weights is not None and len(weights) != num_classes:
+        raise ValueError(f"{loss}: {len(weights)} class_weights for {num_classes} classes")

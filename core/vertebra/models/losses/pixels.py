@@ -6,14 +6,12 @@ Letters: N images, K classes, H x W pixels.
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from vertebra.models.contracts import Loss
-from vertebra.models.losses.labels import check_pixels, known_pixels, one_hot
+from vertebra.models.losses.labels import check_pixels, check_weights, known_pixels, one_hot, weights_of
 
 __all__ = ["HardPixelCrossEntropy", "PixelBCE", "PixelFocalLoss", "pixel_entropy"]
 
@@ -36,11 +34,12 @@ class HardPixelCrossEntropy(Loss):
             raise ValueError(f"HardPixelCrossEntropy: top_k is {top_k}; it is a share above 0 and up to 1")
         self.top_k = top_k
         self.ignore_index = ignore_index
-        self.register_buffer("class_weights", _weights(class_weights), persistent=False)
+        self.register_buffer("class_weights", weights_of(class_weights), persistent=False)
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Logits (N, K, H, W) and labels (N, H, W) to a scalar."""
         check_pixels("HardPixelCrossEntropy", logits, labels, self.ignore_index)
+        check_weights("HardPixelCrossEntropy", self.class_weights, logits.shape[1])
         losses = pixel_entropy(logits, labels, self.ignore_index, self.class_weights).flatten()
         if losses.numel() == 0:
             return losses.sum()
@@ -68,11 +67,12 @@ class PixelFocalLoss(Loss):
             raise ValueError(f"PixelFocalLoss: gamma is {gamma}; it must be at least 0")
         self.gamma = gamma
         self.ignore_index = ignore_index
-        self.register_buffer("class_weights", _weights(class_weights), persistent=False)
+        self.register_buffer("class_weights", weights_of(class_weights), persistent=False)
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Logits (N, K, H, W) and labels (N, H, W) to a scalar."""
         check_pixels("PixelFocalLoss", logits, labels, self.ignore_index)
+        check_weights("PixelFocalLoss", self.class_weights, logits.shape[1])
         entropy = pixel_entropy(logits, labels, self.ignore_index)  # -log p_t, 0 where ignored
         miss = -torch.expm1(-entropy)  # 1 - p_t, without losing it where p_t is close to 1
         losses = miss.clamp(min=1e-12).pow(self.gamma) * entropy  # the root of 0 has no slope for gamma below 1
@@ -99,11 +99,12 @@ class PixelBCE(Loss):
             raise ValueError(f"PixelBCE: pos_weight is {pos_weight}; it must be above 0")
         self.pos_weight = pos_weight
         self.ignore_index = ignore_index
-        self.register_buffer("class_weights", _weights(class_weights), persistent=False)
+        self.register_buffer("class_weights", weights_of(class_weights), persistent=False)
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Logits (N, K, H, W) and labels (N, H, W) to a scalar."""
         check_pixels("PixelBCE", logits, labels, self.ignore_index)
+        check_weights("PixelBCE", self.class_weights, logits.shape[1])
         num_classes, x = logits.shape[1], logits.float()
         target = one_hot(labels, num_classes)
         losses = F.softplus(x.where(~target, -x))  # -log sigmoid(x) where it is the class, -log(1 - sigmoid(x)) else
@@ -117,15 +118,4 @@ class PixelBCE(Loss):
 
 def pixel_entropy(logits: Tensor, labels: Tensor, ignore_index: int, class_weights: Tensor | None = None) -> Tensor:
     """Softmax cross entropy (N, H, W) float32 of each pixel, 0 where it is ignored."""
-    if class_weights is not None and len(class_weights) != logits.shape[1]:
-        raise ValueError(f"{len(class_weights)} class_weights for {logits.shape[1]} classes")
     return F.cross_entropy(logits.float(), labels, class_weights, ignore_index=ignore_index, reduction="none")
-
-
-def _weights(values: list[float] | None) -> Tensor | None:
-    """(K,) float32."""
-    if values is None:
-        return None
-    if not values or not all(math.isfinite(value) and value >= 0 for value in values):
-        raise ValueError(f"class_weights {values} must be some numbers of at least 0, one for each class")
-    return torch.tensor(values, dtype=torch.float32)
