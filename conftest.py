@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from vertebra.local_plugins import ANNOUNCED
+
 REPOSITORY = Path(__file__).resolve().parent
 
 
@@ -29,3 +31,13 @@ def shared():
         return path
 
     return find
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_local_plugin_stays_announced():
+    """Local files that a module's tests loaded are not announced to processes that later tests start."""
+    announced = os.environ.get(ANNOUNCED)
+    yield
+    os.environ.pop(ANNOUNCED, None)
+    if announced is not None:
+        os.environ[ANNOUNCED] = announced

@@ -12,19 +12,13 @@ autocast and channels_last where the CPU has them.
 from __future__ import annotations
 
 import argparse
-import ctypes
-import gc
 import json
-import os
-import statistics
-import sys
-import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
+from contest import finish_step, make_optimizer, measure, print_table
 
 NUM_CLASSES = 91
 INFERENCE_SIZE, TRAINING_SIZE = (480, 640), (320, 448)
@@ -36,33 +30,6 @@ LIKE_THE_PEER = (
     "model.backbone.weights=null",
     f"model.heads.boxes.num_classes={NUM_CLASSES}",
 )
-
-
-class PeakMemory:
-    """Peak resident memory above where it began, in MiB, sampled every 2 ms by a thread (Linux)."""
-
-    def __enter__(self) -> PeakMemory:
-        gc.collect()
-        if sys.platform == "linux":
-            ctypes.CDLL(None).malloc_trim(0)
-        self._start = self._peak = _resident()
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-        self._thread.start()
-        return self
-
-    def _watch(self) -> None:
-        while not self._stop.wait(0.002):
-            self._peak = max(self._peak, _resident())
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-        self.mebibytes = (self._peak - self._start) / 2**20
-
-
-def _resident() -> int:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def make_images(size: tuple[int, int], number: int) -> list[torch.Tensor]:
@@ -114,12 +81,12 @@ def ours(mode: str, training: bool) -> Callable[[], object]:
     for record, (boxes, classes) in zip(inputs, make_targets(size, 2), strict=True):
         record["instances"] = Instances(size, gt_boxes=Boxes(boxes), gt_classes=classes)
     model.train()
-    optimizer = recipe.train.optimizer.build().build(model)
+    optimizer = make_optimizer(model)
 
     def step() -> object:
         with autocast(device, amp):
             losses = model(inputs)
-        return _step(optimizer, sum(losses.values()))
+        return finish_step(optimizer, sum(losses.values()))
 
     return step
 
@@ -144,47 +111,20 @@ def torchvisions(training: bool) -> Callable[[], object]:
         return infer
     targets = [{"boxes": boxes, "labels": classes} for boxes, classes in make_targets(size, 2)]
     model.train()
-    optimizer = torch.optim.SGD(model.parameters(), lr=1e-5, momentum=0.9, weight_decay=1e-4)
+    optimizer = make_optimizer(model)
 
     def step() -> object:
-        return _step(optimizer, sum(model(images, targets).values()))
+        return finish_step(optimizer, sum(model(images, targets).values()))
 
     return step
 
 
-def _step(optimizer: torch.optim.Optimizer, loss: torch.Tensor) -> float:
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    optimizer.step()
-    return loss.item()
-
-
-def measure(training: bool, repeats: int) -> dict[str, dict[str, float]]:
-    """Median seconds and peak MiB of each contestant, rounds interleaved."""
-    contestants = {
+def contestants(training: bool) -> dict[str, Callable[[], Callable[[], object]]]:
+    return {
         "torchvision fp32": lambda: torchvisions(training),
         "vertebra fp32": lambda: ours("fp32", training),
         "vertebra default": lambda: ours("default", training),
     }
-    results: dict[str, dict[str, float]] = {}
-    for name, make in contestants.items():  # memory: one contestant alive at a time
-        run = make()
-        run()
-        with PeakMemory() as memory:
-            run()
-        results[name] = {"peak_mib": memory.mebibytes}
-        del run
-    runs = {name: make() for name, make in contestants.items()}
-    seconds: dict[str, list[float]] = {name: [] for name in runs}
-    for turn in range(repeats + 2):
-        for name, run in runs.items():
-            start = time.perf_counter()
-            run()
-            if turn >= 2:  # the first rounds warm up
-                seconds[name].append(time.perf_counter() - start)
-    for name, values in seconds.items():
-        results[name]["seconds"] = statistics.median(values)
-    return results
 
 
 def main() -> None:
@@ -197,13 +137,9 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     report = {}
     for task, training in (("inference 1 x 480 x 640", False), ("training step 2 x 320 x 448", True)):
-        results = report[task] = measure(training, options.repeats)
-        peer = results["torchvision fp32"]
-        print(f"\n{task}, {options.threads} threads, median of {options.repeats}")
-        print(f"  {'':<18} {'seconds':>8} {'speed-up':>9} {'peak MiB':>9} {'of peer':>8}")
-        for name, row in results.items():
-            speedup, share = peer["seconds"] / row["seconds"], row["peak_mib"] / max(peer["peak_mib"], 1e-9)
-            print(f"  {name:<18} {row['seconds']:8.3f} {speedup:8.2f}x {row['peak_mib']:9.0f} {share:7.2f}x")
+        results = measure(contestants(training), options.repeats)
+        report[task] = {name: result._asdict() for name, result in results.items()}
+        print_table(f"{task}, {options.threads} threads, median of {options.repeats}", results)
     if options.json:
         options.json.write_text(json.dumps(report, indent=2) + "\n")
 

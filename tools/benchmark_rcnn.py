@@ -15,13 +15,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from benchmark import INFERENCE_SIZE, NUM_CLASSES, TRAINING_SIZE, PeakMemory, make_images, make_targets
+from benchmark import INFERENCE_SIZE, NUM_CLASSES, TRAINING_SIZE, make_images, make_targets
+from contest import finish_step, make_optimizer, measure, print_table
 
 RECIPES = {"faster": "rcnn:faster_rcnn_r50_fpn", "mask": "rcnn:mask_rcnn_r50_fpn"}
 HEAD = "model.heads.objects"
@@ -75,12 +74,12 @@ def ours(model_name: str, mode: str, training: bool) -> Callable[[], object]:
         truth = {"gt_boxes": Boxes(boxes), "gt_classes": classes % (NUM_CLASSES - 1)}
         record["instances"] = Instances(size, **truth, gt_masks=BitMasks(make_masks(boxes, size)))
     model.train()
-    optimizer = recipe.train.optimizer.build().build(model)
+    optimizer = make_optimizer(model)
 
     def step() -> object:
         with autocast(device, amp):
             losses = model(inputs)
-        return _step(optimizer, sum(losses.values()))
+        return finish_step(optimizer, sum(losses.values()))
 
     return step
 
@@ -108,47 +107,20 @@ def torchvisions(model_name: str, training: bool) -> Callable[[], object]:
         for boxes, classes in make_targets(size, 2)
     ]
     model.train()
-    optimizer = torch.optim.SGD(model.parameters(), lr=1e-5, momentum=0.9, weight_decay=1e-4)
+    optimizer = make_optimizer(model)
 
     def step() -> object:
-        return _step(optimizer, sum(model(images, targets).values()))
+        return finish_step(optimizer, sum(model(images, targets).values()))
 
     return step
 
 
-def _step(optimizer: torch.optim.Optimizer, loss: torch.Tensor) -> float:
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    optimizer.step()
-    return loss.item()
-
-
-def measure(model_name: str, training: bool, repeats: int) -> dict[str, dict[str, float]]:
-    """Median seconds and peak MiB of each contestant, rounds interleaved."""
-    contestants = {
+def contestants(model_name: str, training: bool) -> dict[str, Callable[[], Callable[[], object]]]:
+    return {
         "torchvision fp32": lambda: torchvisions(model_name, training),
         "vertebra fp32": lambda: ours(model_name, "fp32", training),
         "vertebra default": lambda: ours(model_name, "default", training),
     }
-    results: dict[str, dict[str, float]] = {}
-    for name, make in contestants.items():  # memory: one contestant alive at a time
-        run = make()
-        run()
-        with PeakMemory() as memory:
-            run()
-        results[name] = {"peak_mib": memory.mebibytes}
-        del run
-    runs = {name: make() for name, make in contestants.items()}
-    seconds: dict[str, list[float]] = {name: [] for name in runs}
-    for turn in range(repeats + 1):
-        for name, run in runs.items():
-            start = time.perf_counter()
-            run()
-            if turn:  # the first round warms up
-                seconds[name].append(time.perf_counter() - start)
-    for name, values in seconds.items():
-        results[name]["seconds"] = statistics.median(values)
-    return results
 
 
 def main() -> None:
@@ -163,13 +135,10 @@ def main() -> None:
     report = {}
     for model_name in options.models:
         for task, training in (("inference 1 x 480 x 640", False), ("training step 2 x 320 x 448", True)):
-            results = report[f"{model_name}, {task}"] = measure(model_name, training, options.repeats)
-            peer = results["torchvision fp32"]
-            print(f"\n{model_name}: {task}, {options.threads} threads, median of {options.repeats}")
-            print(f"  {'':<18} {'seconds':>8} {'speed-up':>9} {'peak MiB':>9} {'of peer':>8}")
-            for name, row in results.items():
-                speedup, share = peer["seconds"] / row["seconds"], row["peak_mib"] / max(peer["peak_mib"], 1e-9)
-                print(f"  {name:<18} {row['seconds']:8.3f} {speedup:8.2f}x {row['peak_mib']:9.0f} {share:7.2f}x")
+            results = measure(contestants(model_name, training), options.repeats)
+            report[f"{model_name}, {task}"] = {name: result._asdict() for name, result in results.items()}
+            title = f"{model_name}: {task}, {options.threads} threads, median of {options.repeats}"
+            print_table(title, results)
     if options.json:
         options.json.write_text(json.dumps(report, indent=2) + "\n")
 

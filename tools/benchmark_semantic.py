@@ -20,16 +20,14 @@ has it, and channels_last. A peer that cannot be imported is skipped, and says s
 from __future__ import annotations
 
 import argparse
-import gc
 import json
-import statistics
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from benchmark import PeakMemory, make_images
+from benchmark import make_images
+from contest import compare, finish_step, make_optimizer, measure, print_table
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -132,12 +130,12 @@ def ours(pair: Pair, mode: str, training: bool) -> Callable[[], object]:
     for record, labels in zip(inputs, make_labels(size, number), strict=True):
         record["sem_seg"] = labels
     model.train()
-    optimizer = recipe.train.optimizer.build().build(model)
+    optimizer = make_optimizer(model)
 
     def step() -> object:
         with autocast(device, amp):
             losses = model(inputs)
-        return _step(optimizer, sum(losses.values()))
+        return finish_step(optimizer, sum(losses.values()))
 
     return step
 
@@ -158,57 +156,20 @@ def peers(pair: Pair, training: bool) -> Callable[[], object]:
         return infer
     labels = make_labels(size, number)
     model.train()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4)
+    optimizer = make_optimizer(model)
 
     def step() -> object:
-        return _step(optimizer, F.cross_entropy(model(images), labels, ignore_index=255))
+        return finish_step(optimizer, F.cross_entropy(model(images), labels, ignore_index=255))
 
     return step
 
 
-def _step(optimizer: torch.optim.Optimizer, loss: Tensor) -> float:
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    optimizer.step()
-    return loss.item()
-
-
-def measure(pair: Pair, training: bool, repeats: int) -> dict[str, dict[str, float]]:
-    """Median seconds and peak MiB of each contestant, rounds interleaved."""
-    contestants = {
+def contestants(pair: Pair, training: bool) -> dict[str, Callable[[], Callable[[], object]]]:
+    return {
         f"{pair.peer} fp32": lambda: peers(pair, training),
         "vertebra fp32": lambda: ours(pair, "fp32", training),
         "vertebra default": lambda: ours(pair, "default", training),
     }
-    results: dict[str, dict[str, float]] = {}
-    for name, make in contestants.items():  # memory: one contestant alive at a time
-        gc.collect()
-        run = make()
-        run()
-        with PeakMemory() as memory:
-            run()
-        results[name] = {"peak_mib": memory.mebibytes}
-        del run
-    runs = {name: make() for name, make in contestants.items()}
-    seconds: dict[str, list[float]] = {name: [] for name in runs}
-    for turn in range(repeats + 2):
-        for name, run in runs.items():
-            start = time.perf_counter()
-            run()
-            if turn >= 2:  # the first rounds warm up
-                seconds[name].append(time.perf_counter() - start)
-    for name, values in seconds.items():
-        results[name]["seconds"] = statistics.median(values)
-    return results
-
-
-def compare(results: dict[str, dict[str, float]]) -> list[tuple[str, float, float, float, float]]:
-    """(contestant, seconds, times as fast as the peer, peak MiB, share of the peer's) of each."""
-    peer = next(iter(results.values()))
-    return [
-        (name, row["seconds"], peer["seconds"] / row["seconds"], row["peak_mib"], row["peak_mib"] / peer["peak_mib"])
-        for name, row in results.items()
-    ]
 
 
 def main() -> None:
@@ -234,11 +195,10 @@ def main() -> None:
             print(f"\n{network}: skipped, {pair.peer} cannot be imported: {err}")
             continue
         for task, training in TASKS.items():
-            results = report.setdefault(network, {})[task] = measure(pair, training, options.repeats)
-            print(f"\n{network}, {task}, {options.threads} threads, median of {options.repeats}", flush=True)
-            print(f"  {'':<32} {'seconds':>8} {'speed-up':>9} {'peak MiB':>9} {'of peer':>8}")
+            results = measure(contestants(pair, training), options.repeats)
+            report.setdefault(network, {})[task] = {name: result._asdict() for name, result in results.items()}
+            print_table(f"{network}, {task}, {options.threads} threads, median of {options.repeats}", results)
             for name, seconds, speedup, peak, share in compare(results):
-                print(f"  {name:<32} {seconds:8.3f} {speedup:8.2f}x {peak:9.0f} {share:7.2f}x", flush=True)
                 lines.append(
                     f"| {network} | {task} | {name} | {seconds:.3f} | {speedup:.2f} | {peak:.0f} | {share:.2f} |"
                 )

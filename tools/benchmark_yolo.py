@@ -18,14 +18,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
+from contest import finish_step, make_optimizer, measure, print_table
 
 NUM_CLASSES, OBJECTS, CANDIDATES = 80, 20, 300
 PEERS = {"yolov5n": "yolov5nu.yaml", "yolov10n": "yolov10n.yaml"}
@@ -110,7 +109,7 @@ def our_training(name: str, device: str, size: int, number: int, default: bool) 
     def step() -> object:
         with autocast(torch.device(device), amp):
             losses = model(inputs)
-        return finish(optimizer, sum(losses.values()))
+        return finish_step(optimizer, sum(losses.values()))
 
     return step
 
@@ -138,35 +137,9 @@ def peer_training(name: str, device: str, size: int, number: int, amp: bool) -> 
         batch["img"] = images.to(device).float() / 255
         with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=amp):
             loss, _ = model(batch)
-        return finish(optimizer, loss.sum())
+        return finish_step(optimizer, loss.sum())
 
     return step
-
-
-def make_optimizer(model: torch.nn.Module) -> torch.optim.Optimizer:
-    return torch.optim.SGD(model.parameters(), lr=1e-6, momentum=0.9, nesterov=True)
-
-
-def finish(optimizer: torch.optim.Optimizer, loss: torch.Tensor) -> float:
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    optimizer.step()
-    return loss.item()
-
-
-def measure(contestants: dict[str, Callable[[], Callable[[], object]]], repeats: int) -> dict[str, float]:
-    """Median seconds of each contestant, rounds interleaved."""
-    runs = {name: make() for name, make in contestants.items()}
-    seconds: dict[str, list[float]] = {name: [] for name in runs}
-    for turn in range(repeats + 3):
-        for name, run in runs.items():
-            start = time.perf_counter()
-            run()
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
-            if turn >= 3:  # the first rounds warm up
-                seconds[name].append(time.perf_counter() - start)
-    return {name: statistics.median(values) for name, values in seconds.items()}
 
 
 def main() -> None:
@@ -198,11 +171,9 @@ def main() -> None:
             },
         }
         for task, contestants in tasks.items():
-            results = report[task] = measure(contestants, options.repeats)
-            print(f"\n{task}, {device}, {torch.get_num_threads()} threads, median of {options.repeats}")
-            peer = results["ultralytics fp32"]
-            for row, seconds in results.items():
-                print(f"  {row:<18} {seconds * 1000:8.1f} ms {peer / seconds:6.2f}x", flush=True)
+            results = measure(contestants, options.repeats, warmup=3)
+            report[task] = {row: result._asdict() for row, result in results.items()}
+            print_table(f"{task}, {device}, {torch.get_num_threads()} threads, median of {options.repeats}", results)
     if options.json:
         options.json.write_text(json.dumps(report, indent=2) + "\n")
 

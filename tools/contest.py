@@ -1,0 +1,116 @@
+"""What the benchmarks share: contestants timed in interleaved rounds, their peak memory, and a table of ratios.
+
+A contestant is a name and a function that makes it: `make()` gives `run`, which does the work once. The first one named
+is the peer that the others are compared with.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import os
+import statistics
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+__all__ = ["Contestants", "PeakMemory", "Result", "compare", "finish_step", "make_optimizer", "measure", "print_table"]
+
+Contestants = Mapping[str, Callable[[], Callable[[], object]]]
+
+
+class Result(NamedTuple):
+    """What one contestant needed: median seconds, and peak MiB above what was there before."""
+
+    seconds: float
+    peak_mib: float
+
+
+class PeakMemory:
+    """Peak resident memory above where it began, in MiB, sampled every 2 ms by a thread (Linux)."""
+
+    def __enter__(self) -> PeakMemory:
+        gc.collect()
+        if sys.platform == "linux":
+            ctypes.CDLL(None).malloc_trim(0)
+        self._start = self._peak = _resident()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+        return self
+
+    def _watch(self) -> None:
+        while not self._stop.wait(0.002):
+            self._peak = max(self._peak, _resident())
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        self.mebibytes = (self._peak - self._start) / 2**20
+
+
+def _resident() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def measure(contestants: Contestants, repeats: int, warmup: int = 2) -> dict[str, Result]:
+    """Median seconds and peak MiB of each contestant.
+
+    Memory is taken with one contestant alive at a time; then the rounds of all are interleaved, so that a busy machine
+    slows all of them alike.
+    """
+    peaks: dict[str, float] = {}
+    for name, make in contestants.items():
+        run = make()
+        run()
+        with PeakMemory() as memory:
+            run()
+        peaks[name] = memory.mebibytes
+        del run
+    runs = {name: make() for name, make in contestants.items()}
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    for turn in range(repeats + warmup):
+        for name, run in runs.items():
+            start = time.perf_counter()
+            run()
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            if turn >= warmup:
+                seconds[name].append(time.perf_counter() - start)
+    return {name: Result(statistics.median(values), peaks[name]) for name, values in seconds.items()}
+
+
+def compare(results: Mapping[str, Result]) -> list[tuple[str, float, float, float, float]]:
+    """(contestant, seconds, times as fast as the peer, peak MiB, share of the peer's) of each."""
+    peer = next(iter(results.values()))
+    return [
+        (name, row.seconds, peer.seconds / row.seconds, row.peak_mib, row.peak_mib / max(peer.peak_mib, 1e-9))
+        for name, row in results.items()
+    ]
+
+
+def print_table(title: str, results: Mapping[str, Result]) -> None:
+    """The title, and a line for each contestant."""
+    width = max(len(name) for name in results)
+    print(f"\n{title}")
+    print(f"  {'':<{width}} {'seconds':>8} {'speed-up':>9} {'peak MiB':>9} {'of peer':>8}")
+    for name, seconds, speedup, peak, share in compare(results):
+        print(f"  {name:<{width}} {seconds:8.3f} {speedup:8.2f}x {peak:9.0f} {share:7.2f}x", flush=True)
+
+
+def make_optimizer(model: torch.nn.Module) -> torch.optim.Optimizer:
+    """The same for all. Random weights at a recipe's rate would diverge, and numbers near zero slow a CPU down."""
+    return torch.optim.SGD(model.parameters(), lr=1e-5, momentum=0.9, weight_decay=1e-4)
+
+
+def finish_step(optimizer: torch.optim.Optimizer, loss: torch.Tensor) -> float:
+    """Backward and the optimizer's step."""
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    optimizer.step()
+    return loss.item()
