@@ -8,13 +8,49 @@ from PIL import Image
 from vertebra.config import list_recipes, load_recipe
 from vertebra.engine import Trainer
 from vertebra.models import build_model
+from vertebra_deeplab import DeepLabV2Head, DeepLabV3Head, DeepLabV3PlusHead
 
 NAMES = [name for name in list_recipes() if name.startswith("deeplab:")]
+FORMATS = {
+    "cityscapes": "cityscapes",
+    "voc": "voc_segmentation",
+    "ade20k": "ade20k",
+    "coco_stuff": "coco_stuff",
+    "camvid": "semantic_folder",
+    "pets": "oxford_pets",
+    "pets_trimap": "oxford_pets",
+    "quick": "shapes",
+}
 
 
 def test_the_recipes_are_found_by_the_plugins_prefix():
-    assert len(NAMES) == 13
-    assert {name.rsplit("_", 1)[1] for name in NAMES} == {"cityscapes", "voc", "ade20k", "camvid", "quick"}
+    assert len(NAMES) == 16
+    assert {name.rsplit("_", 1)[1] for name in NAMES} == {ending.rsplit("_", 1)[-1] for ending in FORMATS}
+
+
+@pytest.mark.parametrize(("ending", "form"), FORMATS.items())
+def test_the_recipes_read_the_dataset_in_their_name(ending, form):
+    named = [name for name in NAMES if name.endswith(f"_{ending}")]
+    assert named
+    for name in named:
+        data = load_recipe(name).data
+        assert (data.train.name, data.val.name) == (form, form)
+        assert type(data.train.build()) is type(data.val.build())
+        if form == "oxford_pets":
+            assert data.train.arguments["labels"] == ("trimap" if ending.endswith("trimap") else "breeds")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_recipe_builds_the_head_and_the_output_stride_of_its_name(name):
+    recipe = load_recipe(name)
+    with torch.device("meta"):
+        model = build_model(recipe, 7, pretrained=False)
+    head = model.heads["sem_seg"]
+    kinds = {"deeplab_v2": DeepLabV2Head, "deeplab_v3": DeepLabV3Head, "deeplab_v3plus": DeepLabV3PlusHead}
+    assert type(head) is kinds["_".join(name.removeprefix("deeplab:").split("_")[:2])]
+    dilated_twice = type(head) is not DeepLabV3PlusHead and "r103" not in name
+    assert model.backbone.output_shape()[head.in_feature].stride == (8 if dilated_twice else 16)
+    assert all(spec.build() for spec in (*recipe.data.train_transforms, *recipe.data.eval_transforms))
 
 
 @pytest.mark.parametrize("name", NAMES)

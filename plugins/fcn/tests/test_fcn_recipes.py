@@ -11,6 +11,15 @@ from vertebra.errors import DataError
 from vertebra.models import build_model
 
 NAMES = [name for name in list_recipes() if name.startswith("fcn:")]
+FORMATS = {
+    "fcn_r50_voc": "voc_segmentation",
+    "fcn_r50_cityscapes": "cityscapes",
+    "fcn_r50_ade20k": "ade20k",
+    "fcn_r50_coco_stuff": "coco_stuff",
+    "fcn_r50_pets": "oxford_pets",
+    "fcn8s_r18_camvid": "semantic_folder",
+    "fcn_shapes_quick": "shapes",
+}
 
 
 def test_the_recipes_are_found_by_the_plugins_prefix():
@@ -23,6 +32,22 @@ def test_a_saved_recipe_loads_to_an_equal_one(name, tmp_path):
     recipe = load_recipe(name)
     recipe.save(tmp_path / "saved.yaml")
     assert load_recipe(tmp_path / "saved.yaml") == recipe
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_recipe_builds_heads_of_the_plugin_and_its_transforms(name):
+    recipe = load_recipe(name)
+    with torch.device("meta"):
+        model = build_model(recipe, num_classes=7, pretrained=False)
+    assert all(type(head).__module__.startswith("vertebra_fcn.") for head in model.heads.values())
+    assert all(spec.build() for spec in (*recipe.data.train_transforms, *recipe.data.eval_transforms))
+
+
+@pytest.mark.parametrize(("name", "form"), FORMATS.items())
+def test_the_recipes_read_the_dataset_in_their_name(name, form):
+    data = load_recipe(f"fcn:{name}").data
+    assert (data.train.name, data.val.name) == (form, form)
+    assert type(data.train.build()) is type(data.val.build())
 
 
 @pytest.mark.parametrize(("stride", "levels"), [(32, 1), (16, 2), (8, 3)])

@@ -10,6 +10,16 @@ from vertebra.models import build_model
 from vertebra_unet import UNetHead, UNetPlusPlusHead
 
 NAMES = [name for name in list_recipes() if name.startswith("unet:")]
+FORMATS = {
+    "unet_r34_voc": "voc_segmentation",
+    "unet_r34_cityscapes": "cityscapes",
+    "unet_r34_ade20k": "ade20k",
+    "unet_r34_coco_stuff": "coco_stuff",
+    "unet_r34_pets": "oxford_pets",
+    "unet_pets_trimap": "oxford_pets",
+    "unet_r18_camvid": "semantic_folder",
+    "unet_shapes_quick": "shapes",
+}
 NARROW = ["model.backbone.base_width=4"]
 
 
@@ -40,6 +50,15 @@ def test_a_recipe_builds_a_head_of_the_plugin(name):
     with torch.device("meta"):
         model = build_model(load_recipe(name), num_classes=7, pretrained=False)
     assert isinstance(model.heads["classes"], (UNetHead, UNetPlusPlusHead))
+
+
+@pytest.mark.parametrize(("name", "form"), FORMATS.items())
+def test_the_recipes_read_the_dataset_in_their_name(name, form):
+    data = load_recipe(f"unet:{name}").data
+    assert (data.train.name, data.val.name) == (form, form)
+    assert type(data.train.build()) is type(data.val.build())
+    if form == "oxford_pets":
+        assert data.train.arguments["labels"] == ("trimap" if name.endswith("trimap") else "breeds")
 
 
 def test_the_pets_network_has_the_published_number_of_parameters():
