@@ -112,6 +112,13 @@ def test_folders_without_an_evaluation_say_what_to_do(runs, tmp_path):
         compare_runs(*runs)
 
 
+def test_a_comparison_of_masks_that_the_ground_truth_lacks_says_so(hand, tmp_path):
+    truth, results = hand.many(5, seed=0)
+    gt, dt = hand.write(tmp_path / "gt.json", truth), hand.write(tmp_path / "dt.json", results)
+    with pytest.raises(DataError, match=r"gt\.json[^$]*10 ground truth objects without a mask"):
+        compare_runs(dt, dt, annotations=gt, task="segm")
+
+
 def test_a_moved_run_is_still_compared(runs, tmp_path):
     moved = shutil.move(runs[0], tmp_path / "elsewhere")
     assert compare_runs(moved, runs[1], resamples=100)[0].num_images == 50
@@ -142,7 +149,13 @@ def test_evaluate_results_of_panoptic_files(shared, tmp_path):
     result = command("evaluate-results", *truth, *results, "--task", "panoptic", "--json", tmp_path / "n.json")
     assert result.exit_code == 0, result.output
     written = json.loads((tmp_path / "n.json").read_text())
-    assert {"panoptic/PQ", "panoptic/SQ_things", "panoptic/RQ_stuff"} <= set(written)
+    assert {key for key in written if "/" in key and "-" not in key} == {
+        f"panoptic/{name}{group}" for name in ("PQ", "SQ", "RQ") for group in ("", "_things", "_stuff")
+    }
+    expected = json.loads((folder / "expected.json").read_text())["results"]["noise"]
+    for group, suffix in (("All", ""), ("Things", "_things"), ("Stuff", "_stuff")):
+        for name in ("PQ", "SQ", "RQ"):
+            assert written[f"panoptic/{name}{suffix}"] == pytest.approx(expected[group][name.lower()], abs=1e-12)
 
 
 def test_wrong_options_and_files_say_so(tmp_path, hand):

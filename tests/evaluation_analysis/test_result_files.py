@@ -131,6 +131,30 @@ def test_large_runs_are_summed_and_broken_ones_harm_no_other():
     ]
 
 
+def compressed(runs):
+    """COCO's text of run lengths, whatever they are; pycocotools writes whole ones only."""
+    text = ""
+    for i, run in enumerate(runs):
+        rest, more = run - (runs[i - 2] if i > 2 else 0), True
+        while more:
+            bits, rest = rest & 31, rest >> 5
+            more = rest != (-1 if bits & 16 else 0)
+            text += chr(bits + 32 * more + 48)
+    return text
+
+
+def test_a_negative_run_is_found_though_the_runs_fill_the_mask():
+    """pycocotools reads it as billions of pixels, and its overlap never ends."""
+    mask = np.zeros((80, 100), np.uint8, order="F")
+    mask[10:30, 20:60:7] = 1
+    whole = coco_mask.encode(mask)["counts"].decode()
+    runs = coco_mask.frPyObjects({"size": [80, 100], "counts": [100, 40, 60, 7800]}, 80, 100)["counts"].decode()
+    assert compressed([100, 40, 60, 7800]) == runs
+    shares = ([10, -5, 7995], [5, 5, -20, 8010], [-3, 8003], [3, 4, 5, -7, 7995], [2**31, 8000 - 2**31])
+    hidden = [compressed(runs) for runs in shares]
+    assert covered_pixels([whole, *hidden, whole]).tolist() == [8000, -1, -1, -1, -1, -1, 8000]
+
+
 @pytest.mark.parametrize(
     ("segmentation", "words"),
     [
@@ -140,6 +164,13 @@ def test_large_runs_are_summed_and_broken_ones_harm_no_other():
         ({"size": [100, 100], "counts": "\x10\x11"}, "are no run lengths"),
         ({"size": [100, 100], "counts": "PPPP"}, "are no run lengths"),
         ({"size": [100], "counts": "0"}, "no run-length mask"),
+        ({"size": 100, "counts": "0"}, "no run-length mask"),
+        ({"size": ["100", "100"], "counts": "0"}, "no run-length mask"),
+        ({"size": [-100, -100], "counts": [10000]}, "no run-length mask"),
+        ({"size": [0, 0], "counts": [0, 0]}, "no run-length mask"),
+        ({"size": [100, 100], "counts": None}, "no run-length mask"),
+        ({"size": [100, 100], "counts": [5000.5, 4999.5]}, "are no run lengths"),
+        (["0"], "no list of polygons"),
     ],
 )
 def test_broken_masks_are_named(hand, tmp_path, truth, segmentation, words):

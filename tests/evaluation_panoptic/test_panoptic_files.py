@@ -143,6 +143,7 @@ def _broken(panoptic, tmp_path, change):
             lambda record, folder: record["segments_info"][0].update(category_id=8),
             "unknown category_id 8; known are 3, 7",
         ),
+        (lambda record, folder: record["segments_info"][0].update(category_id=[7]), r"unknown category_id \[7\]"),
         (lambda record, folder: record["segments_info"].append(_segment(2, 7)), "segments 2 .* have no pixel"),
         (lambda record, folder: record["segments_info"].append(_segment(1, 7)), "id 1 occurs more than once"),
         (lambda record, folder: record["segments_info"].append(_segment(0, 7)), "ids are whole numbers from 1"),
@@ -152,6 +153,8 @@ def _broken(panoptic, tmp_path, change):
         ),
         (lambda record, folder: record["segments_info"][0].pop("id"), "needs an id and a category_id"),
         (lambda record, folder: record.update(image_id=2), "image 1: has no prediction"),
+        (lambda record, folder: record.update(image_id=2), "not one image id is in the ground truth"),
+        (lambda record, folder: record.update(image_id="1"), "the same but for text and numbers"),
         (lambda record, folder: record.update(file_name="../gt/1.png"), "leaves the image folder"),
         (lambda record, folder: record.pop("segments_info"), r"annotations\[0\]: must be an object with a list"),
         (

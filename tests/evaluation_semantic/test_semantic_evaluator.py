@@ -40,6 +40,9 @@ def test_a_case_worked_by_hand(semantic_dataset):
     assert metrics["sem_seg/mean_accuracy"] == pytest.approx((3 / 4 + 2 / 3) / 2)
     assert metrics["sem_seg/Dice-road"] == 6 / 8 and metrics["sem_seg/precision-car"] == 2 / 3
     assert metrics["sem_seg/recall-car"] == 2 / 3
+    precision, recall = metrics["sem_seg/precision-road"], metrics["sem_seg/recall-road"]
+    assert metrics["sem_seg/F1-road"] == pytest.approx(2 * precision * recall / (precision + recall))
+    assert metrics["sem_seg/mF1"] == metrics["sem_seg/mDice"] == pytest.approx((6 / 8 + 4 / 6) / 2)
 
 
 def test_a_class_without_ground_truth_stays_out_and_is_named(semantic_dataset):

@@ -114,7 +114,10 @@ def compare_runs(
         numbers, matched = match_results(run.results_of(task), truth, task)
         columns.append(matched)
         notes += [note for note in numbers.notes if note not in truth.notes]
-    return compare_matches(*columns, resamples=resamples, seed=seed), task, notes
+    try:
+        return compare_matches(*columns, resamples=resamples, seed=seed), task, notes
+    except DataError as err:
+        raise DataError("\n  ".join([f"{ground_truth}: {err}", *truth.notes])) from err
 
 
 def check_same_data(first: RunResults, second: RunResults) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 __all__ = ["covered_pixels"]
 
 _MOST_BITS = 60
+_LONGEST = 2**31  # pixels of a run
 _AT_A_TIME = 20_000  # masks
 
 
@@ -17,8 +18,7 @@ def covered_pixels(counts: Sequence[str | bytes | list[int]]) -> np.ndarray:
 
     Compressed counts are groups of 5 bits, lowest first, each a character from code 48 on, with 32 added to all but
     the last of a number, and the sign in its highest bit. From the fourth on, a number is the difference to the run
-    two before (https://github.com/cocodataset/cocoapi, common/maskApi.c, rleToString). So number j is in every second
-    run from j on, and the sum needs no decoding.
+    two before (https://github.com/cocodataset/cocoapi, common/maskApi.c, rleToString).
 
     Args:
         counts: compressed, as text or bytes, or a list of run lengths.
@@ -28,7 +28,7 @@ def covered_pixels(counts: Sequence[str | bytes | list[int]]) -> np.ndarray:
     for row, one in enumerate(counts):
         if isinstance(one, (str, bytes)):
             packed.append(row)
-        elif all(type(run) is int and 0 <= run < 2**31 for run in one):
+        elif all(type(run) is int and 0 <= run < _LONGEST for run in one):
             covered[row] = sum(one)
     for start in range(0, len(packed), _AT_A_TIME):
         rows = packed[start : start + _AT_A_TIME]
@@ -56,9 +56,17 @@ def _compressed(counts: list[str | bytes]) -> np.ndarray:
     numbers = shifted[ends + 1] - shifted[starts]
     numbers -= np.where(codes[ends] & 16, np.int64(1) << bits.clip(max=_MOST_BITS), 0)
 
-    count = np.bincount(of_mask[ends], minlength=len(parts))  # numbers in each mask
+    mask = of_mask[ends]  # (M,) of each number
+    count = np.bincount(mask, minlength=len(parts))
+    position = np.arange(len(numbers)) - np.repeat(np.cumsum(count) - count, count)
+    runs = numbers.copy()  # (M,) pixels; the first three of a mask are numbers as they are
+    for parity in (0, 1):
+        chain = np.flatnonzero((position % 2 == parity) & (position > 0))
+        summed = np.concatenate([[0], np.cumsum(numbers[chain])])
+        length = np.bincount(mask[chain], minlength=len(parts))
+        before = np.cumsum(length) - length  # (n,) numbers in the chains of the masks before
+        runs[chain] = summed[1:] - np.repeat(summed[before], length)
+    broken[mask[(runs < 0) | (runs >= _LONGEST)]] = True  # pycocotools would take it for a run of billions of pixels
+    total = np.concatenate([[0], np.cumsum(runs)])
     first = np.cumsum(count) - count
-    position = np.arange(len(numbers)) - np.repeat(first, count)
-    times = np.where(position == 0, 1, (np.repeat(count, count) - 1 - position) // 2 + 1)
-    total = np.concatenate([[0], np.cumsum(numbers * times)])
     return np.where(broken, -1, total[first + count] - total[first])

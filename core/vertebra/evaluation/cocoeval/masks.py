@@ -13,6 +13,8 @@ from vertebra.evaluation.run_lengths import covered_pixels
 
 __all__ = ["MaskColumn", "mask_overlaps"]
 
+_FARTHEST = 1e6  # pixels; pycocotools walks along every edge, and cannot count to a corner much farther away
+_LISTS = (list, tuple, np.ndarray)
 _AT_A_TIME = 200  # masks; pycocotools 2.0.11 with numpy 2 cannot give the areas of more than 255
 
 
@@ -56,25 +58,26 @@ class MaskColumn(Sequence):
             [self.segmentations[row] for row in rows.tolist()], None if self.sizes is None else self.sizes[rows]
         )
 
-    def check(self, source: str, image_ids: Sequence[Hashable]) -> None:
+    def check(self, source: str, image_ids: Sequence[Hashable], rows: Sequence[int] | None = None) -> None:
         """Every mask has the size of its image, as far as that is known, and run lengths that fill it.
 
         Args:
             image_ids: (rows,) of the images, for the message.
+            rows: (rows,) numbers of the records, for the message. None: 0, 1, 2, ...
 
         Raises:
-            DataError: naming the first row that has another size, or that is no mask.
+            DataError: naming the first record that has a mask of another size, or something that is no mask.
         """
 
         def where(row: int) -> str:
-            return f"{source}: image {image_ids[row]!r}: the mask of row {row}"
+            return f"{source}: image {image_ids[row]!r}: the mask of record {row if rows is None else rows[row]}"
 
         sizes = [(0, 0)] * len(self) if self.sizes is None else self.sizes.tolist()
         encoded = []
         for row, (segmentation, (height, width)) in enumerate(zip(self.segmentations, sizes, strict=True)):
             if isinstance(segmentation, dict):
                 size = segmentation.get("size")
-                if size is None or len(size) != 2 or not isinstance(segmentation.get("counts"), (str, bytes, list)):
+                if not _is_size(size) or not isinstance(segmentation.get("counts"), (str, bytes, list)):
                     raise DataError(f"{where(row)} is no run-length mask: expected size [height, width] and counts")
                 if height and list(size) != [height, width]:
                     raise DataError(
@@ -85,14 +88,39 @@ class MaskColumn(Sequence):
                 raise DataError(
                     f"{where(row)} is a polygon, which needs height and width of the image in the ground truth"
                 )
+            elif not _are_polygons(segmentation):
+                raise DataError(
+                    f"{where(row)} is no list of polygons [x0, y0, x1, y1, x2, y2, ...], finite and in pixels: "
+                    f"{segmentation!r:.200}"
+                )
         for start in range(0, len(encoded), _AT_A_TIME):
-            rows = encoded[start : start + _AT_A_TIME]
-            covered = covered_pixels([self.segmentations[row]["counts"] for row in rows]).tolist()
-            for row, pixels in zip(rows, covered, strict=True):
+            part = encoded[start : start + _AT_A_TIME]
+            covered = covered_pixels([self.segmentations[row]["counts"] for row in part]).tolist()
+            for row, pixels in zip(part, covered, strict=True):
                 height, width = self.segmentations[row]["size"]
                 if pixels != height * width:
                     runs = "are no run lengths" if pixels < 0 else f"cover {pixels} pixels"
                     raise DataError(f"{where(row)} is broken: its counts {runs}, its size is [{height}, {width}]")
+
+
+def _is_size(size: Any) -> bool:
+    """[height, width], whole numbers from 1."""
+    sides = list(size) if isinstance(size, _LISTS) else []
+    return len(sides) == 2 and all(isinstance(side, (int, np.integer)) and side > 0 for side in sides)
+
+
+def _are_polygons(segmentation: Any) -> bool:
+    """A list of lists of numbers, two a corner. pycocotools fails where the first has only two corners."""
+    if not isinstance(segmentation, list) or not segmentation:
+        return False
+    if not all(isinstance(polygon, _LISTS) and len(polygon) >= 4 and not len(polygon) % 2 for polygon in segmentation):
+        return False
+    if len(segmentation[0]) == 4:
+        return False
+    try:
+        return all(-_FARTHEST < value < _FARTHEST for polygon in segmentation for value in polygon)
+    except TypeError:
+        return False
 
 
 def mask_overlaps(

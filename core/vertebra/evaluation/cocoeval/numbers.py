@@ -82,6 +82,10 @@ def coco_evaluate(
         truth = read_ground_truth(gt, task, image_ids=image_ids, category_ids=category_ids)
     detections = dt if isinstance(dt, DetectionColumns) else read_detections(dt, truth, task)
     notes += [*truth.notes, *detections.notes, *odd_detections(truth, detections, task)]
+    if truth.keypoints is not None and detections.keypoints is not None:
+        count, own = truth.keypoints.shape[1], detections.keypoints.shape[1]
+        if count and len(detections) and count != own:
+            raise DataError(f"{detections.source}: {own} keypoints in a record, but {count} in {truth.source}")
     if task == "keypoints" and "sigmas" not in params and truth.keypoints is not None:
         count, mean = truth.keypoints.shape[1], float(chosen.sigmas.mean())
         if count not in (0, len(chosen.sigmas)):

@@ -12,11 +12,10 @@ from vertebra.evaluation.cocoeval.columns import DetectionColumns, GroundTruthCo
 from vertebra.evaluation.cocoeval.masks import MaskColumn
 from vertebra.evaluation.cocoeval.records import (
     box_column,
-    column,
+    id_column,
     keypoint_column,
     load_json,
     number_column,
-    numbers_of,
 )
 
 __all__ = ["read_detections"]
@@ -46,52 +45,56 @@ def read_detections(source: Any, truth: GroundTruthColumns, task: str) -> Detect
         raise DataError(f"{name}: COCO results are a list of objects with image_id, category_id, score and the rest")
     first = records[0] if records else {"bbox": [0.0] * 4}
     image, category, kept, notes = _numbers(records, truth, name)
+    rows = np.flatnonzero(kept)
     if not kept.all():
-        records = [record for record, keep in zip(records, kept.tolist(), strict=True) if keep]
+        records = [records[row] for row in rows.tolist()]
         image, category = image[kept], category[kept]
     keypoints, masks = None, None
     if task == "segm" or ("segmentation" in first and not _has_box(first)):
-        masks = _masks(records, _has_box(first), truth, image, name)
+        masks = _masks(records, _has_box(first), truth, image, name, rows)
     if _has_box(first):
-        boxes = box_column(records, name)
-        areas = boxes[:, 2] * boxes[:, 3]
+        boxes = box_column(records, name, rows)
+        with np.errstate(over="ignore", invalid="ignore"):  # those are left out below
+            areas = boxes[:, 2] * boxes[:, 3]
     elif masks is not None:
         boxes, areas = masks.boxes_and_areas()
     elif "keypoints" in first:
-        keypoints = keypoint_column(records, name)
+        keypoints = keypoint_column(records, name, rows)
         low, high = keypoints[..., :2].min(axis=1), keypoints[..., :2].max(axis=1)
-        boxes = np.concatenate([low, high - low], axis=1)
-        areas = boxes[:, 2] * boxes[:, 3]
+        with np.errstate(over="ignore", invalid="ignore"):
+            boxes = np.concatenate([low, high - low], axis=1)
+            areas = boxes[:, 2] * boxes[:, 3]
     else:
         raise DataError(f"{name}: record 0 has neither bbox nor segmentation nor keypoints: {str(first)[:200]}")
     if hasattr(source, "dataset"):  # pycocotools' loadRes has been there, and has added boxes to masks
-        areas = number_column(records, "area", name)
+        areas = number_column(records, "area", name, rows)
     if task == "keypoints" and keypoints is None:
-        keypoints = keypoint_column(records, name) if records else None
+        keypoints = keypoint_column(records, name, rows) if records else None
     columns = DetectionColumns(
         image=image,
         category=category,
         boxes=boxes,
         areas=areas,
-        scores=number_column(records, "score", name),
+        scores=number_column(records, "score", name, rows),
         masks=masks if task == "segm" else None,
         keypoints=keypoints if task == "keypoints" else None,
         source=name,
         notes=notes,
     )
-    return _without_bad(columns, np.flatnonzero(kept), name)
+    return _without_bad(columns, rows, name)
 
 
 def _has_box(record: dict) -> bool:
-    return "bbox" in record and len(record["bbox"]) > 0
+    box = record.get("bbox")
+    return box is not None and not (hasattr(box, "__len__") and len(box) == 0)
 
 
 def _numbers(
     records: list[dict], truth: GroundTruthColumns, source: str
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[str]]:
     """Numbers of image and category, which records take part, and notes on those that do not."""
-    ids, notes = column(records, "image_id", source), []
-    image = numbers_of(ids, {key: n for n, key in enumerate(truth.image_ids)}, len(records))
+    notes: list[str] = []
+    ids, image = id_column(records, "image_id", {key: n for n, key in enumerate(truth.image_ids)}, source)
     unknown = [row for row in np.flatnonzero(image < 0).tolist() if ids[row] not in truth.other_image_ids]
     if unknown:
         raise DataError(
@@ -99,8 +102,7 @@ def _numbers(
             f"first record {unknown[0]} with image_id {ids[unknown[0]]!r}; its ids look like "
             f"{', '.join(map(repr, truth.image_ids[:3])) or 'nothing, it has no images'}"
         )
-    ids = column(records, "category_id", source)
-    category = numbers_of(ids, {key: n for n, key in enumerate(truth.category_ids)}, len(records))
+    ids, category = id_column(records, "category_id", {key: n for n, key in enumerate(truth.category_ids)}, source)
     unknown = [row for row in np.flatnonzero(category < 0).tolist() if ids[row] not in truth.other_category_ids]
     if unknown:
         notes.append(
@@ -111,22 +113,25 @@ def _numbers(
     return image, category, (image >= 0) & (category >= 0), notes
 
 
-def _masks(records: list[dict], by_box: bool, truth: GroundTruthColumns, image: np.ndarray, source: str) -> MaskColumn:
+def _masks(
+    records: list[dict], by_box: bool, truth: GroundTruthColumns, image: np.ndarray, source: str, rows: np.ndarray
+) -> MaskColumn:
     """The masks of all records; where `by_box`, a box stands for a mask that is not there."""
     segmentations = [record.get("segmentation") for record in records]
     lacking = [row for row, segmentation in enumerate(segmentations) if not segmentation]
     if lacking and not by_box:
-        raise DataError(f"{source}: record {lacking[0]} has no segmentation, {len(lacking)} such in all")
-    for row, (x, y, w, h) in zip(lacking, box_column([records[row] for row in lacking], source).tolist(), strict=True):
+        raise DataError(f"{source}: record {rows[lacking[0]]} has no segmentation, {len(lacking)} such in all")
+    boxes = box_column([records[row] for row in lacking], source, rows[lacking])
+    for row, (x, y, w, h) in zip(lacking, boxes.tolist(), strict=True):
         segmentations[row] = [[x, y, x, y + h, x + w, y + h, x + w, y]]
     masks = MaskColumn(segmentations, None if truth.image_sizes is None else truth.image_sizes[image])
-    masks.check(source, [truth.image_ids[i] for i in image.tolist()])
+    masks.check(source, [truth.image_ids[i] for i in image.tolist()], rows)
     return masks
 
 
 def _without_bad(columns: DetectionColumns, record_rows: np.ndarray, source: str) -> DetectionColumns:
     """Without detections that cannot be ranked or compared."""
-    finite = np.isfinite(columns.scores) & np.isfinite(columns.boxes).all(axis=1)
+    finite = np.isfinite(columns.scores) & np.isfinite(columns.areas) & np.isfinite(columns.boxes).all(axis=1)
     if columns.keypoints is not None:
         finite &= np.isfinite(columns.keypoints[..., :2]).all(axis=(1, 2))
     negative = finite & (columns.boxes[:, 2:] < 0).any(axis=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Hashable, Iterable
 from typing import Any
 
@@ -13,11 +14,10 @@ from vertebra.evaluation.cocoeval.columns import GroundTruthColumns
 from vertebra.evaluation.cocoeval.masks import MaskColumn
 from vertebra.evaluation.cocoeval.records import (
     box_column,
-    column,
+    id_column,
     keypoint_column,
     load_json,
     number_column,
-    numbers_of,
     sorted_ids,
 )
 
@@ -55,16 +55,23 @@ def read_ground_truth(
             f"a dict with {', '.join(map(str, data)) or 'nothing'}" if isinstance(data, dict) else type(data).__name__
         )
         raise DataError(f"{name}: COCO ground truth is a dict with images, annotations and categories, not {found}")
-    listed = {image["id"]: image for image in _records(data, "images", name)}
-    named = {
-        category["id"]: str(category.get("name", category["id"])) for category in _records(data, "categories", name)
-    }
+    listed = _by_id(data, "images", name)
+    named = {key: str(category.get("name", key)) for key, category in _by_id(data, "categories", name).items()}
     images, categories = _chosen(listed, image_ids, "image", name), _chosen(named, category_ids, "category", name)
     records, notes = _records(data, "annotations", name), []
-    image = numbers_of(column(records, "image_id", name), {key: n for n, key in enumerate(images)}, len(records))
-    number = {key: n for n, key in enumerate(categories)}
-    category = numbers_of(column(records, "category_id", name), number, len(records))
+    _, image = id_column(records, "image_id", {key: n for n, key in enumerate(images)}, name)
+    _, category = id_column(records, "category_id", {key: n for n, key in enumerate(categories)}, name)
     used = (image >= 0) & (category >= 0)
+    strangers = [
+        row
+        for row in np.flatnonzero(~used).tolist()
+        if records[row]["image_id"] not in listed or records[row]["category_id"] not in named
+    ]
+    if strangers:
+        notes.append(
+            f"{len(strangers)} annotations are of images or categories that {name} does not list, and are left out: "
+            f"first record {strangers[0]}"
+        )
     if task == "segm":
         masked = np.fromiter((bool(record.get("segmentation")) for record in records), bool, len(records))
         if (used & ~masked).any():
@@ -72,29 +79,30 @@ def read_ground_truth(
         used &= masked
     rows = np.flatnonzero(used)
     records, image, category = [records[row] for row in rows.tolist()], image[rows], category[rows]
-    sizes = np.array([[listed[key].get("height") or 0, listed[key].get("width") or 0] for key in images], np.int64)
+    ids, sizes = [images[i] for i in image.tolist()], _sizes(images, listed, name)
+    masks = MaskColumn([record.get("segmentation") for record in records], sizes[image])
     columns = GroundTruthColumns(
         image=image,
         category=category,
-        boxes=_boxes(records, task, name),
-        areas=_areas(records, sizes.reshape(-1, 2)[image], notes, name),
+        boxes=_boxes(records, task, name, rows),
+        areas=_areas(records, masks, ids, notes, name, rows),
         crowd=(crowd := np.fromiter((bool(r.get("iscrowd")) for r in records), bool, len(records))),
         ignored=np.fromiter((any(r.get(name) for name in ignored_by) for r in records), bool, len(records)),
         annotation_ids=_annotation_ids(records, notes),
         image_ids=images,
         category_ids=categories,
-        category_names=[named[key] for key in categories],
-        image_sizes=sizes.reshape(-1, 2),
+        category_names=_distinct(categories, named),
+        image_sizes=sizes,
         other_image_ids=frozenset(listed) - set(images),
         other_category_ids=frozenset(named) - set(categories),
         source=name,
         notes=notes,
     )
     if task == "segm":
-        columns.masks = MaskColumn([record["segmentation"] for record in records], columns.image_sizes[image])
-        columns.masks.check(name, [columns.image_ids[i] for i in image.tolist()])
+        masks.check(name, ids, rows)
+        columns.masks = masks
     if task == "keypoints":
-        columns.keypoints, columns.ignored = _keypoints(records, crowd, name)
+        columns.keypoints, columns.ignored = _keypoints(records, crowd, name, rows)
     return columns
 
 
@@ -102,8 +110,36 @@ def _records(data: dict, field: str, source: str) -> list[dict]:
     records = data.get(field, [])
     if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
         raise DataError(f"{source}: {field} has to be a list of objects")
-    column(records, "id", source) if field != "annotations" else None
     return records
+
+
+def _by_id(data: dict, field: str, source: str) -> dict[Hashable, dict]:
+    records = _records(data, field, source)
+    ids, _ = id_column(records, "id", {}, f"{source}, {field}")
+    return dict(zip(ids, records, strict=True))
+
+
+def _distinct(categories: list[Hashable], named: dict[Hashable, str]) -> list[str]:
+    """Names as metrics need them: one that several categories share has the id behind it."""
+    times = Counter(named[key] for key in categories)
+    return [named[key] if times[named[key]] == 1 else f"{named[key]} ({key})" for key in categories]
+
+
+def _sizes(images: list[Hashable], listed: dict[Hashable, dict], source: str) -> np.ndarray:
+    """(I, 2) int64 height, width; 0 where unknown."""
+    sizes = np.zeros((len(images), 2), np.int64)
+    for row, key in enumerate(images):
+        height, width = listed[key].get("height") or 0, listed[key].get("width") or 0
+        try:
+            sizes[row] = height, width
+            whole = (sizes[row] >= 0).all()
+        except (TypeError, ValueError, OverflowError):
+            whole = False
+        if not whole:
+            raise DataError(
+                f"{source}: image {key!r} has height {height!r} and width {width!r}; expected whole numbers of pixels"
+            )
+    return sizes
 
 
 def _chosen(listed: dict, wanted: Iterable[Hashable] | None, what: str, source: str) -> list:
@@ -118,17 +154,24 @@ def _chosen(listed: dict, wanted: Iterable[Hashable] | None, what: str, source: 
 
 def _annotation_ids(records: list[dict], notes: list[str]) -> np.ndarray:
     """(G,) ids, 1 where an id is no integer: only 0 has a meaning."""
-    ids = np.array([i if isinstance(i := record.get("id"), int) else 1 for record in records], dtype=np.int64)
+    ids = [i if isinstance(i := record.get("id"), int) and abs(i) < 2**63 else 1 for record in records]
+    ids = np.array(ids, dtype=np.int64)
     if (ids == 0).any():
         notes.append(ID_0_NOTE)
+    given = [i for record in records if isinstance(i := record.get("id"), (int, str))]
+    if len(set(given)) < len(given):
+        notes.append(
+            f"{len(given) - len(set(given))} annotations have the id of another; each counts here, where pycocotools "
+            "takes one of them twice"
+        )
     return ids
 
 
-def _boxes(records: list[dict], task: str, source: str) -> np.ndarray:
+def _boxes(records: list[dict], task: str, source: str, rows: np.ndarray) -> np.ndarray:
     """(G, 4) xywh; zeros where a task does not need what a record lacks."""
     if task != "bbox":
         records = [record if record.get("bbox") else {"bbox": [0.0] * 4} for record in records]
-    boxes = box_column(records, source)
+    boxes = box_column(records, source, rows)
     bad = ~np.isfinite(boxes).all(axis=1) | (boxes[:, 2:] < 0).any(axis=1)
     if bad.any():
         row = int(np.argmax(bad))
@@ -139,8 +182,10 @@ def _boxes(records: list[dict], task: str, source: str) -> np.ndarray:
     return boxes
 
 
-def _areas(records: list[dict], sizes: np.ndarray, notes: list[str], source: str) -> np.ndarray:
-    """(G,) areas as annotated; where there is none, of the mask, else of the box. sizes: (G, 2) height, width."""
+def _areas(
+    records: list[dict], masks: MaskColumn, image_ids: list[Hashable], notes: list[str], source: str, rows: np.ndarray
+) -> np.ndarray:
+    """(G,) areas as annotated; where there is none, of the mask, else of the box."""
     lacking = [row for row, record in enumerate(records) if record.get("area") is None]
     if lacking:
         notes.append(
@@ -149,25 +194,29 @@ def _areas(records: list[dict], sizes: np.ndarray, notes: list[str], source: str
         records = list(records)
     for row in lacking:
         segmentation, box = records[row].get("segmentation"), records[row].get("bbox") or [0.0] * 4
-        if segmentation and (isinstance(segmentation, dict) or sizes[row].all()):
-            area = MaskColumn([segmentation], sizes[row : row + 1]).boxes_and_areas()[1].item()
+        if segmentation and (isinstance(segmentation, dict) or masks.sizes[row].all()):
+            mask = masks.take(np.array([row]))
+            mask.check(source, image_ids[row : row + 1], rows[row : row + 1])
+            area = mask.boxes_and_areas()[1].item()
         else:
             area = box[2] * box[3]
         records[row] = records[row] | {"area": area}
-    areas = number_column(records, "area", source)
+    areas = number_column(records, "area", source, rows)
     if not np.isfinite(areas).all():
         row = int(np.argmax(~np.isfinite(areas)))
         raise DataError(f"{source}: annotation {records[row].get('id')!r} has the area {areas[row]}; expected a number")
     return areas
 
 
-def _keypoints(records: list[dict], crowd: np.ndarray, source: str) -> tuple[np.ndarray, np.ndarray]:
+def _keypoints(records: list[dict], crowd: np.ndarray, source: str, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(G, J, 3) keypoints, all unlabelled where there are none, and (G,) which objects are ignored."""
-    length = next((len(record["keypoints"]) for record in records if record.get("keypoints")), 0)
+    lists = (points for record in records if isinstance(points := record.get("keypoints"), (list, tuple, np.ndarray)))
+    length = next((len(points) for points in lists if len(points)), 0)
     keypoints = keypoint_column(
-        [record if record.get("keypoints") else {"keypoints": [0] * length} for record in records], source
+        [record if record.get("keypoints") else {"keypoints": [0] * length} for record in records], source, rows
     )
     labelled = np.count_nonzero(keypoints[..., 2] > 0, axis=1) if length else np.zeros(len(records), np.int64)
-    counts = [record.get("num_keypoints") for record in records]
-    given = np.array([own if count is None else count for own, count in zip(labelled.tolist(), counts, strict=True)])
+    own = [record.get("num_keypoints") for record in records]
+    counts = [{"num_keypoints": n if k is None else k} for k, n in zip(own, labelled.tolist(), strict=True)]
+    given = number_column(counts, "num_keypoints", source, rows)
     return keypoints, crowd | (given == 0)

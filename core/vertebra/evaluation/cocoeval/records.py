@@ -1,10 +1,13 @@
-"""Columns out of lists of COCO records, with errors that name the file and the record."""
+"""Columns out of lists of COCO records, with errors that name the file and the record.
+
+Where only some records of a file are read, `rows` are their numbers in the file, for the errors; None: 0, 1, 2, ...
+"""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from itertools import chain, repeat
 from operator import itemgetter
 from pathlib import Path
@@ -14,7 +17,18 @@ import numpy as np
 
 from vertebra.errors import DataError
 
-__all__ = ["box_column", "column", "keypoint_column", "load_json", "number_column", "numbers_of", "sorted_ids"]
+__all__ = [
+    "box_column",
+    "column",
+    "id_column",
+    "keypoint_column",
+    "load_json",
+    "number_column",
+    "sorted_ids",
+]
+
+_NO_NUMBER = (TypeError, ValueError, OverflowError)
+"""What turning a value into a float raises: no number at all, text, an integer beyond a float's range."""
 
 
 def load_json(source: str | os.PathLike) -> Any:
@@ -29,39 +43,46 @@ def load_json(source: str | os.PathLike) -> Any:
         raise DataError(f"{source}: cannot be read as JSON: {err}") from err
 
 
-def column(records: list[dict], name: str, source: str) -> list:
+def column(records: list[dict], name: str, source: str, rows: Sequence[int] | None = None) -> list:
     """One field of all records."""
     try:
         return list(map(itemgetter(name), records))
     except (KeyError, TypeError, IndexError) as err:
-        _blame(records, source, lambda record: record[name], f"has no {name}", err)
+        _blame(records, source, rows, lambda record: record[name], f"has no {name}", err)
 
 
-def number_column(records: list[dict], name: str, source: str) -> np.ndarray:
+def number_column(records: list[dict], name: str, source: str, rows: Sequence[int] | None = None) -> np.ndarray:
     """(rows,) float64 of a field with one number."""
-    values = column(records, name, source)
+    values = column(records, name, source, rows)
     try:
         return np.fromiter(values, np.float64, len(values))
-    except (TypeError, ValueError) as err:
-        _blame(records, source, lambda record: float(record[name]), f"has a {name} that is no number", err)
+    except _NO_NUMBER as err:
+        _blame(records, source, rows, lambda record: float(record[name]), f"has no number as {name}", err)
 
 
-def box_column(records: list[dict], source: str) -> np.ndarray:
+def box_column(records: list[dict], source: str, rows: Sequence[int] | None = None) -> np.ndarray:
     """(rows, 4) float64 of the field bbox."""
-    return _rows_of_numbers(records, "bbox", 4, source)
+    return _rows_of_numbers(records, "bbox", 4, source, rows)
 
 
-def keypoint_column(records: list[dict], source: str) -> np.ndarray:
+def keypoint_column(records: list[dict], source: str, rows: Sequence[int] | None = None) -> np.ndarray:
     """(rows, J, 3) float64 of the field keypoints, flat in the records."""
     first = next((record["keypoints"] for record in records if record.get("keypoints")), [])
-    if len(first) % 3:
-        raise DataError(f"{source}: keypoints have {len(first)} numbers; expected x, y, visibility of each in a row")
-    return _rows_of_numbers(records, "keypoints", len(first), source).reshape(len(records), len(first) // 3, 3)
+    length = len(first) if isinstance(first, (list, tuple, np.ndarray)) else 3
+    if length % 3:
+        raise DataError(f"{source}: keypoints have {length} numbers; expected x, y, visibility of each in a row")
+    return _rows_of_numbers(records, "keypoints", length, source, rows).reshape(len(records), length // 3, 3)
 
 
-def numbers_of(values: Iterable[Hashable], number: dict[Hashable, int], count: int) -> np.ndarray:
-    """(count,) int64 number of each id, -1 where it has none."""
-    return np.fromiter(map(number.get, values, repeat(-1)), np.int64, count)
+def id_column(
+    records: list[dict], name: str, number: dict[Hashable, int], source: str
+) -> tuple[list[Hashable], np.ndarray]:
+    """The ids in one field of all records, and (rows,) int64 the number of each, -1 where it has none."""
+    ids = column(records, name, source)
+    try:
+        return ids, np.fromiter(map(number.get, ids, repeat(-1)), np.int64, len(ids))
+    except TypeError as err:
+        _blame(records, source, None, lambda record: hash(record[name]), f"has no number or text as {name}", err)
 
 
 def sorted_ids(ids: Iterable[Hashable]) -> list:
@@ -73,31 +94,42 @@ def sorted_ids(ids: Iterable[Hashable]) -> list:
         return sorted(distinct, key=lambda value: (isinstance(value, str), str(value)))
 
 
-def _rows_of_numbers(records: list[dict], name: str, length: int, source: str) -> np.ndarray:
-    rows = column(records, name, source)
+def _rows_of_numbers(
+    records: list[dict], name: str, length: int, source: str, rows: Sequence[int] | None
+) -> np.ndarray:
+    values = column(records, name, source, rows)
     try:
-        if set(map(len, rows)) - {length}:
+        if set(map(len, values)) - {length} or any(issubclass(kind, (str, dict)) for kind in set(map(type, values))):
             raise ValueError("not all have the same number of numbers")
-        return np.fromiter(chain.from_iterable(rows), np.float64, length * len(rows)).reshape(len(rows), length)
-    except (TypeError, ValueError) as err:
+        return np.fromiter(chain.from_iterable(values), np.float64, length * len(values)).reshape(len(values), length)
+    except _NO_NUMBER as err:
 
         def check(record: dict) -> None:
-            if len([float(value) for value in record[name]]) != length:
+            if isinstance(record[name], (str, dict)) or len([float(value) for value in record[name]]) != length:
                 raise ValueError
 
-        _blame(records, source, check, f"has a {name} that is not {length} numbers", err)
+        is_not = "keypoints that are not" if name == "keypoints" else f"a {name} that is not"
+        _blame(records, source, rows, check, f"has {is_not} {length} numbers", err)
 
 
-def _blame(records: list, source: str, check: Callable[[dict], Any], fault: str, cause: Exception) -> None:
+def _blame(
+    records: list,
+    source: str,
+    rows: Sequence[int] | None,
+    check: Callable[[dict], Any],
+    fault: str,
+    cause: Exception,
+) -> None:
     """Raise for the records that `check` fails on."""
     bad = []
     for row, record in enumerate(records):
         try:
             check(record)
-        except (KeyError, TypeError, ValueError, IndexError):
+        except (KeyError, IndexError, *_NO_NUMBER):
             bad.append(row)
     if not bad:
         raise DataError(f"{source}: {cause}") from cause
     shown = str(records[bad[0]])
-    what = f"record {bad[0]} {fault}" + (f", and so have {len(bad) - 1} more" if len(bad) > 1 else "")
+    number = bad[0] if rows is None else rows[bad[0]]
+    what = f"record {number} {fault}" + (f", and so have {len(bad) - 1} more" if len(bad) > 1 else "")
     raise DataError(f"{source}: {what}: {shown[:200]}{'...' if len(shown) > 200 else ''}") from cause

@@ -7,7 +7,7 @@ Letters: H x W pixels, T true and P predicted segments.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,7 +54,7 @@ class Segments:
             if not isinstance(segment, Mapping) or segment.get("id") is None or segment.get("category_id") is None:
                 raise DataError(f"{where}: each of segments_info needs an id and a category_id, found {segment!r}")
             ids.append(_whole(segment["id"], where))
-            if segment["category_id"] not in classes:
+            if not isinstance(segment["category_id"], Hashable) or segment["category_id"] not in classes:
                 raise DataError(
                     f"{where}: segment {ids[-1]} has the unknown category_id {segment['category_id']!r}; "
                     f"known are {_some(sorted(classes))}"

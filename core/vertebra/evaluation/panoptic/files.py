@@ -16,6 +16,7 @@ from typing import Any
 from vertebra.data.image_files import file_name_fault
 from vertebra.data.json_file import Problems, read_json
 from vertebra.errors import DataError
+from vertebra.evaluation.analysis.reasons import ids_apart
 from vertebra.evaluation.panoptic.counts import ImageCounts, Segments, count_image
 from vertebra.evaluation.panoptic.quality import PanopticClass, PanopticQuality, panoptic_quality
 from vertebra.evaluation.panoptic.runs import IdRuns, id_run_reader, read_id_runs
@@ -55,6 +56,9 @@ def panoptic_evaluate(
     missing = Problems(pred_json)
     for key in true_images.keys() - pred_images.keys():
         missing.add(f"image {key!r}", "has no prediction; write one with an empty segments_info where nothing is found")
+    apart = ids_apart("image", pred_images.keys(), true_images.keys())
+    if missing.count and apart:
+        missing.add("image ids", apart)
     missing.raise_if_any()
 
     pairs = [(true_images[key], pred_images[key]) for key in true_images]

@@ -40,9 +40,9 @@ class SemSegEvaluator(Evaluator):
     """How well a class was given to each pixel, over all pixels of the dataset together.
 
     Metrics: `sem_seg/mIoU`, `fwIoU` (weighted by how frequent a class is), `pixel_accuracy`, `mean_accuracy`, `mDice`,
-    `mPrecision`, `mBoundaryIoU`, and for each class `IoU-<class>`, `Dice-` (the same as F1), `precision-`, `recall-`,
-    `BoundaryIoU-<class>`: fractions, from exact counts. Classes that the ground truth does not have stay out of
-    the means and have no number; `reasons` and `notes` name them.
+    `mF1` (the same), `mPrecision`, `mBoundaryIoU`, and for each class `IoU-<class>`, `Dice-`, `F1-` (the same),
+    `precision-`, `recall-`, `BoundaryIoU-<class>`: fractions, from exact counts. Classes that the ground truth does
+    not have stay out of the means and have no number; `reasons` and `notes` name them.
 
     Takes `sem_seg` of the outputs, scores (K, H, W) or labels (H, W), in the original image's size, and counts where
     it lies: nothing waits for the device until `evaluate`. Ground truth is the file that the dataset dict names in

@@ -35,8 +35,8 @@ class SemanticScores:
 def semantic_scores(counts: np.ndarray, boundary: np.ndarray | None, labels: Sequence[str]) -> SemanticScores:
     """Divide the counts of all images.
 
-    With tp, fp, fn pixels of a class: IoU = tp / (tp + fp + fn), Dice (the same as F1) = 2 tp / (2 tp + fp + fn),
-    precision = tp / (tp + fp), recall = tp / (tp + fn). Means run over the classes that the ground truth has.
+    With tp, fp, fn pixels of a class: IoU = tp / (tp + fp + fn), Dice = 2 tp / (2 tp + fp + fn), which is F1 by another
+    name, precision = tp / (tp + fp), recall = tp / (tp + fn). Means run over the classes that the ground truth has.
     A pixel that is predicted as no class is missed by its true class.
 
     Args:
@@ -56,6 +56,7 @@ def semantic_scores(counts: np.ndarray, boundary: np.ndarray | None, labels: Seq
         "precision": _share(tp, predicted),
         "recall": _share(tp, true),
     }
+    columns["F1"] = columns["Dice"]  # whoever looks for either finds it
     if boundary is not None:
         columns["BoundaryIoU"] = _share(boundary[0], boundary[1] + boundary[2] - boundary[0])
 
@@ -65,6 +66,7 @@ def semantic_scores(counts: np.ndarray, boundary: np.ndarray | None, labels: Seq
     _put(scores, "pixel_accuracy", int(tp.sum()) / total if total else None)
     _put(scores, "mean_accuracy", _mean(columns["recall"][present]))
     _put(scores, "mDice", _mean(columns["Dice"][present]))
+    _put(scores, "mF1", scores.metrics["sem_seg/mDice"])
     _put(scores, "mPrecision", _mean(columns["precision"][present]), "no class of the ground truth is ever predicted")
     if boundary is not None:
         _put(scores, "mBoundaryIoU", _mean(columns["BoundaryIoU"][present]))
