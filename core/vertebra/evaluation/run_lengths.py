@@ -56,17 +56,28 @@ def _compressed(counts: list[str | bytes]) -> np.ndarray:
     numbers = shifted[ends + 1] - shifted[starts]
     numbers -= np.where(codes[ends] & 16, np.int64(1) << bits.clip(max=_MOST_BITS), 0)
 
-    mask = of_mask[ends]  # (M,) of each number
-    count = np.bincount(mask, minlength=len(parts))
-    position = np.arange(len(numbers)) - np.repeat(np.cumsum(count) - count, count)
-    runs = numbers.copy()  # (M,) pixels; the first three of a mask are numbers as they are
-    for parity in (0, 1):
-        chain = np.flatnonzero((position % 2 == parity) & (position > 0))
-        summed = np.concatenate([[0], np.cumsum(numbers[chain])])
-        length = np.bincount(mask[chain], minlength=len(parts))
-        before = np.cumsum(length) - length  # (n,) numbers in the chains of the masks before
-        runs[chain] = summed[1:] - np.repeat(summed[before], length)
-    broken[mask[(runs < 0) | (runs >= _LONGEST)]] = True  # pycocotools would take it for a run of billions of pixels
-    total = np.concatenate([[0], np.cumsum(runs)])
+    count = np.bincount(of_mask[ends], minlength=len(parts))  # numbers of each mask
     first = np.cumsum(count) - count
+    runs = _undo_differences(numbers, first[count > 0], count[count > 0])
+    wrong = np.flatnonzero((runs < 0) | (runs >= _LONGEST))  # pycocotools would read billions of pixels
+    broken[of_mask[ends[wrong]]] = True
+    total = np.concatenate([[0], np.cumsum(runs)])
     return np.where(broken, -1, total[first + count] - total[first])
+
+
+def _undo_differences(numbers: np.ndarray, first: np.ndarray, count: np.ndarray) -> np.ndarray:
+    """(M,) run lengths: each number with those two, four, ... before it in its mask, but for the mask's first.
+
+    Args:
+        numbers: (M,) of all masks. first, count: (n,) where each mask begins, and its numbers, at least one.
+    """
+    alone = numbers[first]
+    summed = numbers.copy()
+    summed[first] = 0
+    summed[0::2], summed[1::2] = np.cumsum(summed[0::2]), np.cumsum(summed[1::2])
+    before = np.concatenate([[0, 0], summed])
+    runs = summed
+    even = np.repeat(first & 1, count) == np.arange(len(numbers)) & 1  # position in the mask
+    runs -= np.where(even, np.repeat(before[first], count), np.repeat(before[first + 1], count))
+    runs[first] = alone
+    return runs
