@@ -144,7 +144,7 @@ def compressed(runs):
 
 
 def test_a_negative_run_is_found_though_the_runs_fill_the_mask():
-    """pycocotools reads it as billions of pixels, and its overlap never ends."""
+    """pycocotools reads it as billions of pixels and says nothing."""
     mask = np.zeros((80, 100), np.uint8, order="F")
     mask[10:30, 20:60:7] = 1
     whole = coco_mask.encode(mask)["counts"].decode()
