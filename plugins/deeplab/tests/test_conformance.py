@@ -6,11 +6,15 @@ from vertebra.testing import HeadConformance
 class TestDeepLabV2Head(HeadConformance):
     component = "DeepLabV2Head"
     recipe = "deeplab:deeplab_v2_shapes_quick"
+    overfit_size = (64, 96)  # at output stride 8 a step on larger images takes a second of one CPU core
+    overfit_lr = 2e-3
 
 
 class TestDeepLabV3Head(HeadConformance):
     component = "DeepLabV3Head"
     recipe = "deeplab:deeplab_v3_shapes_quick"
+    overfit_size = (64, 96)  # at output stride 8 a step on larger images takes a second of one CPU core
+    overfit_lr = 2e-3
 
 
 class TestDeepLabV3PlusHead(HeadConformance):
