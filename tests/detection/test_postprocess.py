@@ -102,6 +102,23 @@ def test_suppression_works_within_a_class_and_ignores_what_is_not_valid():
     assert len(found) == 1
 
 
+def test_what_belongs_to_a_candidate_goes_with_it():
+    box = torch.tensor([10.0, 10.0, 20.0, 20.0])
+    level = Candidates(
+        boxes=torch.stack((box, box + 30))[None],
+        scores=torch.tensor([[0.3, 0.9]]),
+        classes=torch.zeros(1, 2, dtype=torch.int64),
+        valid=torch.tensor([[True, True]]),
+        details=torch.tensor([[[1.0, 2.0], [3.0, 4.0]]]),
+    )
+    other = level._replace(scores=level.scores - 0.2, details=-level.details)  # the same boxes, which are suppressed
+    (found,) = suppress(Candidates.cat([level, other]), [(90, 90)], nms_threshold=0.5, max_detections=9)
+    assert found.details.tolist() == [[3.0, 4.0], [1.0, 2.0]]
+    plain = Candidates.cat([level._replace(details=None)] * 2)
+    assert plain.details is None
+    assert not suppress(plain, [(90, 90)], nms_threshold=0.5, max_detections=9)[0].has("details")
+
+
 def test_batched_nms_leaves_no_overlap_in_a_group_and_takes_half_precision():
     generator = torch.Generator().manual_seed(0)
     corner = torch.rand(80, 2, generator=generator) * 50

@@ -39,11 +39,14 @@ class Candidates(NamedTuple):
     """(N, T) int64."""
     valid: Tensor
     """(N, T) bool."""
+    details: Tensor | None = None
+    """(N, T, D) what else belongs to each of them, such as coefficients of its mask."""
 
     @staticmethod
     def cat(levels: Sequence[Candidates]) -> Candidates:
         """All candidates of several levels."""
-        return Candidates(*(torch.cat(parts, dim=1) for parts in zip(*levels, strict=True)))
+        columns = zip(*levels, strict=True)
+        return Candidates(*(None if parts[0] is None else torch.cat(parts, dim=1) for parts in columns))
 
 
 def topk_candidates(
@@ -124,16 +127,19 @@ def suppress(
         max_detections: kept of each image.
         class_agnostic: candidates suppress those of other classes too.
     Returns:
-        Per image: `pred_boxes`, `scores`, `pred_classes` in input pixels.
+        Per image: `pred_boxes`, `scores`, `pred_classes` in input pixels, and `details` (n, D) where there are any.
     """
     detections = []
-    for boxes, scores, classes, valid, size in zip(*candidates, image_sizes, strict=True):
+    *columns, details = candidates
+    details = [None] * len(image_sizes) if details is None else details
+    for boxes, scores, classes, valid, more, size in zip(*columns, details, image_sizes, strict=True):
         boxes, scores, classes = boxes[valid], scores[valid], classes[valid]
         groups = torch.zeros_like(classes) if class_agnostic else classes
         keep = batched_nms(boxes, scores, groups, nms_threshold)[:max_detections]
-        detections.append(
-            Instances(size, pred_boxes=Boxes(boxes[keep]), scores=scores[keep], pred_classes=classes[keep])
-        )
+        found = Instances(size, pred_boxes=Boxes(boxes[keep]), scores=scores[keep], pred_classes=classes[keep])
+        if more is not None:
+            found.details = more[valid][keep]
+        detections.append(found)
     return detections
 
 

@@ -15,7 +15,12 @@ from vertebra.structures.overlap import (
     pairwise_point_box_distance,
 )
 from vertebra.structures.padding import pad_boxes, pad_rows
-from vertebra.structures.paste import paste_masks_as_rle, paste_masks_in_image
+from vertebra.structures.paste import (
+    paste_masks_as_rle,
+    paste_masks_in_image,
+    resize_masks_in_boxes,
+    touched_cells,
+)
 from vertebra.structures.polygon_masks import PolygonMasks
 from vertebra.structures.rle import decode_rle, encode_masks, polygons_to_bitmask, segmentation_to_bitmask
 
@@ -43,5 +48,7 @@ __all__ = [
     "paste_masks_as_rle",
     "paste_masks_in_image",
     "polygons_to_bitmask",
+    "resize_masks_in_boxes",
     "segmentation_to_bitmask",
+    "touched_cells",
 ]

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from torchvision import ops
 
 from vertebra.structures.boxes import Boxes
@@ -95,6 +96,21 @@ class BitMasks:
         masks = self.tensor[used].to(device=boxes.device, dtype=torch.float32)[:, None]  # (used, 1, H, W)
         crops = ops.roi_align(masks, rois, (mask_size, mask_size), sampling_ratio=0, aligned=True)
         return crops[:, 0] >= 0.5
+
+    def to_cells(self, stride: int, size: tuple[int, int]) -> Tensor:
+        """The masks on a coarser grid that begins at the image's upper left corner: the target of whole-image masks.
+
+        Args:
+            stride: pixels per cell.
+            size: (rows, columns) of the grid; it may reach over the image.
+        Returns:
+            (N, rows, columns) bool: at least half of the cell belongs to the object.
+        """
+        rows, columns = size
+        height, width = self.image_size
+        edges = (0, columns * stride - width, 0, rows * stride - height)  # below 0: the grid ends inside the image
+        pixels = F.pad(self.tensor, edges).reshape(len(self), rows, stride, columns, stride)
+        return pixels.sum(dim=(2, 4)) * 2 >= stride**2
 
     def __getitem__(self, item: int | slice | Tensor) -> BitMasks:
         """`masks[i]` is a `BitMasks` of one mask; slices, bool masks and index tensors select objects."""

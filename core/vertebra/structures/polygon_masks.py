@@ -86,6 +86,20 @@ class PolygonMasks:
         crops = [_draw_in_box(shape, box, mask_size) for shape, box in zip(self.polygons, corners, strict=True)]
         return torch.from_numpy(np.stack(crops)).to(boxes.device)
 
+    def to_cells(self, stride: int, size: tuple[int, int]) -> Tensor:
+        """The objects drawn on a coarser grid that begins at the image's upper left corner: as `BitMasks.to_cells`.
+
+        Args:
+            stride: pixels per cell.
+            size: (rows, columns) of the grid.
+        Returns:
+            (N, rows, columns) bool, on the CPU.
+        """
+        drawn = np.zeros((len(self), *size), dtype=bool)
+        for cells, shape in zip(drawn, self.polygons, strict=True):
+            cells[:] = polygons_to_bitmask([polygon / stride for polygon in shape], *size)
+        return torch.from_numpy(drawn)
+
     def __getitem__(self, item: int | slice | Sequence[int] | Tensor | np.ndarray) -> PolygonMasks:
         """`masks[i]` is a `PolygonMasks` of one object; slices, lists, bool masks and index tensors select objects."""
         if isinstance(item, (int, np.integer)):
