@@ -9,6 +9,11 @@ class TestYOLOv5Head(HeadConformance):
     recipe = "yolo:yolov5n_shapes_quick"
 
 
+class TestYOLOv5HeadWithMasks(HeadConformance):
+    component = "YOLOv5Head"
+    recipe = "yolo:yolov5n_masks_shapes_quick"
+
+
 class TestYOLOv10Head(HeadConformance):
     component = "YOLOv10Head"
     recipe = "yolo:yolov10n_shapes_quick"

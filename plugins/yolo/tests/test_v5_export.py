@@ -8,6 +8,8 @@ from vertebra import build_model, load_recipe
 CASES = [
     ("yolov5n_shapes_quick", "raw", False),
     ("yolov5n_shapes_quick", "end-to-end", True),
+    ("yolov5n_masks_shapes_quick", "raw", True),
+    ("yolov5n_masks_shapes_quick", "end-to-end", False),
     ("yolov10n_shapes_quick", "raw", False),
     ("yolov10n_shapes_quick", "end-to-end", True),
 ]

@@ -4,6 +4,7 @@ from vertebra_yolo.csp_darknet import CSPDarknet
 from vertebra_yolo.darknet import Darknet19, Darknet53, TinyDarknet
 from vertebra_yolo.import_darknet import import_darknet
 from vertebra_yolo.panet import PANet
+from vertebra_yolo.prototypes import PrototypeMasks
 from vertebra_yolo.v1_backbone import FastYOLOv1Backbone, YOLOv1Backbone
 from vertebra_yolo.v1_head import YOLOv1Head
 from vertebra_yolo.v2_head import YOLOv2Head
@@ -22,6 +23,7 @@ __all__ = [
     "Darknet53",
     "FastYOLOv1Backbone",
     "PANet",
+    "PrototypeMasks",
     "TinyDarknet",
     "YOLOv1Backbone",
     "YOLOv1Head",

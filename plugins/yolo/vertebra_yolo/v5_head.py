@@ -3,10 +3,10 @@
 Source: the architecture and losses as published with YOLOv5 (releases 6 and 7). A box's center lies at (2 s - 0.5)
 cells from its cell's corner and its sides are (2 s)^2 times the anchor's, s the sigmoid of what the network gives. CIoU
 loss on the boxes of matched anchors, binary cross entropy on classes and on objectness, whose target is the overlap.
-Letters: N images, K classes, A anchors a cell, H_l x W_l cells on level l, R anchors over all levels, P matched pairs.
+Letters: N images, K classes, A anchors a cell, H_l x W_l cells on level l, R anchors over all levels, P matched pairs,
+Q prototypes of masks.
 """
 
-import math
 from typing import ClassVar
 
 import torch
@@ -21,21 +21,30 @@ from vertebra.models.losses import BinaryCrossEntropy, CIoULoss
 from vertebra.runtime import distributed
 from vertebra.structures import matched_pairwise_iou
 from vertebra_yolo.assign_ratio import RatioPairs, match_by_ratio
+from vertebra_yolo.prototypes import MaskedRaw, MaskPairs, PrototypeMasks, maps_of
+from vertebra_yolo.v5_maps import (
+    COCO_ANCHORS,
+    anchor_rows,
+    by_anchor,
+    by_row,
+    cells_of,
+    checked_anchors,
+    decode_boxes,
+    decoded_rows,
+    start_rarely,
+)
 
 __all__ = ["COCO_ANCHORS", "YOLOv5Head"]
 
-COCO_ANCHORS = [  # width and height in pixels at 640, finest level first, as published
-    [[10.0, 13.0], [16.0, 30.0], [33.0, 23.0]],
-    [[30.0, 61.0], [62.0, 45.0], [59.0, 119.0]],
-    [[116.0, 90.0], [156.0, 198.0], [373.0, 326.0]],
-]
 _BALANCE = {3: (4.0, 1.0, 0.4), 4: (4.0, 1.0, 0.25, 0.06), 5: (4.0, 1.0, 0.25, 0.06, 0.02)}  # as published
 
 
 class YOLOv5Head(Head):
-    """`predict` gives `instances` with `pred_boxes`, `scores` (objectness times class score), `pred_classes`.
+    """`predict` gives `instances` with `pred_boxes`, `scores` (objectness times class score), `pred_classes`, and with
+    masks `pred_masks` (n, height, width) bool.
 
     Args:
+        masks: the mask branch. None: no masks.
         anchors: [level, finest first][anchor][width, height] in input pixels; None: COCO's at 640.
         box_loss: on matched boxes (P, 4), unreduced. None: CIoULoss().
         cls_loss: on class logits (P, K) and targets, unreduced. None: BinaryCrossEntropy.
@@ -61,6 +70,7 @@ class YOLOv5Head(Head):
         input_shape: dict[str, ShapeSpec],
         num_classes: int,
         *,
+        masks: PrototypeMasks | None = None,
         anchors: list[list[list[float]]] | None = None,
         box_loss: Loss | None = None,
         cls_loss: Loss | None = None,
@@ -80,7 +90,7 @@ class YOLOv5Head(Head):
         super().__init__()
         self.levels = sorted(input_shape, key=lambda name: input_shape[name].stride)  # finest first
         strides = [input_shape[name].stride for name in self.levels]
-        sizes = _checked_anchors(COCO_ANCHORS if anchors is None else anchors, len(self.levels))
+        sizes = checked_anchors(COCO_ANCHORS if anchors is None else anchors, len(self.levels))
         if num_classes < 1:
             raise ValueError(f"YOLOv5Head needs at least one class, num_classes is {num_classes}")
         if balance is None:
@@ -97,7 +107,13 @@ class YOLOv5Head(Head):
             nn.Conv2d(input_shape[name].channels, self.num_anchors * self.width, 1) for name in self.levels
         )
         for conv, stride in zip(self.predict_maps, strides, strict=True):
-            _start_rarely(conv, stride, self.width)
+            start_rarely(conv, stride, self.width)
+        self.masks = masks
+        if masks is not None:
+            self.coefficients = nn.ModuleList(
+                nn.Conv2d(input_shape[name].channels, self.num_anchors * masks.num_prototypes, 1)
+                for name in self.levels
+            )
         self.register_buffer("anchors", sizes, persistent=False)  # (L, A, 2), the recipe's
         self.register_buffer("strides", torch.tensor(strides, dtype=torch.float32), persistent=False)
         self.box_loss = CIoULoss() if box_loss is None else box_loss
@@ -115,31 +131,48 @@ class YOLOv5Head(Head):
         self.class_agnostic_nms = class_agnostic_nms
         self.max_detections = max_detections
 
-    def forward(self, features: dict[str, Tensor]) -> list[Tensor]:
+    def forward(self, features: dict[str, Tensor]) -> list[Tensor] | MaskedRaw:
         """{l: (N, C_l, H_l, W_l)} to (N, A * (5 + K), H_l, W_l) a level; channel a * (5 + K) + i."""
-        return [conv(features[name]) for conv, name in zip(self.predict_maps, self.levels, strict=True)]
+        levels = [features[name] for name in self.levels]
+        maps = [conv(x) for conv, x in zip(self.predict_maps, levels, strict=True)]
+        if self.masks is None:
+            return maps
+        coefficients = [conv(x) for conv, x in zip(self.coefficients, levels, strict=True)]
+        return MaskedRaw(maps, coefficients, self.masks(features))
 
-    def losses(self, raw: list[Tensor], batch: Batch) -> dict[str, Tensor]:
-        """`loss_box` and `loss_cls` over the matched pairs, `loss_obj` over all anchors; means of each level summed."""
+    def losses(self, raw: list[Tensor] | MaskedRaw, batch: Batch) -> dict[str, Tensor]:
+        """`loss_box` and `loss_cls` over the matched pairs, `loss_obj` over all anchors; means of each level summed.
+
+        With masks also `loss_mask`, the mean over the matched pairs.
+        """
         if batch.gt_valid is None:
             raise DataError(
                 "YOLOv5Head learns from true boxes, but no input of the batch has `instances`; "
                 "the dicts of a dataset to train on need the key `annotations` ([] where an image shows nothing)"
             )
-        pairs, counts = self._match(raw, batch)
+        maps = maps_of(raw)
+        pairs, counts, most = self._match(maps, batch)
         truth = batch.gt_boxes[pairs.image, pairs.object]  # (P, 4) xyxy, input pixels
         classes = batch.gt_classes[pairs.image, pairs.object]
-        losses = [x.new_zeros((), dtype=torch.float32) for x in (raw[0],) * 3]
+        losses, coefficients = [maps[0].new_zeros((), dtype=torch.float32)] * 3, []
         start = 0
         for level, count in enumerate(counts):
             part = slice(start, start := start + count)
-            found = self._level_losses(
-                raw[level], level, RatioPairs(*(x[part] for x in pairs)), truth[part], classes[part]
-            )
+            own = RatioPairs(*(x[part] for x in pairs))
+            found = self._level_losses(maps[level], level, own, truth[part], classes[part])
             losses = [total + loss for total, loss in zip(losses, found, strict=True)]
-        return dict(zip(("loss_box", "loss_obj", "loss_cls"), self._weighted(losses, batch), strict=True))
+            if self.masks is not None:
+                rows = anchor_rows(own, tuple(maps[level].shape[2:]), self.num_anchors)
+                flat = by_anchor(raw.coefficients[level], self.masks.num_prototypes).flatten(0, 1)
+                coefficients.append(flat.index_select(0, rows))
+        images = len(batch) * distributed.world_size() if self.scale_by_batch else 1
+        named = dict(zip(("loss_box", "loss_obj", "loss_cls"), self._weighted(losses, batch), strict=True))
+        if self.masks is not None:
+            of_masks = MaskPairs(torch.cat(coefficients), pairs.image, pairs.object, most)
+            named |= self.masks.losses(raw.prototypes, of_masks, batch)
+        return {name: loss * images for name, loss in named.items()}
 
-    def predict(self, raw: list[Tensor], batch: Batch) -> list[dict]:
+    def predict(self, raw: list[Tensor] | MaskedRaw, batch: Batch) -> list[dict]:
         """The best boxes of each image, scaled to its original size and clipped to it, best first."""
         found = suppress(
             self._candidates(raw),
@@ -148,32 +181,34 @@ class YOLOv5Head(Head):
             max_detections=self.max_detections,
             class_agnostic=self.class_agnostic_nms,
         )
-        return [
-            {"instances": rescale_instances(one, *original)}
-            for one, original in zip(found, batch.original_sizes, strict=True)
-        ]
+        found = [rescale_instances(one, *original) for one, original in zip(found, batch.original_sizes, strict=True)]
+        if self.masks is not None:
+            for one, prototypes, size in zip(found, raw.prototypes, batch.image_sizes, strict=True):
+                sides = zip(batch.padded_size, one.image_size, size, strict=True)
+                self.masks.finish(one, prototypes, tuple(padded * wanted / own for padded, wanted, own in sides))
+        return [{"instances": one} for one in found]
 
-    def export_raw(self, raw: list[Tensor], image_size: tuple[int, int]) -> dict[str, Tensor]:
+    def export_raw(self, raw: list[Tensor] | MaskedRaw, image_size: tuple[int, int]) -> dict[str, Tensor]:
         """`output` (N, R, 5 + K): center x, y, width, height in input pixels, objectness, class scores.
 
         Rows run level by level, in a level anchor by anchor, then row and column; for three levels at 640 x 640 they
-        are 25200.
+        are 25200. With masks also `mask_weights` (N, R, Q) and `prototypes` (N, Q, h, w): the sigmoid of their product
+        is the mask, within the box.
         """
-        rows = []
-        for level, x in enumerate(raw):
-            n, _, height, width = x.shape
-            x = x.view(n, self.num_anchors, self.width, height, width).permute(0, 1, 3, 4, 2).float().sigmoid()
-            corner = _cells(height, width, x.device)[None, None]  # (1, 1, H, W, 2)
-            stride, anchors = self.strides[level], self.anchors[level].view(1, -1, 1, 1, 2)
-            center = (x[..., :2] * 2 - 0.5 + corner) * stride
-            size = (x[..., 2:4] * 2) ** 2 * anchors
-            rows.append(torch.cat((center, size, x[..., 4:]), dim=-1).reshape(n, -1, self.width))
-        return {"output": torch.cat(rows, dim=1)}
+        outputs = {"output": decoded_rows(maps_of(raw), self.anchors, self.strides)}
+        if self.masks is not None:
+            rows = [by_row(x, self.num_anchors).flatten(1, 3).float() for x in raw.coefficients]
+            outputs["mask_weights"] = self.masks.weights(torch.cat(rows, dim=1))
+            outputs["prototypes"] = raw.prototypes
+        return outputs
 
-    def export_predictions(self, raw: list[Tensor], image_size: tuple[int, int]) -> dict[str, Tensor]:
-        """`boxes` (N, D, 4) xyxy in input pixels, `scores` and `classes` (N, D), best first, NMS in the graph."""
+    def export_predictions(self, raw: list[Tensor] | MaskedRaw, image_size: tuple[int, int]) -> dict[str, Tensor]:
+        """`boxes` (N, D, 4) xyxy in input pixels, `scores` and `classes` (N, D), best first, NMS in the graph.
+
+        Masks come with the raw form alone.
+        """
         return suppressed_candidates(
-            self._candidates(raw),
+            self._candidates(maps_of(raw)),
             self.num_classes,
             nms_threshold=self.nms_threshold,
             score_threshold=self.score_threshold,
@@ -181,21 +216,27 @@ class YOLOv5Head(Head):
             class_agnostic=self.class_agnostic_nms,
         )
 
-    def _match(self, raw: list[Tensor], batch: Batch) -> tuple[RatioPairs, list[int]]:
-        """The pairs, sorted by level, and how many each level has. Two waits for the device."""
+    def _match(self, maps: list[Tensor], batch: Batch) -> tuple[RatioPairs, list[int], int]:
+        """The pairs, sorted by level; how many each level has, and with masks the image with most of them (else 0).
+
+        Two waits for the device.
+        """
         real = batch.gt_valid & (batch.gt_boxes[..., 2:] > batch.gt_boxes[..., :2]).all(dim=-1)  # no box without area
-        sizes = torch.tensor([(x.shape[3], x.shape[2]) for x in raw], device=batch.gt_boxes.device)
+        sizes = torch.tensor([(x.shape[3], x.shape[2]) for x in maps], device=batch.gt_boxes.device)
         pairs = match_by_ratio(batch.gt_boxes, real, self.anchors, self.strides, sizes, max_ratio=self.max_ratio)
-        counts = (pairs.level == torch.arange(len(raw), device=pairs.level.device)[:, None]).sum(dim=1)
-        return pairs, counts.tolist()
+        counts = (pairs.level == torch.arange(len(maps), device=pairs.level.device)[:, None]).sum(dim=1)
+        if self.masks is None:
+            return pairs, counts.tolist(), 0
+        of_images = (pairs.image == torch.arange(len(batch), device=counts.device)[:, None]).sum(dim=1)  # (N,)
+        *counts, most = torch.cat((counts, of_images.amax(dim=0, keepdim=True))).tolist()
+        return pairs, counts, most
 
     def _level_losses(
         self, x: Tensor, level: int, pairs: RatioPairs, truth: Tensor, classes: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Unweighted box, objectness and class loss of one level's map."""
-        height, width = x.shape[2:]
-        flat = _by_anchor(x, self.width).flatten(0, 1)  # (N * H * W * A, 5 + K)
-        row = ((pairs.image * height + pairs.y) * width + pairs.x) * self.num_anchors + pairs.anchor
+        flat = by_anchor(x, self.width).flatten(0, 1)  # (N * H * W * A, 5 + K)
+        row = anchor_rows(pairs, tuple(x.shape[2:]), self.num_anchors)
         matched = flat.index_select(0, row).float()  # (P_l, 5 + K)
         corner = torch.stack((pairs.x, pairs.y), dim=-1)
         boxes = decode_boxes(matched[:, :4], corner, self.anchors[level][pairs.anchor], self.strides[level])
@@ -222,15 +263,18 @@ class YOLOv5Head(Head):
             self.obj_gain * levels * (height * width) / 640**2,
             self.cls_gain * levels * self.num_classes / 80,
         )
-        images = len(batch) * distributed.world_size() if self.scale_by_batch else 1
-        return [loss * gain * images for loss, gain in zip(losses, gains, strict=True)]
+        return [loss * gain for loss, gain in zip(losses, gains, strict=True)]
 
-    def _candidates(self, raw: list[Tensor]) -> Candidates:
-        return Candidates.cat([self._level_candidates(x, level) for level, x in enumerate(raw)])
+    def _candidates(self, raw: list[Tensor] | MaskedRaw) -> Candidates:
+        """With a MaskedRaw, `details` are the coefficients."""
+        maps = maps_of(raw)
+        coefficients = raw.coefficients if isinstance(raw, MaskedRaw) else [None] * len(maps)
+        levels = zip(maps, coefficients, strict=True)
+        return Candidates.cat([self._level_candidates(x, c, level) for level, (x, c) in enumerate(levels)])
 
-    def _level_candidates(self, x: Tensor, level: int) -> Candidates:
+    def _level_candidates(self, x: Tensor, coefficients: Tensor | None, level: int) -> Candidates:
         """The best (anchor, class) pairs of one level, all images at once, without a wait for the device."""
-        rows = _by_anchor(x, self.width)  # (N, R_l, 5 + K)
+        rows = by_anchor(x, self.width)  # (N, R_l, 5 + K)
         likely = rows[..., 4].float().sigmoid()
         if self.num_classes > 1:
             likely = likely * rows[..., 5:].float().amax(dim=-1).sigmoid()
@@ -243,55 +287,11 @@ class YOLOv5Head(Head):
         place, classes = pair // self.num_classes, pair % self.num_classes
         index = index.gather(1, place)
         cell, anchor = index // self.num_anchors, index % self.num_anchors
-        corners = _cells(*x.shape[2:], x.device).view(-1, 2)[cell]
+        corners = cells_of(*x.shape[2:], x.device).view(-1, 2)[cell]
         regression = chosen[..., :4].gather(1, place[..., None].expand(-1, -1, 4))
         boxes = decode_boxes(regression, corners, self.anchors[level][anchor], self.strides[level])
-        return Candidates(boxes, best, classes, best > self.score_threshold)
-
-
-def decode_boxes(regression: Tensor, corners: Tensor, anchors: Tensor, strides: Tensor) -> Tensor:
-    """What the network gives (..., 4) to boxes xyxy in input pixels, in float32.
-
-    Args:
-        corners: (..., 2) column and row of the cell.
-        anchors: (..., 2) width and height in pixels.
-        strides: pixels per cell, broadcast against (..., 1).
-    """
-    s = regression.float().sigmoid()
-    center = (s[..., :2] * 2 - 0.5 + corners) * strides
-    half = (s[..., 2:] * 2) ** 2 * anchors / 2
-    return torch.cat((center - half, center + half), dim=-1)
-
-
-def _by_anchor(x: Tensor, width: int) -> Tensor:
-    """A map (N, A * width, H, W) to (N, H * W * A, width); no copy if it lies channels_last."""
-    return x.permute(0, 2, 3, 1).reshape(x.shape[0], -1, width)
-
-
-def _cells(height: int, width: int, device: torch.device) -> Tensor:
-    """Column and row of every cell, (H, W, 2) float32."""
-    ys, xs = torch.meshgrid(torch.arange(height, device=device), torch.arange(width, device=device), indexing="ij")
-    return torch.stack((xs, ys), dim=-1).float()
-
-
-def _checked_anchors(anchors: list[list[list[float]]], num_levels: int) -> Tensor:
-    """(L, A, 2) float32."""
-    if len(anchors) != num_levels:
-        raise ValueError(
-            f"YOLOv5Head has {num_levels} levels, but anchors for {len(anchors)}; give one list of [width, height] "
-            "for each level, finest first"
-        )
-    pairs = [pair for level in anchors for pair in level]
-    if len({len(level) for level in anchors}) != 1 or any(len(pair) != 2 or min(pair) <= 0 for pair in pairs):
-        raise ValueError(
-            f"YOLOv5Head: anchors are {anchors}; each level needs the same number of [width, height], in pixels above 0"
-        )
-    return torch.tensor(anchors, dtype=torch.float32)
-
-
-@torch.no_grad()
-def _start_rarely(conv: nn.Conv2d, stride: int, width: int) -> None:
-    """Biases for an untrained head: objectness of 8 objects in an image of 640 pixels, each class 0.6 / K likely."""
-    bias = conv.bias.view(-1, width)  # (A, 5 + K)
-    bias[:, 4] += math.log(8 / (640 / stride) ** 2)
-    bias[:, 5:] += math.log(0.6 / (width - 5 - 0.99999))
+        details = None
+        if coefficients is not None:
+            width = self.masks.num_prototypes
+            details = by_anchor(coefficients, width).gather(1, index[..., None].expand(-1, -1, width))  # (N, T, Q)
+        return Candidates(boxes, best, classes, best > self.score_threshold, details)
