@@ -127,13 +127,8 @@ def test_formats_that_do_not_exist_or_fit_are_refused(trained, folder, tmp_path,
 def test_label_maps_hold_the_class_of_each_pixel(tmp_path):
     writer = LabelWriter(tmp_path, [])
     frame = Frame(np.zeros((2, 3, 3), dtype=np.uint8), "x/pic.jpg")
-    ids = torch.tensor([[0, 1, 300], [1, 1, 70000]])
-    segments = [{"id": 1, "category_id": 0, "isthing": True}]
     labels = torch.tensor([[0, 1, 2], [2, 1, 0]])
-    writer.add(Prediction(frame, {"sem_seg": labels, "panoptic/panoptic_seg": (ids, segments)}))
+    writer.add(Prediction(frame, {"sem_seg": labels}))
     writer.add(Prediction(frame, {"sem_seg": torch.nn.functional.one_hot(labels + 298).permute(2, 0, 1).float()}))
     assert np.array_equal(np.asarray(Image.open(tmp_path / "label_maps" / "pic.png")), labels)
     assert np.array_equal(np.asarray(Image.open(tmp_path / "label_maps" / "pic-2.png")), labels + 298)
-    colors = np.asarray(Image.open(tmp_path / "label_maps" / "pic-panoptic.png")).astype(int)
-    assert np.array_equal(colors @ (1, 256, 65536), ids)
-    assert json.loads((tmp_path / "label_maps" / "pic-panoptic.json").read_text()) == segments

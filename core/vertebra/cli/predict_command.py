@@ -40,8 +40,8 @@ def predict(
         list[str] | None,
         typer.Option(
             metavar="FORMAT",
-            help="pictures (videos too), coco, yolo, csv, labels, or none; several with commas. Default: pictures, and "
-            "coco or labels, whichever the model's outputs fill.",
+            help="pictures (videos too), coco, yolo, csv, labels, panoptic, or none; several with commas. Default: "
+            "pictures, and coco, labels or panoptic, whichever the model's outputs fill.",
         ),
     ] = None,
     score: Annotated[float, typer.Option(min=0, max=1, help="Draw and write detections from this score on.")] = 0.5,

@@ -12,7 +12,13 @@ from vertebra.data.catalog import Metadata
 from vertebra.data.image import read_image
 from vertebra.errors import DataError
 
-__all__ = ["PanopticLabels", "panoptic_label_names", "read_panoptic_ids", "with_panoptic_masks"]
+__all__ = [
+    "PanopticLabels",
+    "panoptic_label_names",
+    "read_panoptic_ids",
+    "stuff_segment_names",
+    "with_panoptic_masks",
+]
 
 LabelMode = Literal["all", "stuff"]
 _ONE_FOR_THINGS = "things"
@@ -25,6 +31,17 @@ def panoptic_label_names(things: Sequence[str], stuff: Sequence[str], mode: Labe
         mode: `all`: things, then stuff. `stuff`: one label, 0, for all things, then stuff (as Panoptic FPN learns it).
     """
     return [*things, *stuff] if mode == "all" else [_ONE_FOR_THINGS, *stuff]
+
+
+def stuff_segment_names(things: Sequence[str] | None, labels: Sequence[str] | None) -> list[str]:
+    """The stuff classes that panoptic segments count from 0, out of a dataset's `thing_classes` and `stuff_classes`.
+
+    The latter are the names of semantic labels, and may begin with those of things, see `panoptic_label_names`.
+    """
+    things, labels = list(things or ()), list(labels or ())
+    if things and labels[: len(things)] == things:
+        return labels[len(things) :]
+    return labels[1:] if labels[:1] == [_ONE_FOR_THINGS] else labels
 
 
 def read_panoptic_ids(path: str) -> np.ndarray:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from vertebra.data.panoptic_labels import stuff_segment_names
 from vertebra.predictor.predictor import Prediction
 from vertebra.predictor.records import outputs_of
 from vertebra.predictor.video import VideoWriter
@@ -63,7 +64,8 @@ def draw_prediction(prediction: Prediction, metadata: Any, style: Style | None =
     things, stuff = metadata.get("thing_classes"), metadata.get("stuff_classes")
     pictures: list[tuple[str, np.ndarray]] = []
     for suffix, (ids, segments) in outputs_of(prediction, "panoptic_seg"):
-        pictures.append((suffix, draw_panoptic(image, ids, segments, things, stuff, style=style)))
+        names = things, stuff_segment_names(things, stuff)
+        pictures.append((suffix, draw_panoptic(image, ids, segments, *names, style=style)))
     for suffix, found in outputs_of(prediction, "instances"):
         pictures.append((suffix, draw_instances(image, found, things, skeleton=skeleton_of(metadata), style=style)))
     for suffix, labels in outputs_of(prediction, "sem_seg"):

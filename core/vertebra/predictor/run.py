@@ -11,6 +11,7 @@ from typing import Any
 from vertebra.config import Recipe
 from vertebra.errors import DataError, RecipeError
 from vertebra.nearest import nearest
+from vertebra.predictor.panoptic import PanopticWriter
 from vertebra.predictor.pictures import PictureWriter
 from vertebra.predictor.predictor import Prediction, Predictor
 from vertebra.predictor.records import count_detections
@@ -21,7 +22,7 @@ from vertebra.predictor.writers import CocoWriter, CsvWriter, LabelWriter, Write
 
 __all__ = ["SAVED", "WrittenPredictions", "predict_files"]
 
-SAVED = ("pictures", "coco", "yolo", "csv", "labels")
+SAVED = ("pictures", "coco", "yolo", "csv", "labels", "panoptic")
 _MOST_TOLD = 10
 _WRITERS: dict[str, Callable[[Path, Sequence[str]], Writer]] = {
     "coco": CocoWriter,
@@ -29,6 +30,7 @@ _WRITERS: dict[str, Callable[[Path, Sequence[str]], Writer]] = {
     "csv": CsvWriter,
     "labels": LabelWriter,
 }
+_NAMED_WRITERS: dict[str, Callable[[Path, Any], Writer]] = {"pictures": PictureWriter, "panoptic": PanopticWriter}
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,8 @@ def predict_files(
         source, classes, batch_size: see `Predictor.stream`.
         score: detections from this score on.
         save: of `pictures`, `coco` (predictions.json), `yolo` (labels/*.txt), `csv` (predictions.csv), `labels`
-            (label_maps/*.png); None: pictures, and coco or labels, whichever the model's outputs fill.
+            (label_maps/*.png), `panoptic` (panoptic_predictions.json and its folder of PNG files); None: pictures, and
+            coco, labels or panoptic, whichever the model's outputs fill.
         max_images: stop after so many images and frames.
         on_written: is told each picture when it is written, and each video when it is begun.
         settings: of the Predictor: `device`, `transforms`, `nms_threshold`, `class_agnostic_nms`, `max_detections`.
@@ -129,28 +132,28 @@ def _detects(predictor: Predictor) -> bool:
 
 def _checked(save: Sequence[str] | None, predictor: Predictor) -> list[str]:
     outputs = _outputs(predictor)
-    detects, labels = _detects(predictor), bool(outputs & {"sem_seg", "panoptic_seg"})
+    fit = {"pictures"}
+    fit |= {"coco", "yolo", "csv"} if _detects(predictor) else set()
+    fit |= {name for name, key in (("labels", "sem_seg"), ("panoptic", "panoptic_seg")) if key in outputs}
     if save is None:
-        return ["pictures", *(["coco"] if detects else []), *(["labels"] if labels else [])]
+        return [name for name in ("pictures", "coco", "labels", "panoptic") if name in fit]
     for name in save:
         if name not in SAVED:
             near = ", ".join(nearest(name, SAVED)) or ", ".join(SAVED)
             raise RecipeError(f"there is no format {name!r} to save predictions in.\n  Nearest: {near}")
-    unfit = [
-        name for name in save if (name == "labels" and not labels) or (name in ("coco", "yolo", "csv") and not detects)
-    ]
+    unfit = [name for name in save if name not in fit]
     if unfit:
         raise RecipeError(
             f"this model's outputs ({', '.join(sorted(outputs))}) cannot be saved as {', '.join(unfit)}: "
-            "coco, yolo and csv hold detections, labels a class for each pixel"
+            "coco, yolo and csv hold detections, labels a class for each pixel, panoptic a segment for each pixel"
         )
     return list(dict.fromkeys(save))
 
 
 def _open_writers(writers: list[Writer], saved: Sequence[str], output: Path, predictor: Predictor) -> None:
     for name in saved:
-        if name == "pictures":
-            writers.append(PictureWriter(output, predictor.metadata))
+        if name in _NAMED_WRITERS:
+            writers.append(_NAMED_WRITERS[name](output, predictor.metadata))
         else:
             writers.append(_WRITERS[name](output, predictor.class_names))
 

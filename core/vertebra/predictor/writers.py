@@ -16,7 +16,7 @@ from vertebra.errors import DataError
 from vertebra.predictor.predictor import Prediction
 from vertebra.predictor.records import outputs_of, records_of
 
-__all__ = ["CocoWriter", "CsvWriter", "LabelWriter", "Writer", "YoloWriter", "check_free", "free_path"]
+__all__ = ["CocoWriter", "CsvWriter", "GrowingFile", "LabelWriter", "Writer", "YoloWriter", "check_free", "free_path"]
 
 
 class Writer:
@@ -45,7 +45,7 @@ class CocoWriter(Writer):
         self.path = folder / "predictions.json"
         check_free(self.path)
         self._class_names = class_names
-        self._growing = _Growing(self.path)
+        self._growing = GrowingFile(self.path)
         self._images = 0
         self._any = False
         self._growing.file.write("[")
@@ -74,7 +74,7 @@ class CsvWriter(Writer):
         self.path = folder / "predictions.csv"
         check_free(self.path)
         self._class_names = class_names
-        self._growing = _Growing(self.path)
+        self._growing = GrowingFile(self.path)
         self._table = csv.writer(self._growing.file, lineterminator="\n")
         self._table.writerow(self.COLUMNS)
 
@@ -127,8 +127,7 @@ class YoloWriter(Writer):
 class LabelWriter(Writer):
     """`label_maps/<image>.png`: the class of each pixel of semantic predictions, as gray values.
 
-    16 bits where there are more than 256 classes. Panoptic predictions give segment ids in COCO's colors
-    (id = R + 256 G + 65536 B), and `<image>.json` with what each segment is.
+    16 bits where there are more than 256 classes.
     """
 
     def __init__(self, folder: Path, class_names: Sequence[str]) -> None:
@@ -142,19 +141,13 @@ class LabelWriter(Writer):
             kind = np.uint8 if labels.max(initial=0) < 256 else np.uint16
             path = free_path(self.folder, prediction.frame.stem + suffix, ".png")
             Image.fromarray(labels.astype(kind)).save(path)
-        for suffix, (ids, segments) in outputs_of(prediction, "panoptic_seg"):
-            values = ids.numpy().astype(np.int64)
-            colors = np.stack([values % 256, values // 256 % 256, values // 65536], axis=-1).astype(np.uint8)
-            path = free_path(self.folder, prediction.frame.stem + suffix, ".png")
-            Image.fromarray(colors).save(path)
-            path.with_suffix(".json").write_text(json.dumps(segments, indent=1) + "\n", encoding="utf-8")
 
     @property
     def written(self) -> list[Path]:
         return [self.folder]
 
 
-class _Growing:
+class GrowingFile:
     """A text file that has another name until it is complete."""
 
     def __init__(self, path: Path) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 
 from vertebra.data.image import read_image
 from vertebra.data.labels import LabelReader
+from vertebra.data.panoptic_labels import stuff_segment_names
 from vertebra.errors import DataError
 from vertebra.visualize.canvas import Canvas, inner_point
 from vertebra.visualize.marks import Marks, as_array, as_image, check_size, read_marks
@@ -76,6 +77,7 @@ def draw_panoptic(
         ids: (H, W) segment ids; pixels of no segment are hatched black.
         segments: dicts with `id`, `category_id`, `isthing` and perhaps `iscrowd`, `score`, as Detectron2's
             `segments_info`: category ids count things and stuff from 0 each.
+        thing_classes, stuff_classes: their names, in the order of those numbers; see `stuff_segment_names`.
     """
     style = style or Style()
     pixels = as_image(image)
@@ -131,6 +133,7 @@ def draw_dataset_dict(
         labels = LabelReader(metadata, none=_NO_CLASS).read(record)
         return draw_sem_seg(image, labels, stuff, ignore_label=_NO_CLASS, style=style)
     colors = read_image(_label_file(record, "pan_seg_file_name")).astype(np.int64)
+    stuff = stuff_segment_names(things, stuff)
     return draw_panoptic(image, colors @ (1, 256, 65536), record["segments_info"], things, stuff, style=style)
 
 
