@@ -63,6 +63,10 @@ def test_resizing_is_bilinear_interpolation_inside_the_boxes():
     assert torch.equal(found[1], whole[1])
     assert not found[3:].any()  # outside the image, and without extent
     assert resize_masks_in_boxes(masks[:0], boxes[:0], (35, 45)).shape == (0, 35, 45)
+    coarse = masks.bfloat16()  # what autocast gives
+    assert torch.equal(
+        resize_masks_in_boxes(coarse, boxes, (35, 45)), resize_masks_in_boxes(coarse.float(), boxes, (35, 45))
+    )
 
 
 def test_many_masks_at_once_are_the_same_as_one_by_one(monkeypatch):

@@ -89,7 +89,7 @@ def resize_masks_in_boxes(
     Returns:
         (N, height, width) bool.
     """
-    boxes = (boxes.tensor if isinstance(boxes, Boxes) else boxes).float()
+    masks, boxes = masks.float(), (boxes.tensor if isinstance(boxes, Boxes) else boxes).float()
     if masks.ndim != 3 or len(boxes) != len(masks):
         raise ValueError(
             f"resize_masks_in_boxes takes masks (N, h, w) and a box for each, got {tuple(masks.shape)} and {len(boxes)}"

@@ -166,7 +166,7 @@ class PrototypeMasks(nn.Module):
         flat = prototypes.float().flatten(1)  # (Q, h * w)
         for start in range(0, len(found), step):
             part = slice(start, start + step)
-            seen = (self.weights(coefficients[part].float()) @ flat).sigmoid().unflatten(1, prototypes.shape[1:])
+            seen = (self.weights(coefficients[part].float()) @ flat).sigmoid_().unflatten(1, prototypes.shape[1:])
             masks[part] = resize_masks_in_boxes(seen, found.pred_boxes.tensor[part], size, frame, self.threshold)
         found.remove("details")
         found.pred_masks = masks
