@@ -58,7 +58,10 @@ class ROIPool(RegionOperator):
 
 
 class PSROIPool(RegionOperator):
-    """Each cell averages a group of channels of its own: (N, C * S * S, H, W) gives (T, C, S, S)."""
+    """Each cell averages a group of channels of its own: (N, C * S * S, H, W) gives (T, C, S, S).
+
+    torchvision's operator never looks at the map's last row and column.
+    """
 
     def __call__(self, feature: Tensor, rois: Tensor, size: int, scale: float) -> Tensor:
         return ops.ps_roi_pool(feature, rois, (size, size), scale)
