@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from vertebra.errors import DataError
-from vertebra.structures import Boxes, Instances
+from vertebra.structures import Boxes, Instances, encode_masks
 from vertebra_panoptic import CombineInstances, GroupCenters, panoptic_ids
 from vertebra_panoptic.grouping import find_centers, nearest_center
 
@@ -61,6 +61,18 @@ def test_without_instances_and_without_enough_stuff_all_is_void():
     found = {"instances": _instances(torch.zeros(0, 2, 3), [])}
     segments, infos = CombineInstances(stuff_area=7)(found, torch.full((2, 3), 2), 1)
     assert not segments.any() and infos == []
+
+
+def test_run_lengths_and_pixels_are_laid_alike():
+    masks = torch.rand(5, 9, 11, generator=torch.Generator().manual_seed(0)) > 0.6
+    labels = torch.full((9, 11), 1)
+    results = []
+    for form in (masks, encode_masks(masks)):
+        found = _instances(masks, [0.9, 0.6, 0.8, 0.7, 0.3])
+        found.pred_masks = form
+        results.append(CombineInstances(stuff_area=1)({"instances": found}, labels, 1))
+    assert torch.equal(results[0][0], results[1][0]) and results[0][1] == results[1][1]
+    assert len(results[0][1]) > 2
 
 
 def test_a_mask_without_a_pixel_is_no_segment():

@@ -4,11 +4,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from vertebra.data import Metadata
 from vertebra.errors import DataError
-from vertebra.models import Batch
+from vertebra.models import Batch, ShapeSpec
 from vertebra.structures import BitMasks, Boxes, Instances
-from vertebra_panoptic import GroupCenters
+from vertebra_panoptic import CenterOffsetHead, GroupCenters
 from vertebra_panoptic.targets import center_targets, instance_map
 
 
@@ -74,6 +76,51 @@ def test_ignored_pixels_do_not_count_unless_they_have_an_instance():
     sem_seg[0, 0, :2] = 255
     known = center_targets(_batch([masks], sem_seg=sem_seg)).known[0]
     assert known[0, 0] and not known[0, 1] and known.sum() == 12 * 16 - 1
+
+
+def test_a_crowd_neither_has_centers_nor_lacks_them():
+    """Labelled as a thing, but no instance: such pixels teach nothing about centres and offsets."""
+    masks = torch.zeros(1, 12, 16)
+    masks[0, :4, :4] = 1
+    sem_seg = torch.full((1, 12, 16), 2)
+    sem_seg[0, :4, :4] = 1
+    sem_seg[0, 6:, 6:] = 0  # the crowd
+    targets = center_targets(_batch([masks], sem_seg=sem_seg), thing_labels=2)
+    assert not targets.known[0, 6:, 6:].any() and targets.known.sum() == 12 * 16 - 6 * 10
+    assert not targets.owned[0, 6:, 6:].any()
+    assert center_targets(_batch([masks], sem_seg=sem_seg), thing_labels=0).known.all()
+
+
+def test_the_head_knows_the_things_among_the_labels():
+    shapes = {"res2": ShapeSpec(channels=4, stride=4), "res5": ShapeSpec(channels=8, stride=32)}
+    small = {"aspp_channels": 4, "project_channels": [4], "decoder_channels": 4, "head_channels": 4}
+    for things, names, wanted in (
+        (["a", "b"], ["a", "b", "sky"], 2),
+        (["a"], ["things", "sky"], 1),
+        (["a"], ["sky"], 0),
+    ):
+        metadata = Metadata("by hand").set(thing_classes=things, stuff_classes=names)
+        assert CenterOffsetHead(shapes, metadata=metadata, **small).thing_labels == wanted
+    assert CenterOffsetHead(shapes, **small).thing_labels == 0
+
+
+def test_targets_take_as_many_steps_for_two_hundred_instances_as_for_two():
+    """No loop over objects: the number of tensor operations does not depend on how many there are."""
+
+    class Count(TorchDispatchMode):
+        total = 0
+
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            self.total += 1
+            return func(*args, **(kwargs or {}))
+
+    counts = []
+    for objects in (2, 200):
+        batch = _batch([torch.rand(objects, 12, 16) > 0.9], sem_seg=torch.full((1, 12, 16), 3))
+        with Count() as mode:
+            center_targets(batch, sigma=1.0, thing_labels=2)
+        counts.append(mode.total)
+    assert counts[0] == counts[1]
 
 
 def test_instances_without_masks_say_what_is_needed():

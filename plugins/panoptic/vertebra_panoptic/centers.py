@@ -6,7 +6,7 @@ Source: Cheng et al., "Panoptic-DeepLab", arXiv:1911.10194, sections 3.1 and 3.3
 
 from __future__ import annotations
 
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor
 from torch.nn import functional as F
@@ -15,6 +15,7 @@ from vertebra.models import Batch, Head, ShapeSpec
 from vertebra.models.layers.upsampling import resize
 from vertebra.models.norms import NormName
 from vertebra_panoptic.decoder import PanopticDecoder, prediction_branch
+from vertebra_panoptic.labels import num_thing_labels
 from vertebra_panoptic.targets import center_targets
 
 __all__ = ["CenterOffsetHead", "CenterOffsetRaw"]
@@ -45,6 +46,7 @@ class CenterOffsetHead(Head):
         norm: of every convolution.
         sigma: deviation of a centre's Gaussian, in input pixels.
         center_weight, offset_weight: factors of the two losses.
+        metadata: injected; the dataset's, which tells the semantic labels of things, for crowds (see `center_targets`).
     """
 
     task_outputs: ClassVar = ("centers", "offsets")
@@ -64,6 +66,7 @@ class CenterOffsetHead(Head):
         sigma: float = 8.0,
         center_weight: float = 200.0,
         offset_weight: float = 0.01,
+        metadata: Any = None,
     ) -> None:
         super().__init__()
         if sigma <= 0:
@@ -81,6 +84,7 @@ class CenterOffsetHead(Head):
         self.center_predictor = prediction_branch(self.decoder.out_channels, head_channels, 1, norm)
         self.offset_predictor = prediction_branch(self.decoder.out_channels, head_channels, 2, norm)
         self.sigma = sigma
+        self.thing_labels = num_thing_labels(metadata)
         self.center_weight = center_weight
         self.offset_weight = offset_weight
 
@@ -90,7 +94,7 @@ class CenterOffsetHead(Head):
 
     def losses(self, raw: CenterOffsetRaw, batch: Batch) -> dict[str, Tensor]:
         """`loss_center`, the mean over pixels that are not ignored; `loss_offset`, over those of instances."""
-        targets = center_targets(batch, self.sigma)
+        targets = center_targets(batch, self.sigma, self.thing_labels)
         size = batch.padded_size
         heat = resize(raw.centers, size)[:, 0].float()
         offsets = resize(raw.offsets, size).float() * self.decoder.stride

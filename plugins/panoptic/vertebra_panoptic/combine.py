@@ -6,19 +6,21 @@ arXiv:1801.00868, section 7: instances by falling score, each keeps the pixels t
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from vertebra.errors import DataError
+from vertebra.structures import decode_rle
 from vertebra_panoptic.merge import Merge, SegmentMap, stuff_segments
 
 __all__ = ["CombineInstances"]
 
 
 class CombineInstances(Merge):
-    """For any things head whose `instances` have `pred_masks`.
+    """For any things head whose `instances` have `pred_masks`, as pixels or as COCO's run lengths.
 
     Args:
         overlap_threshold: an instance goes if more than this share of its mask belongs to better ones.
@@ -43,9 +45,12 @@ class CombineInstances(Merge):
             )
         order = instances.scores.argsort(descending=True)
         order = order[instances.scores[order] >= self.instance_score]
-        masks = instances.pred_masks[order]
-        masks = getattr(masks, "tensor", masks)
-        segments, ids = self._lay(masks.bool(), labels.shape)
+        given = instances.pred_masks
+        if isinstance(given, list):  # run lengths: one mask at a time is decoded
+            masks = (torch.from_numpy(decode_rle(given[row])).to(labels.device) for row in order.tolist())
+        else:
+            masks = getattr(given, "tensor", given)[order]
+        segments, ids = self._lay(masks, labels)
         segments, kept, areas = stuff_segments(
             segments, labels, num_thing_labels, self.stuff_area, ids.amax() + 1 if len(ids) else 1
         )
@@ -56,15 +61,16 @@ class CombineInstances(Merge):
             infos.append({"id": next_id + number, "isthing": False, "category_id": label, "area": area})
         return segments, infos
 
-    def _lay(self, masks: Tensor, size: torch.Size) -> tuple[Tensor, Tensor]:
-        """Masks (n, H, W), best first, to ids (H, W) int32 and the id of each mask, (n,) int64, 0 if it went.
+    def _lay(self, masks: Iterable[Tensor], labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Masks (H, W) like the labels, best first, to ids (H, W) int32 and each mask's, (n,) int64, 0 if it went.
 
         Every mask waits for those before it, but never for the host: whether it stays is a number on the device.
         """
-        segments = torch.zeros(size, dtype=torch.int32, device=masks.device)
-        last = torch.zeros((), dtype=torch.int64, device=masks.device)
+        segments = torch.zeros_like(labels, dtype=torch.int32)
+        last = torch.zeros((), dtype=torch.int64, device=labels.device)
         ids = []
         for mask in masks:
+            mask = mask.bool()
             area = mask.sum()
             taken = (mask & (segments != 0)).sum()
             stays = (area > 0) & (taken <= self.overlap_threshold * area)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from vertebra.models import Batch, Head, ShapeSpec
 from vertebra_panoptic.combine import CombineInstances
+from vertebra_panoptic.labels import num_thing_labels
 from vertebra_panoptic.merge import Merge
 
 __all__ = ["PanopticHead"]
@@ -99,13 +100,9 @@ class PanopticHead(Head):
 
 
 def _thing_labels(metadata: Any) -> int:
-    things = list(getattr(metadata, "thing_classes", None) or ())
-    names = list(getattr(metadata, "stuff_classes", None) or ())
-    if metadata is None or not names:
+    if not getattr(metadata, "stuff_classes", None):
         raise ValueError(
             "PanopticHead cannot tell which semantic labels are things, as the dataset has no stuff_classes; load it "
             "with panoptic labels (panoptic_labels: all), or write thing_labels"
         )
-    if things and names[: len(things)] == things:
-        return len(things)
-    return int(names[0] == "things")
+    return num_thing_labels(metadata)

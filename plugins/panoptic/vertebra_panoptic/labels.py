@@ -8,7 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["panoptic_ids"]
+from vertebra.data.panoptic_labels import stuff_segment_names
+
+__all__ = ["num_thing_labels", "panoptic_ids"]
+
+
+def num_thing_labels(metadata: Any) -> int:
+    """How many of a dataset's semantic labels, from 0 on, are things: all classes of things, one for all, or none."""
+    things, names = (getattr(metadata, key, None) for key in ("thing_classes", "stuff_classes"))
+    return len(names or ()) - len(stuff_segment_names(things, names))
 
 
 def panoptic_ids(

@@ -27,7 +27,7 @@ class CenterTargets(NamedTuple):
         heat: (N, H, W) float32, 1 at an instance's centre of mass, 0 far from all.
         offsets: (N, 2, H, W) float32 y, x in pixels, from a pixel to its instance's centre; 0 outside instances.
         owned: (N, H, W) bool, pixels that belong to an instance.
-        known: (N, H, W) bool, pixels of the images that are not ignored: where the heat counts.
+        known: (N, H, W) bool, pixels of the images that are neither ignored nor of a crowd: where the heat counts.
     """
 
     heat: Tensor
@@ -36,10 +36,13 @@ class CenterTargets(NamedTuple):
     known: Tensor
 
 
-def center_targets(batch: Batch, sigma: float = 8.0) -> CenterTargets:
+def center_targets(batch: Batch, sigma: float = 8.0, thing_labels: int = 0) -> CenterTargets:
     """Heat, offsets and where they count, out of the batch's `gt_masks` and `sem_seg`.
 
     A pixel that several masks claim belongs to the last of them. An instance that others cover whole has no centre.
+    Where the semantic label is a thing's and no instance is, a crowd lies: whether it has centres is not known.
+    Args:
+        thing_labels: semantic labels below this are things.
     Raises:
         DataError: no instances, or instances without masks.
     """
@@ -60,7 +63,7 @@ def center_targets(batch: Batch, sigma: float = 8.0) -> CenterTargets:
     offsets = (table - torch.stack([ys, xs], dim=-1)) * owned[..., None]
     present = area > 0
     heat = _splat(centers[present], image[present], (num_images, height, width), sigma)
-    return CenterTargets(heat, offsets.permute(0, 3, 1, 2), owned, _known(batch, owner))
+    return CenterTargets(heat, offsets.permute(0, 3, 1, 2), owned, _known(batch, owner, thing_labels))
 
 
 def instance_map(batch: Batch) -> tuple[Tensor, Tensor, int]:
@@ -106,10 +109,10 @@ def _splat(centers: Tensor, image: Tensor, size: tuple[int, int, int], sigma: fl
     return heat
 
 
-def _known(batch: Batch, owner: Tensor) -> Tensor:
-    """Pixels inside the images; where there are semantic labels, those that are not ignored, or have an instance."""
+def _known(batch: Batch, owner: Tensor, thing_labels: int) -> Tensor:
+    """Pixels inside the images; where there are semantic labels, those of stuff, or with an instance."""
     if batch.sem_seg is not None:
-        return (batch.sem_seg != 255) | (owner > 0)
+        return ((batch.sem_seg != 255) & (batch.sem_seg >= thing_labels)) | (owner > 0)
     inside = torch.zeros_like(owner, dtype=torch.bool)
     for row, (height, width) in enumerate(batch.image_sizes):
         inside[row, :height, :width] = True
