@@ -17,7 +17,7 @@ from vertebra.models import Batch, Head, ShapeSpec
 from vertebra.structures import Instances
 from vertebra_rcnn.boxes import BoxBranch, ROIBoxes
 from vertebra_rcnn.detections import select_detections
-from vertebra_rcnn.keypoints import KeypointBranch
+from vertebra_rcnn.keypoints import KeypointBranch, rescored
 from vertebra_rcnn.masks import MaskBranch
 from vertebra_rcnn.proposals import ProposalGenerator
 from vertebra_rcnn.regions import Proposals, Regions, Truth, rois_of
@@ -163,6 +163,8 @@ class RCNNHead(Head):
             class_agnostic=self.class_agnostic_nms,
         )
         self.add_details(features, detections)
+        if self.keypoints is not None and self.keypoints.rescore:
+            return [rescored(found) for found in detections]
         return detections
 
     def add_details(self, features: dict[str, Tensor], detections: list[Instances]) -> None:

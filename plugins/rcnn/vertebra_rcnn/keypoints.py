@@ -15,11 +15,11 @@ from vertebra.errors import DataError
 from vertebra.models import Batch, ShapeSpec
 from vertebra.models.batch import describe
 from vertebra.models.convolution import msra_fill
-from vertebra.structures import Keypoints, heatmaps_to_keypoints, pad_rows
+from vertebra.structures import Instances, Keypoints, heatmaps_to_keypoints, pad_rows
 from vertebra_rcnn.pooling import RegionPooler, ROIPooler
 from vertebra_rcnn.regions import Regions
 
-__all__ = ["KeypointBranch", "ROIKeypoints"]
+__all__ = ["KeypointBranch", "ROIKeypoints", "rescored"]
 
 
 class KeypointBranch(nn.Module):
@@ -27,6 +27,8 @@ class KeypointBranch(nn.Module):
 
     component_kind: ClassVar[str] = "part"
     pooler: RegionPooler
+    rescore: bool = False
+    """Whether detections are scored by their keypoints too, see `rescored`."""
 
     def losses(self, regions_seen: Tensor, regions: Regions, batch: Batch) -> dict[str, Tensor]:
         """Named scalars, already weighted, from pooled regions (F, C, S, S); all of them have an object."""
@@ -47,6 +49,7 @@ class ROIKeypoints(KeypointBranch):
         pooler: None: ROIPooler with 14 x 14 cells.
         conv_dims: channels of the 3x3 convolutions.
         loss_weight: factor of the loss.
+        rescore: in evaluation a detection's score is multiplied by the mean probability of its keypoints.
     """
 
     def __init__(
@@ -58,6 +61,7 @@ class ROIKeypoints(KeypointBranch):
         pooler: RegionPooler | None = None,
         conv_dims: list[int] = (512,) * 8,
         loss_weight: float = 1.0,
+        rescore: bool = False,
     ) -> None:
         super().__init__()
         if num_keypoints is None:
@@ -78,6 +82,7 @@ class ROIKeypoints(KeypointBranch):
         for module in self.children():
             msra_fill(module)
         self.loss_weight = loss_weight
+        self.rescore = rescore
 
     def losses(self, regions_seen: Tensor, regions: Regions, batch: Batch) -> dict[str, Tensor]:
         """`loss_keypoint`: mean cross entropy over the keypoints that are labelled and inside their region."""
@@ -97,6 +102,16 @@ class ROIKeypoints(KeypointBranch):
         for number in range(1, self.num_conv + 1):
             x = F.relu(getattr(self, f"conv_fcn{number}")(x))
         return F.interpolate(self.score_lowres(x), scale_factor=2.0, mode="bilinear", align_corners=False)
+
+
+def rescored(found: Instances) -> Instances:
+    """Detections whose score is their own times the mean score of their `pred_keypoints`, best first.
+
+    As is usual where poses are found box by box: a person is as sure as its keypoints. Compare Papandreou et al.,
+    "Towards Accurate Multi-person Pose Estimation in the Wild", arXiv:1701.01779.
+    """
+    found.scores = found.scores * found.pred_keypoints[..., 2].mean(dim=1)
+    return found[found.scores.argsort(descending=True, stable=True)]
 
 
 def _true_keypoints(regions: Regions, batch: Batch, count: int) -> Keypoints:
