@@ -1,11 +1,14 @@
 """Periods, precision, devices, run folders."""
 
+import json
 from types import SimpleNamespace
 
 import pytest
 import torch
+from PIL import Image
 
-from vertebra.engine.parts import Plan, parse_period
+from vertebra import load_recipe
+from vertebra.engine.parts import Plan, build_parts, parse_period
 from vertebra.engine.rng import preserved_rng, rng_state, seed_everything, set_rng_state
 from vertebra.engine.run_folder import choose_run_folder, recipe_changes
 from vertebra.errors import RecipeError, SetupError
@@ -70,6 +73,27 @@ def test_random_state_round_trip(tmp_path):
     with preserved_rng():
         draw()
     assert (draw(), draw()) == expected
+
+
+def test_names_and_ids_of_the_classes_are_those_of_the_training_data(tmp_path):
+    Image.new("RGB", (32, 32)).save(tmp_path / "a.png")
+    content = {
+        "images": [{"id": 1, "file_name": "a.png", "height": 32, "width": 32}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 90, "bbox": [1, 1, 9, 9], "area": 81, "iscrowd": 0}],
+        "categories": [{"id": 90, "name": "dog"}, {"id": 7, "name": "cat"}],
+    }
+    (tmp_path / "train.json").write_text(json.dumps(content))
+    recipe = tmp_path / "tiny.yaml"
+    recipe.write_text(
+        "model:\n  backbone: {name: ResNet, depth: 18, norm: bn, out_features: [res5]}\n"
+        "  heads: {boxes: {name: RetinaNetHead, num_convs: 0}}\n"
+        f"data:\n  root: {tmp_path}\n  workers: 0\n"
+        "  train: {format: coco, annotations: train.json, images: .}\n"
+        "train: {steps: 1, batch_size: 1, device: cpu}\n"
+    )
+    parts = build_parts(load_recipe(str(recipe)))
+    assert dict(zip(parts.classes, parts.category_ids, strict=True)) == {"cat": 7, "dog": 90}
+    assert (parts.stuff_classes, parts.stuff_category_ids) == ([], [])
 
 
 def test_run_folders_count_up_and_resume_takes_the_newest(tmp_path):

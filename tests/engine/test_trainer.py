@@ -88,7 +88,8 @@ def test_a_run_folder_holds_what_it_should(tmp_path):
     assert set(metrics) == {"loss", "stub/weight"}
     assert {"loss/stub/error", "lr", "images_per_second", "data_seconds"} | set(metrics) <= set(trainer.metrics)
     final = torch.load(tmp_path / "run/final.pth", weights_only=True)
-    assert set(final) == {"model", "step", "recipe", "classes", "stuff_classes", "plugins", "vertebra", "format"}
+    classes = {"classes", "stuff_classes", "category_ids", "stuff_category_ids"}
+    assert set(final) == {"model", "step", "recipe", "plugins", "vertebra", "format"} | classes
     assert torch.equal(final["model"]["conv.weight"], trainer.model.conv.weight)
     log = (tmp_path / "run/log.txt").read_text()
     for words in ("torch 2.", "249 trained parameters", "step 3/12", "evaluation at step 5", "seed 0"):

@@ -48,6 +48,105 @@ def test_every_format_holds_the_same_detections(trained, folder, tmp_path):
         assert Image.open(tmp_path / "out" / f"{name}.png").size >= (width, height)
 
 
+@pytest.fixture
+def sparse(trained, tmp_path):
+    """(recipe, weights) of the detector, trained on a dataset that numbers its classes 31, 7 and 9."""
+    content = torch.load(trained[1], weights_only=True)
+    torch.save({**content, "category_ids": [31, 7, 9]}, tmp_path / "sparse.pth")
+    return trained[0], tmp_path / "sparse.pth"
+
+
+def test_category_ids_are_those_of_the_dataset_the_checkpoint_remembers(trained, sparse, folder, tmp_path):
+    numbered = {"circle": 31, "square": 7, "star": 9}
+    predict(trained, folder, tmp_path / "plain", save=["coco"])
+    predict(sparse, folder, tmp_path / "out", save=["coco", "csv", "yolo"])
+    plain = json.loads((tmp_path / "plain" / "predictions.json").read_text())
+    records = json.loads((tmp_path / "out" / "predictions.json").read_text())
+    assert len({record["category"] for record in records}) > 1
+    assert records == [{**record, "category_id": numbered[record["category"]]} for record in plain]
+    with (tmp_path / "out" / "predictions.csv").open() as file:
+        assert all(int(row["category_id"]) == numbered[row["category"]] for row in csv.DictReader(file))
+    lines = [line for path in (tmp_path / "out" / "labels").iterdir() for line in path.read_text().splitlines()]
+    assert {line.split()[0] for line in lines} <= {"0", "1", "2"}  # YOLO's text files count
+
+
+def test_category_ids_come_from_the_recipes_dataset_where_the_weights_do_not_know(trained, folder, tmp_path):
+    categories = [{"id": number, "name": name} for number, name in ((4, "circle"), (17, "square"), (90, "star"))]
+    images = [{"id": 1, "file_name": "a.png", "height": 64, "width": 96}]
+    (tmp_path / "val.json").write_text(json.dumps({"images": images, "annotations": [], "categories": categories}))
+    model = torch.load(trained[1], weights_only=True)["model"]
+    torch.save({"model": model, "num_classes": 3}, tmp_path / "imported.pth")
+    data = {"data.val": {"format": "coco", "annotations": str(tmp_path / "val.json"), "images": str(folder)}}
+    arguments = {"weights": str(tmp_path / "imported.pth"), "save": ["coco"], "score": 0.3, "device": "cpu"}
+    predict_files(load_recipe(str(trained[0]), [data]), folder, output=tmp_path / "out", **arguments)
+    records = json.loads((tmp_path / "out" / "predictions.json").read_text())
+    assert records
+    assert {(record["category_id"], record["category"]) for record in records} <= {
+        (category["id"], category["name"]) for category in categories
+    }
+
+
+class Camera:
+    """Two frames of a camera, and then what a test makes of the third; OpenCV's VideoCapture."""
+
+    end = (False, None)
+
+    def __init__(self, source):
+        self.opened = source == 3
+        self.frames = [np.full((64, 96, 3), value, dtype=np.uint8) for value in (30, 200)]
+
+    def isOpened(self):  # noqa: N802 - OpenCV's word
+        return self.opened
+
+    def get(self, what):
+        return 0.0  # many cameras do not tell their rate
+
+    def read(self):
+        if self.frames:
+            return True, self.frames.pop(0)
+        if isinstance(self.end, BaseException):
+            raise self.end
+        return self.end
+
+    def release(self):
+        Camera.released += 1
+
+
+@pytest.mark.parametrize("end", [(False, None), KeyboardInterrupt()], ids=["unplugged", "Ctrl-C"])
+def test_a_camera_is_read_until_it_ends_or_is_interrupted(trained, tmp_path, monkeypatch, end):
+    cv2 = pytest.importorskip("cv2")
+    monkeypatch.setattr(cv2, "VideoCapture", Camera)
+    monkeypatch.setattr(Camera, "end", end)
+    monkeypatch.setattr(Camera, "released", 0, raising=False)
+    written = predict(trained, "3", tmp_path / "out", save=ALL)
+    assert written.num_images == 2
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "camera_3.mp4",
+        "predictions.json",
+        "predictions.csv",
+        "labels",
+    }
+    records = json.loads((tmp_path / "out" / "predictions.json").read_text())
+    assert {record["file_name"] for record in records} == {"camera 3"}
+    assert {(record["frame"], record["seconds"]) for record in records} <= {(0, 0.0), (1, 0.04)}  # at 25 a second
+    assert sorted(path.name for path in (tmp_path / "out" / "labels").iterdir()) == [
+        "camera_3_000000.txt",
+        "camera_3_000001.txt",
+    ]
+    assert Camera.released == 1
+
+
+def test_a_camera_stops_after_so_many_frames_and_one_that_is_not_there_is_told(trained, tmp_path, monkeypatch):
+    cv2 = pytest.importorskip("cv2")
+    monkeypatch.setattr(cv2, "VideoCapture", Camera)
+    monkeypatch.setattr(Camera, "released", 0, raising=False)
+    assert predict(trained, 3, tmp_path / "out", save=["csv"], max_images=1).num_images == 1
+    assert Camera.released == 1
+    with pytest.raises(DataError, match="camera 0: there is no such camera, or it is in use"):
+        predict(trained, 0, tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+
+
 def test_a_video_becomes_a_video_and_records_of_its_frames(trained, video, tmp_path):
     cv2 = pytest.importorskip("cv2")
     written = predict(trained, video, tmp_path / "out", save=ALL)

@@ -65,6 +65,22 @@ def test_the_files_are_cocos(tmp_path, mode):
         assert np.array_equal(np.asarray(Image.open(files[1] / name)).astype(int) @ (1, 256, 65536), ids)
 
 
+def test_category_ids_are_the_datasets_own_where_each_has_one(tmp_path):
+    known = {"thing_dataset_id_to_contiguous_id": {17: 0, 18: 1}, "stuff_dataset_id_to_contiguous_id": {187: 0, 193: 1}}
+    for folder, facts, expected in (
+        ("own", known, [17, 18, 187, 193]),
+        ("half", {**known, "stuff_dataset_id_to_contiguous_id": {187: 0}}, [0, 1, 2, 3]),
+        ("twice", {**known, "stuff_dataset_id_to_contiguous_id": {17: 0, 18: 1}}, [0, 1, 2, 3]),
+    ):
+        writer = PanopticWriter(tmp_path / folder, metadata().set(**facts))
+        writer.add(prediction())
+        writer.close()
+        content = json.loads((tmp_path / folder / "panoptic_predictions.json").read_text())
+        assert [category["id"] for category in content["categories"]] == expected
+        found = [info["category_id"] for info in content["annotations"][0]["segments_info"]]
+        assert found == [expected[1], expected[3], expected[0]]
+
+
 def test_the_files_can_be_evaluated(tmp_path):
     """Against themselves, with the true areas: perfect."""
     (json_file, _) = write(tmp_path, prediction())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -62,6 +62,8 @@ class Parts:
         evaluate: `evaluate(model, folder or None, last) -> {name: number or None}`, in all processes; `last` where the
             training is over and pictures are worth their time. None: nothing to evaluate on.
         notes: further lines for the head of the log.
+        classes, stuff_classes: names, which checkpoints remember; so they do `category_ids`, the dataset's own numbers
+            of the things, and `stuff_category_ids`.
         plugin_files: the local plugins, which the run's folder keeps and its checkpoints know by their hashes.
     """
 
@@ -75,6 +77,8 @@ class Parts:
     evaluate: Callable[[nn.Module, Path | None, bool], dict[str, float | None]] | None = None
     classes: list[str] = field(default_factory=list)
     stuff_classes: list[str] = field(default_factory=list)
+    category_ids: list[Hashable] = field(default_factory=list)
+    stuff_category_ids: list[Hashable] = field(default_factory=list)
     recipe_text: str = ""
     recipe_source: str = ""
     notes: list[str] = field(default_factory=list)
@@ -88,6 +92,7 @@ def build_parts(recipe: Recipe, *, starting_weights: bool = True) -> Parts:
         starting_weights: False leaves out pretrained weights, for a run that is resumed and has its own.
     """
     from vertebra.data import build_train_loader, load_dataset
+    from vertebra.data.category_ids import category_ids
     from vertebra.models import build_model, load_weights, read_weights
 
     section = recipe.train
@@ -138,6 +143,8 @@ def build_parts(recipe: Recipe, *, starting_weights: bool = True) -> Parts:
         evaluate=_evaluation(recipe, device),
         classes=classes,
         stuff_classes=list(getattr(dataset.metadata, "stuff_classes", None) or []),
+        category_ids=category_ids(dataset.metadata, "thing"),
+        stuff_category_ids=category_ids(dataset.metadata, "stuff"),
         recipe_text=recipe_with_copies(recipe, plugin_files),
         recipe_source=str(recipe.source),
         notes=notes,

@@ -37,6 +37,8 @@ def checkpoint_of(trainer: Trainer) -> dict[str, Any]:
         "plugins": _hashes(trainer),
         "classes": list(trainer.parts.classes),
         "stuff_classes": list(trainer.parts.stuff_classes),
+        "category_ids": list(trainer.parts.category_ids),
+        "stuff_category_ids": list(trainer.parts.stuff_category_ids),
         "vertebra": version(),
         "format": FORMAT,
     }
@@ -51,6 +53,8 @@ def weights_of(trainer: Trainer) -> dict[str, Any]:
         "plugins": _hashes(trainer),
         "classes": list(trainer.parts.classes),
         "stuff_classes": list(trainer.parts.stuff_classes),
+        "category_ids": list(trainer.parts.category_ids),
+        "stuff_category_ids": list(trainer.parts.stuff_category_ids),
         "vertebra": version(),
         "format": FORMAT,
     }

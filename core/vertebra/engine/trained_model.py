@@ -65,16 +65,17 @@ def load_trained_model(
 
 
 def _remembered(source: str) -> dict[str, Any]:
-    """What a checkpoint keeps beside weights: `classes` after a training, `num_classes` after an import."""
+    """What a file keeps beside weights: names and ids of classes after a training, `num_classes` after an import."""
     if Path(source).suffix.lower() in (".safetensors", ".pkl"):
         return {}
     content = read_checkpoint(source)
-    kinds = {"classes": (list, tuple), "stuff_classes": (list, tuple), "num_classes": int}
+    lists = ("classes", "stuff_classes", "category_ids", "stuff_category_ids")
+    kinds = {**dict.fromkeys(lists, (list, tuple)), "num_classes": int}
     return {name: content[name] for name, kind in kinds.items() if isinstance(content.get(name), kind)}
 
 
 def _metadata(remembered: dict[str, Any], recipe: Recipe) -> tuple[Metadata | None, str]:
-    """Class names from the checkpoint, which remembers them; otherwise from the recipe's dataset; or None and why."""
+    """Names and ids of classes from the checkpoint, otherwise from the recipe's dataset; or None and why."""
     things, stuff = list(remembered.get("classes", ())), list(remembered.get("stuff_classes", ()))
     if things == stuff:  # of a dataset without things a checkpoint calls the stuff `classes` as well
         things = []
@@ -82,6 +83,11 @@ def _metadata(remembered: dict[str, Any], recipe: Recipe) -> tuple[Metadata | No
     if named:
         metadata = Metadata(name=recipe.name)
         metadata.set(**named)
+        for kind, key in (("thing", "category_ids"), ("stuff", "stuff_category_ids")):
+            ids = remembered.get(key)
+            if ids:
+                numbers = {category_id: number for number, category_id in enumerate(ids)}
+                metadata.set(**{f"{kind}_dataset_id_to_contiguous_id": numbers})
         return metadata, ""
     try:
         return load_split(recipe, recipe.evaluate.split).metadata, ""

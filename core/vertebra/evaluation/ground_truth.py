@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from vertebra.data.category_ids import id_order, ids_by_class
 from vertebra.errors import DataError
 from vertebra.evaluation.cocoeval.read_truth import ID_0_NOTE
 from vertebra.evaluation.detections import ImageKey
@@ -72,7 +73,7 @@ class GroundTruth:
         keys = [ImageKey.of(header) for header in headers]
         ids = [key.image_id for key in keys]
         distinct = None not in ids and len(set(ids)) == len(ids)
-        order = sorted(range(len(ids)), key=lambda i: _sort_key(ids[i])) if distinct else list(range(len(ids)))
+        order = sorted(range(len(ids)), key=lambda i: id_order(ids[i])) if distinct else list(range(len(ids)))
         names = list(getattr(metadata, "thing_classes", None) or [])
         mapping = getattr(metadata, "thing_dataset_id_to_contiguous_id", None) or {}
         if not names:
@@ -82,7 +83,7 @@ class GroundTruth:
             image_ids=[ids[i] for i in order] if distinct else list(range(1, len(ids) + 1)),
             sizes=[headers[i]["size"] for i in order],
             class_names=_distinct(names),
-            category_ids=_dataset_ids(mapping, len(names)),
+            category_ids=ids_by_class(mapping, len(names)),
             keypoint_names=list(getattr(metadata, "keypoint_names", None) or []),
             ids_are_distinct=distinct,
         )
@@ -166,11 +167,11 @@ class GroundTruth:
             size or (in_file[image_id].get("height"), in_file[image_id].get("width"))
             for size, image_id in zip(self.sizes, self.image_ids, strict=True)
         ]
-        categories = sorted((category["id"] for category in data.get("categories", ())), key=_sort_key)
+        categories = sorted((category["id"] for category in data.get("categories", ())), key=id_order)
         mapping = getattr(metadata, "thing_dataset_id_to_contiguous_id", None)
         if not mapping:  # as a COCO reader numbers them
             mapping = {category_id: number for number, category_id in enumerate(categories)}
-            self.category_ids = _dataset_ids(mapping, len(self.class_names))
+            self.category_ids = ids_by_class(mapping, len(self.class_names))
         other_classes = 0
         for annotation in data.get("annotations") or ():
             row = row_of.get(annotation["image_id"])
@@ -227,22 +228,9 @@ def _header(record: dict) -> dict:
     return {"image_id": record.get("image_id"), "file_name": record.get("file_name"), "size": size}
 
 
-def _dataset_ids(mapping: dict, num_classes: int) -> list[Hashable]:
-    """The dataset's category id of each class number; the class number itself where the mapping has none."""
-    ids: dict[int, Hashable] = {}
-    for category_id in sorted(mapping, key=_sort_key):
-        ids.setdefault(mapping[category_id], category_id)
-    return [ids.get(number, number) for number in range(num_classes)]
-
-
 def _distinct(names: list[str]) -> list[str]:
     """Names as they are; a class number behind those that repeat."""
     return [f"{name} ({i})" if names.count(name) > 1 else str(name) for i, name in enumerate(names)]
-
-
-def _sort_key(value: Any) -> tuple:
-    """Numbers by size before everything else by its text."""
-    return (0, value, "") if isinstance(value, (int, float, np.number)) else (1, 0, str(value))
 
 
 def _plain_number(value: Any) -> Any:

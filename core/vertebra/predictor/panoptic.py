@@ -6,12 +6,13 @@ Format: https://cocodataset.org/#format-results, section 4.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from vertebra.data.category_ids import category_ids
 from vertebra.data.panoptic_labels import stuff_segment_names
 from vertebra.evaluation.panoptic.runs import write_segment_ids
 from vertebra.predictor.predictor import Prediction
@@ -27,8 +28,9 @@ _UNNAMED_STUFF = 1000  # where the things have no names they cannot be counted, 
 class PanopticWriter(Writer):
     """`panoptic_predictions.json`, and in `panoptic_predictions/` a PNG of segment ids for each image.
 
-    image_id counts the images in their order, from 1, and image_file_name is where each came from; category_id is the
-    model's class, things from 0, stuff after them. Void is 0 in the PNG. Further heads' predictions go to
+    image_id counts the images in their order, from 1, and image_file_name is where each came from; category_id is that
+    of the dataset which the model was trained on, where it is known, otherwise the model's class, things from 0, stuff
+    after them. Void is 0 in the PNG. Further heads' predictions go to
     `panoptic_predictions-<head>`. The JSON is written as it grows, under another name until it is complete.
     """
 
@@ -39,8 +41,9 @@ class PanopticWriter(Writer):
         things = list(metadata.get("thing_classes") or ())
         stuff = stuff_segment_names(things, metadata.get("stuff_classes"))
         self._first_stuff = len(things) if things or stuff else _UNNAMED_STUFF
+        self._ids = _segment_ids(metadata, len(things), len(stuff))
         self._categories = [
-            {"id": number, "name": name, "isthing": int(number < len(things))}
+            {"id": self._ids[number], "name": name, "isthing": int(number < len(things))}
             for number, name in enumerate([*things, *stuff])
         ]
         self._files: dict[str, GrowingFile] = {}  # by the head's suffix
@@ -78,7 +81,7 @@ class PanopticWriter(Writer):
         return [
             {
                 "id": info["id"],
-                "category_id": info["category_id"] + (0 if info["isthing"] else self._first_stuff),
+                "category_id": self._category_id(info["category_id"] + (0 if info["isthing"] else self._first_stuff)),
                 "isthing": int(info["isthing"]),
                 "area": areas[info["id"]],
                 **({"score": round(info["score"], 5)} if "score" in info else {}),
@@ -86,3 +89,13 @@ class PanopticWriter(Writer):
             for info in segments
             if info["id"] in areas
         ]
+
+    def _category_id(self, number: int) -> Hashable:
+        return self._ids[number] if number < len(self._ids) else number
+
+
+def _segment_ids(metadata: Any, num_things: int, num_stuff: int) -> list[Hashable]:
+    """Category ids of the things, then of the stuff: the dataset's own, if there is a different one for each."""
+    things, stuff = category_ids(metadata, "thing"), category_ids(metadata, "stuff")
+    known = (len(things), len(stuff)) == (num_things, num_stuff) and len({*things, *stuff}) == num_things + num_stuff
+    return [*things, *stuff] if known else list(range(num_things + num_stuff))

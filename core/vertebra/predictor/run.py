@@ -22,15 +22,16 @@ from vertebra.predictor.writers import CocoWriter, CsvWriter, LabelWriter, Write
 
 __all__ = ["SAVED", "WrittenPredictions", "predict_files"]
 
-SAVED = ("pictures", "coco", "yolo", "csv", "labels", "panoptic")
 _MOST_TOLD = 10
-_WRITERS: dict[str, Callable[[Path, Sequence[str]], Writer]] = {
+_WRITERS: dict[str, Callable[[Path, Any], Writer]] = {  # from the folder and the predictor's metadata
+    "pictures": PictureWriter,
     "coco": CocoWriter,
     "yolo": YoloWriter,
     "csv": CsvWriter,
     "labels": LabelWriter,
+    "panoptic": PanopticWriter,
 }
-_NAMED_WRITERS: dict[str, Callable[[Path, Any], Writer]] = {"pictures": PictureWriter, "panoptic": PanopticWriter}
+SAVED = tuple(_WRITERS)
 
 
 @dataclass(frozen=True)
@@ -152,10 +153,7 @@ def _checked(save: Sequence[str] | None, predictor: Predictor) -> list[str]:
 
 def _open_writers(writers: list[Writer], saved: Sequence[str], output: Path, predictor: Predictor) -> None:
     for name in saved:
-        if name in _NAMED_WRITERS:
-            writers.append(_NAMED_WRITERS[name](output, predictor.metadata))
-        else:
-            writers.append(_WRITERS[name](output, predictor.class_names))
+        writers.append(_WRITERS[name](output, predictor.metadata))
 
 
 def _write(prediction: Prediction, writers: Sequence[Writer], on_written: Callable[[Path], None] | None) -> None:

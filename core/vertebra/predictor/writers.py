@@ -5,16 +5,16 @@ from __future__ import annotations
 import csv
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import numpy as np
 from PIL import Image
 
 from vertebra.errors import DataError
 from vertebra.predictor.predictor import Prediction
-from vertebra.predictor.records import outputs_of, records_of
+from vertebra.predictor.records import ClassLabels, outputs_of, records_of
 
 __all__ = ["CocoWriter", "CsvWriter", "GrowingFile", "LabelWriter", "Writer", "YoloWriter", "check_free", "free_path"]
 
@@ -37,14 +37,15 @@ class Writer:
 class CocoWriter(Writer):
     """`predictions.json`: a list of detections in COCO's result format, with names beside the numbers.
 
-    image_id counts the images in their order, from 1; category_id is the model's class from 0; bbox is x, y, width,
+    image_id counts the images in their order, from 1; category_id is that of the dataset which the model was trained
+    on, where the checkpoint or the recipe's dataset tells it, otherwise the model's class from 0; bbox is x, y, width,
     height in pixels. The file is written as it grows, under another name until it is complete.
     """
 
-    def __init__(self, folder: Path, class_names: Sequence[str]) -> None:
+    def __init__(self, folder: Path, metadata: Any) -> None:
         self.path = folder / "predictions.json"
         check_free(self.path)
-        self._class_names = class_names
+        self._labels = ClassLabels.of(metadata)
         self._growing = GrowingFile(self.path)
         self._images = 0
         self._any = False
@@ -52,7 +53,7 @@ class CocoWriter(Writer):
 
     def add(self, prediction: Prediction) -> None:
         self._images += 1
-        for record in records_of(prediction, self._class_names):
+        for record in records_of(prediction, self._labels):
             self._growing.file.write(",\n " if self._any else "\n ")
             self._growing.file.write(json.dumps({"image_id": self._images, **record}))
             self._any = True
@@ -66,20 +67,20 @@ class CocoWriter(Writer):
 
 
 class CsvWriter(Writer):
-    """`predictions.csv`: a line for each detection, its box as corners in pixels."""
+    """`predictions.csv`: a line for each detection, its box as corners in pixels; category_id as in `CocoWriter`."""
 
     COLUMNS = ("file_name", "frame", "seconds", "category", "category_id", "score", "x0", "y0", "x1", "y1")
 
-    def __init__(self, folder: Path, class_names: Sequence[str]) -> None:
+    def __init__(self, folder: Path, metadata: Any) -> None:
         self.path = folder / "predictions.csv"
         check_free(self.path)
-        self._class_names = class_names
+        self._labels = ClassLabels.of(metadata)
         self._growing = GrowingFile(self.path)
         self._table = csv.writer(self._growing.file, lineterminator="\n")
         self._table.writerow(self.COLUMNS)
 
     def add(self, prediction: Prediction) -> None:
-        for record in records_of(prediction, self._class_names):
+        for record in records_of(prediction, self._labels):
             x, y, width, height = record["bbox"]
             corners = (x, y, round(x + width, 3), round(y + height, 3))
             self._table.writerow([*(record.get(column, "") for column in self.COLUMNS[:6]), *corners])
@@ -95,10 +96,11 @@ class CsvWriter(Writer):
 class YoloWriter(Writer):
     """`labels/<image>.txt`: a line for each detection: class, center x, center y, width, height, score.
 
-    Places and sizes are parts of the image's width and height. An image in which nothing was found gets an empty file.
+    Classes count from 0; places and sizes are parts of the image's width and height. An image in which nothing was
+    found gets an empty file.
     """
 
-    def __init__(self, folder: Path, class_names: Sequence[str]) -> None:
+    def __init__(self, folder: Path, metadata: Any) -> None:
         self.folder = folder / "labels"
         check_free(self.folder)
         self.folder.mkdir(parents=True)
@@ -130,7 +132,7 @@ class LabelWriter(Writer):
     16 bits where there are more than 256 classes.
     """
 
-    def __init__(self, folder: Path, class_names: Sequence[str]) -> None:
+    def __init__(self, folder: Path, metadata: Any) -> None:
         self.folder = folder / "label_maps"
         check_free(self.folder)
         self.folder.mkdir(parents=True)

@@ -1,0 +1,38 @@
+"""The numbers that a dataset's own files have for its classes, which a model counts from 0."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from typing import Any, Literal
+
+import numpy as np
+
+__all__ = ["category_ids", "id_order", "ids_by_class"]
+
+
+def category_ids(metadata: Any, kind: Literal["thing", "stuff"]) -> list[Hashable]:
+    """The dataset's category id of each thing, or of each kind of stuff; [] where nobody knows any.
+
+    Args:
+        metadata: of which `thing_dataset_id_to_contiguous_id`, or the same of stuff, is read.
+    """
+    mapping = getattr(metadata, f"{kind}_dataset_id_to_contiguous_id", None) or {}
+    return ids_by_class(mapping, max(mapping.values(), default=-1) + 1)
+
+
+def ids_by_class(mapping: Mapping[Hashable, int] | None, num_classes: int) -> list[Hashable]:
+    """The dataset's category id of each class number; the class number itself where the mapping has none.
+
+    Args:
+        mapping: such as the metadata's `thing_dataset_id_to_contiguous_id`. Of several ids of a class the first in
+            order counts.
+    """
+    ids: dict[int, Hashable] = {}
+    for category_id in sorted(mapping or (), key=id_order):
+        ids.setdefault(mapping[category_id], category_id)
+    return [ids.get(number, number) for number in range(num_classes)]
+
+
+def id_order(value: Any) -> tuple:
+    """Sorts numbers by size, before everything else by its text."""
+    return (0, value, "") if isinstance(value, (int, float, np.number)) else (1, 0, str(value))
