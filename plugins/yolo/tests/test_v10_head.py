@@ -7,7 +7,7 @@ from vertebra import build_model, load_recipe
 from vertebra.errors import DataError
 from vertebra.models import ShapeSpec, fuse_conv_bn
 from vertebra.models.losses import L1Loss
-from vertebra_yolo import YOLOv10Head
+from vertebra_yolo import YOLOv10Head, v10_head
 from vertebra_yolo.v10_blocks import PSA, LargeKernel
 
 SHAPES = {f"p{i}": ShapeSpec(channels=16, stride=2**i) for i in (4, 3, 5)}  # not in order of stride
@@ -105,6 +105,21 @@ def test_at_most_so_many_detections_best_first(truth_batch):
     found = head.predict(head(features(1)), truth_batch([[]]))[0]["instances"]
     assert 0 < len(found) <= 7
     assert (found.scores[:-1] >= found.scores[1:]).all()
+
+
+def test_what_fills_up_a_graph_for_any_size_is_no_detection(top_values_of_any_size):
+    head = make_head(score_threshold=0.0).eval()
+    with torch.no_grad():
+        raw = head(features(1))
+        raw.one.logits[-1][..., -1, -1] += 20.0  # the last cell is the surest, and the one that is repeated
+        expected = head.export_predictions(raw, SIZE)
+        top_values_of_any_size(v10_head)
+        found = head.export_predictions(raw, SIZE)
+    assert sum(x[0, 0].numel() for x in raw.one.logits) < head.max_detections
+    assert (expected["scores"] > 0.9).sum() == head.num_classes
+    for name in expected:  # further down some have equal scores and no order
+        torch.testing.assert_close(found[name][:, :20], expected[name][:, :20])
+    torch.testing.assert_close(found["scores"], expected["scores"])
 
 
 def test_folding_joins_the_two_kernels_and_changes_nothing():

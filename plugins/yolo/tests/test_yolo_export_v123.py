@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from vertebra import build_model, load_recipe
+from vertebra_yolo import detections
 
 SMALL = {
     "yolov1_fast_shapes": (
@@ -72,6 +73,21 @@ def test_both_forms_say_what_predict_says(name):
         best = int(scores.max(dim=1).values.argmax())
         center, size = rows[best, :2], rows[best, 2:4]
         torch.testing.assert_close(torch.cat((center - size / 2, center + size / 2)), finished["boxes"][row][0])
+
+
+@pytest.mark.parametrize("name", ["yolov2_shapes", "yolov3_tiny_shapes"])
+def test_what_fills_up_a_graph_for_any_size_is_no_candidate(name, top_values_of_any_size):
+    model = make_model(name)
+    head = model.heads["boxes"]
+    with torch.no_grad():
+        raw = model.compute(torch.rand(1, 3, 128, 128))["boxes"]
+        (raw if torch.is_tensor(raw) else raw[-1])[..., -1, -1] += 3.0  # the last cell, which is repeated
+        expected = head.export_predictions(raw, (128, 128))
+        top_values_of_any_size(detections)
+        found = head.export_predictions(raw, (128, 128))
+    assert (expected["scores"] > 0).sum() > 10
+    for key in expected:
+        torch.testing.assert_close(found[key], expected[key])
 
 
 def test_folded_batch_norms_change_nothing():

@@ -183,11 +183,10 @@ class YOLOv10Head(Head):
     def _best(self, raw: BranchRaw) -> tuple[Tensor, Tensor, Tensor]:
         """The D best (cell, class) pairs of each image: boxes (N, D, 4), scores (N, D), classes (N, D)."""
         logits, bins = by_cell(raw.logits).float(), by_cell(raw.boxes)
-        _, rows = top_values(
-            logits.amax(dim=2), self.max_detections
-        )  # (N, D): the best D pairs lie on the D best cells
-        short = logits.gather(1, rows[..., None].expand(-1, -1, self.num_classes)).flatten(1)
-        best, pair = top_values(short, self.max_detections)
+        surest, rows = top_values(logits.amax(dim=2), self.max_detections)  # (N, D): the best D pairs lie there
+        short = logits.gather(1, rows[..., None].expand(-1, -1, self.num_classes))  # (N, D, K)
+        short = short.masked_fill(surest[..., None] == -torch.inf, -torch.inf)  # what only fills up an exported graph
+        best, pair = top_values(short.flatten(1), self.max_detections)
         rows, classes = rows.gather(1, pair // self.num_classes), pair % self.num_classes
         cells = make_cells(raw.logits, self.strides)
         chosen = bins.gather(1, rows[..., None].expand(-1, -1, bins.shape[2]))
