@@ -8,8 +8,9 @@ import torch
 from torch import nn
 from typer.testing import CliRunner
 
+from vertebra import Predictor
 from vertebra.config import load_recipe
-from vertebra.errors import CheckpointError, RecipeError
+from vertebra.errors import CheckpointError, DataError, RecipeError
 from vertebra.models import build_model
 from vertebra.models.weights import load_weights, read_weights
 from vertebra_yolo import Darknet19, Darknet53, TinyDarknet
@@ -17,7 +18,7 @@ from vertebra_yolo.cli import app
 from vertebra_yolo.darknet import DarknetConv, darknet_convs
 from vertebra_yolo.darknet_cfg import read_cfg
 from vertebra_yolo.darknet_file import Header, load_convs, read_darknet, save_convs
-from vertebra_yolo.import_darknet import build_darknet, model_convs, read_network
+from vertebra_yolo.import_darknet import build_darknet, import_darknet, model_convs, read_network
 
 TINY_ANCHORS = "10,14, 23,27, 37,58, 81,82, 135,169, 344,319"
 
@@ -171,6 +172,36 @@ def test_a_network_is_imported_with_its_recipe(tmp_path):
             .invoke(app, ["import-darknet", "--cfg", str(cfg), "--weights", str(weights), "--output", str(output)])
             .exception
         )
+
+
+def test_names_of_classes_come_along(tmp_path):
+    cfg, weights, names = (tmp_path / name for name in ("tiny.cfg", "tiny.weights", "two.names"))
+    cfg.write_text(tiny_cfg())
+    save_convs(model_convs(build_darknet(cfg)[0]), weights)
+    names.write_text("ear\n\n nose \n")
+    options = ["import-darknet", "--cfg", str(cfg), "--weights", str(weights), "--names", str(names), "--output"]
+    found = CliRunner().invoke(app, [*options, str(tmp_path / "tiny.pth")])
+    assert found.exit_code == 0, found.output
+    assert Predictor(tmp_path / "tiny.yaml", tmp_path / "tiny.pth", device="cpu").class_names == ["ear", "nose"]
+    names.write_text("ear\n")
+    with pytest.raises(DataError, match=r"two\.names: has 1 names, one a line, but the cfg has classes=2"):
+        import_darknet(cfg, weights, tmp_path / "other.pth", names)
+    with pytest.raises(DataError, match=r"none\.names: cannot be read"):
+        import_darknet(cfg, weights, tmp_path / "other.pth", tmp_path / "none.names")
+    with pytest.raises(CheckpointError, match=r"written as a \.pth file; name it .*other\.pth"):
+        import_darknet(cfg, weights, tmp_path / "other.safetensors")
+    assert not list(tmp_path.glob("other*"))
+
+
+def test_weights_in_the_place_of_a_cfg_are_told_in_a_line(tmp_path):
+    path = tmp_path / "mixed.up"
+    layer = nn.Conv2d(8, 64, 3)
+    nn.init.ones_(layer.weight)  # no byte that looks like the end of a line
+    nn.init.ones_(layer.bias)
+    save_convs([layer], path)
+    with pytest.raises(RecipeError, match="a Darknet cfg") as caught:
+        read_cfg(path)
+    assert len(str(caught.value)) < 600
 
 
 def test_the_whole_file_of_yolov3_has_as_many_numbers_as_darknets():

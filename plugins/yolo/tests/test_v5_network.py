@@ -12,6 +12,7 @@ from vertebra_yolo import import_yolov5
 from vertebra_yolo.v5_head import COCO_ANCHORS
 
 PUBLISHED = {"n": 1_872_157, "s": 7_235_389, "m": 21_190_557, "l": 46_563_709, "x": 86_749_405}  # at 80 classes
+FOLDED = {"n": 1_867_405, "s": 7_225_885, "m": 21_172_173, "l": 46_533_693, "x": 86_705_005}  # published as "fused"
 STRIDES = (8, 16, 32)
 
 
@@ -20,6 +21,8 @@ def test_every_size_has_the_published_number_of_parameters(size):
     with torch.device("meta"):
         model = build_model(load_recipe(f"yolo:yolov5{size}"), 80)
     assert sum(p.numel() for p in model.parameters()) == PUBLISHED[size]
+    norms = [module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    assert PUBLISHED[size] - sum(norm.num_features for norm in norms) == FOLDED[size]  # two numbers become a bias
 
 
 class Names:
@@ -141,6 +144,12 @@ def test_weights_with_other_anchors_say_which(tmp_path):
     torch.save(state, tmp_path / "other.pth")
     with pytest.raises(CheckpointError, match=r"anchors: \[\[\[20.0, 26.0\]"):
         import_yolov5(tmp_path / "other.pth", "yolo:yolov5n", tmp_path / "ours.pth")
+
+
+def test_weights_of_something_else_are_told_whatever_the_dataset(tmp_path):
+    torch.save({"backbone.stem.conv.weight": torch.zeros(16, 3, 6, 6)}, tmp_path / "mine.pth")
+    with pytest.raises(CheckpointError, match=r"mine\.pth: is no state dict of YOLOv5.*like backbone\.stem\.conv"):
+        import_yolov5(tmp_path / "mine.pth", "yolo:yolov5n", tmp_path / "ours.pth")
 
 
 def test_weights_of_another_size_are_refused(tmp_path):

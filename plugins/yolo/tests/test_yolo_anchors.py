@@ -7,7 +7,9 @@ import pytest
 from typer.testing import CliRunner
 
 from vertebra.errors import DataError
+from vertebra.models import ShapeSpec
 from vertebra.structures import BoxMode
+from vertebra_yolo import YOLOv2Head, YOLOv3Head
 from vertebra_yolo.anchors import box_shapes, cluster_shapes, describe_anchors, evolve_anchors, split_levels
 from vertebra_yolo.cli import app
 
@@ -124,6 +126,27 @@ def test_the_command_reads_a_recipe_and_repeats_itself(tmp_path, monkeypatch):
     assert first.exit_code == 0, first.output
     assert first.output == second.output
     assert len(json.loads(first.output.rpartition("anchors: ")[2])) == 2
+
+
+def test_the_command_prints_what_each_head_takes(tmp_path):
+    path = str(coco_file(tmp_path, make_shapes()))
+    found = CliRunner().invoke(app, ["anchors", path, "--number", "4", "--size", "64x96", "--generations", "0"])
+    assert found.exit_code == 0, found.output  # 4 are no multiple of 3, so there is one level
+    *_, nested, flat = found.output.splitlines()
+    [anchors], flat = json.loads(nested.partition(": ")[2]), json.loads(flat.rpartition(": ")[2])
+    assert anchors == flat
+    shapes = {"p5": ShapeSpec(channels=8, stride=32)}
+    v2, v3 = YOLOv2Head(shapes, 2, anchors=flat), YOLOv3Head(shapes, 2, anchors=[anchors])
+    assert v2.anchors.tolist() == v3.anchors.tolist()
+    assert v2.anchors.shape == (4, 2)
+
+
+@pytest.mark.parametrize("options", [["--number", "7", "--levels", "2"], ["--number", "0"], ["--levels", "0"]])
+def test_the_command_refuses_numbers_that_do_not_fit_before_it_reads_anything(options):
+    found = CliRunner().invoke(app, ["anchors", "nothing.json", *options])
+    assert found.exit_code == 2
+    assert "levels" in found.output or "number" in found.output
+    assert "nothing.json" not in found.output
 
 
 def test_the_command_says_what_a_size_looks_like(tmp_path):

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from vertebra.errors import RecipeError
 from vertebra.models import ShapeSpec
 from vertebra_yolo import FastYOLOv1Backbone, YOLOv1Backbone, YOLOv1Head
 
@@ -129,7 +130,7 @@ def test_a_perfect_answer_is_found_again(truth_batch):
 
 
 def test_another_size_of_the_input_is_refused_with_the_reason():
-    with pytest.raises(ValueError, match=r"built for inputs of 64 x 64 pixels[\s\S]*ResizeLetterbox, size: 64"):
+    with pytest.raises(RecipeError, match=r"built for inputs of 64 x 64 pixels[\s\S]*ResizeLetterbox, size: 64"):
         make_head()({"c6": torch.zeros(1, 4, 2, 2)})
 
 

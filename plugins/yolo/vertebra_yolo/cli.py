@@ -18,11 +18,14 @@ def yolo() -> None:
 @app.command("anchors")
 def anchors(
     data: Annotated[str, typer.Argument(metavar="DATA", help="A recipe, or a COCO JSON file.")],
-    number: Annotated[int, typer.Option(help="How many anchors.")] = 9,
-    levels: Annotated[int | None, typer.Option(help="Feature levels that share them. Default: one for each 3.")] = None,
+    number: Annotated[int, typer.Option(min=1, help="How many anchors.")] = 9,
+    levels: Annotated[
+        int | None,
+        typer.Option(min=1, help="Feature levels that share them evenly. Default: one for each 3, or a single one."),
+    ] = None,
     size: Annotated[str, typer.Option(help="The network's input in pixels: 416, or 480x640 (height x width).")] = "416",
     stretch: Annotated[bool, typer.Option(help="Images are stretched to the input, not fitted into it.")] = False,
-    generations: Annotated[int, typer.Option(help="Random changes tried after the clustering; 0: none.")] = 1000,
+    generations: Annotated[int, typer.Option(min=0, help="Random changes tried after the clustering; 0: none.")] = 1000,
     seed: Annotated[int, typer.Option(help="The same seed gives the same anchors.")] = 0,
     split: Annotated[str, typer.Option(help="Which split of a recipe.")] = "train",
     overrides: Annotated[list[str] | None, typer.Option("--set", help="Recipe overrides, KEY=VALUE.")] = None,
@@ -30,7 +33,9 @@ def anchors(
     """Find anchors for a dataset: k-means with IoU as the distance, improved by random changes."""
     from vertebra_yolo.anchors import box_shapes, cluster_shapes, describe_anchors, evolve_anchors, split_levels
 
-    levels = levels or max(1, number // 3)
+    levels = levels or (1 if number % 3 else number // 3)
+    if number % levels:
+        raise typer.BadParameter(f"{number} anchors cannot be shared out evenly to {levels} levels: --number, --levels")
     shapes = box_shapes(_read(data, split, overrides or ()), _height_width(size), stretch)
     found = cluster_shapes(shapes, number, seed)
     clustered = describe_anchors(shapes, found)
@@ -40,7 +45,9 @@ def anchors(
         found = evolve_anchors(shapes, found, generations, seed)
         print(f"evolved:  {_line(describe_anchors(shapes, found))}")
     by_level = split_levels(found, levels, digits=0 if found.min() >= 8 else 1)
-    print(f"anchors: {[[tuple(one) for one in level] for level in by_level]}".replace("(", "[").replace(")", "]"))
+    print(f"anchors: {by_level}")
+    if levels == 1:
+        print(f"anchors of YOLOv2Head, which always has one level: {by_level[0]}")
 
 
 @app.command("import-darknet")
@@ -48,11 +55,14 @@ def import_darknet(
     cfg: Annotated[Path, typer.Option("--cfg", help="Darknet's .cfg of YOLOv2, YOLOv3 or YOLOv3-tiny.")],
     weights: Annotated[Path, typer.Option("--weights", help="Its .weights.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The .pth to write; its recipe comes beside it.")],
+    names: Annotated[
+        Path | None, typer.Option("--names", help="Names of the classes, one a line, such as Darknet's coco.names.")
+    ] = None,
 ) -> None:
     """Translate a Darknet network into a recipe and its weights."""
     from vertebra_yolo.import_darknet import import_darknet as run_import
 
-    recipe = run_import(cfg, weights, output)
+    recipe = run_import(cfg, weights, output, names)
     print(f"{output}\n{recipe}\nLook at it: vertebra predict {recipe} photo.jpg --weights {output}")
 
 

@@ -7,6 +7,8 @@ from vertebra.errors import RecipeError
 
 __all__ = ["Section", "read_cfg"]
 
+_MOST_SHOWN = 60  # characters of a line that is none, as of a file of weights
+
 
 @dataclass(frozen=True)
 class Section:
@@ -61,7 +63,9 @@ def read_cfg(path: str | Path) -> list[Section]:
             continue
         key, equals, value = line.partition("=")
         if not equals or not sections:
-            raise RecipeError(f"{where}: {line!r} is neither a [section] nor, within one, a key=value; a Darknet cfg?")
+            raise RecipeError(
+                f"{where}: {line[:_MOST_SHOWN]!r} is neither a [section] nor, within one, a key=value; a Darknet cfg?"
+            )
         sections[-1].options[key.strip()] = value.strip()
     if not sections:
         raise RecipeError(f"{path}: has no [section]; is it a Darknet cfg?")

@@ -11,7 +11,7 @@ import yaml
 from torch import nn
 
 from vertebra.config import load_recipe
-from vertebra.errors import RecipeError
+from vertebra.errors import CheckpointError, DataError, RecipeError
 from vertebra.models import Model, build_model
 from vertebra_yolo.darknet import darknet_convs
 from vertebra_yolo.darknet_cfg import Section, read_cfg
@@ -91,28 +91,47 @@ def build_darknet(cfg: str | Path) -> tuple[Model, str, dict]:
     )
 
 
-def import_darknet(cfg: str | Path, weights: str | Path, output: str | Path) -> Path:
+def import_darknet(cfg: str | Path, weights: str | Path, output: str | Path, names: str | Path | None = None) -> Path:
     """Writes the weights as OUTPUT (.pth) and beside it, ending in .yaml, the recipe that they belong to.
+
+    Args:
+        names: a file with the name of each class, one a line (Darknet's `coco.names`), which the weights then remember.
 
     Returns:
         The recipe's path.
     Raises:
-        RecipeError: an unknown network. CheckpointError: the weights do not fit it.
+        RecipeError: an unknown network. CheckpointError: the weights do not fit it. DataError: too few or many names.
     """
     from vertebra.engine.checkpoint import write_checkpoint
 
     output = Path(output)
+    if output.suffix != ".pth":
+        raise CheckpointError(f"{output}: the weights are written as a .pth file; name it {output.with_suffix('.pth')}")
     recipe = output.with_suffix(".yaml")
     for path in (output, recipe):
         if path.exists():
             raise RecipeError(f"{path}: exists already, and no file is overwritten; name another with --output")
     model, base, changes = build_darknet(cfg)
+    num_classes = changes["model.heads.boxes.num_classes"]
+    remembered = {"num_classes": num_classes} if names is None else {"classes": _read_names(names, num_classes)}
     header = load_convs(model_convs(model), weights)
     text = f"# From Darknet's {Path(cfg).name} and {Path(weights).name} ({header.images_seen} images seen).\n"
     text += yaml.safe_dump({"_base_": base, **_nested(changes)}, sort_keys=False, default_flow_style=None)
-    write_checkpoint(output, {"model": model.state_dict()})
+    write_checkpoint(output, {"model": model.state_dict(), **remembered})
     recipe.write_text(text, encoding="utf-8")
     return recipe
+
+
+def _read_names(path: str | Path, num_classes: int) -> list[str]:
+    """The lines of a file; as many as there are classes."""
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as err:
+        raise DataError(f"{path}: cannot be read as text: {err}") from err
+    found = [line.strip() for line in lines if line.strip()]
+    if len(found) != num_classes:
+        raise DataError(f"{path}: has {len(found)} names, one a line, but the cfg has classes={num_classes}")
+    return found
 
 
 def model_convs(model: Model) -> list[nn.Conv2d]:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from vertebra.detection import Candidates, rescale_instances, suppress
-from vertebra.errors import DataError
+from vertebra.errors import DataError, RecipeError
 from vertebra.export import suppressed
 from vertebra.models import Batch, Head, ShapeSpec
 from vertebra.structures import pairwise_iou
@@ -99,7 +99,7 @@ class YOLOv1Head(Head):
         x = features[self.level]
         if tuple(x.shape[-2:]) != (self.cells, self.cells):
             size = self.image_size
-            raise ValueError(
+            raise RecipeError(
                 f"YOLOv1Head was built for inputs of {size} x {size} pixels, that is features of "
                 f"{self.cells} x {self.cells} cells, and got {x.shape[-2]} x {x.shape[-1]}: its fully connected layers "
                 f"take no other size.\n  Resize the images in the recipe, by {{name: ResizeStretch, size: {size}}} or "

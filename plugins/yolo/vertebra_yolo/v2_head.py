@@ -45,7 +45,7 @@ class YOLOv2Head(Head):
 
     Args:
         anchors: width and height of each anchor in input pixels. None: the five of Darknet's yolov2.cfg.
-            `vertebra yolo anchors DATA --number 5 --levels 1` finds others.
+            `vertebra yolo anchors DATA --number 5` finds others, its last line is what goes here.
         ignore_threshold: a prediction that overlaps a true box more, and is not responsible for it, has no loss.
         object_weight, no_object_weight: of the objectness where there is an object, and where not.
         box_weight, cls_weight: factors of the other two losses. A box's has 2 - area beside it (the image's is 1).
