@@ -36,6 +36,8 @@ class ClassicRCNN(nn.Module):
         features: of warped regions.
         num_classes: K.
         max_proposals: of an image.
+        max_regions: kept of all images together to learn from, each image as many; bounds the memory (8 KB each with
+            512 channels and 2 x 2 cells). Regions that overlap an object come first, the others by chance.
         reverse_channels: the backbone wants blue first.
         score_threshold: detections need more than this; scores are the sigmoid of the SVMs' answers.
         nms_threshold: of two boxes of a class with a greater IoU, the worse one goes.
@@ -47,6 +49,7 @@ class ClassicRCNN(nn.Module):
         num_classes: int,
         *,
         max_proposals: int = 300,
+        max_regions: int = 20_000,
         reverse_channels: bool = False,
         score_threshold: float = 0.2,
         nms_threshold: float = 0.3,
@@ -56,7 +59,12 @@ class ClassicRCNN(nn.Module):
         super().__init__()
         self.features = features
         self.num_classes = num_classes
+        if max_proposals < 1 or max_regions < 1:
+            raise ValueError(
+                f"ClassicRCNN: max_proposals {max_proposals} and max_regions {max_regions} must be above 0"
+            )
         self.max_proposals = max_proposals
+        self.max_regions = max_regions
         self.reverse_channels = reverse_channels
         self.score_threshold = score_threshold
         self.nms_threshold = nms_threshold
@@ -84,32 +92,27 @@ class ClassicRCNN(nn.Module):
         """Learns SVMs and box regressions from a dataset, its images as the recipe's `eval_transforms` make them.
 
         Returns:
-            Numbers of images, proposals and true boxes learned from.
+            Numbers of images, regions and true boxes learned from.
         Raises:
             DataError: no image has a true box.
         """
         mapper = build_mapper(_plain(recipe), dataset, training=True)
-        columns: dict[str, list[np.ndarray]] = {
-            "features": [],
-            "boxes": [],
-            "overlaps": [],
-            "truth": [],
-            "is_truth": [],
-        }
+        rng = np.random.default_rng(self.seed)
+        most = max(1, self.max_regions // max(len(dataset.dicts), 1))
+        columns: dict[str, list[np.ndarray]] = {}
         for number, record in enumerate(dataset.dicts):
             sample = mapper(record, index=number)
-            for name, rows in self._rows(sample["image"], sample["instances"]).items():
+            for name, rows in self._rows(sample["image"], sample["instances"], most, rng).items():
                 columns.setdefault(name, []).append(rows)
-            if number % 50 == 49:
+            if number % 20 == 19:
                 logger.info("features of %d of %d images", number + 1, len(dataset.dicts))
-        table = {name: np.concatenate(rows) for name, rows in columns.items()}
-        if not table["is_truth"].any():
+        if not any(rows.any() for rows in columns.get("is_truth", ())):
             raise DataError(f"{dataset.name}: no image has a true box; there is nothing to learn")
-        rng = np.random.default_rng(self.seed)
+        table = {name: np.concatenate(columns.pop(name)) for name in list(columns)}
         self.classifiers = LinearClassifiers.fit(table["features"], table["overlaps"], table["is_truth"], rng)
         self.ridges = BoxRidges.fit(table["features"], table["boxes"], table["truth"], table["overlaps"])
         objects = int(table["is_truth"].sum())
-        return {"images": len(dataset.dicts), "proposals": len(table["features"]) - objects, "objects": objects}
+        return {"images": len(dataset.dicts), "regions": len(table["features"]) - objects, "objects": objects}
 
     @torch.no_grad()
     def forward(self, inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -141,10 +144,10 @@ class ClassicRCNN(nn.Module):
             )
         self.classifiers, self.ridges = made["svm"], made["ridge"]
 
-    def _rows(self, image: Tensor, instances: Any) -> dict[str, np.ndarray]:
-        """What one image adds to the training: its proposals, then its true boxes."""
+    def _rows(self, image: Tensor, instances: Any, most: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        """What one image adds to the training: at most so many of its proposals, then its true boxes."""
         truth, classes = instances.gt_boxes.tensor, instances.gt_classes
-        boxes = torch.cat((self.propose(image), truth))  # (P + M, 4)
+        boxes = torch.cat((_chosen(self.propose(image), truth, most, rng), truth))  # (P + M, 4)
         iou = pairwise_iou(boxes, truth)  # (P + M, M)
         overlaps, best = torch.zeros(len(boxes), self.num_classes), torch.zeros(len(boxes), self.num_classes, 4)
         is_truth = torch.zeros(len(boxes), self.num_classes, dtype=torch.bool)
@@ -177,6 +180,16 @@ class ClassicRCNN(nn.Module):
             max_detections=self.max_detections,
         )[0]
         return rescale_instances(found, sample.get("height", size[0]), sample.get("width", size[1]))
+
+
+def _chosen(boxes: Tensor, truth: Tensor, most: int, rng: np.random.Generator) -> Tensor:
+    """At most so many of the boxes (P, 4), those that overlap an object first, otherwise by chance."""
+    if len(boxes) <= most:
+        return boxes
+    lots = torch.from_numpy(rng.random(len(boxes)))
+    if len(truth):
+        lots += pairwise_iou(boxes, truth).max(dim=1).values >= 0.3
+    return boxes[lots.topk(most).indices.sort().values]
 
 
 def _plain(recipe: Any) -> Any:

@@ -18,6 +18,7 @@ from vertebra.detection import Box2BoxTransform
 __all__ = ["BoxRidges", "LinearClassifiers"]
 
 _LENGTH = 20.0  # mean length of a feature vector
+_NEVER = -100.0  # the answer for a class of which nothing is known; its sigmoid is 0
 
 
 @dataclass
@@ -40,7 +41,7 @@ class LinearClassifiers:
         negative_iou: float = 0.3,
         rounds: int = 2,
     ) -> LinearClassifiers:
-        """Trains on proposals and true boxes of all images together.
+        """Trains on proposals and true boxes of all images together. A class without examples is never found.
 
         Args:
             features: (P, D).
@@ -53,7 +54,7 @@ class LinearClassifiers:
         factor = _LENGTH / max(float(np.linalg.norm(features, axis=1).mean()), 1e-9)
         scaled = features * factor
         num_classes = overlaps.shape[1]
-        weight, bias = np.zeros((num_classes, features.shape[1])), np.full(num_classes, -1.0)
+        weight, bias = np.zeros((num_classes, features.shape[1])), np.full(num_classes, _NEVER)
         for label in range(num_classes):
             positive = np.flatnonzero(is_truth[:, label])
             negative = np.flatnonzero((overlaps[:, label] < negative_iou) & ~is_truth[:, label])
@@ -84,9 +85,9 @@ def _mined(
         svm = LinearSVC(C=cost, class_weight={True: 2.0, False: 1.0}, dual="auto", max_iter=5000, random_state=0)
         svm.fit(features[rows], targets)
         if turn + 1 < rounds:
-            margin = svm.decision_function(features[negative])
-            hard = negative[margin > -1]
-            easy = used[svm.decision_function(features[used]) > -1.2]  # what is far off teaches nothing more
+            plane = svm.coef_[0].astype(features.dtype)  # in double precision numpy would copy all features
+            hard = negative[features[negative] @ plane + svm.intercept_[0] > -1]
+            easy = used[features[used] @ plane + svm.intercept_[0] > -1.2]  # what is far off teaches nothing more
             used = np.union1d(hard, easy) if len(hard) else used
     return svm.coef_[0], float(svm.intercept_[0])
 
@@ -137,5 +138,5 @@ class BoxRidges:
     def refined(self, features: np.ndarray, boxes: Tensor) -> Tensor:
         """(P, D) and boxes (P, 4) to a better box for each class, (P, K, 4)."""
         deltas = np.einsum("pd,kjd->pkj", features * self.factor, self.weight) + self.bias
-        flat = torch.from_numpy(deltas.reshape(len(deltas), -1)).float()
-        return Box2BoxTransform().apply_deltas(flat, boxes).view(len(boxes), -1, 4)
+        flat = torch.from_numpy(deltas.reshape(len(deltas), 4 * len(self.weight))).float()
+        return Box2BoxTransform().apply_deltas(flat, boxes).view(len(boxes), len(self.weight), 4)

@@ -10,6 +10,7 @@ import numpy as np
 from vertebra.config import load_recipe
 from vertebra.data import load_split
 from vertebra.data.image import read_image
+from vertebra.engine.rng import seed_everything
 from vertebra.errors import DataError, RecipeError
 from vertebra.models import build_model, load_weights, read_weights
 from vertebra_rcnn.classic.detector import ClassicRCNN
@@ -45,6 +46,8 @@ def run_classic(
         raise RecipeError(f"{output} is not empty; name a new folder with --output")
     loaded = load_recipe(recipe, overrides)
     dataset = load_split(loaded, "train")
+    load_split(loaded, "val")  # a mistake in it is told now, not after the training
+    seed_everything(loaded.seed)  # without weights the backbone is random, but the same each time
     model = build_model(loaded, metadata=dataset.metadata, pretrained=weights is None)
     if weights is not None:
         load_weights(model, read_weights(weights), source=weights)
@@ -78,6 +81,8 @@ def write_selective_search(
     _need_libraries()
     if output.suffix != ".npz":
         raise RecipeError(f"{output}: proposals are written as .npz; name it {output.with_suffix('.npz')}")
+    if output.exists():
+        raise RecipeError(f"{output} exists; move it, or name another file with --output")
     loaded = load_recipe(recipe, overrides)
     rows, total = [], 0
     for record in load_split(loaded, split):

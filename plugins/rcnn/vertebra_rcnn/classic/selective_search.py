@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
+from PIL import Image
 
 __all__ = ["ColorSpace", "selective_search"]
 
@@ -30,8 +31,11 @@ def selective_search(
     sigma: float = 0.8,
     min_size: int = 20,
     min_side: int = 6,
+    longest: int = 500,
 ) -> np.ndarray:
     """Boxes (P, 4) float32 xyxy in pixels, none twice; the later a segment was made, the earlier it tends to come.
+
+    Time and memory grow with the pixels, so a large image is searched at a smaller size, as R-CNN does it.
 
     Args:
         image: (H, W, 3) uint8 RGB.
@@ -41,7 +45,10 @@ def selective_search(
         sigma: the image is smoothed by so many pixels before.
         min_size: pixels of a first segment at least.
         min_side: boxes with a shorter side are left out, in pixels.
+        longest: longer side of what is searched, in pixels; sigma, min_size and min_side count there.
     """
+    height, width = image.shape[:2]
+    image = _shrunk(image, longest)
     ranked: list[tuple[float, tuple[int, ...]]] = []
     for color in colors:
         pixels = _converted(image, color)
@@ -51,7 +58,18 @@ def selective_search(
             ranked += zip(places.tolist(), map(tuple, boxes.tolist()), strict=True)
     found = dict.fromkeys(box for _, box in sorted(ranked))
     boxes = np.array(list(found), np.float32).reshape(-1, 4)
-    return boxes[((boxes[:, 2:] - boxes[:, :2]) >= min_side).all(axis=1)]
+    boxes = boxes[((boxes[:, 2:] - boxes[:, :2]) >= min_side).all(axis=1)]
+    scale = [width / image.shape[1], height / image.shape[0]]
+    return np.minimum(boxes * (scale * 2), [width, height] * 2).astype(np.float32)
+
+
+def _shrunk(image: np.ndarray, longest: int) -> np.ndarray:
+    """The image, at most `longest` pixels wide and high."""
+    factor = longest / max(image.shape[:2])
+    if factor >= 1:
+        return image
+    size = [max(1, round(side * factor)) for side in (image.shape[1], image.shape[0])]
+    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BOX))
 
 
 def _converted(image: np.ndarray, color: ColorSpace) -> np.ndarray:
