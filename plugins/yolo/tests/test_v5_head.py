@@ -8,7 +8,7 @@ import torch
 from vertebra.errors import DataError
 from vertebra.models import ShapeSpec
 from vertebra.models.losses import SmoothL1Loss
-from vertebra_yolo import YOLOv5Head
+from vertebra_yolo import YOLOv5Head, v5_head
 
 SHAPES = {f"p{i}": ShapeSpec(channels=8, stride=2**i) for i in (4, 3, 5)}  # not in order of stride
 SIZE = (64, 96)
@@ -172,3 +172,15 @@ def test_a_batch_without_ground_truth_is_told(truth_batch):
     batch.gt_valid = None
     with pytest.raises(DataError, match="need the key `annotations`"):
         make_head().losses(make_raw(1), batch)
+
+
+def test_what_fills_up_a_graph_for_any_size_is_no_candidate(truth_batch, top_values_of_any_size):
+    head = make_head(topk_candidates=30, score_threshold=0.0, nms_threshold=1.0)
+    raw = [torch.randn(x.shape, generator=torch.Generator().manual_seed(0)) for x in make_raw(1)]
+    raw[2][..., -1, -1] += 3.0  # the last cell of the coarsest level, which has 18 anchors, is the surest
+    expected = head.export_predictions(raw, SIZE)
+    top_values_of_any_size(v5_head)
+    found = head.export_predictions(raw, SIZE)
+    assert (expected["scores"] > 0).sum() > 50
+    for name in expected:
+        torch.testing.assert_close(found[name], expected[name])

@@ -278,11 +278,12 @@ class YOLOv5Head(Head):
         likely = rows[..., 4].float().sigmoid()
         if self.num_classes > 1:
             likely = likely * rows[..., 5:].float().amax(dim=-1).sigmoid()
-        _, index = top_values(likely, self.topk_candidates)  # (N, T): the best T pairs lie on the T best anchors
+        surest, index = top_values(likely, self.topk_candidates)  # (N, T): the best T pairs lie on the T best anchors
         chosen = rows.gather(1, index[..., None].expand(-1, -1, self.width)).float()  # (N, T, 5 + K)
         scores = chosen[..., 4:5].sigmoid()
         if self.num_classes > 1:
             scores = scores * chosen[..., 5:].sigmoid()
+        scores = scores.masked_fill(surest[..., None] == -torch.inf, 0.0)  # what only fills up an exported graph
         best, pair = top_values(scores.flatten(1), self.topk_candidates)
         place, classes = pair // self.num_classes, pair % self.num_classes
         index = index.gather(1, place)
