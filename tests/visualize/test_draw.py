@@ -258,7 +258,7 @@ def test_dataset_dict_shows_its_label_files(tmp_path):
     colors = np.zeros((60, 80, 3), np.uint8)
     colors[..., 1] = 1 + labels  # ids 256 and 512
     Image.fromarray(colors).save(tmp_path / "pan.png")
-    segments = [{"id": 256, "category_id": 0, "isthing": True}, {"id": 512, "category_id": 1, "isthing": False}]
+    segments = [{"id": 256, "category_id": 0, "isthing": True}, {"id": 512, "category_id": 0, "isthing": False}]
     record = {
         "file_name": "x.jpg",
         "sem_seg_file_name": str(tmp_path / "sem.png"),
@@ -268,7 +268,7 @@ def test_dataset_dict_shows_its_label_files(tmp_path):
     semantic = draw_dataset_dict(GRAY, record, _metadata(), layer="semantic")
     np.testing.assert_array_equal(semantic, draw_sem_seg(GRAY, labels, ["cell", "ground"]))
     panoptic = draw_dataset_dict(GRAY, record, _metadata(), layer="panoptic")
-    expected = draw_panoptic(GRAY, (1 + labels.astype(int)) * 256, segments, ["cell"], ["cell", "ground"])
+    expected = draw_panoptic(GRAY, (1 + labels.astype(int)) * 256, segments, ["cell"], ["ground"])  # each from 0
     np.testing.assert_array_equal(panoptic, expected)
     with pytest.raises(DataError, match="its record has no sem_seg_file_name"):
         draw_dataset_dict(GRAY, {"file_name": "x.jpg"}, _metadata(), layer="semantic")

@@ -37,8 +37,9 @@ class TestRFCN(HeadConformance):
     recipe = "rcnn:faster_rcnn_shapes_quick"
     overrides = (
         *SMALL,
-        "model.backbone.out_features=[res4]",
-        "model.heads.objects.boxes={name: RFCNBoxes, channels: 64, bins: 3}",
+        "model.backbone.out_features=[res3]",  # cells of 8 pixels: the kit's images hold objects of 25
+        "model.heads.objects.proposals.anchor_generator={sizes: [[16, 32, 64]], strides: [8]}",
+        "model.heads.objects.boxes={name: RFCNBoxes, channels: 0, bins: 3, operator: PSROIAlign}",
     )
 
 
