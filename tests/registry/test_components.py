@@ -1,5 +1,4 @@
 import sys
-import time
 
 import pytest
 
@@ -129,10 +128,9 @@ def test_the_cores_own_components_can_all_be_described():
     assert LOSSES.names()
 
 
-def test_a_listing_of_sixty_components_is_quick(install):
+def test_a_listing_of_sixty_components_imports_none_of_them(install):
     body = "class C{0}:\n    '''One of many.'''\n    def __init__(self, a: int = 1, b: float = 2.0): pass\n"
     files = {f"fake_many/m{i}.py": body.format(i) + "\ndef f(x):\n    return [x + 1, x * 2]\n" * 60 for i in range(60)}
     install("many", {"vertebra.parts": {f"C{i}": f"fake_many.m{i}:C{i}" for i in range(60)}}, files)
-    start = time.process_time()
     assert len(list_components("part")) >= 60
-    assert time.process_time() - start < 1.0  # about 0.08 s here; the bound only guards against importing something
+    assert not [name for name in sys.modules if name.startswith("fake_many")]
