@@ -39,7 +39,7 @@ class TestRFCN(HeadConformance):
         *SMALL,
         "model.backbone.out_features=[res3]",  # cells of 8 pixels: the kit's images hold objects of 25
         "model.heads.objects.proposals.anchor_generator={sizes: [[16, 32, 64]], strides: [8]}",
-        "model.heads.objects.boxes={name: RFCNBoxes, channels: 0, bins: 3, operator: PSROIAlign}",
+        "model.heads.objects.boxes={name: RFCNBoxes, channels: 0, bins: 3}",
     )
 
 
