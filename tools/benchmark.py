@@ -57,7 +57,7 @@ def make_targets(size: tuple[int, int], number: int, objects: int = 6) -> list[t
 def ours(mode: str, training: bool) -> Callable[[], object]:
     """One inference, or one training step, of our model in `fp32` or with `default` settings."""
     from vertebra import Boxes, Instances, build_model, load_recipe
-    from vertebra.runtime import autocast
+    from vertebra.runtime import autocast, use_channels_last
 
     recipe = load_recipe(RECIPE, LIKE_THE_PEER)
     torch.manual_seed(0)
@@ -65,7 +65,7 @@ def ours(mode: str, training: bool) -> Callable[[], object]:
     device = torch.device("cpu")
     amp = "auto" if mode == "default" else "off"
     if mode == "default":
-        model = model.to(memory_format=torch.channels_last)
+        model.channels_last = use_channels_last("auto", device, training=training)
     size = TRAINING_SIZE if training else INFERENCE_SIZE
     inputs = [
         {"image": image, "height": size[0], "width": size[1]} for image in make_images(size, 2 if training else 1)

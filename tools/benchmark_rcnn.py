@@ -49,7 +49,7 @@ def make_masks(boxes: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
 def ours(model_name: str, mode: str, training: bool) -> Callable[[], object]:
     """One inference, or one training step, of our model in `fp32` or with `default` settings."""
     from vertebra import Boxes, Instances, build_model, load_recipe
-    from vertebra.runtime import autocast
+    from vertebra.runtime import autocast, use_channels_last
     from vertebra.structures import BitMasks
 
     overrides = [*LIKE_THE_PEER, *(LIKE_THE_PEERS_MASKS if model_name == "mask" else ())]
@@ -58,7 +58,7 @@ def ours(model_name: str, mode: str, training: bool) -> Callable[[], object]:
     model = build_model(recipe)
     device, amp = torch.device("cpu"), "auto" if mode == "default" else "off"
     if mode == "default":
-        model = model.to(memory_format=torch.channels_last)
+        model.channels_last = use_channels_last("auto", device, training=training)
     size = TRAINING_SIZE if training else INFERENCE_SIZE
     images = make_images(size, 2 if training else 1)
     inputs = [{"image": image, "height": size[0], "width": size[1]} for image in images]

@@ -90,11 +90,11 @@ def peer_inference(name: str, device: str) -> Callable[[], object]:
 def our_training(name: str, device: str, size: int, number: int, default: bool) -> Callable[[], object]:
     """One step of the recipe's model."""
     from vertebra import Boxes, Instances, build_model, load_recipe
-    from vertebra.runtime import autocast
+    from vertebra.runtime import autocast, use_channels_last
 
     torch.manual_seed(0)
     model = build_model(load_recipe(f"yolo:{name}"), NUM_CLASSES).to(device).train()
-    model.channels_last = True
+    model.channels_last = use_channels_last("auto", torch.device(device), training=True)
     boxes, classes = make_boxes(number)
     inputs = [
         {

@@ -12,7 +12,7 @@ from vertebra.engine.parts import Plan, build_parts, parse_period
 from vertebra.engine.rng import preserved_rng, rng_state, seed_everything, set_rng_state
 from vertebra.engine.run_folder import choose_run_folder, recipe_changes
 from vertebra.errors import RecipeError, SetupError
-from vertebra.runtime import autocast, autocast_dtype, choose_device, supports_bf16
+from vertebra.runtime import autocast, autocast_dtype, choose_device, supports_bf16, use_channels_last
 
 
 @pytest.mark.parametrize(
@@ -47,6 +47,27 @@ def test_auto_is_bf16_where_the_device_has_it():
 def test_fp16_needs_a_gpu():
     with pytest.raises(SetupError, match="fp16 needs a GPU"):
         autocast_dtype(torch.device("cpu"), "fp16")
+
+
+@pytest.mark.parametrize(("instructions", "trains"), [("AVX512", True), ("AVX2", False), ("DEFAULT", False)])
+def test_auto_takes_channels_last_where_it_is_faster(monkeypatch, instructions, trains):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: instructions)
+    cpu = torch.device("cpu")
+    assert use_channels_last("auto", cpu, training=True) is trains
+    assert use_channels_last("auto", cpu, training=False) is True
+    assert use_channels_last("auto", torch.device("cuda"), training=True) is True
+    assert use_channels_last(True, cpu, training=True) is True
+    assert use_channels_last(False, torch.device("cuda"), training=False) is False
+
+
+def test_a_recipe_decides_the_memory_layout(tmp_path):
+    recipe = tmp_path / "tiny.yaml"
+    recipe.write_text("model:\n  backbone: {name: ResNet, depth: 18}\n  heads: {boxes: {name: RetinaNetHead}}\n")
+    assert load_recipe(str(recipe)).train.channels_last == "auto"
+    for value, wanted in (("true", True), ("false", False), ("auto", "auto")):
+        assert load_recipe(str(recipe), [f"train.channels_last={value}"]).train.channels_last == wanted
+    with pytest.raises(RecipeError, match=r"channels_last.*expected .*auto.*true or false"):
+        load_recipe(str(recipe), ["train.channels_last=maybe"])
 
 
 def test_devices_that_are_not_there():

@@ -49,7 +49,7 @@ def evaluate_weights(
     from vertebra.errors import RecipeError
     from vertebra.evaluation import evaluate as run_evaluation
     from vertebra.models import build_model, load_weights, read_weights
-    from vertebra.runtime import choose_device
+    from vertebra.runtime import choose_device, use_channels_last
 
     loaded = load_recipe(recipe, overrides, plugins)
     source = weights or loaded.model.weights
@@ -60,11 +60,10 @@ def evaluate_weights(
     dataset = load_split(loaded, split)
     model = build_model(loaded, metadata=dataset.metadata, pretrained=False)
     load_weights(model, state, source=source)
-    model.channels_last = loaded.train.channels_last
+    device = choose_device(loaded.train.device)
+    model.channels_last = use_channels_last(loaded.train.channels_last, device, training=False)
     folder = output or free_folder(Path(source).parent if Path(source).exists() else Path.cwd(), "evaluation")
-    run_evaluation(
-        model, loaded, dataset=dataset, split=split, output_dir=folder, device=choose_device(loaded.train.device)
-    )
+    run_evaluation(model, loaded, dataset=dataset, split=split, output_dir=folder, device=device)
     print_evaluation(folder)
 
 

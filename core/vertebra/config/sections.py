@@ -127,7 +127,7 @@ class TrainSection(Section):
     optimizer: OptimizerSpec = field(default_factory=lambda: _default("optimizer", "SGD"))
     schedule: ScheduleSpec = field(default_factory=lambda: _default("schedule", "WarmupMultiStep"))
     amp: Amp = "auto"  # auto: bf16 where the device computes in it, otherwise off
-    channels_last: bool = True
+    channels_last: Literal["auto"] | bool = "auto"  # weights and batches in memory as NHWC; auto: where that is faster
     clip_gradients: float | None = None  # L2 norm over all parameters; null leaves them alone
     checkpoint_every: int | str = "1 epoch"  # steps, or "N epochs"
     keep_checkpoints: int = 2

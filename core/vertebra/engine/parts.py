@@ -18,7 +18,7 @@ from vertebra.engine.plugin_files import PluginFile, read_plugin_files, recipe_w
 from vertebra.engine.rng import seed_everything
 from vertebra.engine.schedules import Schedule
 from vertebra.errors import RecipeError
-from vertebra.runtime import choose_device, distributed
+from vertebra.runtime import choose_device, distributed, use_channels_last
 
 if TYPE_CHECKING:
     from vertebra.config import ComponentSpec, Recipe
@@ -121,8 +121,7 @@ def build_parts(recipe: Recipe, *, starting_weights: bool = True) -> Parts:
         )  # other classes: a new predictor
         notes.append(f"starting weights {source}: {report}")
     model.to(device)
-    if section.channels_last:
-        model.to(memory_format=torch.channels_last)
+    model.channels_last = use_channels_last(section.channels_last, device, training=True)
     model.train()
     plan = _plan(recipe, loader.steps_per_epoch)
     with _told_of(section.optimizer):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vertebra.models.norms import FrozenBatchNorm2d, NormName, get_norm, scale_and_shift
 
-__all__ = ["ConvNorm", "msra_fill", "xavier_fill"]
+__all__ = ["ConvNorm", "msra_fill", "visible_taps", "xavier_fill"]
 
 
 class ConvNorm(nn.Conv2d):
@@ -78,6 +80,22 @@ class ConvNorm(nn.Conv2d):
         if isinstance(self.norm, nn.modules.batchnorm._BatchNorm):
             self.norm = FrozenBatchNorm2d.from_batch_norm(self.norm)
 
+    def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        even = self.kernel_size[0] % 2 == 0
+        if self.dilation == (1, 1) or even or torch.compiler.is_compiling():  # a graph is for maps of any size
+            return super()._conv_forward(x, weight, bias)
+        weight, padding, dilation = visible_taps(weight, self.dilation, x.shape[-2:])
+        convolve = partial(
+            F.conv2d, bias=bias, stride=self.stride, padding=padding, dilation=dilation, groups=self.groups
+        )
+        depthwise = 1 < self.groups == self.in_channels and dilation != (1, 1)
+        if not depthwise or x.device.type != "cpu" or not x.is_contiguous(memory_format=torch.channels_last):
+            return convolve(x, weight)
+        # oneDNN's dilated depthwise kernels are two to four times as slow over NHWC as over NCHW. A kernel (C, 1, k, k)
+        # lies both ways at once; strides made anew say NCHW.
+        out = convolve(x.contiguous(), weight.flatten(1).view_as(weight))
+        return out.contiguous(memory_format=torch.channels_last)
+
     def _normalise(self, x: Tensor) -> Tensor:
         if self.norm is None:
             return x
@@ -100,6 +118,30 @@ class ConvNorm(nn.Conv2d):
             return False
         cells = x.shape[0] * x.shape[2] * x.shape[3] // (self.stride[0] * self.stride[1])
         return cells * self.out_channels > self.weight.numel()
+
+
+def visible_taps(
+    weight: Tensor, dilation: tuple[int, int], size: tuple[int, int]
+) -> tuple[Tensor, tuple[int, int], tuple[int, int]]:
+    """The part (C_out, C_in, k', k'') of an odd kernel that some cell of a map of `size` can see; padding, dilation.
+
+    For convolutions whose output is as large as their input. A dilation that is no smaller than the map takes all but
+    the middle taps into the padding, where they add nothing (Chen et al., arXiv:1706.05587, section 3.3); so do the
+    outer taps of a kernel that is much larger than the map.
+
+    Args:
+        weight: (C_out, C_in, k, l), k and l odd.
+        dilation: in cells, down and across.
+        size: height and width of the input, in cells.
+    """
+    taps, padding, steps = [slice(None), slice(None)], [], []
+    for length, step, cells in zip(weight.shape[-2:], dilation, size, strict=True):
+        half = length // 2
+        reach = min(half, (cells - 1) // step)
+        taps.append(slice(half - reach, half + reach + 1))
+        padding.append(reach * step)
+        steps.append(step if reach else 1)
+    return weight[tuple(taps)], tuple(padding), tuple(steps)
 
 
 def _counts_batch(norm: nn.Module | None) -> bool:

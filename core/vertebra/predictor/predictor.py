@@ -22,6 +22,7 @@ from vertebra.models.inference import with_inference
 from vertebra.predictor.settings import DetectionFilter, class_numbers, set_thresholds
 from vertebra.predictor.sources import Frame, ImageLike, Place, as_array, open_source
 from vertebra.predictor.timing import StageTimes
+from vertebra.runtime import use_channels_last
 from vertebra.structures import Instances
 
 __all__ = ["Prediction", "Predictor"]
@@ -85,7 +86,7 @@ class Predictor:
         )
         self.device = choose_device(device)
         fuse_conv_bn(self.model.to(self.device))
-        self.model.channels_last = self.recipe.train.channels_last
+        self.model.channels_last = use_channels_last(self.recipe.train.channels_last, self.device, training=False)
         self._modes = self.recipe.evaluate.inference
         self._predict = with_inference(self.model, self._modes)
         if transforms is None:

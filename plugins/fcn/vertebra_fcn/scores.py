@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vertebra.models.convolution import msra_fill
+from vertebra.models.convolution import msra_fill, visible_taps
 
 __all__ = ["WideConv2d", "repeating_conv", "score_conv"]
 
@@ -30,10 +30,8 @@ class WideConv2d(nn.Conv2d):
         """(N, C_in, H, W) to (N, C_out, H, W)."""
         if torch.compiler.is_compiling():  # sizes may be symbols there
             return super().forward(x)
-        reach = self.padding[0]
-        rows, columns = (min(reach, side - 1) for side in x.shape[-2:])
-        kernel = self.weight[:, :, reach - rows : reach + rows + 1, reach - columns : reach + columns + 1]
-        return F.conv2d(x, kernel, self.bias, padding=(rows, columns))
+        kernel, padding, _ = visible_taps(self.weight, self.dilation, x.shape[-2:])
+        return F.conv2d(x, kernel, self.bias, padding=padding)
 
 
 def score_conv(in_channels: int, num_classes: int) -> nn.Conv2d:

@@ -39,7 +39,7 @@ class TestRFCN(HeadConformance):
         *SMALL,
         "model.backbone.out_features=[res3]",  # cells of 8 pixels: the kit's images hold objects of 25
         "model.heads.objects.proposals.anchor_generator={sizes: [[16, 32, 64]], strides: [8]}",
-        "model.heads.objects.boxes={name: RFCNBoxes, channels: 0, bins: 3}",
+        "model.heads.objects.boxes={name: RFCNBoxes, channels: 64, bins: 3}",
     )
 
 
@@ -53,4 +53,10 @@ class TestC4(HeadConformance):
         "model.heads.objects.boxes.pooler={name: ROIPooler, resolution: 14}",
         "model.heads.objects.masks={name: ROIMasks, num_conv: 0, conv_dim: 32}",
         "model.heads.objects.masks.pooler={name: SharedBoxFeatures, channels: 512, resolution: 7}",
+    )
+    overfit_overrides = (  # a whole res5 for each region: fewer and smaller ones, or a step takes half a minute
+        "model.heads.objects.sampler={name: RandomSampler, num_samples: 12, positive_fraction: 0.5}",
+        "model.heads.objects.boxes.pooler.resolution=7",
+        "model.heads.objects.masks.pooler.resolution=4",
+        "model.heads.objects.proposals.post_nms_topk=[50, 10]",
     )
