@@ -41,6 +41,7 @@ class TestRFCN(HeadConformance):
         "model.heads.objects.proposals.anchor_generator={sizes: [[16, 32, 64]], strides: [8]}",
         "model.heads.objects.boxes={name: RFCNBoxes, channels: 64, bins: 3}",
     )
+    overfit_lr = 3e-4  # nothing normalises the maps: at 1e-3 the loss climbs again
 
 
 class TestC4(HeadConformance):
@@ -54,8 +55,9 @@ class TestC4(HeadConformance):
         "model.heads.objects.masks={name: ROIMasks, num_conv: 0, conv_dim: 32}",
         "model.heads.objects.masks.pooler={name: SharedBoxFeatures, channels: 512, resolution: 7}",
     )
+    overfit_lr = 4e-4
     overfit_overrides = (  # a whole res5 for each region: fewer and smaller ones, or a step takes half a minute
-        "model.heads.objects.sampler={name: RandomSampler, num_samples: 12, positive_fraction: 0.5}",
+        "model.heads.objects.sampler={name: RandomSampler, num_samples: 10, positive_fraction: 0.3}",
         "model.heads.objects.boxes.pooler.resolution=7",
         "model.heads.objects.masks.pooler.resolution=4",
         "model.heads.objects.proposals.post_nms_topk=[50, 10]",

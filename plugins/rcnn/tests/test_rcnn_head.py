@@ -252,6 +252,27 @@ def test_box_losses_on_boxes(loss):
     assert finite_step(make_model(overrides=overrides), [make_input(0)])["objects/loss_box_reg"] > 0
 
 
+def test_masks_of_the_c4_form_learn_from_the_maps_that_the_boxes_learn_from():
+    overrides = [
+        "model.neck=null",
+        "model.backbone.out_features=[res4]",
+        "model.heads.objects.proposals={name: RPN, anchor_generator: {sizes: [[16, 32]], strides: [16]}}",
+        "model.heads.objects.boxes={name: ROIBoxes, head: {name: Res5, depth: 18, norm: bn}}",
+        "model.heads.objects.boxes.pooler={name: ROIPooler, resolution: 4}",
+        "model.heads.objects.masks={name: ROIMasks, num_conv: 0, conv_dim: 8}",
+        "model.heads.objects.masks.pooler={name: SharedBoxFeatures, channels: 512, resolution: 2}",
+    ]
+    model = make_model(overrides=overrides)
+    head = model.heads["objects"]
+    made, seen = [], []
+    head.boxes.head.register_forward_hook(lambda module, args, maps: made.append(maps))
+    head.masks.losses = lambda maps, regions, batch: seen.append((maps, regions)) or {}
+    model.train()([make_input(0), make_input(1)])
+    ((maps,), ((taken, regions),)) = made, seen  # the last stage ran once, over all regions
+    assert 0 < len(taken) == len(regions.rois) < len(maps)
+    assert all((maps == one).flatten(1).all(dim=1).any() for one in taken)
+
+
 def test_parts_that_do_not_fit_say_so():
     with pytest.raises(ValueError, match="3 classes, its box branch 4"):
         RCNNHead(PYRAMID, 3, boxes=ROIBoxes(PYRAMID, 4, head=SMALL))

@@ -49,6 +49,10 @@ class BoxBranch(nn.Module):
         """Maps (T, C, S, S) of regions that another branch may share."""
         raise ValueError(f"{type(self).__name__} has no feature maps of regions to share with another branch")
 
+    def losses_of(self, region_features: Tensor, regions: Regions) -> dict[str, Tensor]:
+        """The same as `losses`, where `region_features` of the regions are there already."""
+        raise ValueError(f"{type(self).__name__} has no feature maps of regions to share with another branch")
+
 
 class ROIBoxes(BoxBranch):
     """Fast R-CNN's: pool, a region head, a score for each class and four deltas for each.
@@ -92,8 +96,10 @@ class ROIBoxes(BoxBranch):
         )
 
     def losses(self, features: dict[str, Tensor], regions: Regions, truth: Truth) -> dict[str, Tensor]:
-        logits, deltas = self.predictor(self.region_features(features, regions.rois))
-        return self.predictor.losses(logits, deltas, regions)
+        return self.losses_of(self.region_features(features, regions.rois), regions)
+
+    def losses_of(self, region_features: Tensor, regions: Regions) -> dict[str, Tensor]:
+        return self.predictor.losses(*self.predictor(region_features), regions)
 
     def predict(self, features: dict[str, Tensor], rois: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:
         logits, deltas = self.predictor(self.region_features(features, rois))

@@ -111,11 +111,17 @@ class RCNNHead(Head):
         losses = self.proposals.losses(raw.proposals, truth)
         regions = self.sample(self.proposals.proposals(raw.proposals, batch), truth)
         features = _poolable(raw.features)
-        losses |= self.boxes.losses(features, regions, truth)
-        found = regions.with_object(self.num_classes)
-        for branch in (self.masks, self.keypoints):
-            if branch is not None:
-                losses |= branch.losses(self._seen(branch, features, found.rois), found, batch)
+        branches = [branch for branch in (self.masks, self.keypoints) if branch is not None]
+        if not any(map(_shares, branches)):
+            losses |= self.boxes.losses(features, regions, truth)
+        else:
+            shared = self.boxes.region_features(features, regions.rois)
+            losses |= self.boxes.losses_of(shared, regions)
+        rows = regions.rows_with_object(self.num_classes)
+        found = regions.take(rows)
+        for branch in branches:
+            seen = shared[rows] if _shares(branch) else branch.pooler(features, found.rois)
+            losses |= branch.losses(seen, found, batch)
         return losses
 
     def predict(self, raw: RCNNRaw, batch: Batch) -> list[dict]:
@@ -189,7 +195,7 @@ class RCNNHead(Head):
 
     def _seen(self, branch: MaskBranch | KeypointBranch, features: dict[str, Tensor], rois: Tensor) -> Tensor:
         """What a branch sees of regions: what its pooler gives, or what the box branch has made of them."""
-        if isinstance(branch.pooler, SharedBoxFeatures):
+        if _shares(branch):
             return self.boxes.region_features(features, rois)
         return branch.pooler(features, rois)
 
@@ -199,6 +205,10 @@ class RCNNHead(Head):
             result.pred_masks = self.masks.output(result.box_masks, result.pred_boxes, size)
             result.remove("box_masks")
         return result
+
+
+def _shares(branch: MaskBranch | KeypointBranch) -> bool:
+    return isinstance(branch.pooler, SharedBoxFeatures)
 
 
 def _poolable(features: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -83,9 +83,9 @@ class Regions(NamedTuple):
         """Those of a bool mask or of indices."""
         return Regions(*(field[index] for field in self))
 
-    def with_object(self, num_classes: int) -> Regions:
-        """Those that are not background."""
-        return self.take((self.classes < num_classes).nonzero().flatten())
+    def rows_with_object(self, num_classes: int) -> Tensor:
+        """(F,) int64, the rows that are not background."""
+        return (self.classes < num_classes).nonzero().flatten()
 
 
 def rois_of(boxes: Tensor, valid: Tensor) -> Tensor:
