@@ -6,7 +6,7 @@ Both models have the same architecture (ResNet-50 with trained batch norm, FPN, 
 same 91 classes, random weights, and see the same images: inference on one image of 480 x 640, a training step
 (forward, backward, SGD) on two of 320 x 448 with 6 objects each. The rounds of all contestants are interleaved, so that
 a busy machine slows all of them alike; figures are medians. `default` is what a recipe gets without asking: bf16
-autocast and channels_last where the CPU has them.
+autocast where the CPU has it, and channels_last where that is faster.
 """
 
 from __future__ import annotations

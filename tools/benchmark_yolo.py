@@ -10,8 +10,8 @@ Inference: one decoded photograph's pixels (960 x 1280, which both resize to 480
 pixels, 80 classes, random weights; each contestant's score threshold lets 300 candidates pass. Training step: forward,
 backward and the same SGD on 8 images of 320 x 320 with 20 objects each; on a GPU 16 of 640 x 640. The rounds of all
 contestants are interleaved, so that a busy machine slows all of them alike; figures are medians. `default` is what a
-recipe gets without asking: bf16 autocast where the device computes in it, and channels_last; `fp32` is the same without
-autocast.
+recipe gets without asking: bf16 autocast where the device computes in it, and channels_last where that is faster;
+`fp32` is the same without autocast.
 """
 
 from __future__ import annotations

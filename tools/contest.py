@@ -91,10 +91,10 @@ def measure(contestants: Contestants, repeats: int, warmup: int = 2) -> dict[str
 
 
 def _keep_freed_memory(keep: bool) -> None:
-    """Tells glibc to hand freed memory back to the system, its default, or never; does nothing elsewhere."""
+    """Tells glibc to hand freed memory back to the system, or never to; does nothing elsewhere."""
     libc = ctypes.CDLL(None) if sys.platform == "linux" else None
     if hasattr(libc, "mallopt"):
-        libc.mallopt(_TRIM_THRESHOLD, 2**31 - 1 if keep else 2**17)  # bytes
+        libc.mallopt(_TRIM_THRESHOLD, -1 if keep else 2**17)  # bytes; -1: without limit
         libc.mallopt(_MMAP_MAX, 0 if keep else 2**16)  # allocations
 
 

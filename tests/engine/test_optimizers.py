@@ -1,5 +1,6 @@
 """Optimizers: parameter groups by Detectron2's rules, and one step worked by hand."""
 
+import copy
 import json
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 from torch import nn
 
 from vertebra.engine.optimizers import SGD, AdamW, parameter_groups
+from vertebra.engine.state import _load_optimizer, _optimizer_state
 
 
 class Two(nn.Module):
@@ -95,3 +97,32 @@ def test_groups_equal_detectron2s(shared, name):
     assert settings_of(optimizer, model) == {n: (entry["lr"], entry["weight_decay"]) for n, entry in trained.items()}
     assert len(optimizer.param_groups) == golden["optimizer"]["groups"]
     assert optimizer.defaults["momentum"] == golden["optimizer"]["momentum"]
+
+
+@pytest.mark.parametrize("optimizer", [SGD(lr=0.1), AdamW(lr=0.01)], ids=["SGD", "AdamW"])
+@pytest.mark.parametrize("saved_as", [torch.channels_last, torch.contiguous_format])
+def test_a_checkpoint_of_another_memory_layout_goes_on_as_if_it_were_of_this_one(optimizer, saved_as):
+    """A checkpoint of a machine that trains in NHWC, resumed where NCHW is faster."""
+    goes_on_as = torch.contiguous_format if saved_as is torch.channels_last else torch.channels_last
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3, groups=8), nn.Conv2d(8, 4, 3)).to(
+        memory_format=saved_as
+    )
+    batches = torch.randn(6, 2, 3, 12, 12).unbind()
+
+    def train(model, optimizer, batches):
+        for batch in batches:
+            optimizer.zero_grad()
+            model(batch).square().mean().backward()
+            optimizer.step()
+
+    first = optimizer.build(model)
+    train(model, first, batches[:3])
+    saved = copy.deepcopy(_optimizer_state(first, model))
+    other = copy.deepcopy(model).to(memory_format=goes_on_as)
+    train(model, first, batches[3:])
+    second = optimizer.build(other)
+    _load_optimizer(second, other, saved, "checkpoint")
+    train(other, second, batches[3:])
+    for one, two in zip(model.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-5, atol=1e-6)

@@ -43,3 +43,41 @@ def test_an_exported_dilated_convolution_is_for_maps_of_any_size():
     program = torch.export.export(conv, (torch.randn(1, 4, 5, 5),), dynamic_shapes=(sizes,))  # smaller than 6
     x = torch.randn(1, 4, 20, 17)
     torch.testing.assert_close(program.module()(x), conv(x))
+
+
+def test_a_traced_dilated_convolution_is_for_maps_of_any_size():
+    conv = ConvNorm(4, 4, 3, dilation=6, norm="bn").eval()
+    traced = torch.jit.trace(conv, torch.randn(1, 4, 5, 5))
+    x = torch.randn(1, 4, 20, 17)
+    torch.testing.assert_close(traced(x), conv(x))
+
+
+def test_another_padding_is_respected():
+    conv = ConvNorm(4, 4, 3, dilation=2)
+    conv.padding = (0, 0)
+    assert conv(torch.zeros(1, 4, 9, 9)).shape == (1, 4, 5, 5)
+
+
+@pytest.mark.parametrize("groups", [1, 8])
+def test_an_empty_batch_gives_an_empty_map_and_a_gradient_of_zero(groups):
+    conv = ConvNorm(8, 8, 3, dilation=6, groups=groups).to(memory_format=torch.channels_last)
+    out = conv(torch.zeros(0, 8, 5, 9).contiguous(memory_format=torch.channels_last))
+    out.sum().backward()
+    assert out.shape == (0, 8, 5, 9)
+    assert not conv.weight.grad.any()
+
+
+@pytest.mark.parametrize("groups", [1, 8])
+@pytest.mark.parametrize("size", [(13, 7), (1, 7), (2, 2), (1, 1)])
+def test_bf16_gradients_are_those_of_fp32(groups, size):
+    torch.manual_seed(0)
+    conv = ConvNorm(8, 8, 3, dilation=6, groups=groups).to(memory_format=torch.channels_last)
+    x = torch.randn(2, 8, *size).contiguous(memory_format=torch.channels_last).requires_grad_()
+    inputs = (x, conv.weight, conv.bias)
+    wanted = F.conv2d(x, conv.weight, conv.bias, 1, 6, 6, groups)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        got = conv(x)
+    towards = torch.randn_like(wanted)
+    exact, rounded = torch.autograd.grad(wanted, inputs, towards), torch.autograd.grad(got, inputs, towards.to(got))
+    for one, other in zip(exact, rounded, strict=True):
+        torch.testing.assert_close(other, one, rtol=0.02, atol=0.02 * one.abs().max().item())

@@ -142,6 +142,19 @@ def _load_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module, saved: d
         )
     state = {index: state_of[name] for index, name in enumerate(names) if state_of[name] is not None}
     optimizer.load_state_dict({"state": state, "param_groups": own["param_groups"]})
+    _lay_out_like_parameters(optimizer)
+
+
+def _lay_out_like_parameters(optimizer: torch.optim.Optimizer) -> None:
+    """Fused optimizers pair values by their place in memory, and a checkpoint may be of another memory layout."""
+    for parameter, kept in optimizer.state.items():
+        for key, value in kept.items():
+            if (
+                isinstance(value, torch.Tensor)
+                and value.shape == parameter.shape
+                and value.stride() != parameter.stride()
+            ):
+                kept[key] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
 def _names(optimizer: torch.optim.Optimizer, model: nn.Module) -> list[str]:

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from vertebra.models.norms import FrozenBatchNorm2d, NormName, get_norm, scale_and_shift
 
-__all__ = ["ConvNorm", "msra_fill", "visible_taps", "xavier_fill"]
+__all__ = ["ConvNorm", "becomes_graph", "msra_fill", "visible_taps", "xavier_fill"]
 
 
 class ConvNorm(nn.Conv2d):
@@ -81,8 +81,8 @@ class ConvNorm(nn.Conv2d):
             self.norm = FrozenBatchNorm2d.from_batch_norm(self.norm)
 
     def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        even = self.kernel_size[0] % 2 == 0
-        if self.dilation == (1, 1) or even or torch.compiler.is_compiling():  # a graph is for maps of any size
+        same_size = self.padding == tuple(d * (k - 1) / 2 for d, k in zip(self.dilation, self.kernel_size, strict=True))
+        if self.dilation == (1, 1) or not same_size or becomes_graph():
             return super()._conv_forward(x, weight, bias)
         weight, padding, dilation = visible_taps(weight, self.dilation, x.shape[-2:])
         convolve = partial(
@@ -114,10 +114,15 @@ class ConvNorm(nn.Conv2d):
 
     def _folds(self, x: Tensor) -> bool:
         fixed = isinstance(self.norm, FrozenBatchNorm2d) or (_counts_batch(self.norm) and not self.norm.training)
-        if not fixed or torch.compiler.is_compiling():  # a compiler fuses the norm by itself, at any input size
+        if not fixed or becomes_graph():  # a compiler fuses the norm by itself, at any input size
             return False
         cells = x.shape[0] * x.shape[2] * x.shape[3] // (self.stride[0] * self.stride[1])
         return cells * self.out_channels > self.weight.numel()
+
+
+def becomes_graph() -> bool:
+    """Whether what runs now is written down for inputs of any size: compiled, exported or traced."""
+    return torch.compiler.is_compiling() or torch.jit.is_tracing()
 
 
 def visible_taps(

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vertebra.models.convolution import msra_fill, visible_taps
+from vertebra.models.convolution import becomes_graph, msra_fill, visible_taps
 
 __all__ = ["WideConv2d", "repeating_conv", "score_conv"]
 
@@ -28,7 +28,7 @@ class WideConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C_in, H, W) to (N, C_out, H, W)."""
-        if torch.compiler.is_compiling():  # sizes may be symbols there
+        if becomes_graph():
             return super().forward(x)
         kernel, padding, _ = visible_taps(self.weight, self.dilation, x.shape[-2:])
         return F.conv2d(x, kernel, self.bias, padding=padding)

@@ -16,6 +16,7 @@ from vertebra_rcnn import (
     OrderedSampler,
     RandomSampler,
     RCNNHead,
+    Res5,
     RFCNBoxes,
     ROIBoxes,
     ROIMasks,
@@ -271,6 +272,18 @@ def test_masks_of_the_c4_form_learn_from_the_maps_that_the_boxes_learn_from():
     ((maps,), ((taken, regions),)) = made, seen  # the last stage ran once, over all regions
     assert 0 < len(taken) == len(regions.rois) < len(maps)
     assert all((maps == one).flatten(1).all(dim=1).any() for one in taken)
+
+
+def test_a_box_branch_with_losses_of_its_own_is_not_passed_over():
+    class Own(ROIBoxes):
+        def losses(self, features, regions, truth):
+            return {}
+
+    one = {"res4": ShapeSpec(channels=256, stride=16)}
+    boxes = Own(one, 3, pooler=ROIPooler(one, 4), head=Res5(depth=18))
+    masks = ROIMasks(one, 3, pooler=SharedBoxFeatures(512, 2), num_conv=0)
+    with pytest.raises(ValueError, match=r"Own has its own `losses`.*losses_of"):
+        RCNNHead(one, 3, boxes=boxes, masks=masks)
 
 
 def test_parts_that_do_not_fit_say_so():

@@ -33,7 +33,7 @@ class BoxBranch(nn.Module):
         return {}
 
     def losses(self, features: dict[str, Tensor], regions: Regions, truth: Truth) -> dict[str, Tensor]:
-        """Named scalars, already weighted."""
+        """Named scalars, already weighted. Where a mask or keypoint branch shares the maps, `losses_of` is asked."""
         raise NotImplementedError
 
     def predict(self, features: dict[str, Tensor], rois: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:

@@ -38,3 +38,9 @@ def check_shared(branch: object | None, boxes: object) -> None:
             f"{type(branch).__name__} shares the box branch's features and was told {pooler.channels} channels of "
             f"{pooler.resolution} x {pooler.resolution} cells, but {type(boxes).__name__} gives {what}"
         )
+    own = next(vars(cls) for cls in type(boxes).__mro__ if "losses" in vars(cls) or "losses_of" in vars(cls))
+    if "losses_of" not in own:
+        raise ValueError(
+            f"{type(boxes).__name__} has its own `losses`, which is not asked where {type(branch).__name__} shares its "
+            "features: give it `losses_of(region_features, regions)` as well"
+        )
