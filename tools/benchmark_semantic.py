@@ -14,8 +14,8 @@ Both sides see the same images and score every input pixel: inference on one ima
 normalised already; ours normalise uint8 images in each round. The rounds of all contestants are interleaved, so that a
 busy machine slows all of them alike; figures are medians. `fp32` is ours in the peers' precision and memory layout
 (`train.amp=off train.channels_last=false`), `default` what a recipe gets without asking: bf16 autocast where the CPU
-has it, and channels_last where that is faster (`train.channels_last: auto`). A peer that cannot be imported is
-skipped, and says so.
+has it, channels_last where that is faster (`train.channels_last: auto`), and for inference the batch norms in the
+kernels, as `Predictor` has them. A peer that cannot be imported is skipped, and says so.
 """
 
 from __future__ import annotations
@@ -110,6 +110,7 @@ def make_labels(size: tuple[int, int], number: int) -> Tensor:
 def ours(pair: Pair, mode: str, training: bool) -> Callable[[], object]:
     """One inference, or one training step, of our model with `default` settings or in `fp32`."""
     from vertebra import build_model, load_recipe
+    from vertebra.models.fuse import fuse_conv_bn
     from vertebra.runtime import autocast, use_channels_last
 
     like_the_peer = () if mode == "default" else ("train.amp=off", "train.channels_last=false")
@@ -122,6 +123,8 @@ def ours(pair: Pair, mode: str, training: bool) -> Callable[[], object]:
     model.channels_last = use_channels_last(recipe.train.channels_last, device, training=training)
     if not training:
         model.eval()
+        if mode == "default":
+            fuse_conv_bn(model)
 
         def infer() -> object:
             with torch.inference_mode(), autocast(device, amp):

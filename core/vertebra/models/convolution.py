@@ -89,12 +89,12 @@ class ConvNorm(nn.Conv2d):
             F.conv2d, bias=bias, stride=self.stride, padding=padding, dilation=dilation, groups=self.groups
         )
         depthwise = 1 < self.groups == self.in_channels and dilation != (1, 1)
-        if not depthwise or x.device.type != "cpu" or not x.is_contiguous(memory_format=torch.channels_last):
+        if not depthwise or x.device.type != "cpu":
             return convolve(x, weight)
         # oneDNN's dilated depthwise kernels are two to four times as slow over NHWC as over NCHW. A kernel (C, 1, k, k)
         # lies both ways at once; strides made anew say NCHW.
         out = convolve(x.contiguous(), weight.flatten(1).view_as(weight))
-        return out.contiguous(memory_format=torch.channels_last)
+        return out if x.is_contiguous() else out.contiguous(memory_format=torch.channels_last)
 
     def _normalise(self, x: Tensor) -> Tensor:
         if self.norm is None:

@@ -66,6 +66,7 @@ class ASPP(nn.Module):
         self.convs = nn.ModuleList(branches)
         self.pool = ConvNorm(in_channels, out_channels, 1, norm=pool_norm, relu=True)
         self.project = ConvNorm((len(branches) + 1) * out_channels, out_channels, 1, norm=norm, relu=True)
+        self.separable = separable
         self.dropout = dropout
         self.pool_size = None if pool_size is None else tuple(pool_size)
         self.out_channels = out_channels
@@ -74,7 +75,9 @@ class ASPP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) to (N, out_channels, H, W)."""
-        near = torch.cat([conv(x) for conv in self.convs], dim=1)
+        # On a CPU dilated depthwise kernels work on NCHW: turned round once for all of them.
+        around = x.contiguous() if self.separable and x.device.type == "cpu" else x
+        near = torch.cat([self.convs[0](x), *(conv(around) for conv in self.convs[1:])], dim=1)
         pooled = self.pool(self._pool(x))
         if self.pool_size is None:
             out = self.project.forward_parts(near, pooled)  # as if the mean stood in every cell of the map
