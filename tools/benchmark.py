@@ -1,4 +1,4 @@
-"""RetinaNet R50-FPN beside torchvision's, in one process and one run: seconds and peak memory, and their ratios.
+"""RetinaNet R50-FPN beside torchvision's, in one run: seconds and peak memory, and their ratios.
 
     python tools/benchmark.py [--threads 2] [--repeats 7] [--json FILE]
 
@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -121,9 +122,9 @@ def torchvisions(training: bool) -> Callable[[], object]:
 
 def contestants(training: bool) -> dict[str, Callable[[], Callable[[], object]]]:
     return {
-        "torchvision fp32": lambda: torchvisions(training),
-        "vertebra fp32": lambda: ours("fp32", training),
-        "vertebra default": lambda: ours("default", training),
+        "torchvision fp32": partial(torchvisions, training),
+        "vertebra fp32": partial(ours, "fp32", training),
+        "vertebra default": partial(ours, "default", training),
     }
 
 

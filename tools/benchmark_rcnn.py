@@ -1,4 +1,4 @@
-"""Faster and Mask R-CNN R50-FPN beside torchvision's, in one process and one run: seconds, peak memory, ratios.
+"""Faster and Mask R-CNN R50-FPN beside torchvision's, in one run: seconds, peak memory, ratios.
 
     python tools/benchmark_rcnn.py [--threads 2] [--repeats 5] [--models faster mask] [--json FILE]
 
@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -117,9 +118,9 @@ def torchvisions(model_name: str, training: bool) -> Callable[[], object]:
 
 def contestants(model_name: str, training: bool) -> dict[str, Callable[[], Callable[[], object]]]:
     return {
-        "torchvision fp32": lambda: torchvisions(model_name, training),
-        "vertebra fp32": lambda: ours(model_name, "fp32", training),
-        "vertebra default": lambda: ours(model_name, "default", training),
+        "torchvision fp32": partial(torchvisions, model_name, training),
+        "vertebra fp32": partial(ours, model_name, "fp32", training),
+        "vertebra default": partial(ours, model_name, "default", training),
     }
 
 

@@ -1,4 +1,4 @@
-"""Semantic segmentation beside segmentation_models_pytorch and torchvision, in one process and one run.
+"""Semantic segmentation beside segmentation_models_pytorch and torchvision, in one run.
 
     python tools/benchmark_semantic.py [--threads 2] [--repeats 5] [--only deeplabv3] [--json FILE] [--markdown FILE]
 
@@ -11,11 +11,12 @@ Four networks, each built by one of our recipes and by a peer, with random weigh
 
 Both sides see the same images and score every input pixel: inference on one image of 480 x 640, a training step
 (forward, cross entropy with ignored pixels, backward, SGD) on two of 256 x 320. The peers are given their images
-normalised already; ours normalise uint8 images in each round. The rounds of all contestants are interleaved, so that a
-busy machine slows all of them alike; figures are medians. `fp32` is ours in the peers' precision and memory layout
-(`train.amp=off train.channels_last=false`), `default` what a recipe gets without asking: bf16 autocast where the CPU
-has it, channels_last where that is faster (`train.channels_last: auto`), and for inference the batch norms in the
-kernels, as `Predictor` has them. A peer that cannot be imported is skipped, and says so.
+normalised already; ours normalise uint8 images in each round. Memory is taken in a process for each contestant; the
+rounds of all are interleaved in one, so that a busy machine slows all of them alike; figures are medians. `fp32` is
+ours in the peers' precision and memory layout (`train.amp=off train.channels_last=false`), `default` what a recipe gets
+without asking: bf16 autocast where the CPU has it, channels_last where that is faster (`train.channels_last: auto`),
+and for inference the batch norms in the kernels, as `Predictor` has them. A peer that cannot be imported is skipped,
+and says so.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import argparse
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -93,9 +95,9 @@ PAIRS = {
         _deeplabv3_plus,
     ),
     "fcn": Pair(
-        "fcn:fcn_r50_voc", ("model.heads.auxiliary=null",), "torchvision", lambda: _Torchvision("fcn_resnet50")
+        "fcn:fcn_r50_voc", ("model.heads.auxiliary=null",), "torchvision", partial(_Torchvision, "fcn_resnet50")
     ),
-    "deeplabv3": Pair("deeplab:deeplab_v3_r50_voc", (), "torchvision", lambda: _Torchvision("deeplabv3_resnet50")),
+    "deeplabv3": Pair("deeplab:deeplab_v3_r50_voc", (), "torchvision", partial(_Torchvision, "deeplabv3_resnet50")),
 }
 
 
@@ -170,9 +172,9 @@ def peers(pair: Pair, training: bool) -> Callable[[], object]:
 
 def contestants(pair: Pair, training: bool) -> dict[str, Callable[[], Callable[[], object]]]:
     return {
-        f"{pair.peer} fp32": lambda: peers(pair, training),
-        "vertebra fp32": lambda: ours(pair, "fp32", training),
-        "vertebra default": lambda: ours(pair, "default", training),
+        f"{pair.peer} fp32": partial(peers, pair, training),
+        "vertebra fp32": partial(ours, pair, "fp32", training),
+        "vertebra default": partial(ours, pair, "default", training),
     }
 
 

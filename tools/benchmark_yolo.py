@@ -1,4 +1,4 @@
-"""YOLOv5n and YOLOv10n beside Ultralytics' package, in one process and one run: seconds and their ratios.
+"""YOLOv5n and YOLOv10n beside Ultralytics' package, in one run: seconds and their ratios.
 
     python tools/benchmark_yolo.py [--threads 2] [--repeats 9] [--device cpu] [--json FILE]
 
@@ -20,6 +20,7 @@ import argparse
 import json
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -159,15 +160,15 @@ def main() -> None:
     for name in options.models:
         tasks = {
             f"{name}, inference 960 x 1280 -> 480 x 640": {
-                "ultralytics fp32": lambda name=name: peer_inference(name, device),
-                "vertebra fp32": lambda name=name: our_inference(name, device, False),
-                "vertebra default": lambda name=name: our_inference(name, device, True),
+                "ultralytics fp32": partial(peer_inference, name, device),
+                "vertebra fp32": partial(our_inference, name, device, False),
+                "vertebra default": partial(our_inference, name, device, True),
             },
             f"{name}, training step {number} x {size} x {size}": {
-                "ultralytics fp32": lambda name=name: peer_training(name, device, size, number, False),
-                "ultralytics bf16": lambda name=name: peer_training(name, device, size, number, True),
-                "vertebra fp32": lambda name=name: our_training(name, device, size, number, False),
-                "vertebra default": lambda name=name: our_training(name, device, size, number, True),
+                "ultralytics fp32": partial(peer_training, name, device, size, number, False),
+                "ultralytics bf16": partial(peer_training, name, device, size, number, True),
+                "vertebra fp32": partial(our_training, name, device, size, number, False),
+                "vertebra default": partial(our_training, name, device, size, number, True),
             },
         }
         for task, contestants in tasks.items():

@@ -1,13 +1,15 @@
 """What the benchmarks share: contestants timed in interleaved rounds, their peak memory, and a table of ratios.
 
 A contestant is a name and a function that makes it: `make()` gives `run`, which does the work once. The first one named
-is the peer that the others are compared with.
+is the peer that the others are compared with. The functions are sent to other processes: a `partial` of one that its
+module defines, no lambda.
 """
 
 from __future__ import annotations
 
 import ctypes
 import gc
+import multiprocessing
 import os
 import statistics
 import sys
@@ -21,6 +23,7 @@ import torch
 
 __all__ = ["Contestants", "PeakMemory", "Result", "compare", "finish_step", "make_optimizer", "measure", "print_table"]
 
+_MEMORY_RUNS = 3  # of which the median counts: they differ by a few MiB
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # glibc's malloc.h
 
 Contestants = Mapping[str, Callable[[], Callable[[], object]]]
@@ -63,19 +66,12 @@ def _resident() -> int:
 def measure(contestants: Contestants, repeats: int, warmup: int = 2) -> dict[str, Result]:
     """Median seconds and peak MiB of each contestant.
 
-    Memory is taken with one contestant alive at a time; then the rounds of all are interleaved, so that a busy machine
-    slows all of them alike. During these the process keeps what it frees: otherwise each contestant waits for pages
-    that the system took back, more or fewer by where the others left holes, which moved ratios by up to a tenth.
+    Memory is taken first, of each contestant in a process of its own; then the rounds of all are interleaved in this
+    one, so that a busy machine slows all of them alike. During these the process keeps what it frees: otherwise each
+    contestant waits for pages that the system took back, more or fewer by where the others left holes, which moved
+    ratios by up to a tenth.
     """
-    _keep_freed_memory(False)
-    peaks: dict[str, float] = {}
-    for name, make in contestants.items():
-        run = make()
-        run()
-        with PeakMemory() as memory:
-            run()
-        peaks[name] = memory.mebibytes
-        del run
+    peaks = {name: _peak_of_its_own(make) for name, make in contestants.items()}
     _keep_freed_memory(True)
     runs = {name: make() for name, make in contestants.items()}
     seconds: dict[str, list[float]] = {name: [] for name in runs}
@@ -88,6 +84,28 @@ def measure(contestants: Contestants, repeats: int, warmup: int = 2) -> dict[str
             if turn >= warmup:
                 seconds[name].append(time.perf_counter() - start)
     return {name: Result(statistics.median(values), peaks[name]) for name, values in seconds.items()}
+
+
+def _peak_of_its_own(make: Callable[[], Callable[[], object]]) -> float:
+    """Peak MiB of a run in a new process, whose heap has no holes that other networks left.
+
+    What is freed goes back to the system at once, so that this is the memory in use, and not what the allocator keeps.
+    """
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(_peak, (make, torch.get_num_threads()))
+
+
+def _peak(make: Callable[[], Callable[[], object]], threads: int) -> float:
+    torch.set_num_threads(threads)
+    _keep_freed_memory(False)
+    run = make()
+    run()
+    peaks = []
+    for _ in range(_MEMORY_RUNS):
+        with PeakMemory() as memory:
+            run()
+        peaks.append(memory.mebibytes)
+    return statistics.median(peaks)
 
 
 def _keep_freed_memory(keep: bool) -> None:
