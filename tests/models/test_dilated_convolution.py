@@ -32,7 +32,7 @@ def test_a_dilation_as_wide_as_the_map_computes_the_middle_tap_alone():
     calls = []
     with pytest.MonkeyPatch.context() as patch:
         real = F.conv2d
-        patch.setattr(F, "conv2d", lambda x, weight, *rest: calls.append(weight.shape) or real(x, weight, *rest))
+        patch.setattr(F, "conv2d", lambda x, weight, **rest: calls.append(weight.shape) or real(x, weight, **rest))
         conv(torch.zeros(1, 16, 20, 25))
     assert calls == [(4, 16, 1, 3)]  # 24 cells up or down is outside; 24 to the side hits the last column
 

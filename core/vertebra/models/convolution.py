@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vertebra.models.norms import FrozenBatchNorm2d, NormName, get_norm, scale_and_shift
-from vertebra.models.one_pass import add_and_clip, becomes_graph, convolve
 
 __all__ = ["ConvNorm", "becomes_graph", "msra_fill", "visible_taps", "xavier_fill"]
 
@@ -48,18 +49,13 @@ class ConvNorm(nn.Conv2d):
         self.norm = get_norm(norm, out_channels)
         self.relu = relu
 
-    def forward(self, x: Tensor, added: Tensor | None = None) -> Tensor:
-        """(N, C_in, H, W) to (N, C_out, ceil(H / stride), ceil(W / stride)) for odd kernels.
-
-        Args:
-            added: of the output's shape: a residual block's shortcut, added behind the norm and before the ReLU. It is
-                left as it is.
-        """
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C_in, H, W) to (N, C_out, ceil(H / stride), ceil(W / stride)) for odd kernels."""
         if self._folds(x):
-            return self._convolve(x, *self._folded(x.dtype), added, self.relu)
-        if self.norm is None:
-            return self._convolve(x, self.weight, self.bias, added, self.relu)
-        return add_and_clip(self._normalise(self._convolve(x, self.weight, self.bias)), added, self.relu)
+            x = self._conv_forward(x, *self._folded(x.dtype))
+        else:
+            x = self._normalise(self._conv_forward(x, self.weight, self.bias))
+        return F.relu_(x) if self.relu else x
 
     def forward_parts(self, x: Tensor, everywhere: Tensor) -> Tensor:
         """What a 1x1 convolution makes of a map whose last channels have one value for the whole image.
@@ -75,7 +71,7 @@ class ConvNorm(nn.Conv2d):
         x = F.conv2d(x, weight[:, :split]).add_(F.conv2d(everywhere, weight[:, split:], bias))
         if not folds:
             x = self._normalise(x)
-        return add_and_clip(x, None, self.relu)
+        return F.relu_(x) if self.relu else x
 
     def freeze(self) -> None:
         """Takes the layer out of training: no gradients, batch statistics fixed."""
@@ -84,24 +80,21 @@ class ConvNorm(nn.Conv2d):
         if isinstance(self.norm, nn.modules.batchnorm._BatchNorm):
             self.norm = FrozenBatchNorm2d.from_batch_norm(self.norm)
 
-    def _convolve(
-        self, x: Tensor, weight: Tensor, bias: Tensor | None, added: Tensor | None = None, relu: bool = False
-    ) -> Tensor:
-        padding, dilation, stride, groups = self.padding, self.dilation, self.stride, self.groups
-        if dilation != (1, 1) and not becomes_graph() and self._keeps_size():
-            weight, padding, dilation = visible_taps(weight, dilation, x.shape[-2:])
-        depthwise = 1 < groups == self.in_channels and dilation != (1, 1)
-        if not depthwise or x.device.type != "cpu" or becomes_graph():
-            geometry = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
-            return convolve(x, weight, bias, **geometry, added=added, relu=relu)
+    def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        same_size = self.padding == tuple(d * (k - 1) / 2 for d, k in zip(self.dilation, self.kernel_size, strict=True))
+        if self.dilation == (1, 1) or not same_size or becomes_graph():
+            return super()._conv_forward(x, weight, bias)
+        weight, padding, dilation = visible_taps(weight, self.dilation, x.shape[-2:])
+        convolve = partial(
+            F.conv2d, bias=bias, stride=self.stride, padding=padding, dilation=dilation, groups=self.groups
+        )
+        depthwise = 1 < self.groups == self.in_channels and dilation != (1, 1)
+        if not depthwise or x.device.type != "cpu":
+            return convolve(x, weight)
         # oneDNN's dilated depthwise kernels are two to four times as slow over NHWC as over NCHW. A kernel (C, 1, k, k)
         # lies both ways at once; strides made anew say NCHW.
-        out = F.conv2d(x.contiguous(), weight.flatten(1).view_as(weight), bias, stride, padding, dilation, groups)
-        out = out if x.is_contiguous() else out.contiguous(memory_format=torch.channels_last)
-        return add_and_clip(out, added, relu)
-
-    def _keeps_size(self) -> bool:
-        return self.padding == tuple(d * (k - 1) / 2 for d, k in zip(self.dilation, self.kernel_size, strict=True))
+        out = convolve(x.contiguous(), weight.flatten(1).view_as(weight))
+        return out if x.is_contiguous() else out.contiguous(memory_format=torch.channels_last)
 
     def _normalise(self, x: Tensor) -> Tensor:
         if self.norm is None:
@@ -125,6 +118,11 @@ class ConvNorm(nn.Conv2d):
             return False
         cells = x.shape[0] * x.shape[2] * x.shape[3] // (self.stride[0] * self.stride[1])
         return cells * self.out_channels > self.weight.numel()
+
+
+def becomes_graph() -> bool:
+    """Whether what runs now is written down for inputs of any size: compiled, exported or traced."""
+    return torch.compiler.is_compiling() or torch.jit.is_tracing()
 
 
 def visible_taps(

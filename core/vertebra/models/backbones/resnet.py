@@ -171,11 +171,11 @@ class _BasicBlock(nn.Module):
         super().__init__()
         self.shortcut = _shortcut(in_channels, out_channels, stride, norm)
         self.conv1 = ConvNorm(in_channels, out_channels, 3, stride=stride, dilation=dilation, norm=norm, relu=True)
-        self.conv2 = ConvNorm(out_channels, out_channels, 3, dilation=dilation, norm=norm, relu=True)
+        self.conv2 = ConvNorm(out_channels, out_channels, 3, dilation=dilation, norm=norm)
 
     def forward(self, x: Tensor) -> Tensor:
-        hidden = self.conv1(x)
-        return self.conv2(hidden, x if self.shortcut is None else self.shortcut(x))
+        out = self.conv2(self.conv1(x))
+        return F.relu_(out.add_(x if self.shortcut is None else self.shortcut(x)))
 
 
 class _Bottleneck(nn.Module):
@@ -198,11 +198,11 @@ class _Bottleneck(nn.Module):
         self.conv2 = ConvNorm(
             inner_channels, inner_channels, 3, stride=strides[1], groups=groups, dilation=dilation, norm=norm, relu=True
         )
-        self.conv3 = ConvNorm(inner_channels, out_channels, 1, norm=norm, relu=True)
+        self.conv3 = ConvNorm(inner_channels, out_channels, 1, norm=norm)
 
     def forward(self, x: Tensor) -> Tensor:
-        hidden = self.conv2(self.conv1(x))
-        return self.conv3(hidden, x if self.shortcut is None else self.shortcut(x))
+        out = self.conv3(self.conv2(self.conv1(x)))
+        return F.relu_(out.add_(x if self.shortcut is None else self.shortcut(x)))
 
 
 def _shortcut(in_channels: int, out_channels: int, stride: int, norm: NormName) -> ConvNorm | None:
