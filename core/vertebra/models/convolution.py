@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vertebra.models.kernel_gradient import convolve as convolve_by_products
+from vertebra.models.kernel_gradient import products_are_faster
 from vertebra.models.norms import FrozenBatchNorm2d, NormName, get_norm, scale_and_shift
 
 __all__ = ["ConvNorm", "becomes_graph", "msra_fill", "visible_taps", "xavier_fill"]
@@ -81,10 +83,13 @@ class ConvNorm(nn.Conv2d):
             self.norm = FrozenBatchNorm2d.from_batch_norm(self.norm)
 
     def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        same_size = self.padding == tuple(d * (k - 1) / 2 for d, k in zip(self.dilation, self.kernel_size, strict=True))
-        if self.dilation == (1, 1) or not same_size or becomes_graph():
+        if becomes_graph():
             return super()._conv_forward(x, weight, bias)
-        weight, padding, dilation = visible_taps(weight, self.dilation, x.shape[-2:])
+        padding, dilation = self.padding, self.dilation
+        if dilation != (1, 1) and self._keeps_size():
+            weight, padding, dilation = visible_taps(weight, dilation, x.shape[-2:])
+        if products_are_faster(x, weight, self.stride, self.groups):
+            return convolve_by_products(x, weight, bias, padding, dilation)
         convolve = partial(
             F.conv2d, bias=bias, stride=self.stride, padding=padding, dilation=dilation, groups=self.groups
         )
@@ -95,6 +100,9 @@ class ConvNorm(nn.Conv2d):
         # lies both ways at once; strides made anew say NCHW.
         out = convolve(x.contiguous(), weight.flatten(1).view_as(weight))
         return out if x.is_contiguous() else out.contiguous(memory_format=torch.channels_last)
+
+    def _keeps_size(self) -> bool:
+        return self.padding == tuple(d * (k - 1) / 2 for d, k in zip(self.dilation, self.kernel_size, strict=True))
 
     def _normalise(self, x: Tensor) -> Tensor:
         if self.norm is None:
