@@ -5,8 +5,10 @@
 Both models have the same architecture (ResNet-50 with trained batch norm, FPN, 4 + 4 convolutions, 9 anchors) and the
 same 91 classes, random weights, and see the same images: inference on one image of 480 x 640, a training step
 (forward, backward, SGD) on two of 320 x 448 with 6 objects each. The rounds of all contestants are interleaved, so that
-a busy machine slows all of them alike; figures are medians. `default` is what a recipe gets without asking: bf16
-autocast where the CPU has it, and channels_last where that is faster.
+a busy machine slows all of them alike; figures are medians. Ours comes in three settings: `default` is what a recipe
+gets without asking, bf16 autocast where the CPU has it and channels_last where that is faster; `fp32` has the peer's
+precision (`train.amp=off`); `fp32 NCHW` its memory layout too (`train.channels_last=false`). For inference the batch
+norms are in the kernels, as `Predictor` has them.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from contest import finish_step, make_optimizer, measure, print_table
+from contest import SETTINGS, finish_step, make_optimizer, make_ready, measure, print_table
 
 NUM_CLASSES = 91
 INFERENCE_SIZE, TRAINING_SIZE = (480, 640), (320, 448)
@@ -55,37 +57,31 @@ def make_targets(size: tuple[int, int], number: int, objects: int = 6) -> list[t
     return targets
 
 
-def ours(mode: str, training: bool) -> Callable[[], object]:
-    """One inference, or one training step, of our model in `fp32` or with `default` settings."""
+def ours(settings: str, training: bool) -> Callable[[], object]:
+    """One inference, or one training step, of our model with these of the `SETTINGS`."""
     from vertebra import Boxes, Instances, build_model, load_recipe
-    from vertebra.runtime import autocast, use_channels_last
 
-    recipe = load_recipe(RECIPE, LIKE_THE_PEER)
+    recipe = load_recipe(RECIPE, [*LIKE_THE_PEER, *SETTINGS[settings]])
     torch.manual_seed(0)
     model = build_model(recipe)
-    device = torch.device("cpu")
-    amp = "auto" if mode == "default" else "off"
-    if mode == "default":
-        model.channels_last = use_channels_last("auto", device, training=training)
+    autocast = make_ready(model, recipe, training)
     size = TRAINING_SIZE if training else INFERENCE_SIZE
     inputs = [
         {"image": image, "height": size[0], "width": size[1]} for image in make_images(size, 2 if training else 1)
     ]
     if not training:
-        model.eval()
 
         def infer() -> object:
-            with torch.inference_mode(), autocast(device, amp):
+            with torch.inference_mode(), autocast():
                 return model(inputs)
 
         return infer
     for record, (boxes, classes) in zip(inputs, make_targets(size, 2), strict=True):
         record["instances"] = Instances(size, gt_boxes=Boxes(boxes), gt_classes=classes)
-    model.train()
     optimizer = make_optimizer(model)
 
     def step() -> object:
-        with autocast(device, amp):
+        with autocast():
             losses = model(inputs)
         return finish_step(optimizer, sum(losses.values()))
 
@@ -123,8 +119,7 @@ def torchvisions(training: bool) -> Callable[[], object]:
 def contestants(training: bool) -> dict[str, Callable[[], Callable[[], object]]]:
     return {
         "torchvision fp32": partial(torchvisions, training),
-        "vertebra fp32": partial(ours, "fp32", training),
-        "vertebra default": partial(ours, "default", training),
+        **{f"vertebra {settings}": partial(ours, settings, training) for settings in SETTINGS},
     }
 
 

@@ -5,10 +5,12 @@
 Both have the same architecture (ResNet-50 with trained batch norm, FPN, RPN with 3 anchors a cell, 1000 proposals, box
 head of two layers of 1024, 2 x 2 samples a cell of a region) and the same 91 classes, random weights, and see the same
 images: inference on one image of 480 x 640, a training step (forward, backward, SGD) on two of 320 x 448 with 6 objects
-each. In training both use 512 regions of 2000 proposals an image. In evaluation one class has a high bias, so that each
-proposal is a candidate, suppression has its usual work, and 100 detections are left, each with a mask where masks are
-made. The rounds of all contestants are interleaved; figures are medians. `default` is what a recipe gets without
-asking: bf16 autocast where the CPU has it, and channels_last where that is faster.
+each. In training both use 512 regions of 2000 proposals an image. In evaluation one class has a high bias, so that
+each proposal is a candidate, suppression has its usual work, and 100 detections are left, each with a mask where
+masks are made. The rounds of all contestants are interleaved; figures are medians. Ours comes in three settings:
+`default` is what a recipe gets without asking, bf16 autocast where the CPU has it and channels_last where that is
+faster; `fp32` has the peer's precision (`train.amp=off`); `fp32 NCHW` its memory layout too
+(`train.channels_last=false`). For inference the batch norms are in the kernels, as `Predictor` has them.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from pathlib import Path
 
 import torch
 from benchmark import INFERENCE_SIZE, NUM_CLASSES, TRAINING_SIZE, make_images, make_targets
-from contest import finish_step, make_optimizer, measure, print_table
+from contest import SETTINGS, finish_step, make_optimizer, make_ready, measure, print_table
 
 RECIPES = {"faster": "rcnn:faster_rcnn_r50_fpn", "mask": "rcnn:mask_rcnn_r50_fpn"}
 HEAD = "model.heads.objects"
@@ -47,38 +49,34 @@ def make_masks(boxes: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     return masks
 
 
-def ours(model_name: str, mode: str, training: bool) -> Callable[[], object]:
-    """One inference, or one training step, of our model in `fp32` or with `default` settings."""
+def ours(model_name: str, settings: str, training: bool) -> Callable[[], object]:
+    """One inference, or one training step, of our model with these of the `SETTINGS`."""
     from vertebra import Boxes, Instances, build_model, load_recipe
-    from vertebra.runtime import autocast, use_channels_last
     from vertebra.structures import BitMasks
 
-    overrides = [*LIKE_THE_PEER, *(LIKE_THE_PEERS_MASKS if model_name == "mask" else ())]
+    overrides = [*LIKE_THE_PEER, *(LIKE_THE_PEERS_MASKS if model_name == "mask" else ()), *SETTINGS[settings]]
     recipe = load_recipe(RECIPES[model_name], overrides)
     torch.manual_seed(0)
     model = build_model(recipe)
-    device, amp = torch.device("cpu"), "auto" if mode == "default" else "off"
-    if mode == "default":
-        model.channels_last = use_channels_last("auto", device, training=training)
+    autocast = make_ready(model, recipe, training)
     size = TRAINING_SIZE if training else INFERENCE_SIZE
     images = make_images(size, 2 if training else 1)
     inputs = [{"image": image, "height": size[0], "width": size[1]} for image in images]
     if not training:
-        model.eval().heads["objects"].boxes.predictor.cls_score.bias.data[0] = LIKELY
+        model.heads["objects"].boxes.predictor.cls_score.bias.data[0] = LIKELY
 
         def infer() -> object:
-            with torch.inference_mode(), autocast(device, amp):
+            with torch.inference_mode(), autocast():
                 return model(inputs)
 
         return infer
     for record, (boxes, classes) in zip(inputs, make_targets(size, 2), strict=True):
         truth = {"gt_boxes": Boxes(boxes), "gt_classes": classes % (NUM_CLASSES - 1)}
         record["instances"] = Instances(size, **truth, gt_masks=BitMasks(make_masks(boxes, size)))
-    model.train()
     optimizer = make_optimizer(model)
 
     def step() -> object:
-        with autocast(device, amp):
+        with autocast():
             losses = model(inputs)
         return finish_step(optimizer, sum(losses.values()))
 
@@ -119,8 +117,7 @@ def torchvisions(model_name: str, training: bool) -> Callable[[], object]:
 def contestants(model_name: str, training: bool) -> dict[str, Callable[[], Callable[[], object]]]:
     return {
         "torchvision fp32": partial(torchvisions, model_name, training),
-        "vertebra fp32": partial(ours, model_name, "fp32", training),
-        "vertebra default": partial(ours, model_name, "default", training),
+        **{f"vertebra {settings}": partial(ours, model_name, settings, training) for settings in SETTINGS},
     }
 
 

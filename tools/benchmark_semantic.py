@@ -12,11 +12,11 @@ Four networks, each built by one of our recipes and by a peer, with random weigh
 Both sides see the same images and score every input pixel: inference on one image of 480 x 640, a training step
 (forward, cross entropy with ignored pixels, backward, SGD) on two of 256 x 320. The peers are given their images
 normalised already; ours normalise uint8 images in each round. Memory is taken in a process for each contestant; the
-rounds of all are interleaved in one, so that a busy machine slows all of them alike; figures are medians. `fp32` is
-ours in the peers' precision and memory layout (`train.amp=off train.channels_last=false`), `default` what a recipe gets
-without asking: bf16 autocast where the CPU has it, channels_last where that is faster (`train.channels_last: auto`),
-and for inference the batch norms in the kernels, as `Predictor` has them. A peer that cannot be imported is skipped,
-and says so.
+rounds of all are interleaved in one, so that a busy machine slows all of them alike; figures are medians. Ours comes
+in three settings: `default` is what a recipe gets without asking, bf16 autocast where the CPU has it and channels_last
+where that is faster; `fp32` has the peers' precision (`train.amp=off`); `fp32 NCHW` their memory layout too
+(`train.channels_last=false`). For inference the batch norms are in the kernels, as `Predictor` has them. A peer that
+cannot be imported is skipped, and says so.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from pathlib import Path
 
 import torch
 from benchmark import make_images
-from contest import compare, finish_step, make_optimizer, measure, print_table
+from contest import SETTINGS, compare, finish_step, make_optimizer, make_ready, measure, print_table
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -109,37 +109,29 @@ def make_labels(size: tuple[int, int], number: int) -> Tensor:
     return F.interpolate(coarse.float(), size=size, mode="nearest")[:, 0].long()
 
 
-def ours(pair: Pair, mode: str, training: bool) -> Callable[[], object]:
-    """One inference, or one training step, of our model with `default` settings or in `fp32`."""
+def ours(pair: Pair, settings: str, training: bool) -> Callable[[], object]:
+    """One inference, or one training step, of our model with these of the `SETTINGS`."""
     from vertebra import build_model, load_recipe
-    from vertebra.models.fuse import fuse_conv_bn
-    from vertebra.runtime import autocast, use_channels_last
 
-    like_the_peer = () if mode == "default" else ("train.amp=off", "train.channels_last=false")
-    recipe = load_recipe(pair.recipe, [*pair.overrides, *like_the_peer])
+    recipe = load_recipe(pair.recipe, [*pair.overrides, *SETTINGS[settings]])
     torch.manual_seed(0)
     model = build_model(recipe, NUM_CLASSES, pretrained=False)
     size, number = (TRAINING_SIZE, 2) if training else (INFERENCE_SIZE, 1)
     inputs = [{"image": image} for image in make_images(size, number)]
-    device, amp = torch.device("cpu"), recipe.train.amp
-    model.channels_last = use_channels_last(recipe.train.channels_last, device, training=training)
+    autocast = make_ready(model, recipe, training)
     if not training:
-        model.eval()
-        if mode == "default":
-            fuse_conv_bn(model)
 
         def infer() -> object:
-            with torch.inference_mode(), autocast(device, amp):
+            with torch.inference_mode(), autocast():
                 return model(inputs)[0]["sem_seg"]
 
         return infer
     for record, labels in zip(inputs, make_labels(size, number), strict=True):
         record["sem_seg"] = labels
-    model.train()
     optimizer = make_optimizer(model)
 
     def step() -> object:
-        with autocast(device, amp):
+        with autocast():
             losses = model(inputs)
         return finish_step(optimizer, sum(losses.values()))
 
@@ -173,8 +165,7 @@ def peers(pair: Pair, training: bool) -> Callable[[], object]:
 def contestants(pair: Pair, training: bool) -> dict[str, Callable[[], Callable[[], object]]]:
     return {
         f"{pair.peer} fp32": partial(peers, pair, training),
-        "vertebra fp32": partial(ours, pair, "fp32", training),
-        "vertebra default": partial(ours, pair, "default", training),
+        **{f"vertebra {settings}": partial(ours, pair, settings, training) for settings in SETTINGS},
     }
 
 

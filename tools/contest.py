@@ -16,12 +16,36 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-__all__ = ["Contestants", "PeakMemory", "Result", "compare", "finish_step", "make_optimizer", "measure", "print_table"]
+if TYPE_CHECKING:
+    from vertebra.config import Recipe
+
+__all__ = [
+    "SETTINGS",
+    "Contestants",
+    "PeakMemory",
+    "Result",
+    "compare",
+    "finish_step",
+    "make_optimizer",
+    "make_ready",
+    "measure",
+    "print_table",
+]
+
+SETTINGS = {
+    "fp32 NCHW": ("train.amp=off", "train.channels_last=false"),
+    "fp32": ("train.amp=off",),
+    "default": (),
+}
+"""Overrides that a model of ours is measured with: the peers' precision and memory layout, their precision alone, and
+what a recipe gets without asking (bf16 autocast where the CPU has it, channels_last where that is faster)."""
 
 _MEMORY_RUNS = 3  # of which the median counts: they differ by a few MiB
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # glibc's malloc.h
@@ -134,6 +158,19 @@ def print_table(title: str, results: Mapping[str, Result]) -> None:
     print(f"  {'':<{width}} {'seconds':>8} {'speed-up':>9} {'peak MiB':>9} {'of peer':>8}")
     for name, seconds, speedup, peak, share in compare(results):
         print(f"  {name:<{width}} {seconds:8.3f} {speedup:8.2f}x {peak:9.0f} {share:7.2f}x", flush=True)
+
+
+def make_ready(model: torch.nn.Module, recipe: Recipe, training: bool) -> Callable[[], AbstractContextManager[object]]:
+    """Lays a model of ours out as the recipe says, for training, or as `Predictor` does; gives its autocast."""
+    from vertebra.models import fuse_conv_bn
+    from vertebra.runtime import autocast, use_channels_last
+
+    device = torch.device("cpu")
+    model.train(training)
+    if not training:
+        fuse_conv_bn(model)
+    model.channels_last = use_channels_last(recipe.train.channels_last, device, training=training)
+    return partial(autocast, device, recipe.train.amp)
 
 
 def make_optimizer(model: torch.nn.Module) -> torch.optim.Optimizer:
