@@ -18,6 +18,8 @@ from torch.nn import functional as F
 __all__ = ["convolve", "products_are_faster"]
 
 _CHANNELS, _CELLS = 256, 512  # smaller products do not fill the processor: oneDNN's kernels are as fast or faster
+_MANY_CHANNELS = 512  # with fewer, what a tap sees has to stay in the caches for its copy to pay
+_CELLS_IN_CACHE = 10_000
 
 
 def convolve(
@@ -41,9 +43,8 @@ def products_are_faster(x: Tensor, weight: Tensor, stride: tuple[int, int], grou
         x.device.type == "cpu"
         and weight.requires_grad
         and torch.is_grad_enabled()
-        and min(weight.shape[:2]) >= _CHANNELS
         and weight.shape[2:].numel() > 1
-        and x.shape[0] * x.shape[2:].numel() >= _CELLS
+        and _fills_the_processor(min(weight.shape[:2]), x.shape[0] * x.shape[2:].numel())
         and groups == 1
         and tuple(stride) == (1, 1)
         and x.dtype == weight.dtype == torch.float32
@@ -52,6 +53,10 @@ def products_are_faster(x: Tensor, weight: Tensor, stride: tuple[int, int], grou
         and torch.backends.mkl.is_available()
         and not torch.is_autocast_enabled("cpu")
     )
+
+
+def _fills_the_processor(channels: int, cells: int) -> bool:
+    return cells >= _CELLS and channels >= (_CHANNELS if cells <= _CELLS_IN_CACHE else _MANY_CHANNELS)
 
 
 class _Convolution(torch.autograd.Function):
