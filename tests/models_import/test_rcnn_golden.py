@@ -118,8 +118,21 @@ def test_stages_and_proposals_agree(golden, rcnn, name):
                 assert best.min() > 0.999
             continue
         flat = found[stage].flatten()
-        got = flat[:: len(flat) // len(wanted)][: len(wanted)].numpy()
-        assert np.abs(got - wanted).max() < 1e-4 * np.abs(wanted).max(), stage
+        at = torch.arange(len(wanted)) * (len(flat) // len(wanted))
+        off = (flat[at] - torch.from_numpy(wanted)).abs()
+        if stage.startswith("roi_heads.") and len(found[stage]) == len(found["proposals"]):
+            off = torch.minimum(off, _off_in_a_tied_row(found, stage, at, torch.from_numpy(wanted)))
+        assert off.max() < 1e-4 * np.abs(wanted).max(), stage
+
+
+def _off_in_a_tied_row(found, stage, at, wanted):
+    """The least difference in the rows of proposals whose logits equal the row's own to rounding: 360 and 361 of
+    mask_fpn differ by 3e-6 of their logits, and change places with the order of sums."""
+    rows = found[stage].flatten(1)
+    logits = found["logits"]
+    tied = (logits[at // rows.shape[1], None] - logits).abs() < 1e-5 * logits.abs().max()  # (wanted, rows)
+    off = (rows[:, at % rows.shape[1]].t() - wanted[:, None]).abs()
+    return off.masked_fill(~tied, torch.inf).min(dim=1).values
 
 
 @pytest.mark.slow
@@ -208,7 +221,7 @@ def stages(model, image):
     kept = {f"proposal_generator.rpn_head/0/{i}": x for i, x in enumerate(raw.proposals.logits)}
     kept |= {f"proposal_generator.rpn_head/1/{i}": x for i, x in enumerate(raw.proposals.deltas)}
     proposals = head.proposals.proposals(raw.proposals, batch)
-    kept["proposals"] = proposals.boxes[0]
+    kept["proposals"], kept["logits"] = proposals.boxes[0], proposals.logits[0]
     rois = torch.cat((torch.zeros(proposals.boxes.shape[1], 1), proposals.boxes[0]), dim=1)
     pooled = head.boxes.pooler(raw.features, rois)
     seen = head.boxes.head(pooled)

@@ -33,7 +33,7 @@ def check_overfits(
     lr: float,
 ) -> None:
     """Trains on 8 images of `shapes` until the loss is below a third of its first value, and AP50 (of boxes, and of
-    masks where there are some) and mean IoU (where there is `sem_seg`) are above 0.9.
+    masks and keypoints where there are some) and mean IoU (where there is `sem_seg`) are above 0.9.
 
     Args:
         recipe: its model is trained; its data and optimizer are not used.
@@ -97,8 +97,7 @@ def _on_shapes(recipe: Recipe, semantic: bool, size: tuple[int, int]) -> Recipe:
     """The same recipe on 8 generated images, without augmentation."""
     images: dict[str, Any] = {"images": 8, "val_images": 1, "split": "train", "size": list(size)}
     images |= {"crowds": 0.0, "empty": 0.0, "object_size": [0.3, 0.6], "max_objects": 3}
-    if semantic:
-        images["labels"] = ["semantic"]
+    images["labels"] = ["keypoints", *(["semantic"] if semantic else [])]
     train = checked_spec("format", "shapes", images)
     return replace(recipe, data=replace(recipe.data, train=train, root=None, train_transforms=[], eval_transforms=[]))
 
@@ -111,7 +110,7 @@ def _measure(model: Model, inputs: list[dict[str, Any]], dataset: Dataset) -> di
         evaluator = COCOEvaluator(dataset)
         evaluator.process(inputs, outputs)
         metrics = evaluator.evaluate()
-        facts |= {key: value for key, value in metrics.items() if key in ("bbox/AP50", "segm/AP50")}
+        facts |= {key: value for key, value in metrics.items() if key in ("bbox/AP50", "segm/AP50", "keypoints/AP50")}
     if "sem_seg" in outputs[0] and all("sem_seg" in one for one in inputs):
         scores = [output["sem_seg"] for output in outputs]
         labels = [one["sem_seg"] for one in inputs]
