@@ -7,7 +7,7 @@ same 91 classes, random weights, and see the same images: inference on one image
 (forward, backward, SGD) on two of 320 x 448 with 6 objects each. The rounds of all contestants are interleaved, so that
 a busy machine slows all of them alike; figures are medians. Ours comes in three settings: `default` is what a recipe
 gets without asking, bf16 autocast where the CPU has it and channels_last where that is faster; `fp32` has the peer's
-precision (`train.amp=off`); `fp32 NCHW` its memory layout too (`train.channels_last=false`). For inference the batch
+precision (`amp=off`); `fp32 NCHW` its memory layout too (`train.channels_last=false`). For inference the batch
 norms are in the kernels, as `Predictor` has them.
 """
 

@@ -9,7 +9,7 @@ each. In training both use 512 regions of 2000 proposals an image. In evaluation
 each proposal is a candidate, suppression has its usual work, and 100 detections are left, each with a mask where
 masks are made. The rounds of all contestants are interleaved; figures are medians. Ours comes in three settings:
 `default` is what a recipe gets without asking, bf16 autocast where the CPU has it and channels_last where that is
-faster; `fp32` has the peer's precision (`train.amp=off`); `fp32 NCHW` its memory layout too
+faster; `fp32` has the peer's precision (`amp=off`); `fp32 NCHW` its memory layout too
 (`train.channels_last=false`). For inference the batch norms are in the kernels, as `Predictor` has them.
 """
 

@@ -14,7 +14,7 @@ Both sides see the same images and score every input pixel: inference on one ima
 normalised already; ours normalise uint8 images in each round. Memory is taken in a process for each contestant; the
 rounds of all are interleaved in one, so that a busy machine slows all of them alike; figures are medians. Ours comes
 in three settings: `default` is what a recipe gets without asking, bf16 autocast where the CPU has it and channels_last
-where that is faster; `fp32` has the peers' precision (`train.amp=off`); `fp32 NCHW` their memory layout too
+where that is faster; `fp32` has the peers' precision (`amp=off`); `fp32 NCHW` their memory layout too
 (`train.channels_last=false`). For inference the batch norms are in the kernels, as `Predictor` has them. A peer that
 cannot be imported is skipped, and says so.
 """

@@ -40,8 +40,8 @@ __all__ = [
 ]
 
 SETTINGS = {
-    "fp32 NCHW": ("train.amp=off", "train.channels_last=false"),
-    "fp32": ("train.amp=off",),
+    "fp32 NCHW": ("train.amp=off", "evaluate.amp=off", "train.channels_last=false"),
+    "fp32": ("train.amp=off", "evaluate.amp=off"),
     "default": (),
 }
 """Overrides that a model of ours is measured with: the peers' precision and memory layout, their precision alone, and
@@ -170,7 +170,7 @@ def make_ready(model: torch.nn.Module, recipe: Recipe, training: bool) -> Callab
     if not training:
         fuse_conv_bn(model)
     model.channels_last = use_channels_last(recipe.train.channels_last, device, training=training)
-    return partial(autocast, device, recipe.train.amp)
+    return partial(autocast, device, (recipe.train if training else recipe.evaluate).amp)
 
 
 def make_optimizer(model: torch.nn.Module) -> torch.optim.Optimizer:
