@@ -97,8 +97,7 @@ def _on_shapes(recipe: Recipe, semantic: bool, size: tuple[int, int]) -> Recipe:
     """The same recipe on 8 generated images, without augmentation."""
     images: dict[str, Any] = {"images": 8, "val_images": 1, "split": "train", "size": list(size)}
     images |= {"crowds": 0.0, "empty": 0.0, "object_size": [0.3, 0.6], "max_objects": 3}
-    keypoints = "keypoints" in (recipe.data.train.arguments.get("labels") or ())
-    images["labels"] = [name for name, wanted in (("keypoints", keypoints), ("semantic", semantic)) if wanted]
+    images["labels"] = ["keypoints", *(["semantic"] if semantic else [])]  # the images stay the same
     train = checked_spec("format", "shapes", images)
     return replace(recipe, data=replace(recipe.data, train=train, root=None, train_transforms=[], eval_transforms=[]))
 
