@@ -4,16 +4,19 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.setup-done
 PLUGINS := $(sort $(wildcard plugins/*/pyproject.toml))
+LONG := golden or e2e or slow
 EDITABLE_PLUGINS := $(foreach file,$(PLUGINS),-e $(dir $(file)))
 
-.PHONY: help setup browser quickstart test test-all lint format benchmark clean
+.PHONY: help setup browser quickstart test test-long test-all lint format benchmark clean
 
 help:
 	@echo "make quickstart   set up .venv, train a small RetinaNet on generated images, evaluate it, show where the report is"
-	@echo "make test         set up .venv, run the tests of the core, the plugins and the whole"
-	@echo "make test-all     the same with the slow tests"
-	@echo "make setup        the set-up alone"
-	@echo "make lint | format | benchmark | clean"
+	@echo "make test         set up .venv, run the tests of the core, the plugins and the whole that fit into five minutes"
+	@echo "make test-long    run the others: reference models, short trainings, wheels"
+	@echo "make test-all     run all tests"
+	@echo "make lint         check style, types and wording"
+	@echo "make setup        set up .venv and nothing else"
+	@echo "make format | benchmark | clean"
 
 setup: $(STAMP)
 
@@ -37,16 +40,21 @@ $(VENV)/.browser-tried: | $(STAMP)
 	@sh tools/install_browser.sh
 	@touch $@
 
-# The fast tests, then the built wheels of the core and every plugin in a fresh environment outside the source tree.
+# Everything that fits into five minutes on two cores.
 test: setup browser
-	$(BIN)/python -m pytest -m 'not slow'
-	$(BIN)/python -m pytest tests/distribution/test_wheels.py
+	$(BIN)/python -m pytest -m 'not ($(LONG))'
+
+# The rest: reference models, short trainings, wheels in a fresh environment outside the source tree.
+test-long: setup browser
+	$(BIN)/python -m pytest -m '$(LONG)'
 
 test-all: setup browser
 	$(BIN)/python -m pytest
 
 lint: setup
-	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 format: setup
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
@@ -55,4 +63,4 @@ benchmark: setup
 	$(BIN)/python tools/benchmark.py
 
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis
