@@ -97,7 +97,7 @@ class AnchorGenerator(nn.Module):
 
     def _all_levels(self, sizes: Sequence[Sequence[int]], device: torch.device) -> list[Tensor]:
         levels = zip(self._cells, sizes, self.strides, strict=True)
-        return [_grid_anchors(cell, *size, stride, self.offset, device) for cell, size, stride in levels]
+        return [_grid_anchors(cell, h, w, stride, self.offset, device) for cell, (h, w), stride in levels]
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_cache": OrderedDict()}  # copies and pickles leave the remembered anchors behind
@@ -108,7 +108,7 @@ class AnchorGenerator(nn.Module):
 
 def _cell_anchors(sizes: Sequence[float], aspect_ratios: Sequence[float]) -> list[tuple[float, ...]]:
     """All sizes in all shapes around (0, 0), sizes outermost; a size's square is the area of all its shapes."""
-    anchors = []
+    anchors: list[tuple[float, ...]] = []
     for size in sizes:
         for ratio in aspect_ratios:
             width = math.sqrt(size**2 / ratio)

@@ -6,7 +6,7 @@ A dense detector strings these together (`dense_detections` does), a two-stage o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -45,8 +45,9 @@ class Candidates(NamedTuple):
     @staticmethod
     def cat(levels: Sequence[Candidates]) -> Candidates:
         """All candidates of several levels."""
-        columns = zip(*levels, strict=True)
-        return Candidates(*(None if parts[0] is None else torch.cat(parts, dim=1) for parts in columns))
+        *columns, details = zip(*levels, strict=True)
+        boxes, scores, classes, valid = (torch.cat(parts, dim=1) for parts in columns)
+        return Candidates(boxes, scores, classes, valid, None if details[0] is None else torch.cat(details, dim=1))
 
 
 def topk_candidates(
@@ -131,8 +132,8 @@ def suppress(
     """
     detections = []
     *columns, details = candidates
-    details = [None] * len(image_sizes) if details is None else details
-    for boxes, scores, classes, valid, more, size in zip(*columns, details, image_sizes, strict=True):
+    rest: Iterable[Tensor | None] = [None] * len(image_sizes) if details is None else details
+    for boxes, scores, classes, valid, more, size in zip(*columns, rest, image_sizes, strict=True):
         boxes, scores, classes = boxes[valid], scores[valid], classes[valid]
         groups = torch.zeros_like(classes) if class_agnostic else classes
         keep = batched_nms(boxes, scores, groups, nms_threshold)[:max_detections]

@@ -33,6 +33,9 @@ class ExportGraph(nn.Module):
         fused: fold batch norms into convolutions.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, model: Model, form: Form, pixel_range: PixelRange = 1, *, fused: bool = True) -> None:
         super().__init__()
         if form not in FORMS:
@@ -58,10 +61,11 @@ class ExportGraph(nn.Module):
             red, green, blue = images.split(1, dim=1)
             images = torch.cat((blue, green, red), dim=1)
         images = self._padded((images - self.mean) / self.std)
+        padded_size = images.shape[-2], images.shape[-1]
         raw = self.model.compute(images)
         outputs: dict[str, Tensor] = {}
         for name in self.heads:
-            found = _within_image(self._outputs_of(name, raw[name], tuple(images.shape[-2:])), height, width)
+            found = _within_image(self._outputs_of(name, raw[name], padded_size), height, width)
             for key, value in found.items():
                 outputs[f"{name}_{key}" if key in outputs else key] = value
         return outputs

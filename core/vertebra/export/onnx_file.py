@@ -146,7 +146,7 @@ def _load(recipe: Any, weights: Any) -> tuple[Model, dict[str, Any]]:
 def _converted(program: torch.export.ExportedProgram, names: list[str], opset: int, form: Form) -> Any:
     """torch.export's program as an onnx.ModelProto."""
     try:
-        return torch.onnx.export(
+        converted = torch.onnx.export(
             program,
             input_names=["images"],
             output_names=names,
@@ -154,7 +154,9 @@ def _converted(program: torch.export.ExportedProgram, names: list[str], opset: i
             dynamo=True,
             custom_translation_table=onnx_translations(),
             verbose=False,
-        ).model_proto
+        )
+        assert converted is not None  # with dynamo=True it is always a program
+        return converted.model_proto
     except Exception as err:  # the converter raises whatever its many functions raise
         causes = [line.strip() for line in str(err).splitlines() if line.strip().startswith("<class")]
         reason = (causes or [line for line in str(err).splitlines() if line.strip()] or ["no reason given"])[-1]

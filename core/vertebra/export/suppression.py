@@ -109,7 +109,7 @@ def onnx_translations() -> dict[Any, Any]:
     from onnxscript import opset18 as op
 
     def nms(boxes: Any, scores: Any, nms_threshold: float, score_threshold: float, max_per_class: int) -> Any:
-        limits = (
+        limits: tuple[Any, ...] = (
             op.Constant(value_ints=[max_per_class]),
             op.Constant(value_floats=[nms_threshold]),
             op.Constant(value_floats=[score_threshold]),

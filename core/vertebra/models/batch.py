@@ -50,7 +50,7 @@ class Batch:
     @property
     def padded_size(self) -> tuple[int, int]:
         """(H, W) of `images`, in input pixels."""
-        return tuple(self.images.shape[-2:])
+        return self.images.shape[-2], self.images.shape[-1]
 
     @property
     def device(self) -> torch.device:

@@ -49,8 +49,8 @@ def build_model(
     if section.neck is not None:
         neck = section.neck.build(input_shape=shapes, **injected)
         shapes = neck.output_shape()
-    counts = {} if given else {name: _count_labels(spec, metadata) for name, spec in section.heads.items()}
-    counts = {name: {"num_classes": count} for name, count in counts.items() if count is not None}
+    labels = {} if given else {name: _count_labels(spec, metadata) for name, spec in section.heads.items()}
+    counts = {name: {"num_classes": count} for name, count in labels.items() if count is not None}
     labelled = {name: _with_label_counts(spec, metadata) for name, spec in section.heads.items()}
     heads = {
         name: (spec if pretrained else _without_weights(spec)).build(

@@ -4,13 +4,15 @@ Names only: a two-stage detector's class order and box weights differ as well an
 """
 
 import re
+from collections.abc import Callable
 
 __all__ = ["caffe2_to_detectron2", "is_caffe2_name"]
 
 _SUFFIXES = {"w": "weight", "b": "bias", "s": "weight", "rm": "running_mean", "riv": "running_var"}  # s: a norm's scale
 _CONVOLUTIONS = {"1": "shortcut", "2a": "conv1", "2b": "conv2", "2c": "conv3"}
 
-_LAYERS = [  # (whole name without its suffix, Detectron2's name or a function of the match)
+# (whole name without its suffix, Detectron2's name or a function of the match)
+_LAYERS: list[tuple[str, str | Callable[[re.Match[str]], str]]] = [
     (r"conv1", "stem.conv1"),
     (r"(?:res_)?conv1_bn", "stem.conv1.norm"),
     (r"res(\d)_(\d+)_branch(1|2a|2b|2c)(_bn)?", lambda m: _residual(*m.groups())),

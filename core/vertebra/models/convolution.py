@@ -7,6 +7,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from vertebra.models.kernel_gradient import convolve as convolve_by_products
 from vertebra.models.kernel_gradient import products_are_faster
@@ -25,6 +26,10 @@ class ConvNorm(nn.Conv2d):
         norm: see `get_norm`; with a norm the convolution has no bias.
         relu: whether a ReLU follows.
     """
+
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+    dilation: tuple[int, int]
 
     def __init__(
         self,
@@ -53,8 +58,9 @@ class ConvNorm(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C_in, H, W) to (N, C_out, ceil(H / stride), ceil(W / stride)) for odd kernels."""
-        if self._folds(x):
-            x = self._conv_forward(x, *self._folded(x.dtype))
+        norm = self._norm_to_fold(x)
+        if norm is not None:
+            x = self._conv_forward(x, *self._folded(norm, x.dtype))
         else:
             x = self._normalise(self._conv_forward(x, self.weight, self.bias))
         return F.relu_(x) if self.relu else x
@@ -68,10 +74,10 @@ class ConvNorm(nn.Conv2d):
             x: (N, C_in - C, H, W).
             everywhere: (N, C, 1, 1), the value of the last C channels in every cell.
         """
-        folds, split = self._folds(x), x.shape[1]
-        weight, bias = self._folded(x.dtype) if folds else (self.weight, self.bias)
+        norm, split = self._norm_to_fold(x), x.shape[1]
+        weight, bias = (self.weight, self.bias) if norm is None else self._folded(norm, x.dtype)
         x = F.conv2d(x, weight[:, :split]).add_(F.conv2d(everywhere, weight[:, split:], bias))
-        if not folds:
+        if norm is None:
             x = self._normalise(x)
         return F.relu_(x) if self.relu else x
 
@@ -79,7 +85,7 @@ class ConvNorm(nn.Conv2d):
         """Takes the layer out of training: no gradients, batch statistics fixed."""
         for parameter in self.parameters():
             parameter.requires_grad_(False)
-        if isinstance(self.norm, nn.modules.batchnorm._BatchNorm):
+        if isinstance(self.norm, _BatchNorm):
             self.norm = FrozenBatchNorm2d.from_batch_norm(self.norm)
 
     def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -87,7 +93,7 @@ class ConvNorm(nn.Conv2d):
             return super()._conv_forward(x, weight, bias)
         padding, dilation = self.padding, self.dilation
         if dilation != (1, 1) and self._keeps_size():
-            weight, padding, dilation = visible_taps(weight, dilation, x.shape[-2:])
+            weight, padding, dilation = visible_taps(weight, dilation, (x.shape[-2], x.shape[-1]))
         if products_are_faster(x, weight, self.stride, self.groups):
             return convolve_by_products(x, weight, bias, padding, dilation)
         convolve = partial(
@@ -107,7 +113,7 @@ class ConvNorm(nn.Conv2d):
     def _normalise(self, x: Tensor) -> Tensor:
         if self.norm is None:
             return x
-        if self.norm.training and _counts_batch(self.norm) and x.shape[0] * x.shape[2:].numel() == 1:
+        if self.norm.training and isinstance(self.norm, _BatchNorm) and x.shape[0] * x.shape[2:].numel() == 1:
             raise ValueError(
                 f"batch normalisation in training needs more than one value per channel, but this feature map is "
                 f"{tuple(x.shape)}: one image of one cell. Train on larger images or crops, on two images or more a "
@@ -115,17 +121,19 @@ class ConvNorm(nn.Conv2d):
             )
         return self.norm(x)
 
-    def _folded(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    def _folded(self, norm: FrozenBatchNorm2d | _BatchNorm, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Kernel and bias with the norm's fixed statistics in them."""
-        scale, shift = scale_and_shift(self.norm)
+        scale, shift = scale_and_shift(norm)
         return self.weight * scale.to(self.weight.dtype).view(-1, 1, 1, 1), shift.to(dtype)
 
-    def _folds(self, x: Tensor) -> bool:
-        fixed = isinstance(self.norm, FrozenBatchNorm2d) or (_counts_batch(self.norm) and not self.norm.training)
-        if not fixed or becomes_graph():  # a compiler fuses the norm by itself, at any input size
-            return False
+    def _norm_to_fold(self, x: Tensor) -> FrozenBatchNorm2d | _BatchNorm | None:
+        """The norm, where its statistics are fixed and folding it into the kernel pays."""
+        norm = self.norm
+        if not isinstance(norm, (FrozenBatchNorm2d, _BatchNorm)) or becomes_graph():
+            return None  # a compiler fuses the norm by itself, at any input size
+        fixed = isinstance(norm, FrozenBatchNorm2d) or not norm.training
         cells = x.shape[0] * x.shape[2] * x.shape[3] // (self.stride[0] * self.stride[1])
-        return cells * self.out_channels > self.weight.numel()
+        return norm if fixed and cells * self.out_channels > self.weight.numel() else None
 
 
 def becomes_graph() -> bool:
@@ -154,12 +162,7 @@ def visible_taps(
         taps.append(slice(half - reach, half + reach + 1))
         padding.append(reach * step)
         steps.append(step if reach else 1)
-    return weight[tuple(taps)], tuple(padding), tuple(steps)
-
-
-def _counts_batch(norm: nn.Module | None) -> bool:
-    """Whether it takes its statistics from the batch in training."""
-    return isinstance(norm, nn.modules.batchnorm._BatchNorm)
+    return weight[tuple(taps)], (padding[0], padding[1]), (steps[0], steps[1])
 
 
 def msra_fill(conv: nn.Conv2d) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import vertebra
 from vertebra.config import Recipe, load_recipe
@@ -155,7 +155,7 @@ def translate_names(names: Iterable[str], model: Model, layout: Layout) -> tuple
 
 def _rules(model: Model, attribute: str) -> list[tuple[re.Pattern[str], str, str]]:
     """(pattern, replacement, prefix in the model) of every part's words for this library."""
-    parts = {"backbone": model.backbone, "neck": model.neck}
+    parts: dict[str, nn.Module | None] = {"backbone": model.backbone, "neck": model.neck}
     parts |= {f"heads.{name}": head for name, head in model.heads.items()}
     return [
         (re.compile(pattern), replacement, f"{place}.")
@@ -177,8 +177,9 @@ def _num_classes_of(given: Mapping[str, Tensor], recipe: Recipe, weights: str | 
 
     Sizes grow linearly with the classes, so two trial models tell how; None if none of the sizes does.
     """
-    written = [head.arguments.get("num_classes") for head in recipe.model.heads.values()]
-    if all(count is not None for count in written):
+    heads = recipe.model.heads.values()
+    written = [count for head in heads if (count := head.arguments.get("num_classes")) is not None]
+    if len(written) == len(heads):
         return max(written)
     two, three = (build_model(recipe, num_classes=count, pretrained=False) for count in (2, 3))
     renamed, _ = translate_names(given, two, layout)

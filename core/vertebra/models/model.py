@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import ItemsView, Mapping, Sequence, ValuesView
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,19 @@ IMAGENET_MEAN = (123.675, 116.28, 103.53)
 IMAGENET_STD = (58.395, 57.12, 57.375)
 
 
+if TYPE_CHECKING:
+
+    class _Heads(nn.ModuleDict):
+        """A ModuleDict, of which type checkers know that its modules are heads."""
+
+        def __getitem__(self, key: str) -> Head: ...
+        def items(self) -> ItemsView[str, Head]: ...
+        def values(self) -> ValuesView[Head]: ...
+
+else:
+    _Heads = nn.ModuleDict
+
+
 class Model(nn.Module):
     """Normalises images on the device, runs the parts, and nothing else.
 
@@ -32,6 +45,10 @@ class Model(nn.Module):
         pixel_order: order of the channels that the backbone was trained with. Inputs are always RGB;
             for "bgr" the model turns them round (Detectron2's MSRA weights are such).
     """
+
+    heads: _Heads
+    pixel_mean: Tensor
+    pixel_std: Tensor
 
     def __init__(
         self,
@@ -50,7 +67,7 @@ class Model(nn.Module):
             raise ValueError(f"pixel_mean {pixel_mean} and pixel_std {pixel_std} need 3 values each, pixel_std above 0")
         self.backbone = backbone
         self.neck = neck
-        self.heads = nn.ModuleDict(heads or {})
+        self.heads = _Heads(heads or {})
         self.pixel_order = pixel_order
         # No part of the weights, as in Detectron2: they belong to the recipe.
         for name, values in (("pixel_mean", pixel_mean), ("pixel_std", pixel_std)):
@@ -99,9 +116,10 @@ class Model(nn.Module):
         images = [_image(sample, row) for row, sample in enumerate(inputs)]
         if not images:
             raise DataError("the batch has no inputs; a model needs at least one image")
-        sizes = [tuple(image.shape[-2:]) for image in images]
+        sizes = [(image.shape[-2], image.shape[-1]) for image in images]
         multiple = self.size_divisibility
-        padded = tuple(math.ceil(max(side) / multiple) * multiple for side in zip(*sizes, strict=True))
+        height, width = (math.ceil(max(side) / multiple) * multiple for side in zip(*sizes, strict=True))
+        padded = (height, width)
         boxes, classes, valid = pad_ground_truth(inputs, self.device)
         return Batch(
             images=self._normalise(images, padded),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,11 @@ class FrozenBatchNorm2d(nn.Module):
         eps: added to the variance.
     """
 
+    weight: Tensor
+    bias: Tensor
+    running_mean: Tensor
+    running_var: Tensor
+
     def __init__(self, num_features: int, eps: float = 1e-5) -> None:
         super().__init__()
         self.num_features = num_features
@@ -35,12 +40,12 @@ class FrozenBatchNorm2d(nn.Module):
         self.register_buffer("running_var", torch.ones(num_features) - eps)  # the identity at first, as in Detectron2
 
     @classmethod
-    def from_batch_norm(cls, norm: nn.BatchNorm2d) -> FrozenBatchNorm2d:
+    def from_batch_norm(cls, norm: nn.modules.batchnorm._BatchNorm) -> FrozenBatchNorm2d:
         """A frozen copy of a batch normalisation, of its present statistics and parameters."""
         frozen = cls(norm.num_features, norm.eps)
         for name in ("weight", "bias", "running_mean", "running_var"):
             getattr(frozen, name).copy_(getattr(norm, name).detach())
-        return frozen.to(norm.running_mean.device)
+        return frozen.to(norm.weight.device)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) to the same shape and type."""
@@ -48,7 +53,7 @@ class FrozenBatchNorm2d(nn.Module):
         shape = (1, -1, 1, 1)
         return x * scale.to(x.dtype).view(shape) + shift.to(x.dtype).view(shape)
 
-    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args, **kwargs) -> None:
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: Any, **kwargs: Any) -> None:
         state_dict.pop(f"{prefix}num_batches_tracked", None)  # batch normalisation's counter has no meaning here
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
@@ -58,8 +63,11 @@ class FrozenBatchNorm2d(nn.Module):
 
 def scale_and_shift(norm: FrozenBatchNorm2d | nn.modules.batchnorm._BatchNorm) -> tuple[Tensor, Tensor]:
     """(C,) float32 each: with fixed statistics, normalised = x * scale + shift."""
-    scale = norm.weight.float() * (norm.running_var.float() + norm.eps).rsqrt()
-    return scale, norm.bias.float() - norm.running_mean.float() * scale
+    mean, variance = norm.running_mean, norm.running_var
+    if mean is None or variance is None:
+        raise ValueError(f"{norm} keeps no running statistics that could be fixed")
+    scale = norm.weight.float() * (variance.float() + norm.eps).rsqrt()
+    return scale, norm.bias.float() - mean.float() * scale
 
 
 def get_norm(name: NormName, channels: int) -> nn.Module | None:

@@ -13,7 +13,7 @@ import re
 import struct
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, ClassVar, Literal
 
 import numpy as np
 
@@ -43,10 +43,10 @@ def read_pickle_arrays(path: str | Path) -> dict[str, np.ndarray]:
             break
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: expected a dictionary of arrays, found a {_kind(content)}")
-    arrays = {name: item.value for name, item in content.items() if isinstance(item, _Array) and isinstance(name, str)}
-    unfinished = sorted(name for name, array in arrays.items() if array is None)
-    if unfinished:
-        raise CheckpointError(f"{path}: the array {unfinished[0]!r} has no contents")
+    found = {name: item.value for name, item in content.items() if isinstance(item, _Array) and isinstance(name, str)}
+    arrays = {name: array for name, array in found.items() if array is not None}
+    if len(arrays) < len(found):
+        raise CheckpointError(f"{path}: the array {min(found.keys() - arrays.keys())!r} has no contents")
     if not arrays:
         raise CheckpointError(
             f"{path}: holds no arrays; its entries: {', '.join(map(repr, list(content)[:5])) or 'none'}"
@@ -111,7 +111,9 @@ class _RefusedError(Exception):
 class _ArrayUnpickler(pickle._Unpickler):
     """The interpreter's unpickler in Python: the one in C makes tables as long as a forged file asks for."""
 
-    dispatch = dict(pickle._Unpickler.dispatch)
+    read: Callable[[int], bytes]  # both set by `load`
+    append: Callable[[Any], None]
+    dispatch: ClassVar[dict[int, Callable[[Any], None]]] = dict(pickle._Unpickler.dispatch)
 
     def __init__(self, file: BinaryIO) -> None:
         super().__init__(file, encoding="latin1")
@@ -188,7 +190,7 @@ class _Array:
         self.value = _numbers(data, dtype, shape, "F" if fortran else "C")
 
 
-def _numbers(data: Any, dtype: Any, shape: Any, order: str) -> np.ndarray:
+def _numbers(data: Any, dtype: Any, shape: Any, order: Literal["C", "F"]) -> np.ndarray:
     if isinstance(data, str):
         data = data.encode("latin1")  # bytes of Python 2
     if not isinstance(data, (bytes, bytearray)) or not isinstance(dtype, _DType):

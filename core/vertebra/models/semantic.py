@@ -33,7 +33,7 @@ def semantic_losses(
             "a semantic head learns from labels of pixels, but no input of the batch has `sem_seg`; the dicts of a "
             "dataset to train on need the key `sem_seg_file_name` (or a transform or mapper that sets `sem_seg`)"
         )
-    size = tuple(batch.sem_seg.shape[-2:])
+    size = (batch.sem_seg.shape[-2], batch.sem_seg.shape[-1])
     if scores.shape[-2:] != size:  # the loss wants each class's map in one piece: cheaper to arrange while it is small
         scores = resize(scores.contiguous(), size)
     return {name: loss(scores, batch.sem_seg) * loss_weight}

@@ -95,8 +95,8 @@ def read_checkpoint(uri: str | Path) -> dict[str, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as err:
-        reason = str(err).strip().splitlines()
-        told = next((line.strip(" .") for line in reason if "GLOBAL" in line), "unknown contents")
+        lines = str(err).strip().splitlines()
+        told = next((line.strip(" .") for line in lines if "GLOBAL" in line), "unknown contents")
         raise CheckpointError(
             f"{uri}: is no checkpoint of tensors and plain data; nothing in it was run ({told}).\n"
             "  Save weights as a dict of tensors with torch.save(module.state_dict(), path), or as .safetensors."
@@ -123,6 +123,7 @@ def read_weights(uri: str | Path) -> dict[str, Tensor]:
     """
     path = fetch(uri)
     suffix = Path(path).suffix.lower()
+    content: Any  # a dict of tensors, perhaps in another of other things
     if suffix == ".safetensors":
         try:
             content = load_file(path)

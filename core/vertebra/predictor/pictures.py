@@ -38,7 +38,7 @@ class PictureWriter(Writer):
             self.close()  # the video before is complete
         style = Style(min_side=0) if frame.number is not None else None
         for suffix, picture in draw_prediction(prediction, self.metadata, style):
-            if frame.number is None:
+            if frame.rate is None:  # not a video's
                 self.pictures.append(save_png(picture, free_path(self.folder, frame.stem + suffix, ".png")))
                 continue
             if suffix not in self._videos:

@@ -59,7 +59,9 @@ def records_of(prediction: Prediction, labels: ClassLabels) -> Iterator[dict[str
     frame = prediction.frame
     origin: dict[str, Any] = {"file_name": frame.name}
     if frame.number is not None:
-        origin |= {"frame": frame.number, "seconds": round(frame.seconds, 3)}
+        origin["frame"] = frame.number
+    if frame.seconds is not None:
+        origin["seconds"] = round(frame.seconds, 3)
     for _, found in outputs_of(prediction, "instances"):
         for record in _detections(found, labels):
             yield {**origin, **record}

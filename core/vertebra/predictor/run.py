@@ -82,7 +82,7 @@ def predict_files(
         DataError: nothing to read, or `output` holds predictions already; or images that cannot be read, after all
             others have been written.
     """
-    places = list_places([source] if isinstance(source, (str, Path, int)) else source)
+    places = list_places([source] if isinstance(source, (str, Path, int, Camera)) else source)
     predictor = recipe if isinstance(recipe, Predictor) else _predictor(recipe, weights, score, settings)
     if classes is not None:
         class_numbers(classes, predictor.class_names)  # a wrong name is told before anything is written

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import nn
 
 from vertebra.errors import DataError, RecipeError
 from vertebra.models import Model
@@ -43,24 +42,22 @@ def set_thresholds(
         "max_detections": max_detections,
     }
     for name, value in wanted.items():
-        if value is None:
-            continue
-        owners = _owners(model, name)
-        if not owners:
+        if value is not None and not _change(model, name, value):
             heads = ", ".join(f"{key} ({type(head).__name__})" for key, head in model.heads.items())
             raise RecipeError(f"{name} cannot be set: no head of this model has {_MEANINGS[name]}. Its heads: {heads}")
-        for owner in owners:
-            setattr(owner, name, value)
 
 
 def look_from_score(model: Model, score: float) -> None:
     """Lets the heads that have a score threshold look from this score on: none lower is lost, and none is worked on."""
-    for owner in _owners(model, "score_threshold"):
-        owner.score_threshold = score
+    _change(model, "score_threshold", score)
 
 
-def _owners(model: Model, name: str) -> list[nn.Module]:
-    return [part for part in model.heads.modules() if isinstance(vars(part).get(name), (bool, int, float))]
+def _change(model: Model, name: str, value: float) -> bool:
+    """Sets it in every part of the heads that has it; False where there is none."""
+    owners = [part for part in model.heads.modules() if isinstance(vars(part).get(name), (bool, int, float))]
+    for owner in owners:
+        setattr(owner, name, value)
+    return bool(owners)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
@@ -22,7 +22,6 @@ IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".t
 _STDIN = "-"
 
 ImageLike = np.ndarray | torch.Tensor | str | Path
-Place = str | Path | int | np.ndarray | torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -60,6 +59,9 @@ class Camera:
         return f"camera {self.number}"
 
 
+Place = str | Path | int | Camera | np.ndarray | torch.Tensor
+
+
 def open_source(source: Place | Iterable[Place], unreadable: list[str] | None = None) -> Iterator[Frame]:
     """The images of all places, one at a time.
 
@@ -68,8 +70,7 @@ def open_source(source: Place | Iterable[Place], unreadable: list[str] | None = 
     Raises:
         DataError: a place that is not there, before the first image is read.
     """
-    single = isinstance(source, (str, Path, int, np.ndarray, torch.Tensor))
-    given = [source] if single else list(source)
+    given = [source] if isinstance(source, (str, Path, int, Camera, np.ndarray, torch.Tensor)) else source
     return _frames(list_places(given), unreadable)
 
 
@@ -101,7 +102,7 @@ def list_places(
     return found
 
 
-def _named(place: str) -> list[Path | Camera]:
+def _named(place: str) -> Sequence[Path | Camera]:
     path = Path(place)
     if path.is_dir():
         return _inside(path)

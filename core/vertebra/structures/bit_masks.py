@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -59,7 +60,7 @@ class BitMasks:
             raise ValueError("BitMasks.cat got an empty list; it needs at least one BitMasks")
         return BitMasks(torch.cat([masks.tensor for masks in bitmasks_list]))
 
-    def to(self, *args, **kwargs) -> BitMasks:
+    def to(self, *args: Any, **kwargs: Any) -> BitMasks:
         return BitMasks(self.tensor.to(*args, **kwargs))
 
     def area(self) -> Tensor:

@@ -6,6 +6,7 @@ A box is `xyxy` in pixels, end exclusive: (x0, y0, x1, y1) has the width x1 - x0
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -45,7 +46,7 @@ class Boxes:
         """A copy that shares no memory."""
         return Boxes(self.tensor.clone())
 
-    def to(self, *args, **kwargs) -> Boxes:
+    def to(self, *args: Any, **kwargs: Any) -> Boxes:
         """The boxes on another device; takes what `Tensor.to` takes. The type stays float32."""
         return Boxes(self.tensor.to(*args, **kwargs))
 

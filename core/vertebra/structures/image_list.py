@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -64,7 +65,7 @@ class ImageList:
             slot[..., : image.shape[-2], : image.shape[-1]].copy_(image)
         return ImageList(padded, sizes)
 
-    def to(self, *args, **kwargs) -> ImageList:
+    def to(self, *args: Any, **kwargs: Any) -> ImageList:
         return ImageList(self.tensor.to(*args, **kwargs), self.image_sizes)
 
     @property

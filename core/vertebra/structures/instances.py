@@ -86,7 +86,7 @@ class Instances:
         """The dict of fields itself, not a copy: what is changed in it is changed here."""
         return self._fields
 
-    def to(self, *args, **kwargs) -> Instances:
+    def to(self, *args: Any, **kwargs: Any) -> Instances:
         """All fields that know `to` on another device; takes what `Tensor.to` takes."""
         moved = Instances(self._image_size)
         for name, value in self._fields.items():

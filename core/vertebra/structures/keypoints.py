@@ -7,6 +7,7 @@ coordinates of a pixel?" (1990): pixel i covers [i, i + 1), its center is at i +
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -41,7 +42,7 @@ class Keypoints:
             raise ValueError("Keypoints.cat got an empty list; it needs at least one Keypoints")
         return Keypoints(torch.cat([keypoints.tensor for keypoints in keypoints_list]))
 
-    def to(self, *args, **kwargs) -> Keypoints:
+    def to(self, *args: Any, **kwargs: Any) -> Keypoints:
         return Keypoints(self.tensor.to(*args, **kwargs))
 
     @property

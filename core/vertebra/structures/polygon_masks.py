@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -40,7 +41,7 @@ class PolygonMasks:
                 raise ValueError(f"PolygonMasks.cat takes a list of PolygonMasks, found {type(masks).__name__} in it")
         return PolygonMasks([shape for masks in polymasks_list for shape in masks.polygons])
 
-    def to(self, *args, **kwargs) -> PolygonMasks:
+    def to(self, *args: Any, **kwargs: Any) -> PolygonMasks:
         return self
 
     @property

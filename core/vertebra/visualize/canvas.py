@@ -19,7 +19,7 @@ _FINER = 2  # shapes are drawn finer by this factor and averaged, which smooths 
 
 
 @cache
-def font(size: int) -> ImageFont.FreeTypeFont:
+def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     """Pillow's own font, so that pictures look the same on every machine."""
     return ImageFont.load_default(size=size)
 
@@ -162,15 +162,15 @@ class Canvas:
     def _place(self, text: str, places: list[tuple[int, int]], size: tuple[int, int], color: Color) -> None:
         """Take the first place that is free and in the frame, otherwise the one that overlaps earlier labels least."""
         width, height = size
-        best, best_overlap = None, None
+        candidates = []
         for number, (x, y) in enumerate(places):
             x_in = min(max(x, 0), max(self.size[0] - width, 0))
             y_in = min(max(y, 0), max(self.size[1] - height, 0))
             plate = (x_in, y_in, x_in + width, y_in + height)
             moved = abs(x - x_in) // 4 + abs(y - y_in)
             overlap = sum(_shared_area(plate, other) for other, _, _ in self._labels) + moved * width + number
-            if best_overlap is None or overlap < best_overlap:
-                best, best_overlap = plate, overlap
+            candidates.append((overlap, plate))
+        _, best = min(candidates, key=lambda candidate: candidate[0])
         self._labels.append((best, text, color))
 
     def _dashes(self, start: tuple[int, int], end: tuple[int, int], color: Color, width: int) -> None:

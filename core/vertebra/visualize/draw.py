@@ -160,9 +160,9 @@ def _draw_keypoints(
     for a, b in skeleton:
         if points[a, 2] > 0 and points[b, 2] > 0:
             canvas.line(points[a, :2], points[b, :2], color)
-    for x, y, seen in points:
-        if seen > 0:
-            canvas.dot((x, y), color, hollow=seen < 2, size=size)
+    for point in points:
+        if point[2] > 0:
+            canvas.dot(point[:2], color, hollow=point[2] < 2, size=size)
 
 
 def _object_colors(marks: Marks, class_names: Sequence[str] | None, style: Style) -> list[Color]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,7 +30,7 @@ class Marks:
     boxes: np.ndarray
     classes: np.ndarray
     scores: np.ndarray | None
-    masks: list[np.ndarray | None] | None
+    masks: Sequence[np.ndarray | None] | None
     keypoints: np.ndarray | None
     crowd: np.ndarray
 
@@ -155,7 +155,7 @@ def _array(value: Any) -> np.ndarray | None:
     return tensor.detach().cpu().float().numpy() if isinstance(tensor, torch.Tensor) else np.asarray(tensor)
 
 
-def _masks(value: Any, size: tuple[int, int]) -> list[np.ndarray | None] | None:
+def _masks(value: Any, size: tuple[int, int]) -> list[np.ndarray] | None:
     """BitMasks, PolygonMasks, a tensor (N, H, W) of bools or probabilities, or a list of COCO segmentations."""
     if value is None:
         return None
@@ -163,14 +163,14 @@ def _masks(value: Any, size: tuple[int, int]) -> list[np.ndarray | None] | None:
         return [polygons_to_bitmask(polygons, *size) for polygons in value]
     if isinstance(value, (list, tuple)):
         return [segmentation_to_bitmask(segmentation, *size) for segmentation in value]
-    array = _array(value)
+    array = as_array(getattr(value, "tensor", value))
     array = array.reshape(len(array), *array.shape[-2:])  # (N, 1, H, W) too
     if array.shape[1:] != tuple(size):
         raise ValueError(f"masks of {array.shape[1:]} pixels do not fit an image of {tuple(size)}; paste them first")
     return list(array > 0.5)
 
 
-def _boxes_of(masks: list[np.ndarray | None] | None, count: int) -> np.ndarray:
+def _boxes_of(masks: list[np.ndarray] | None, count: int) -> np.ndarray:
     """(N, 4) boxes around the masks, zeros where there is none."""
     boxes = np.zeros((count, 4))
     for i, mask in enumerate(masks or ()):

@@ -30,7 +30,7 @@ def class_color(index: int) -> Color:
         return PALETTE[index]
     hue = (index * 0.618033988749895) % 1.0
     saturation, value = 0.6 + 0.1 * (index % 4), 0.95 - 0.12 * (index // 4 % 3)
-    return tuple(round(255 * part) for part in colorsys.hsv_to_rgb(hue, saturation, value))
+    return _rgb(hue, saturation, value)
 
 
 def shade(color: Color, number: int) -> Color:
@@ -38,10 +38,15 @@ def shade(color: Color, number: int) -> Color:
     hue, saturation, value = colorsys.rgb_to_hsv(*(part / 255 for part in color))
     hue = (hue + (0, 0.05, -0.05, 0.09, -0.09)[number % 5]) % 1.0
     value = min(max(value * (1, 0.72, 1.18, 0.86)[number % 4], 0.35), 1.0)
-    return tuple(round(255 * part) for part in colorsys.hsv_to_rgb(hue, saturation, value))
+    return _rgb(hue, saturation, value)
 
 
 def readable_on(background: Color) -> Color:
     """White or near-black text, whichever stands out more (relative luminance of Rec. 709)."""
     red, green, blue = background
     return (255, 255, 255) if 0.2126 * red + 0.7152 * green + 0.0722 * blue < 150 else (20, 20, 20)
+
+
+def _rgb(hue: float, saturation: float, value: float) -> Color:
+    red, green, blue = colorsys.hsv_to_rgb(hue, saturation, value)
+    return round(255 * red), round(255 * green), round(255 * blue)

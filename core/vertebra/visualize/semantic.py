@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -186,14 +187,14 @@ def draw_semantic_panel(
     style = style or Style()
     values = as_array(sem_seg)
     labels = _labels(values)
-    options = {"ignore_label": ignore_label, "colors": colors, "style": style}
+    draw = partial(draw_sem_seg, image, class_names=class_names, ignore_label=ignore_label, colors=colors, style=style)
     pictures, titles, shown = [], [], [labels]
     if truth is not None:
         truth = _labels(truth)
         shown.append(truth)
-        pictures.append(draw_sem_seg(image, truth, class_names, **options))
+        pictures.append(draw(truth))
         titles.append("ground truth")
-    pictures.append(draw_sem_seg(image, labels, class_names, **options))
+    pictures.append(draw(labels))
     titles.append(f"predicted: {said}" if said else "predicted")
     if truth is not None:
         pictures.append(draw_errors(image, labels, truth, ignore_label=ignore_label, style=style))
@@ -216,7 +217,8 @@ def _labels(sem_seg: Any) -> np.ndarray:
 
 def _color(label: int, colors: Sequence[Color] | None) -> Color:
     if colors is not None and 0 <= label < len(colors):
-        return tuple(int(part) for part in colors[label])
+        red, green, blue = colors[label]
+        return int(red), int(green), int(blue)
     return class_color(label)
 
 

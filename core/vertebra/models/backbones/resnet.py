@@ -84,9 +84,10 @@ class ResNet(Backbone):
             first_stride = 1 if name == "res2" or dilated.get(name) else 2
             out_channels = (64 if basic else 256) * 2**index
             inner = num_groups * width_per_group * 2**index
-            blocks = []
+            blocks: list[nn.Module] = []
             for row, dilation in enumerate(dilations[name]):
                 block_stride = first_stride if row == 0 else 1
+                block: nn.Module
                 if basic:
                     block = _BasicBlock(in_channels, out_channels, stride=block_stride, dilation=dilation, norm=norm)
                 else:

@@ -47,7 +47,7 @@ class TimmBackbone(Backbone):
             raise ValueError(
                 f"timm cannot make {model!r} with features_only, out_indices {out_indices} and options {options}: {err}"
             ) from err
-        info = self.model.feature_info
+        info: Any = self.model.feature_info
         places = info.out_indices
         self._shapes = {
             f"stage{place}": ShapeSpec(channels=channels, stride=int(stride))

@@ -49,7 +49,8 @@ class VGG(Backbone):
             elif isinstance(layer, nn.MaxPool2d):
                 layer.ceil_mode = True  # as if padded, where a side is odd
         pools = [number for number, layer in enumerate(layers) if isinstance(layer, nn.MaxPool2d)]
-        ends, shapes = {}, {}
+        ends: dict[str, int] = {}
+        shapes = {}
         for stage, (number, channels) in enumerate(zip(pools, (64, 128, 256, 512, 512), strict=True), start=1):
             ends |= {f"conv{stage}": number - 1, f"pool{stage}": number}
             shapes[f"conv{stage}"] = ShapeSpec(channels=channels, stride=2 ** (stage - 1))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from functools import reduce
 from typing import Any, Literal
 
 import torch
@@ -30,7 +32,7 @@ class MultiScaleFlip(InferenceMode):
 
     def __init__(
         self,
-        scales: list[float] = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75),
+        scales: Sequence[float] = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75),
         *,
         flip: bool = True,
         vertical_flip: bool = False,
@@ -55,19 +57,19 @@ class MultiScaleFlip(InferenceMode):
 
     def _mean_scores(self, predict: Predict, sample: dict[str, Any]) -> Tensor:
         """(K, height, width) float32."""
+        mean = reduce(Tensor.add_, self._scores(predict, sample)) / (len(self.scales) * len(self.flips))
+        return mean if self.average == "scores" else mean.clamp_(min=torch.finfo(mean.dtype).tiny).log_()
+
+    def _scores(self, predict: Predict, sample: dict[str, Any]) -> Iterator[Tensor]:
+        """What is averaged: (K, height, width) float32 of each scale and mirror image."""
         image = image_of(sample)
         size = int(sample.get("height", image.shape[-2])), int(sample.get("width", image.shape[-1]))
-        total: Tensor | None = None
         for scale in self.scales:
             scaled = _scaled(image, scale)
             views = [view_of(sample, scaled.flip(axes), size) for axes in self.flips]
             for axes, output in zip(self.flips, predict(views), strict=True):
                 scores = scores_of(output, size, "MultiScaleFlip").flip(axes)
-                if self.average == "probabilities":
-                    scores = scores.softmax(dim=0)
-                total = scores if total is None else total.add_(scores)
-        mean = total / (len(self.scales) * len(self.flips))
-        return mean if self.average == "scores" else mean.clamp_(min=torch.finfo(mean.dtype).tiny).log_()
+                yield scores.softmax(dim=0) if self.average == "probabilities" else scores
 
 
 def _scaled(image: Tensor, scale: float) -> Tensor:

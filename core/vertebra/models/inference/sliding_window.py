@@ -81,12 +81,14 @@ class SlidingWindow(InferenceMode):
         rows, columns = (self._axis(side, window) for side, window in zip(size, self.window, strict=True))
         total: Tensor | None = None
         for batch in _batches([(row, column) for row in rows for column in columns], self.batch_size):
-            tiles = [view_of(sample, tile, tile.shape[-2:]) for tile in (_tile(image, *place) for place in batch)]
+            images = [_tile(image, *place) for place in batch]
+            tiles = [view_of(sample, tile, (tile.shape[-2], tile.shape[-1])) for tile in images]
             for (row, column), tile, output in zip(batch, tiles, predict(tiles), strict=True):
                 scores = scores_of(output, (tile["height"], tile["width"]), "SlidingWindow")
                 if total is None:
                     total = scores.new_zeros(len(scores), *size)
                 _add(total, scores, row, column)
+        assert total is not None  # every image has a window
         asked = int(sample.get("height", size[0])), int(sample.get("width", size[1]))
         return {"sem_seg": total if asked == size else sem_seg_postprocess(total, size, *asked)}
 

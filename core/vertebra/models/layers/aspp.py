@@ -61,7 +61,7 @@ class ASPP(nn.Module):
                 f"ASPP: pool_size is {list(pool_size)}; it must be a height and a width of at least 1 cell"
             )
         wide = partial(SeparableConvNorm, inner_norm=inner_norm) if separable else ConvNorm
-        branches = [ConvNorm(in_channels, out_channels, 1, norm=norm, relu=True)]
+        branches: list[nn.Module] = [ConvNorm(in_channels, out_channels, 1, norm=norm, relu=True)]
         branches += [wide(in_channels, out_channels, 3, dilation=rate, norm=norm, relu=True) for rate in rates]
         self.convs = nn.ModuleList(branches)
         self.pool = ConvNorm(in_channels, out_channels, 1, norm=pool_norm, relu=True)
@@ -82,7 +82,7 @@ class ASPP(nn.Module):
         if self.pool_size is None:
             out = self.project.forward_parts(near, pooled)  # as if the mean stood in every cell of the map
         else:
-            out = self.project(torch.cat([near, resize(pooled, tuple(x.shape[-2:]))], dim=1))
+            out = self.project(torch.cat([near, resize(pooled, (x.shape[-2], x.shape[-1]))], dim=1))
         return F.dropout(out, self.dropout, self.training)
 
     def _pool(self, x: Tensor) -> Tensor:

@@ -42,13 +42,14 @@ class PyramidPooling(nn.Module):
             raise ValueError(f"PyramidPooling: bins {list(bins)} must be some numbers of at least 1")
         bin_channels = max(1, in_channels // len(bins)) if bin_channels is None else bin_channels
         self.bins = tuple(bins)
-        self.convs = nn.ModuleList(ConvNorm(in_channels, bin_channels, 1, norm=norm, relu=True) for _ in bins)
-        for conv in self.convs:
+        convs = [ConvNorm(in_channels, bin_channels, 1, norm=norm, relu=True) for _ in bins]
+        for conv in convs:
             msra_fill(conv)
+        self.convs = nn.ModuleList(convs)
         self.out_channels = in_channels + len(self.bins) * bin_channels
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) to (N, out_channels, H, W): the input first, then the grids in the order of `bins`."""
-        size = tuple(x.shape[-2:])
+        size = (x.shape[-2], x.shape[-1])
         grids = [conv(F.adaptive_avg_pool2d(x, bins)) for bins, conv in zip(self.bins, self.convs, strict=True)]
         return torch.cat([x, *(resize(grid, size) for grid in grids)], dim=1)

@@ -67,6 +67,8 @@ class CrossEntropy(Loss):
         label_smoothing: share of the target that is spread evenly over all classes.
     """
 
+    class_weights: Tensor | None
+
     def __init__(
         self,
         class_weights: list[float] | None = None,

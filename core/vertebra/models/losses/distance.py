@@ -75,6 +75,8 @@ class DistanceWeightedCrossEntropy(Loss):
         ignore_index: label without loss.
     """
 
+    class_weights: Tensor | None
+
     def __init__(
         self,
         w0: float = 10.0,

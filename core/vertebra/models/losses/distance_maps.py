@@ -15,6 +15,7 @@ from torch import Tensor
 __all__ = ["connected_cells", "distance_to", "distances_to_two_cells", "signed_distance"]
 
 _CELLS_IN_CACHE = 1 << 17  # of two float32 maps and what is between
+_TwoNearest = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
 @torch.no_grad()
@@ -36,8 +37,8 @@ def distance_to(mask: Tensor, max_distance: float | None = None) -> Tensor:
     reach = width - 1 if max_distance is None else min(width - 1, math.ceil(max_distance))
     if mask.device.type == "cpu":
         maps = (x.view(-1, height, width).split(max(_CELLS_IN_CACHE // (height * width), 1)) for x in (nearest, column))
-        for part in zip(*maps, strict=True):
-            _take_nearer(*part, reach, stop_early=True)
+        for nearest_part, column_part in zip(*maps, strict=True):
+            _take_nearer(nearest_part, column_part, reach, stop_early=True)
     else:
         _take_nearer(nearest, column, reach, stop_early=False)
     return nearest.sqrt_().clamp_(max=far if max_distance is None else max_distance)
@@ -111,7 +112,7 @@ def distances_to_two_cells(cells: Tensor, radius: int) -> tuple[Tensor, Tensor]:
     return found[0].sqrt(), found[2].sqrt()
 
 
-def _insert(found: tuple[Tensor, ...], distance: Tensor, number: Tensor) -> tuple[Tensor, ...]:
+def _insert(found: _TwoNearest, distance: Tensor, number: Tensor) -> _TwoNearest:
     """The two nearest of different number among (first, its number, second, its number) and one candidate more."""
     first, first_number, second, second_number = found
     same = number == first_number

@@ -6,8 +6,6 @@ Letters: N images, K classes, H x W pixels, P pixels over all that are compared 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
@@ -17,7 +15,37 @@ from vertebra.models.losses.labels import check_pixels, one_hot
 __all__ = ["DiceLoss", "JaccardLoss", "LovaszSoftmax", "TverskyLoss"]
 
 
-class DiceLoss(Loss):
+class _OverlapLoss(Loss):
+    """One minus the mean overlap of the classes: all that these losses share. A subclass says what the overlap is."""
+
+    def __init__(self, eps: float, per_image: bool, present_only: bool, ignore_index: int) -> None:
+        super().__init__()
+        if eps < 0 or (eps == 0 and not present_only):
+            raise ValueError(
+                f"{type(self).__name__}: eps is {eps}; it must be at least 0, and above 0 where absent classes count"
+            )
+        self.eps = eps
+        self.per_image = per_image
+        self.present_only = present_only
+        self.ignore_index = ignore_index
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Logits (N, K, H, W) and labels (N, H, W) to a scalar."""
+        check_pixels(type(self).__name__, logits, labels, self.ignore_index)
+        p, y = compared(logits, labels, self.ignore_index)
+        over = (2, 3) if self.per_image else (0, 2, 3)
+        return mean_of_classes(1 - self._overlap(p, y, over), y.sum(over), self.present_only)
+
+    def _overlap(self, p: Tensor, y: Tensor, over: tuple[int, ...]) -> Tensor:
+        """Of probabilities and truth (N, K, H, W), 0 where ignored, summed over the named dimensions.
+
+        Returns:
+            (K,) or (N, K), 1 for a perfect one.
+        """
+        raise NotImplementedError
+
+
+class DiceLoss(_OverlapLoss):
     """1 - 2 |p y| / (|p| + |y|), the mean over the classes. In [0, 1], 0 for a perfect overlap.
 
     Sources: Milletari et al., "V-Net", arXiv:1606.04797, section 3 (squared, one foreground class);
@@ -37,13 +65,8 @@ class DiceLoss(Loss):
         present_only: bool = True,
         ignore_index: int = 255,
     ) -> None:
-        super().__init__()
-        _keep_options(self, eps, per_image, present_only, ignore_index)
+        super().__init__(eps, per_image, present_only, ignore_index)
         self.squared = squared
-
-    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Logits (N, K, H, W) and labels (N, H, W) to a scalar."""
-        return _overlap_loss(self, logits, labels, self._overlap)
 
     def _overlap(self, p: Tensor, y: Tensor, over: tuple[int, ...]) -> Tensor:
         both = (p * y).sum(over)
@@ -51,7 +74,7 @@ class DiceLoss(Loss):
         return (2 * both + self.eps) / (total + self.eps)
 
 
-class JaccardLoss(Loss):
+class JaccardLoss(_OverlapLoss):
     """1 - |p y| / (|p| + |y| - |p y|): one minus the soft intersection over union, the mean over the classes.
 
     Source: Rahman & Wang, "Optimizing Intersection-Over-Union in Deep Neural Networks", ISVC 2016, equations 3 to 5.
@@ -67,19 +90,14 @@ class JaccardLoss(Loss):
     def __init__(
         self, eps: float = 1.0, per_image: bool = False, present_only: bool = True, ignore_index: int = 255
     ) -> None:
-        super().__init__()
-        _keep_options(self, eps, per_image, present_only, ignore_index)
-
-    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Logits (N, K, H, W) and labels (N, H, W) to a scalar."""
-        return _overlap_loss(self, logits, labels, self._overlap)
+        super().__init__(eps, per_image, present_only, ignore_index)
 
     def _overlap(self, p: Tensor, y: Tensor, over: tuple[int, ...]) -> Tensor:
         both = (p * y).sum(over)
         return (both + self.eps) / (p.sum(over) + y.sum(over) - both + self.eps)
 
 
-class TverskyLoss(Loss):
+class TverskyLoss(_OverlapLoss):
     """1 - TP / (TP + alpha FP + beta FN), soft, the mean over the classes.
 
     Source: Salehi et al., "Tversky loss function", arXiv:1706.05721, equations 3 and 4; its best was alpha 0.3, beta
@@ -101,16 +119,11 @@ class TverskyLoss(Loss):
         present_only: bool = True,
         ignore_index: int = 255,
     ) -> None:
-        super().__init__()
-        _keep_options(self, eps, per_image, present_only, ignore_index)
+        super().__init__(eps, per_image, present_only, ignore_index)
         if alpha < 0 or beta < 0:
             raise ValueError(f"TverskyLoss: alpha {alpha} and beta {beta} must be at least 0")
         self.alpha = alpha
         self.beta = beta
-
-    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Logits (N, K, H, W) and labels (N, H, W) to a scalar."""
-        return _overlap_loss(self, logits, labels, self._overlap)
 
     def _overlap(self, p: Tensor, y: Tensor, over: tuple[int, ...]) -> Tensor:
         both = (p * y).sum(over)
@@ -150,33 +163,6 @@ class LovaszSoftmax(Loss):
         errors, order = errors.sort(dim=-1, descending=True)
         slope = _jaccard_slope(truth.gather(-1, order))
         return mean_of_classes((errors * slope).sum(-1), truth.sum(-1), self.present_only)
-
-
-def _keep_options(loss: Loss, eps: float, per_image: bool, present_only: bool, ignore_index: int) -> None:
-    """The settings that the overlap losses share, checked."""
-    if eps < 0 or (eps == 0 and not present_only):
-        raise ValueError(
-            f"{type(loss).__name__}: eps is {eps}; it must be at least 0, and above 0 where absent classes count"
-        )
-    loss.eps = eps
-    loss.per_image = per_image
-    loss.present_only = present_only
-    loss.ignore_index = ignore_index
-
-
-def _overlap_loss(
-    loss: Loss, logits: Tensor, labels: Tensor, overlap: Callable[[Tensor, Tensor, tuple[int, ...]], Tensor]
-) -> Tensor:
-    """One minus the mean overlap of the classes.
-
-    Args:
-        overlap: of probabilities and truth (N, K, H, W), 0 where ignored, summed over the named dimensions: (K,) or
-            (N, K), 1 for a perfect one.
-    """
-    check_pixels(type(loss).__name__, logits, labels, loss.ignore_index)
-    p, y = compared(logits, labels, loss.ignore_index)
-    over = (2, 3) if loss.per_image else (0, 2, 3)
-    return mean_of_classes(1 - overlap(p, y, over), y.sum(over), loss.present_only)
 
 
 def compared(logits: Tensor, labels: Tensor, ignore_index: int) -> tuple[Tensor, Tensor]:

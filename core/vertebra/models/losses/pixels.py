@@ -28,6 +28,8 @@ class HardPixelCrossEntropy(Loss):
         ignore_index: label without loss.
     """
 
+    class_weights: Tensor | None
+
     def __init__(self, top_k: float = 0.2, class_weights: list[float] | None = None, ignore_index: int = 255) -> None:
         super().__init__()
         if not 0 < top_k <= 1:
@@ -61,6 +63,8 @@ class PixelFocalLoss(Loss):
         ignore_index: label without loss.
     """
 
+    class_weights: Tensor | None
+
     def __init__(self, gamma: float = 2.0, class_weights: list[float] | None = None, ignore_index: int = 255) -> None:
         super().__init__()
         if gamma < 0:
@@ -90,6 +94,8 @@ class PixelBCE(Loss):
         class_weights: K factors of the classes' losses; None: all 1.
         ignore_index: label without loss.
     """
+
+    class_weights: Tensor | None
 
     def __init__(
         self, pos_weight: float = 1.0, class_weights: list[float] | None = None, ignore_index: int = 255

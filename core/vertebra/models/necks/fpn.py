@@ -109,13 +109,14 @@ class FPN(Neck):
         self.fuse = fuse
         self.levels = [f"p{int(math.log2(spec.stride))}" for spec in inputs.values()]
         self._size_divisibility = max(spec.stride for spec in inputs.values())
-        self.lateral = nn.ModuleDict()
-        self.output = nn.ModuleDict()
+        lateral: dict[str, ConvNorm] = {}
+        output: dict[str, ConvNorm] = {}
         for level, spec in zip(self.levels, inputs.values(), strict=True):
-            self.lateral[level] = ConvNorm(spec.channels, out_channels, 1, norm=norm)
-            self.output[level] = ConvNorm(out_channels, out_channels, 3, norm=norm)
-        for conv in (*self.lateral.values(), *self.output.values()):
+            lateral[level] = ConvNorm(spec.channels, out_channels, 1, norm=norm)
+            output[level] = ConvNorm(out_channels, out_channels, 3, norm=norm)
+        for conv in (*lateral.values(), *output.values()):
             xavier_fill(conv)
+        self.lateral, self.output = nn.ModuleDict(lateral), nn.ModuleDict(output)
 
         shapes = {
             level: ShapeSpec(channels=out_channels, stride=spec.stride)
