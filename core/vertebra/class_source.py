@@ -124,8 +124,8 @@ def _parameters(arguments: ast.arguments, module: _Module) -> Iterator[Parameter
     pairs = [*zip(plain, defaults, strict=True)][1:]  # without self
     for argument, default in [*pairs, *zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)]:
         annotation, default = _resolved(argument.annotation, module), _resolved(default, module)
-        quoted = isinstance(annotation, ast.Constant) and isinstance(annotation.value, str)
-        yield Parameter(argument.arg, annotation.value if quoted else _text(annotation) or "", _text(default))
+        quoted = annotation.value if isinstance(annotation, ast.Constant) else None
+        yield Parameter(argument.arg, quoted if isinstance(quoted, str) else _text(annotation) or "", _text(default))
     if arguments.kwarg is not None:
         yield Parameter(f"**{arguments.kwarg.arg}", _text(arguments.kwarg.annotation) or "", None)
 
@@ -144,7 +144,8 @@ def _dataclass_parameters(found: _Found, hops: int) -> Iterator[Parameter]:
         default = _text(node.value)
         if isinstance(node.value, ast.Call) and ast.unparse(node.value.func).endswith("field"):
             options = {keyword.arg: keyword.value for keyword in node.value.keywords}
-            if isinstance(options.get("init"), ast.Constant) and options["init"].value is False:
+            init = options.get("init")
+            if isinstance(init, ast.Constant) and init.value is False:
                 continue
             factory = _text(options.get("default_factory"))
             default = f"{factory}()" if factory else _text(options.get("default"))

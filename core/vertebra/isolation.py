@@ -9,6 +9,7 @@ import threading
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 from vertebra.errors import PluginError, SetupError
 
@@ -34,7 +35,7 @@ class PluginImportError(PluginError):
         return type(self), (self.summary, self.trace)  # by its own arguments, so that it crosses processes
 
 
-def import_plugin_module(module_name: str, owner: str, patience: float | None = PATIENCE) -> object:
+def import_plugin_module(module_name: str, owner: str, patience: float | None = PATIENCE) -> ModuleType:
     """Imports a plugin's module.
 
     Args:

@@ -67,7 +67,7 @@ def load_local_plugin(path: str | Path) -> ModuleType:
     if path not in announced:
         _announce([*announced, path])
     try:
-        return import_plugin_module(name, f"local plugin {path}")  # type: ignore[return-value]
+        return import_plugin_module(name, f"local plugin {path}")
     except BaseException:  # one that cannot be imported must not fail again wherever the announced ones are loaded
         _announce([file for file in announced if file != path])
         _forget(name)

@@ -311,7 +311,7 @@ def _read(distribution: metadata.Distribution) -> PluginInfo | None:
 def _describe(distribution: metadata.Distribution) -> tuple[str, str, str, tuple[str, ...]]:
     try:
         head = distribution.metadata
-        name, version, summary = (head.get(key) for key in ("Name", "Version", "Summary"))
+        name, version, summary = ((head.get_all(key) or [None])[0] for key in ("Name", "Version", "Summary"))
         lines = head.get_all("Requires-Dist") or []
     except Exception:  # no METADATA, or not text: the folder's name says enough to report it
         name, version, summary, lines = None, None, None, []

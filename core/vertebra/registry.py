@@ -77,7 +77,7 @@ class Registry(FvcoreRegistry):
             )
         self._obj_map[name] = obj
 
-    def get(self, name: str) -> type:
+    def get(self, name: str) -> type[Any]:
         """The class that `name` means, imported now if an installed distribution offers it.
 
         Raises:

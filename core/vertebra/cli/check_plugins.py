@@ -108,8 +108,8 @@ def _examine(distribution: str, timeout: float, output: Path, stack: Path, resul
     """In the process of its own: imports, and sends findings and seconds."""
     _import_what_all_need()  # done already, unless this process was spawned
     file = os.open(output, os.O_WRONLY | os.O_CREAT)
-    for stream in (1, 2):
-        os.dup2(file, stream)
+    for descriptor in (1, 2):
+        os.dup2(file, descriptor)
     with stack.open("w") as trace:
         faulthandler.enable(trace, all_threads=False)
         faulthandler.dump_traceback_later(timeout, file=trace)

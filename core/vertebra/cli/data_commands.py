@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from vertebra.errors import DataError
+
+if TYPE_CHECKING:
+    from vertebra.data import Dataset
 
 __all__ = ["app"]
 
@@ -18,6 +22,7 @@ Source = Annotated[
 ]
 Images = Annotated[Path | None, typer.Option(help="The folder of images, for a COCO JSON file.")]
 Split = Annotated[str, typer.Option(help="Which split of a recipe or of a shapes folder.")]
+Layer = Literal["instances", "semantic", "panoptic"]
 Overrides = Annotated[list[str] | None, typer.Option("--set", help="Recipe overrides, KEY=VALUE.")]
 
 
@@ -36,8 +41,7 @@ def make_shapes(
     """Write a generated COCO dataset: boxes, masks, keypoints, semantic and panoptic labels."""
     from vertebra.data.shapes import make_shapes as make
 
-    kwargs = {} if val_images is None else {"val_images": val_images}
-    make(directory, images=images, seed=seed, size=size, num_classes=classes, workers=workers, **kwargs)
+    make(directory, images=images, val_images=val_images, seed=seed, size=size, num_classes=classes, workers=workers)
     print(f"{directory}: {images} training images, seed {seed}. Look at it: vertebra data show {directory}")
 
 
@@ -83,13 +87,15 @@ def show(
     print(path)
 
 
-def _layer(wanted: str | None, dataset):
+def _layer(wanted: str | None, dataset: Dataset) -> Layer:
     """What to draw of a dataset."""
-    layers = ("instances", "semantic", "panoptic")
+    layers: tuple[Layer, ...] = ("instances", "semantic", "panoptic")
     if wanted is not None and wanted not in layers:
         raise DataError(f"--layer is {wanted!r}, expected {', '.join(layers)}")
-    if wanted is not None or any(record.get("annotations") for record in dataset):
-        return wanted or "instances"
+    if wanted is not None:
+        return wanted
+    if any(record.get("annotations") for record in dataset):
+        return "instances"
     if "sem_seg_file_name" in dataset.fields:
         return "semantic"
     return "panoptic" if "pan_seg_file_name" in dataset.fields else "instances"
@@ -107,7 +113,7 @@ def _picture_path(output: Path | None) -> Path:
     return output
 
 
-def _open(source: str, images: Path | None, split: str, overrides):
+def _open(source: str, images: Path | None, split: str, overrides: Sequence[str]) -> Dataset:
     """The dataset that `source` names: a shapes folder, a COCO JSON, or a split of a recipe."""
     from vertebra.data import load_split
     from vertebra.data.coco import CocoFormat

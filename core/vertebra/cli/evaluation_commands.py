@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from vertebra.evaluation.analysis.compare import Comparison
 
 __all__ = ["compare", "evaluate_results"]
 
@@ -135,7 +138,7 @@ def _write_json(path: Path, content: dict) -> None:
     print(f"written: {path}")
 
 
-def _comparison(found, task: str, verdict: str, run_a: Path, run_b: Path) -> dict:
+def _comparison(found: Comparison, task: str, verdict: str, run_a: Path, run_b: Path) -> dict:
     numbers = {
         f"{task}/{name}": {
             "a": one.first,

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from vertebra.cli.options import PluginFiles, height_width, plugin_files
 from vertebra.errors import ExportError
+
+if TYPE_CHECKING:
+    from vertebra.config import Recipe
 
 __all__ = ["export"]
 
@@ -69,13 +72,13 @@ def export(
 
 def _batch(text: str) -> int | Literal["dynamic"]:
     if text == "dynamic":
-        return text
+        return "dynamic"
     if not text.isdecimal() or int(text) < 1:
         raise ExportError(f"--batch is {text!r}; expected a number of images from 1, or `dynamic`")
     return int(text)
 
 
-def _letterbox_size(recipe) -> tuple[int, int] | None:
+def _letterbox_size(recipe: Recipe) -> tuple[int, int] | None:
     """(height, width) that the recipe's evaluation fits images into, where it does."""
     for spec in recipe.data.eval_transforms:
         if spec.name == "ResizeLetterbox" and spec.arguments.get("size"):

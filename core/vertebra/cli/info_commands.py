@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from vertebra.cli.options import PluginFiles, plugin_files
 from vertebra.errors import RecipeError
+
+if TYPE_CHECKING:
+    from vertebra.components import ComponentDescription
 
 __all__ = ["components", "config", "doctor"]
 
@@ -23,7 +26,7 @@ def components(
     from vertebra.registry import REGISTRIES
 
     kind = what[:-1] if what and what.endswith("s") and what[:-1] in REGISTRIES else what
-    if kind is None or kind in REGISTRIES:
+    if what is None or kind in REGISTRIES:
         _print_listing(list_components(kind))
         return
     name = what.rpartition(":")[2]
@@ -39,7 +42,7 @@ def components(
     print("\n\n".join(_description(found) for found in matches))
 
 
-def _print_listing(found: list) -> None:
+def _print_listing(found: list[ComponentDescription]) -> None:
     kinds = dict.fromkeys(component.kind for component in found)
     width = max((len(component.name) for component in found), default=0)
     for kind in kinds:
@@ -51,7 +54,7 @@ def _print_listing(found: list) -> None:
                     print(f"  {'':<{width}}  PROBLEM: {_indented(component.problem, width + 6)}")
 
 
-def _description(component) -> str:
+def _description(component: ComponentDescription) -> str:
     lines = [
         f"{component.name}: {component.kind} of {component.distribution} {component.version}",
         f"  {component.location}",

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from collections.abc import Container
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from vertebra.cli import scaffold_command
 from vertebra.errors import PluginError
+
+if TYPE_CHECKING:
+    from vertebra.cli.check_plugins import PluginReport
+    from vertebra.plugins import PluginInfo
 
 __all__ = ["app"]
 
@@ -85,7 +90,7 @@ def check(
         sys.exit(1)
 
 
-def _taken_commands(plugin, own_commands) -> list[str]:
+def _taken_commands(plugin: PluginInfo, own_commands: Container[str]) -> list[str]:
     return [
         f"command {offer.name}: the core has this command; reach the plugin's as `vertebra {offer.qualified}`"
         for offer in plugin.commands
@@ -93,7 +98,7 @@ def _taken_commands(plugin, own_commands) -> list[str]:
     ]
 
 
-def _report(report) -> str:
+def _report(report: PluginReport) -> str:
     if report.works:
         lines = [f"{report.plugin}: ok, {report.seconds:.2f} s to import beyond torch"]
     else:

@@ -32,7 +32,8 @@ def format_metrics(metrics: Mapping[str, float | None], reasons: Mapping[str, st
             " " * 12 + "  ".join(f"{_number(value):>{w}}" for value, w in zip(overall.values(), widths, strict=True))
         )
         lines += _class_rows(values)
-    undefined = [key for key, value in metrics.items() if value is None and reasons and key in reasons]
+    reasons = reasons or {}
+    undefined = [key for key, value in metrics.items() if value is None and key in reasons]
     for reason in dict.fromkeys(reasons[key] for key in undefined):
         keys = [key for key in undefined if reasons[key] == reason]
         lines.append(f"  - undefined: {', '.join(keys[:4])}{', ...' if len(keys) > 4 else ''}: {reason}")

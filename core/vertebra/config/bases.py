@@ -25,7 +25,7 @@ __all__ = ["BASE", "Overrides", "apply_overrides", "merge", "read_with_bases"]
 
 BASE = "_base_"
 Overrides = Iterable["str | Mapping[str, Any]"] | Mapping[str, Any]
-_EXCLUSIVE = {("train",): ("steps", "epochs")}
+_EXCLUSIVE: dict[tuple[str, ...], tuple[str, str]] = {("train",): ("steps", "epochs")}
 
 
 def read_with_bases(path: Path, opened: tuple[Path, ...] = ()) -> Node:

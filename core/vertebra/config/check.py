@@ -55,7 +55,7 @@ class Mistakes:
         if not self.found:
             return
         head = f"{len(self.found)} mistakes in {recipe}:\n" if len(self.found) > 1 else ""
-        kind = RecipeError
+        kind: type[VertebraError] = RecipeError
         if len(self.causes) == len(self.found) and all(isinstance(cause, PluginError) for cause in self.causes):
             kind = PluginError
         raise kind(head + "\n".join([*self.found, *self.traces])) from (self.causes[0] if self.causes else None)

@@ -40,7 +40,7 @@ def find_recipe(name: str, folder: Path) -> Path:
 
 def list_recipes() -> list[str]:
     """Every `plugin:recipe` that installed plugins ship, sorted."""
-    found = set()
+    found: set[str] = set()
     for plugin in installed_plugins():
         if plugin.problem is None:
             for prefix, package in plugin.recipe_packages.items():
@@ -64,8 +64,8 @@ def _find_in_plugin(prefix: str, recipe: str) -> Path:
     plugin = matches[0]
     if plugin.problem:
         raise PluginError(f"{prefix}:{recipe} comes from plugin {plugin}, which cannot be used: {plugin.problem}")
-    packages = plugin.recipe_packages
-    packages = [packages[prefix]] if prefix in packages else list(packages.values())
+    shipped = plugin.recipe_packages
+    packages = [shipped[prefix]] if prefix in shipped else list(shipped.values())
     if ".." in Path(recipe).parts or Path(recipe).is_absolute():
         raise RecipeError(f"{prefix}:{recipe}: expected the name of a recipe, not a path that leaves the plugin")
     for package in packages:
@@ -75,11 +75,8 @@ def _find_in_plugin(prefix: str, recipe: str) -> Path:
     if all(locate_package(package) is None for package in packages):
         raise PluginError(f"plugin {plugin} keeps its recipes in {', '.join(packages)}, but there is no such folder")
     known = [name for package in packages for name in recipes_in(package)]
-    near = nearest(recipe, known) or sorted(known)[:8]
-    raise RecipeError(
-        f"plugin {plugin} ships no recipe {recipe!r}.\n"
-        f"  Nearest: {', '.join(f'{prefix}:{name}' for name in near) or 'it ships none'}"
-    )
+    near = ", ".join(f"{prefix}:{name}" for name in nearest(recipe, known) or sorted(known)[:8])
+    raise RecipeError(f"plugin {plugin} ships no recipe {recipe!r}.\n  Nearest: {near or 'it ships none'}")
 
 
 def _is_called(plugin: PluginInfo, prefix: str) -> bool:

@@ -33,6 +33,7 @@ Amp = Literal["auto", "bf16", "fp16", "off"]
 _EPOCHS = re.compile(r"(\d+(\.\d*)?|\.\d+) epochs?")
 
 
+@dataclass(frozen=True)
 class Section:
     """Base of the sections: checks that go beyond one value's type."""
 
@@ -48,7 +49,7 @@ class Section:
 
     def to_dict(self) -> dict[str, Any]:
         """Every field in plain data, as a recipe would write it."""
-        values = {item.name: getattr(self, item.name) for item in fields(self) if item.compare}  # type: ignore[arg-type]
+        values = {item.name: getattr(self, item.name) for item in fields(self) if item.compare}
         return {
             name: value.to_dict() if isinstance(value, Section) else to_plain(value) for name, value in values.items()
         }

@@ -48,7 +48,7 @@ def parameters_of(cls: type) -> dict[str, inspect.Parameter]:
     }
 
 
-def signature_of(cls: type, kind: str) -> Signature:
+def signature_of(cls: type[Any], kind: str) -> Signature:
     """What a recipe may write for a component of this kind.
 
     Raises:

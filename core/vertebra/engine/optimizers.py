@@ -57,7 +57,7 @@ class SGD(OptimizerBuilder):
     ) -> None:
         if nesterov and momentum == 0:
             raise ValueError("nesterov needs a momentum above 0")
-        self.options = {"lr": lr, "momentum": momentum, "nesterov": nesterov}
+        self.options: dict[str, Any] = {"lr": lr, "momentum": momentum, "nesterov": nesterov}
         self.group_options: dict[str, Any] = {
             "lr": lr,
             "weight_decay": weight_decay,
@@ -89,7 +89,7 @@ class AdamW(OptimizerBuilder):
         bias_lr_factor: float = 1.0,
         backbone_lr_factor: float = 1.0,
     ) -> None:
-        self.options = {"lr": lr, "betas": tuple(betas), "eps": eps}
+        self.options: dict[str, Any] = {"lr": lr, "betas": tuple(betas), "eps": eps}
         self.group_options: dict[str, Any] = {
             "lr": lr,
             "weight_decay": weight_decay,

@@ -23,6 +23,7 @@ from vertebra.runtime import choose_device, distributed, use_channels_last
 if TYPE_CHECKING:
     from vertebra.config import ComponentSpec, Recipe
     from vertebra.engine.hooks.contract import Hook
+    from vertebra.models import Model
 
 __all__ = ["Parts", "Plan", "build_parts", "parse_period"]
 
@@ -180,6 +181,7 @@ def _plan(recipe: Recipe, steps_per_epoch: float) -> Plan:
     section = recipe.train
     steps = section.steps
     if steps is None:
+        assert section.epochs is not None  # TrainSection sets steps where neither is given
         steps = math.ceil(section.epochs * steps_per_epoch)
     return Plan(
         steps=steps,
@@ -203,7 +205,7 @@ def _evaluation(recipe: Recipe, device: torch.device) -> Callable[[nn.Module, Pa
     from vertebra.evaluation import evaluate
     from vertebra.models.inference import with_inference
 
-    with_inference(len, recipe.evaluate.inference)  # a wrong argument is told now, not after the training
+    with_inference(list, recipe.evaluate.inference)  # a wrong argument is told now, not after the training
     read_once = cache(lambda: load_dataset(spec, recipe.data.root))
 
     def evaluate_now(model: nn.Module, folder: Path | None, last: bool) -> dict[str, float | None]:
@@ -213,7 +215,7 @@ def _evaluation(recipe: Recipe, device: torch.device) -> Callable[[nn.Module, Pa
     return evaluate_now
 
 
-def _compile(model: nn.Module) -> None:
+def _compile(model: Model) -> None:
     """Compiles the tensor-only middle of the model; target assignment and decoding stay as they are."""
     for part in (model.backbone, model.neck, *model.heads.values()):
         if part is not None:

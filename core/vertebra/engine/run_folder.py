@@ -20,10 +20,8 @@ from vertebra.engine.checkpoint import write_atomically
 from vertebra.engine.plugin_files import PluginFile, save_plugin_files
 from vertebra.errors import RecipeError
 
-try:
+if sys.platform != "win32":
     import fcntl
-except ImportError:  # Windows
-    fcntl = None
 
 __all__ = ["RunFolder", "choose_run_folder", "logging_to", "recipe_changes"]
 
@@ -86,7 +84,7 @@ class RunFolder:
 
     def _lock(self) -> None:
         """Raises RecipeError where another process trains into this folder at this moment."""
-        if fcntl is None or self._locked is not None:
+        if sys.platform == "win32" or self._locked is not None:
             return
         file = (self.path / ".lock").open("a")
         try:

@@ -70,7 +70,7 @@ def _remembered(source: str) -> dict[str, Any]:
         return {}
     content = read_checkpoint(source)
     lists = ("classes", "stuff_classes", "category_ids", "stuff_category_ids")
-    kinds = {**dict.fromkeys(lists, (list, tuple)), "num_classes": int}
+    kinds: dict[str, type | tuple[type, ...]] = {**dict.fromkeys(lists, (list, tuple)), "num_classes": int}
     return {name: content[name] for name, kind in kinds.items() if isinstance(content.get(name), kind)}
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import operator
 import time
 from collections.abc import Iterator, Sequence
+from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -73,7 +75,10 @@ class Trainer:
             self.checkpoints = CheckpointStore(self.folder.checkpoints)
             found = self.checkpoints.newest() if resume else None
 
-        self.parts = parts or build_parts(recipe, starting_weights=found is None)
+        if parts is None:
+            assert recipe is not None  # exactly one of the two is given, as checked above
+            parts = build_parts(recipe, starting_weights=found is None)
+        self.parts = parts
         self.plan = self.parts.plan
         self.model, self.optimizer, self.device = self.parts.model, self.parts.optimizer, self.parts.device
         self.evaluated_model = self.model
@@ -215,4 +220,4 @@ def _total(losses: Any) -> Tensor:
             f"in training a model returns a dict of named scalar losses, got {type(losses).__name__} "
             f"{'without any' if isinstance(losses, dict) else ''}; has it a head, and is it in training mode?"
         )
-    return sum(losses.values())
+    return reduce(operator.add, losses.values())

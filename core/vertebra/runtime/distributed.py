@@ -89,9 +89,10 @@ def wrap(model: nn.Module, device: torch.device) -> nn.Module:
     if world_size() == 1:
         return model
     parallel = nn.parallel.DistributedDataParallel
-    options = inspect.signature(parallel).parameters
-    sync = "forward_sync_buffers" if "forward_sync_buffers" in options else "broadcast_buffers"  # torch 2.14 renamed it
-    return parallel(model, device_ids=[device.index] if device.type == "cuda" else None, **{sync: False})
+    known = inspect.signature(parallel).parameters
+    sync = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"  # torch 2.14 renamed it
+    options: dict[str, Any] = {sync: False}
+    return parallel(model, device_ids=[device.index] if device.type == "cuda" else None, **options)
 
 
 def barrier() -> None:

@@ -62,7 +62,8 @@ def new_plugin(name: str, kind: str, output: str | Path = ".", base: str | None 
 
 def _values(names: PluginNames, kind: str, base: BaseRecipe | None) -> dict[str, str]:
     """What the templates' placeholders stand for."""
-    requirements = [_requirement(CORE, core().version if core() else __version__)]
+    installed = core()
+    requirements = [_requirement(CORE, installed.version if installed else __version__)]
     if base is not None:
         requirements.append(_requirement(base.plugin.distribution, base.plugin.version))
     return {

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +29,8 @@ __all__ = [
     "require",
     "tensors_in",
 ]
+
+Part = TypeVar("Part", bound=nn.Module)
 
 
 def require(condition: bool, message: str) -> None:
@@ -126,18 +128,18 @@ def backward(model: nn.Module, losses: dict[str, Tensor], what: str) -> None:
 
 def check_gradients(module: nn.Module, what: str) -> None:
     """After a backward pass: every trainable parameter has a finite gradient, be it 0."""
-    trainable = {name: p for name, p in module.named_parameters() if p.requires_grad}
-    missing = [name for name, p in trainable.items() if p.grad is None]
+    gradients = {name: p.grad for name, p in module.named_parameters() if p.requires_grad}
+    missing = [name for name, gradient in gradients.items() if gradient is None]
     require(
         not missing,
         f"{what}: {len(missing)} parameters get no gradient ({', '.join(missing[:5])}), so a distributed run would "
         "hang. Use them in every step, or do not create them; where there are no objects, multiply by 0",
     )
-    bad = [name for name, p in trainable.items() if not torch.isfinite(p.grad).all()]
+    bad = [name for name, gradient in gradients.items() if gradient is not None and not torch.isfinite(gradient).all()]
     require(not bad, f"{what}: the gradients of {', '.join(bad[:5])} are not finite")
 
 
-def check_state_round_trip(source: nn.Module, target: nn.Module, compute: Callable[[nn.Module], Any]) -> None:
+def check_state_round_trip(source: Part, target: Part, compute: Callable[[Part], Any]) -> None:
     """The state dict, written and read as a checkpoint is, makes a module of another seed the same one bit by bit.
 
     Args:

@@ -50,7 +50,7 @@ class EvaluatorConformance:
         names = set(right) & set(none)
         if self.higher_is_better is not None:
             names = {name for name in names if name.rpartition("/")[2] in self.higher_is_better}
-        pairs = {name: (right[name], none[name]) for name in names if None not in (right[name], none[name])}
+        pairs = {name: (a, b) for name in names if (a := right[name]) is not None and (b := none[name]) is not None}
         differing = {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
         require(bool(differing) or self.higher_is_better == (), "right predictions and none give the same numbers")
         if self.higher_is_better is None or self.higher_is_better:
@@ -170,13 +170,12 @@ class EvaluatorConformance:
         require(not missing, f"{what}: `files` names {', '.join(missing)}, which are not there")
 
     def _check_equal(self, first: dict[str, float | None], second: dict[str, float | None], what: str) -> None:
-        differing = [
-            name
-            for name in {*first, *second}
-            if (first.get(name) is None) != (second.get(name) is None)
-            or (first.get(name) is not None and not math.isclose(first[name], second[name], abs_tol=1e-9))
-        ]
+        differing = [name for name in {*first, *second} if not _same(first.get(name), second.get(name))]
         require(not differing, f"{what}: {', '.join(sorted(differing)[:5])} differ")
+
+
+def _same(first: float | None, second: float | None) -> bool:
+    return first is second if first is None or second is None else math.isclose(first, second, abs_tol=1e-9)
 
 
 def _right(sample: dict[str, Any], num_labels: int, shift: int = 0) -> dict[str, Any]:
@@ -212,8 +211,7 @@ def _none(sample: dict[str, Any], num_labels: int) -> dict[str, Any]:
     )
     scores = torch.zeros(num_labels, *size)
     scores[-1] = 1
-    nothing = torch.zeros(size, dtype=torch.int64), []
-    return {"instances": instances, "sem_seg": scores, "panoptic_seg": nothing}
+    return {"instances": instances, "sem_seg": scores, "panoptic_seg": (torch.zeros(size, dtype=torch.int64), [])}
 
 
 def _bits(masks: PolygonMasks | BitMasks, size: tuple[int, int]) -> Tensor:

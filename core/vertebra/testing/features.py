@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import operator
+from functools import reduce
 from typing import Any
 
 import torch
@@ -56,6 +58,5 @@ def make_features(
 def total_of(features: dict[str, Tensor]) -> Tensor:
     """A scalar that depends on every value of every map, each in its own way."""
     generator = torch.Generator().manual_seed(2)
-    return sum(
-        (feature.float() * torch.randn(feature.shape, generator=generator)).mean() for feature in features.values()
-    )
+    noise = [torch.randn(feature.shape, generator=generator) for feature in features.values()]
+    return reduce(operator.add, ((a.float() * b).mean() for a, b in zip(features.values(), noise, strict=True)))

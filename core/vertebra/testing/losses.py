@@ -154,9 +154,11 @@ class LossConformance:
         value = self.make()(prediction, target)
         require(value.requires_grad, f"the loss does not depend on its first argument for {what}")
         value.sum().backward()
-        require(prediction.grad is not None, f"the predictions get no gradient for {what}")
-        require(bool(torch.isfinite(prediction.grad).all()), f"the gradient is not finite for {what}")
-        return prediction.grad
+        gradient = prediction.grad
+        if gradient is None:
+            raise AssertionError(f"the predictions get no gradient for {what}")
+        require(bool(torch.isfinite(gradient).all()), f"the gradient is not finite for {what}")
+        return gradient
 
     def _takes(self) -> str:
         return self.takes or ("boxes" if getattr(self.make(), "on_boxes", False) else "scores")

@@ -45,8 +45,9 @@ class NeckConformance:
     def test_gives_the_shapes_it_announces(self) -> None:
         neck = self.make().eval()
         for count, cells in ((2, (2, 3)), (1, (1, 1)), (1, (3, 1))):
-            images = torch.zeros(count, 3, *self._size(neck, cells))
-            features = make_features(dict(self.input_shape), count, tuple(images.shape[2:]))
+            size = self._size(neck, cells)
+            images = torch.zeros(count, 3, *size)
+            features = make_features(dict(self.input_shape), count, size)
             with torch.no_grad():
                 check_feature_maps(neck(features), neck.output_shape(), images)
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vertebra.config import Recipe
+from vertebra.config import ComponentSpec, Recipe
 from vertebra.data import Dataset
 from vertebra.data.build import build_mapper, load_dataset
 from vertebra.evaluation import COCOEvaluator
@@ -43,8 +43,9 @@ def check_overfits(
         steps: at most; it ends as soon as all is reached.
         lr: of AdamW, constant after a short warm-up.
     """
-    recipe = _on_shapes(recipe, semantic, size)
-    dataset = load_dataset(recipe.data.train)
+    train = _shapes(semantic, size)
+    recipe = replace(recipe, data=replace(recipe.data, train=train, root=None, train_transforms=[], eval_transforms=[]))
+    dataset = load_dataset(train)
     mapper = build_mapper(recipe, dataset, training=True)
     inputs = [mapper(record, index=i) for i, record in enumerate(dataset.dicts)]
     classes = num_classes or len(dataset.metadata.stuff_classes)
@@ -93,13 +94,12 @@ def mean_iou(predicted: list[Tensor], truth: list[Tensor], num_classes: int) -> 
     return float((hits / (true + claimed - hits).clamp(min=1))[occurs].mean())
 
 
-def _on_shapes(recipe: Recipe, semantic: bool, size: tuple[int, int]) -> Recipe:
-    """The same recipe on 8 generated images, without augmentation."""
+def _shapes(semantic: bool, size: tuple[int, int]) -> ComponentSpec:
+    """A dataset of 8 generated images."""
     images: dict[str, Any] = {"images": 8, "val_images": 1, "split": "train", "size": list(size)}
     images |= {"crowds": 0.0, "empty": 0.0, "object_size": [0.3, 0.6], "max_objects": 3}
     images["labels"] = ["keypoints", *(["semantic"] if semantic else [])]  # the images stay the same
-    train = checked_spec("format", "shapes", images)
-    return replace(recipe, data=replace(recipe.data, train=train, root=None, train_transforms=[], eval_transforms=[]))
+    return checked_spec("format", "shapes", images)
 
 
 @torch.no_grad()

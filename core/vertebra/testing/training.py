@@ -6,6 +6,7 @@ import math
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from vertebra.config import ComponentSpec, Recipe, load_recipe
 from vertebra.engine import Trainer
@@ -33,7 +34,7 @@ def check_trains_by_recipe(
         The run's latest numbers.
     """
     images = {**_SHAPES, "labels": ["semantic"]} if semantic else _SHAPES
-    small = [
+    small: list[dict[str, Any]] = [
         {"data.train": {**images, "split": "train"}, "data.val": None if semantic else {**images, "split": "val"}},
         {"data.test": None, "data.train_transforms": [], "data.eval_transforms": []},
         {"data.workers": 0, "train.steps": steps, "train.batch_size": 2, "train.log_every": 1},

@@ -30,8 +30,8 @@ class Section:
         if text is None and default is not None:
             return default
         try:
-            return int(text)  # type: ignore[arg-type]
-        except (TypeError, ValueError):
+            return int(text or "")
+        except ValueError:
             raise RecipeError(f"{self.where}: [{self.name}] needs {key}=NUMBER, it has {text!r}") from None
 
     def numbers(self, key: str) -> list[float]:

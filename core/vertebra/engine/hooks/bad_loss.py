@@ -30,9 +30,9 @@ class StopOnBadLoss(Hook):
 
     def after_backward(self, trainer: Trainer) -> None:
         if trainer.device.type == "cpu" and distributed.world_size() == 1:
-            bad = [name for name, loss in trainer.losses.items() if not torch.isfinite(loss)]
-            if bad:
-                raise TrainingDiverged(_message(trainer, f"step {trainer.step + 1}: not finite: {', '.join(bad)}"))
+            names = [name for name, loss in trainer.losses.items() if not torch.isfinite(loss)]
+            if names:
+                raise TrainingDiverged(_message(trainer, f"step {trainer.step + 1}: not finite: {', '.join(names)}"))
             return
         bad = torch.stack([~torch.isfinite(loss.detach()).all() for loss in trainer.losses.values()]).any()
         self._bad = bad if self._bad is None else self._bad | bad

@@ -35,15 +35,21 @@ class EMA(Hook):
         self.decay = decay
         self.ramp_steps = ramp_steps
         self.updates = 0
-        self.average: nn.Module | None = None
+        self._average: nn.Module | None = None
         self._restored: dict[str, Tensor] | None = None
 
+    @property
+    def average(self) -> nn.Module:
+        """The averaged model, in eval mode."""
+        if self._average is None:
+            raise RuntimeError("EMA has no average before `before_train`, which copies the trainer's model")
+        return self._average
+
     def before_train(self, trainer: Trainer) -> None:
-        self.average = copy.deepcopy(trainer.model).eval().requires_grad_(False)
+        self._average = trainer.evaluated_model = copy.deepcopy(trainer.model).eval().requires_grad_(False)
         if self._restored is not None:
             self.average.load_state_dict(self._restored)
             self._restored = None
-        trainer.evaluated_model = self.average
 
     @torch.no_grad()
     def after_step(self, trainer: Trainer) -> None:

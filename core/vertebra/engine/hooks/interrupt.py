@@ -48,7 +48,7 @@ class SaveOnInterrupt(Hook):
         elif self._signal is None:
             return
         path = trainer.save_checkpoint()
-        if path is not None:
+        if path is not None and trainer.folder is not None:
             logger.warning("Stopped after step %d of %d; saved %s.", trainer.step, trainer.max_steps, path)
             logger.warning("To go on: the same command with --output %s --resume", trainer.folder.path)
         if self._signal == signal.SIGTERM:
