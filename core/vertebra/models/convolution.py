@@ -1,4 +1,4 @@
-"""A convolution with its normalisation and activation, and Detectron2's two ways to fill one at the start."""
+"""A convolution with its normalisation and activation, and the ways to fill one at the start."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vertebra.models.kernel_gradient import convolve as convolve_by_products
 from vertebra.models.kernel_gradient import products_are_faster
 from vertebra.models.norms import FrozenBatchNorm2d, NormName, get_norm, scale_and_shift
 
-__all__ = ["ConvNorm", "becomes_graph", "msra_fill", "visible_taps", "xavier_fill"]
+__all__ = ["ConvNorm", "becomes_graph", "fill_bias", "msra_fill", "normal_fill", "visible_taps", "xavier_fill"]
 
 
 class ConvNorm(nn.Conv2d):
@@ -162,7 +162,7 @@ def _counts_batch(norm: nn.Module | None) -> bool:
     return isinstance(norm, nn.modules.batchnorm._BatchNorm)
 
 
-def msra_fill(conv: nn.Conv2d) -> None:
+def msra_fill(conv: nn.Conv2d | nn.ConvTranspose2d) -> None:
     """Normal weights of variance 2 / fan-out, zero bias. He et al., arXiv:1502.01852; Detectron2's c2_msra_fill."""
     nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
     if conv.bias is not None:
@@ -174,3 +174,16 @@ def xavier_fill(conv: nn.Conv2d) -> None:
     nn.init.kaiming_uniform_(conv.weight, a=1)
     if conv.bias is not None:
         nn.init.zeros_(conv.bias)
+
+
+def normal_fill(layer: nn.Conv2d | nn.ConvTranspose2d | nn.Linear, std: float) -> None:
+    """Normal weights of standard deviation `std`, zero bias."""
+    nn.init.normal_(layer.weight, std=std)
+    fill_bias(layer, 0.0)
+
+
+def fill_bias(layer: nn.Conv2d | nn.ConvTranspose2d | nn.Linear, value: float | Tensor) -> None:
+    """Sets the bias, where the layer has one, to a number or to one number per output channel."""
+    if layer.bias is not None:
+        with torch.no_grad():
+            layer.bias.copy_(torch.as_tensor(value))
