@@ -91,11 +91,14 @@ class Batch:
             DataError: no input has `instances`.
         """
         if self.gt_boxes is None or self.gt_classes is None or self.gt_valid is None:
-            raise DataError(
-                f"{head} learns from ground-truth boxes, but no input of the batch has `instances`; "
-                "the dicts of a dataset to train on need the key `annotations` ([] where an image shows nothing)"
-            )
+            raise _no_ground_truth(head)
         return GroundTruth(self.gt_boxes, self.gt_classes, self.gt_valid)
+
+    def ground_truth_instances(self, head: str) -> list[Instances]:
+        """`instances`, for a head that needs them; arguments and error as of `ground_truth`."""
+        if self.instances is None:
+            raise _no_ground_truth(head)
+        return self.instances
 
 
 def pad_ground_truth(
@@ -156,6 +159,13 @@ def _boxes_and_classes(sample: dict[str, Any], row: int) -> tuple[Tensor, Tensor
             f"{', '.join(instances.get_fields()) or 'no fields'}"
         )
     return instances.gt_boxes.tensor.cpu(), instances.gt_classes.to("cpu", torch.int64)
+
+
+def _no_ground_truth(head: str) -> DataError:
+    return DataError(
+        f"{head} learns from ground-truth boxes, but no input of the batch has `instances`; "
+        "the dicts of a dataset to train on need the key `annotations` ([] where an image shows nothing)"
+    )
 
 
 def _no_objects(size: tuple[int, int]) -> Instances:

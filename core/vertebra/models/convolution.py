@@ -169,7 +169,7 @@ def msra_fill(conv: nn.Conv2d | nn.ConvTranspose2d) -> None:
         nn.init.zeros_(conv.bias)
 
 
-def xavier_fill(conv: nn.Conv2d) -> None:
+def xavier_fill(conv: nn.Conv2d | nn.Linear) -> None:
     """Uniform weights in +-sqrt(3 / fan-in), zero bias: Caffe2's XavierFill; Detectron2's c2_xavier_fill."""
     nn.init.kaiming_uniform_(conv.weight, a=1)
     if conv.bias is not None:
