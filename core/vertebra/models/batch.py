@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,7 +16,18 @@ from torch import Tensor
 from vertebra.errors import DataError
 from vertebra.structures import IGNORED_LABEL, Boxes, Instances, pad_boxes, pad_rows
 
-__all__ = ["IGNORED_LABEL", "Batch", "pad_ground_truth", "pad_sem_seg"]
+__all__ = ["IGNORED_LABEL", "Batch", "GroundTruth", "pad_ground_truth", "pad_sem_seg"]
+
+
+class GroundTruth(NamedTuple):
+    """The ground-truth objects of all images of a batch; the fields are those of `Batch`."""
+
+    boxes: Tensor
+    """(N, M, 4), `gt_boxes`."""
+    classes: Tensor
+    """(N, M), `gt_classes`."""
+    valid: Tensor
+    """(N, M), `gt_valid`."""
 
 
 @dataclass
@@ -70,6 +81,24 @@ class Batch:
             _no_objects(size).to(self.device) if one is None else one.to(self.device)
             for one, size in zip(given, self.image_sizes, strict=True)
         ]
+
+    def ground_truth(self, head: str) -> GroundTruth:
+        """`gt_boxes`, `gt_classes` and `gt_valid`, for a head that needs them.
+
+        Args:
+            head: name of the head, for the error message.
+        Raises:
+            DataError: no input has `instances`.
+        """
+        if self.gt_boxes is None or self.gt_classes is None or self.gt_valid is None:
+            raise _no_ground_truth(head)
+        return GroundTruth(self.gt_boxes, self.gt_classes, self.gt_valid)
+
+    def ground_truth_instances(self, head: str) -> list[Instances]:
+        """`instances`, for a head that needs them; arguments and error as of `ground_truth`."""
+        if self.instances is None:
+            raise _no_ground_truth(head)
+        return self.instances
 
 
 def pad_ground_truth(
@@ -130,6 +159,13 @@ def _boxes_and_classes(sample: dict[str, Any], row: int) -> tuple[Tensor, Tensor
             f"{', '.join(instances.get_fields()) or 'no fields'}"
         )
     return instances.gt_boxes.tensor.cpu(), instances.gt_classes.to("cpu", torch.int64)
+
+
+def _no_ground_truth(head: str) -> DataError:
+    return DataError(
+        f"{head} learns from ground-truth boxes, but no input of the batch has `instances`; "
+        "the dicts of a dataset to train on need the key `annotations` ([] where an image shows nothing)"
+    )
 
 
 def _no_objects(size: tuple[int, int]) -> Instances:

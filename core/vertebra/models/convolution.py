@@ -1,4 +1,4 @@
-"""A convolution with its normalisation and activation, and Detectron2's two ways to fill one at the start."""
+"""A convolution with its normalisation and activation, and the ways to fill one at the start."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vertebra.models.kernel_gradient import convolve as convolve_by_products
 from vertebra.models.kernel_gradient import products_are_faster
 from vertebra.models.norms import FrozenBatchNorm2d, NormName, get_norm, scale_and_shift
 
-__all__ = ["ConvNorm", "becomes_graph", "msra_fill", "visible_taps", "xavier_fill"]
+__all__ = ["ConvNorm", "becomes_graph", "fill_bias", "msra_fill", "normal_fill", "visible_taps", "xavier_fill"]
 
 
 class ConvNorm(nn.Conv2d):
@@ -165,15 +165,28 @@ def visible_taps(
     return weight[tuple(taps)], (padding[0], padding[1]), (steps[0], steps[1])
 
 
-def msra_fill(conv: nn.Conv2d) -> None:
+def msra_fill(conv: nn.Conv2d | nn.ConvTranspose2d) -> None:
     """Normal weights of variance 2 / fan-out, zero bias. He et al., arXiv:1502.01852; Detectron2's c2_msra_fill."""
     nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
     if conv.bias is not None:
         nn.init.zeros_(conv.bias)
 
 
-def xavier_fill(conv: nn.Conv2d) -> None:
+def xavier_fill(conv: nn.Conv2d | nn.Linear) -> None:
     """Uniform weights in +-sqrt(3 / fan-in), zero bias: Caffe2's XavierFill; Detectron2's c2_xavier_fill."""
     nn.init.kaiming_uniform_(conv.weight, a=1)
     if conv.bias is not None:
         nn.init.zeros_(conv.bias)
+
+
+def normal_fill(layer: nn.Conv2d | nn.ConvTranspose2d | nn.Linear, std: float) -> None:
+    """Normal weights of standard deviation `std`, zero bias."""
+    nn.init.normal_(layer.weight, std=std)
+    fill_bias(layer, 0.0)
+
+
+def fill_bias(layer: nn.Conv2d | nn.ConvTranspose2d | nn.Linear, value: float | Tensor) -> None:
+    """Sets the bias, where the layer has one, to a number or to one number per output channel."""
+    if layer.bias is not None:
+        with torch.no_grad():
+            layer.bias.copy_(torch.as_tensor(value))

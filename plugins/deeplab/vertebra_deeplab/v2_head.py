@@ -13,7 +13,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from vertebra.models import Batch, Head, Loss, ShapeSpec
-from vertebra.models.convolution import ConvNorm, msra_fill
+from vertebra.models.convolution import ConvNorm, msra_fill, normal_fill
 from vertebra.models.losses import CrossEntropy
 from vertebra.models.norms import NormName
 from vertebra.models.semantic import exported_labels, exported_scores, semantic_losses, semantic_predictions
@@ -92,8 +92,7 @@ def _branch(
     """fc6, fc7 and fc8 of VGG16 as convolutions, fc6 being 3x3 and dilated; or the dilated one alone."""
     if hidden == 0:
         score = nn.Conv2d(in_channels, num_classes, 3, padding=rate, dilation=rate)
-        nn.init.normal_(score.weight, std=0.01)
-        nn.init.zeros_(score.bias)
+        normal_fill(score, std=0.01)
         return nn.Sequential(score)
     fc6 = ConvNorm(in_channels, hidden, 3, dilation=rate, norm=norm, relu=True)
     fc7 = ConvNorm(hidden, hidden, 1, norm=norm, relu=True)

@@ -14,7 +14,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from vertebra.models import Batch, Head, Loss, ShapeSpec
-from vertebra.models.convolution import ConvNorm, xavier_fill
+from vertebra.models.convolution import ConvNorm, normal_fill, xavier_fill
 from vertebra.models.layers import ASPP
 from vertebra.models.losses import CrossEntropy
 from vertebra.models.norms import NormName
@@ -46,7 +46,7 @@ class DeepLabV3Head(Head):
         (r"sem_seg_head\.aspp\.convs\.\d+\.1\.(weight|bias)", r"aspp.pool.\1"),
         (r"sem_seg_head\.((?:aspp|predictor)\..+)", r"\1"),
     )
-    torchvision_names: ClassVar = (
+    torchvision_names: Sequence[tuple[str, str]] = (
         (r"classifier\.0\.convs\.0\.0\.(\w+)", r"aspp.convs.0.\1"),
         (r"classifier\.0\.convs\.0\.1\.(\w+)", r"aspp.convs.0.norm.\1"),
         (r"classifier\.0\.convs\.4\.1\.(\w+)", r"aspp.pool.\1"),
@@ -92,9 +92,10 @@ class DeepLabV3Head(Head):
             dropout=dropout,
             pool_size=pool_size,
         )
-        self.convs = nn.Sequential(*(ConvNorm(channels, channels, 3, norm=norm, relu=True) for _ in range(num_convs)))
-        for conv in self.convs:
+        convs = [ConvNorm(channels, channels, 3, norm=norm, relu=True) for _ in range(num_convs)]
+        for conv in convs:
             xavier_fill(conv)
+        self.convs = nn.Sequential(*convs)
         self.predictor = make_predictor(channels, num_classes)
         self.loss = CrossEntropy() if loss is None else loss
         self.loss_weight = loss_weight
@@ -122,6 +123,5 @@ def make_predictor(in_channels: int, num_classes: int) -> nn.Conv2d:
     if num_classes < 1:
         raise ValueError(f"a DeepLab head needs at least one class, num_classes is {num_classes}")
     conv = nn.Conv2d(in_channels, num_classes, kernel_size=1)
-    nn.init.normal_(conv.weight, std=0.001)
-    nn.init.zeros_(conv.bias)
+    normal_fill(conv, std=0.001)
     return conv

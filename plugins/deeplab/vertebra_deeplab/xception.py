@@ -6,9 +6,9 @@ Letters: N images, H x W input pixels.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, cast
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -92,7 +92,7 @@ class Xception(Backbone):
         """(N, 3, H, W) to {name: (N, C, ceil(H / s), ceil(W / s))}."""
         features = {"entry1": self.entry1(self.stem(images))}
         x = features["entry1"]
-        for block in self.entry2:
+        for block in cast("Iterable[_Block]", self.entry2):
             low, x = block.with_inner(x)
         features |= {"low": low, "entry2": x}
         features["middle"] = x = self.middle(self.entry3(x))

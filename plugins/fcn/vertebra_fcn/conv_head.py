@@ -11,7 +11,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from vertebra.models import Batch, Head, Loss, ShapeSpec
-from vertebra.models.convolution import ConvNorm, msra_fill
+from vertebra.models.convolution import ConvNorm, msra_fill, normal_fill
 from vertebra.models.losses import CrossEntropy
 from vertebra.models.norms import NormName
 from vertebra.models.semantic import exported_labels, exported_scores, semantic_losses, semantic_predictions
@@ -61,8 +61,7 @@ class FCNConvHead(Head):
         self.dropout = nn.Dropout(dropout)
         self.score = nn.Conv2d(channels // 4, num_classes, 1)
         msra_fill(self.conv)
-        nn.init.normal_(self.score.weight, std=0.01)
-        nn.init.zeros_(self.score.bias)
+        normal_fill(self.score, std=0.01)
         self.loss = CrossEntropy() if loss is None else loss
         self.loss_weight = loss_weight
         self.training_only = training_only

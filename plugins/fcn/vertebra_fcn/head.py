@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from vertebra.errors import CheckpointError
 from vertebra.models import Batch, Head, Loss, ShapeSpec, read_weights
+from vertebra.models.convolution import fill_bias
 from vertebra.models.layers import BilinearConvTranspose2d, crop, crop_like
 from vertebra.models.losses import CrossEntropy
 from vertebra.models.semantic import semantic_losses, semantic_predictions
@@ -94,7 +95,7 @@ class FCNHead(Head):
     def forward(self, features: dict[str, Tensor]) -> Tensor:
         """{l: (N, C_l, ceil(H / s_l), ceil(W / s_l))} -> scores (N, K, s ceil(H / s), s ceil(W / s))."""
         x = features[self.levels[0]]
-        if self.fc6 is not None:
+        if self.fc6 is not None and self.fc7 is not None:
             x = self.dropout(self.fc6(x).relu_())
             x = self.dropout(self.fc7(x).relu_())
         scores = self.score_fr(x)
@@ -125,7 +126,7 @@ class FCNHead(Head):
         Raises:
             CheckpointError: the file has no such layers, or they do not fit.
         """
-        if self.fc6 is None:
+        if self.fc6 is None or self.fc7 is None:
             raise ValueError("FCNHead: weights are for fc6 and fc7, but fc_channels is 0")
         given = read_weights(weights)
         for name, conv in (("classifier.0", self.fc6), ("classifier.3", self.fc7)):
@@ -138,7 +139,7 @@ class FCNHead(Head):
                 )
             with torch.no_grad():
                 conv.weight.copy_(kernel.view_as(conv.weight))  # a row of pool5 flattened is C, then 7 x 7
-                conv.bias.copy_(bias)
+            fill_bias(conv, bias)
 
 
 def _steps(strides: list[int]) -> list[int]:

@@ -12,6 +12,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from vertebra.models import Batch, Head, Loss, ShapeSpec
+from vertebra.models.convolution import normal_fill
 from vertebra.models.layers import BilinearConvTranspose2d, crop, crop_like
 from vertebra.models.losses import CrossEntropy
 from vertebra.models.semantic import semantic_losses, semantic_predictions
@@ -52,8 +53,7 @@ class FCNLightHead(Head):
         self.upscore_middle = BilinearConvTranspose2d(num_classes, 2, bias=True)
         self.score_fine = score_conv(fine.channels, num_classes)
         self.upscore_fine = repeating_conv(num_classes, fine.stride)
-        nn.init.normal_(self.upscore_coarse.weight, std=(coarse.channels * 4) ** -0.5)  # 4 cells meet in each output
-        nn.init.zeros_(self.upscore_coarse.bias)
+        normal_fill(self.upscore_coarse, std=(coarse.channels * 4) ** -0.5)  # 4 cells meet in each output
         self.loss = CrossEntropy() if loss is None else loss
         self.loss_weight = loss_weight
         self.training_only = training_only

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vertebra.models.convolution import becomes_graph, msra_fill, visible_taps
+from vertebra.models.convolution import becomes_graph, fill_bias, msra_fill, visible_taps
 
 __all__ = ["WideConv2d", "repeating_conv", "score_conv"]
 
@@ -30,7 +30,7 @@ class WideConv2d(nn.Conv2d):
         """(N, C_in, H, W) to (N, C_out, H, W)."""
         if becomes_graph():
             return super().forward(x)
-        kernel, padding, _ = visible_taps(self.weight, self.dilation, x.shape[-2:])
+        kernel, padding, _ = visible_taps(self.weight, (1, 1), (x.shape[-2], x.shape[-1]))
         return F.conv2d(x, kernel, self.bias, padding=padding)
 
 
@@ -38,7 +38,7 @@ def score_conv(in_channels: int, num_classes: int) -> nn.Conv2d:
     """A 1x1 convolution that scores every class 0 at first."""
     conv = nn.Conv2d(in_channels, num_classes, kernel_size=1)
     nn.init.zeros_(conv.weight)  # section 4.3: random weights gained nothing in the scoring layer
-    nn.init.zeros_(conv.bias)
+    fill_bias(conv, 0.0)
     return conv
 
 

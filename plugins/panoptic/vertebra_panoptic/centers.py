@@ -6,6 +6,7 @@ Source: Cheng et al., "Panoptic-DeepLab", arXiv:1911.10194, sections 3.1 and 3.3
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor
@@ -57,9 +58,9 @@ class CenterOffsetHead(Head):
         *,
         in_features: list[str] | None = None,
         aspp_channels: int = 256,
-        aspp_rates: list[int] = (6, 12, 18),
+        aspp_rates: Sequence[int] = (6, 12, 18),
         aspp_dropout: float = 0.1,
-        project_channels: list[int] = (16, 32),
+        project_channels: Sequence[int] = (16, 32),
         decoder_channels: int = 128,
         head_channels: int = 32,
         norm: NormName = "bn",

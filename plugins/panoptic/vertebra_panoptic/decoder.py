@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from vertebra.models import ShapeSpec
-from vertebra.models.convolution import ConvNorm, xavier_fill
+from vertebra.models.convolution import ConvNorm, normal_fill, xavier_fill
 from vertebra.models.layers import ASPP, SeparableConvNorm
 from vertebra.models.layers.upsampling import resize
 from vertebra.models.norms import NormName
@@ -53,8 +53,9 @@ class PanopticDecoder(nn.Module):
         self.project, self.fuse = nn.ModuleDict(), nn.ModuleDict()
         channels = aspp_channels
         for name, projected in reversed(list(zip(finer, project_channels, strict=True))):
-            self.project[name] = ConvNorm(input_shape[name].channels, projected, 1, norm=norm, relu=True)
-            xavier_fill(self.project[name])
+            projection = ConvNorm(input_shape[name].channels, projected, 1, norm=norm, relu=True)
+            xavier_fill(projection)
+            self.project[name] = projection
             self.fuse[name] = SeparableConvNorm(channels + projected, decoder_channels, 5, norm=norm)
             channels = decoder_channels
         self.out_channels = channels
@@ -72,8 +73,7 @@ class PanopticDecoder(nn.Module):
 def prediction_branch(in_channels: int, channels: int, out_channels: int, norm: NormName) -> nn.Sequential:
     """A 5x5 depthwise separable convolution and the 1x1 one that predicts, its weights small."""
     last = nn.Conv2d(channels, out_channels, kernel_size=1)
-    nn.init.normal_(last.weight, std=0.001)
-    nn.init.zeros_(last.bias)
+    normal_fill(last, std=0.001)
     return nn.Sequential(SeparableConvNorm(in_channels, channels, 5, norm=norm), last)
 
 

@@ -35,7 +35,7 @@ class PanopticHead(Head):
         metadata: injected; the dataset's `thing_classes` and `stuff_classes`.
     """
 
-    task_outputs: ClassVar = ("panoptic_seg", "instances", "sem_seg")
+    task_outputs: ClassVar[Sequence[str]] = ("panoptic_seg", "instances", "sem_seg")
 
     def __init__(
         self,
@@ -60,10 +60,14 @@ class PanopticHead(Head):
                     + ("Choose another things head, or another merge" if role == "things" else "Choose a semantic head")
                 )
         self.thing_labels = _thing_labels(metadata) if thing_labels is None else thing_labels
-        self.task_outputs = tuple(dict.fromkeys(("panoptic_seg", *things.task_outputs, *stuff.task_outputs)))
+        self.task_outputs = tuple(  # type: ignore[misc]  # the class can only name what usual parts give
+            dict.fromkeys(("panoptic_seg", *things.task_outputs, *stuff.task_outputs))
+        )
 
     @property
-    def detectron2_names(self) -> Sequence[tuple[str, str]]:
+    def detectron2_names(  # type: ignore[override]  # what its parts say, which the class does not know
+        self,
+    ) -> Sequence[tuple[str, str]]:
         """The parts' own names for Detectron2's, below theirs."""
         return [
             (pattern, f"{role}.{name}")

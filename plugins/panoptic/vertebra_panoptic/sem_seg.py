@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 from torch import Tensor
@@ -37,9 +38,9 @@ class PanopticDeepLabSemSegHead(Head):
         *,
         in_features: list[str] | None = None,
         aspp_channels: int = 256,
-        aspp_rates: list[int] = (6, 12, 18),
+        aspp_rates: Sequence[int] = (6, 12, 18),
         aspp_dropout: float = 0.1,
-        project_channels: list[int] = (32, 64),
+        project_channels: Sequence[int] = (32, 64),
         decoder_channels: int = 256,
         head_channels: int = 256,
         norm: NormName = "bn",

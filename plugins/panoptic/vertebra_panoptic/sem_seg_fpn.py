@@ -54,7 +54,8 @@ class SemSegFPNHead(Head):
         self.levels = _levels(input_shape, in_features, common_stride)
         for name in self.levels:
             doublings = round(math.log2(input_shape[name].stride / common_stride))
-            layers, channels = [], input_shape[name].channels
+            layers: list[nn.Module] = []
+            channels = input_shape[name].channels
             for number in range(max(1, doublings)):
                 conv = ConvNorm(channels if number == 0 else conv_channels, conv_channels, 3, norm=norm, relu=True)
                 msra_fill(conv)

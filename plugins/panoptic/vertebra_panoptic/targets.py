@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from vertebra.errors import DataError
 from vertebra.models import Batch
-from vertebra.structures import BitMasks
+from vertebra.structures import BitMasks, PolygonMasks
 
 __all__ = ["CenterTargets", "center_targets", "instance_map"]
 
@@ -119,7 +119,7 @@ def _known(batch: Batch, owner: Tensor, thing_labels: int) -> Tensor:
     return inside
 
 
-def _bits(masks: object, size: tuple[int, int], device: torch.device) -> Tensor:
+def _bits(masks: BitMasks | PolygonMasks, size: tuple[int, int], device: torch.device) -> Tensor:
     """(n, h, w) bool."""
     if not isinstance(masks, BitMasks):
         masks = BitMasks.from_polygon_masks(masks, *size)

@@ -99,8 +99,8 @@ def test_a_single_stage_of_the_cascade_answers_as_a_class_agnostic_box_branch_do
     torch.manual_seed(1)
     plain = ROIBoxes(PYRAMID, 5, head=SMALL, class_agnostic=True)
     cascade = CascadeBoxes(PYRAMID, 5, head=SMALL, ious=[0.5])
-    cascade.stages[0]["head"].load_state_dict(plain.head.state_dict())
-    cascade.stages[0]["predictor"].load_state_dict(plain.predictor.state_dict())
+    cascade.stages[0].head.load_state_dict(plain.head.state_dict())
+    cascade.stages[0].predictor.load_state_dict(plain.predictor.state_dict())
     features = {name: torch.randn(2, 8, 128 // s.stride, 128 // s.stride) for name, s in PYRAMID.items()}
     rois = torch.tensor([[0.0, 4, 4, 60, 50], [1, 20, 30, 100, 90], [1, 0, 0, 128, 128]])
     sizes = torch.full((2, 2), 128.0)
@@ -112,7 +112,7 @@ def test_later_stages_of_the_cascade_ask_for_a_higher_overlap():
     """A box that no stage moves holds an object at IoU 0.5 and not at 0.6."""
     cascade = CascadeBoxes(PYRAMID, 2, head=SMALL, ious=[0.5, 0.6])
     for stage in cascade.stages:
-        torch.nn.init.zeros_(stage["predictor"].bbox_pred.weight)
+        torch.nn.init.zeros_(stage.predictor.bbox_pred.weight)
     truth = Truth(
         torch.tensor([[[0.0, 0, 100, 100]]]), torch.tensor([[1]]), torch.tensor([[True]]), torch.tensor([[128, 128]])
     )
@@ -230,7 +230,7 @@ def test_polygons_and_bitmaps_of_the_same_masks_give_nearly_the_same_loss():
 
 def test_a_batch_without_truth_is_named():
     model = make_model()
-    with pytest.raises(DataError, match="learns from true boxes"):
+    with pytest.raises(DataError, match="learns from ground-truth boxes"):
         model.train()([{"image": make_input(0)["image"]}])
 
 

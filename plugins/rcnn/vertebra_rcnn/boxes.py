@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from vertebra.detection import Box2BoxTransform
 from vertebra.models import Loss, ShapeSpec
+from vertebra.models.convolution import normal_fill
 from vertebra.models.losses import CrossEntropy, SmoothL1Loss
 from vertebra_rcnn.box_losses import BoxRegression
 from vertebra_rcnn.pooling import RegionPooler, ROIPooler
@@ -99,7 +100,8 @@ class ROIBoxes(BoxBranch):
         return self.losses_of(self.region_features(features, regions.rois), regions)
 
     def losses_of(self, region_features: Tensor, regions: Regions) -> dict[str, Tensor]:
-        return self.predictor.losses(*self.predictor(region_features), regions)
+        logits, deltas = self.predictor(region_features)
+        return self.predictor.losses(logits, deltas, regions)
 
     def predict(self, features: dict[str, Tensor], rois: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:
         logits, deltas = self.predictor(self.region_features(features, rois))
@@ -136,8 +138,7 @@ class BoxPredictor(nn.Module):
         self.cls_score = nn.Linear(in_channels, num_classes + 1)
         self.bbox_pred = nn.Linear(in_channels, self.num_boxes * 4)
         for layer, spread in ((self.cls_score, 0.01), (self.bbox_pred, 0.001)):
-            nn.init.normal_(layer.weight, std=spread)
-            nn.init.zeros_(layer.bias)
+            normal_fill(layer, std=spread)
         self.regression = regression
         self.cls_loss = CrossEntropy(ignore_index=-100) if cls_loss is None else cls_loss
         self.box_loss_weight = box_loss_weight

@@ -8,7 +8,8 @@ Letters: N images, M true boxes in the fullest image, T regions of all images to
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +20,7 @@ from vertebra.models.losses import SmoothL1Loss
 from vertebra_rcnn.box_losses import BoxRegression
 from vertebra_rcnn.boxes import BoxBranch, BoxPredictor
 from vertebra_rcnn.pooling import RegionPooler, ROIPooler
-from vertebra_rcnn.region_heads import FastRCNNConvFCHead, RegionHead
+from vertebra_rcnn.region_heads import FastRCNNConvFCHead, RegionHead, RegionModule
 from vertebra_rcnn.regions import Regions, Truth
 
 __all__ = ["CascadeBoxes"]
@@ -45,7 +46,7 @@ class CascadeBoxes(BoxBranch):
         *,
         pooler: RegionPooler | None = None,
         head: RegionHead | None = None,
-        ious: list[float] = (0.5, 0.6, 0.7),
+        ious: Sequence[float] = (0.5, 0.6, 0.7),
         box_coders: list[Box2BoxTransform] | None = None,
         cls_loss: Loss | None = None,
         box_loss: Loss | None = None,
@@ -67,14 +68,14 @@ class CascadeBoxes(BoxBranch):
             predictor = BoxPredictor(
                 region_head.out_channels, num_classes, class_agnostic=True, regression=regression, cls_loss=cls_loss
             )
-            self.stages.append(nn.ModuleDict({"head": region_head, "predictor": predictor}))
+            self.stages.append(_Stage(region_head, predictor))
 
     def losses(self, features: dict[str, Tensor], regions: Regions, truth: Truth) -> dict[str, Tensor]:
         """`loss_cls_stage0`, `loss_box_reg_stage0`, and so on."""
-        losses = {}
-        for number, stage in enumerate(self.stages):
+        losses: dict[str, Tensor] = {}
+        for number, stage in enumerate(self._stages()):
             logits, deltas = self._run(stage, features, regions.rois)
-            found = stage["predictor"].losses(logits, deltas, regions)
+            found = stage.predictor.losses(logits, deltas, regions)
             losses |= {f"{name}_stage{number}": loss for name, loss in found.items()}
             if number + 1 < len(self.stages):
                 regions = self._refined(stage, deltas, regions, truth, self.matchers[number + 1])
@@ -83,23 +84,24 @@ class CascadeBoxes(BoxBranch):
     def predict(self, features: dict[str, Tensor], rois: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:
         scores, boxes = [], rois[:, None, 1:]  # (T, 1, 4)
         limit = sizes[rois[:, 0].long()].repeat(1, 2)  # (T, 4): width, height, width, height
-        for stage in self.stages:
+        for stage in self._stages():
             start = torch.minimum(boxes[:, 0].clamp(min=0), limit)
             logits, deltas = self._run(stage, features, torch.cat((rois[:, :1], start), dim=1))
-            scores.append(stage["predictor"].probabilities(logits))
-            boxes = stage["predictor"].boxes(deltas, start)
+            scores.append(stage.predictor.probabilities(logits))
+            boxes = stage.predictor.boxes(deltas, start)
         return torch.stack(scores).mean(dim=0), boxes
 
-    def _run(self, stage: nn.ModuleDict, features: dict[str, Tensor], rois: Tensor) -> tuple[Tensor, Tensor]:
+    def _stages(self) -> list[_Stage]:
+        return cast("list[_Stage]", list(self.stages))
+
+    def _run(self, stage: _Stage, features: dict[str, Tensor], rois: Tensor) -> tuple[Tensor, Tensor]:
         pooled = _ScaledGradient.apply(self.pooler(features, rois), 1.0 / len(self.stages))
-        return stage["predictor"](stage["head"](pooled))
+        return stage(pooled)
 
     @torch.no_grad()
-    def _refined(
-        self, stage: nn.ModuleDict, deltas: Tensor, regions: Regions, truth: Truth, matcher: Matcher
-    ) -> Regions:
+    def _refined(self, stage: _Stage, deltas: Tensor, regions: Regions, truth: Truth, matcher: Matcher) -> Regions:
         """The boxes that a stage has made, matched anew with the truth of their images; empty ones are left out."""
-        boxes = stage["predictor"].boxes(deltas, regions.boxes)[:, 0]  # (T, 4)
+        boxes = stage.predictor.boxes(deltas, regions.boxes)[:, 0]  # (T, 4)
         boxes = torch.minimum(boxes.clamp(min=0), truth.image_sizes.to(boxes)[regions.image].repeat(1, 2))
         full = (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
         boxes, image = boxes[full], regions.image[full]
@@ -112,6 +114,19 @@ class CascadeBoxes(BoxBranch):
             truth=truth.boxes[image, known],
             row=known,
         )
+
+
+class _Stage(nn.Module):
+    """A region head and the predictor behind it."""
+
+    def __init__(self, head: RegionModule, predictor: BoxPredictor) -> None:
+        super().__init__()
+        self.head = head
+        self.predictor = predictor
+
+    def forward(self, pooled: Tensor) -> tuple[Tensor, Tensor]:
+        """Regions (T, C, S, S) to logits (T, K + 1) and deltas (T, 4)."""
+        return self.predictor(self.head(pooled))
 
 
 class _ScaledGradient(torch.autograd.Function):

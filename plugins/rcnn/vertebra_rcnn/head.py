@@ -201,7 +201,7 @@ class RCNNHead(Head):
 
     def _in_original_size(self, found: Instances, size: tuple[int, int]) -> Instances:
         result = rescale_instances(found, *size)
-        if result.has("box_masks"):
+        if self.masks is not None and result.has("box_masks"):
             result.pred_masks = self.masks.output(result.box_masks, result.pred_boxes, size)
             result.remove("box_masks")
         return result

@@ -6,6 +6,8 @@ Letters: T regions, F of them with an object, J keypoints, S cells along each si
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -59,7 +61,7 @@ class ROIKeypoints(KeypointBranch):
         *,
         num_keypoints: int | None = None,
         pooler: RegionPooler | None = None,
-        conv_dims: list[int] = (512,) * 8,
+        conv_dims: Sequence[int] = (512,) * 8,
         loss_weight: float = 1.0,
         rescore: bool = False,
     ) -> None:
@@ -73,14 +75,15 @@ class ROIKeypoints(KeypointBranch):
             )
         self.pooler = ROIPooler(input_shape, 14) if pooler is None else pooler
         self.num_keypoints = num_keypoints
-        channels = self.pooler.channels
         self.num_conv = len(conv_dims)
-        for number, width in enumerate(conv_dims, start=1):
-            self.add_module(f"conv_fcn{number}", nn.Conv2d(channels, width, 3, padding=1))
-            channels = width
-        self.score_lowres = nn.ConvTranspose2d(channels, num_keypoints, kernel_size=4, stride=2, padding=1)
-        for module in self.children():
-            msra_fill(module)
+        widths = [self.pooler.channels, *conv_dims]
+        convs = [nn.Conv2d(before, after, 3, padding=1) for before, after in pairwise(widths)]
+        for number, conv in enumerate(convs, start=1):
+            self.add_module(f"conv_fcn{number}", conv)
+        self.score_lowres = nn.ConvTranspose2d(widths[-1], num_keypoints, kernel_size=4, stride=2, padding=1)
+        for conv in convs:
+            msra_fill(conv)
+        msra_fill(self.score_lowres)
         self.loss_weight = loss_weight
         self.rescore = rescore
 
@@ -121,7 +124,7 @@ def _true_keypoints(regions: Regions, batch: Batch, count: int) -> Keypoints:
         DataError: an image with objects has no `gt_keypoints`, or not so many.
     """
     given = []
-    for number, instances in enumerate(batch.instances):
+    for number, instances in enumerate(batch.ground_truth_instances("a keypoint branch")):
         if len(instances) and not instances.has("gt_keypoints"):
             raise DataError(
                 f"{describe(batch.inputs[number], number)}: has objects but no gt_keypoints, and a keypoint branch "

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from vertebra.errors import DataError
 from vertebra.models import Batch, Loss, ShapeSpec
 from vertebra.models.batch import describe
-from vertebra.models.convolution import ConvNorm, msra_fill
+from vertebra.models.convolution import ConvNorm, msra_fill, normal_fill
 from vertebra.models.losses import BinaryCrossEntropy
 from vertebra.models.norms import NormName
 from vertebra.structures import BitMasks, PolygonMasks
@@ -84,8 +84,7 @@ class ROIMasks(MaskBranch):
         msra_fill(self.deconv)
         self.class_agnostic = class_agnostic
         self.predictor = nn.Conv2d(conv_dim, 1 if class_agnostic else num_classes, kernel_size=1)
-        nn.init.normal_(self.predictor.weight, std=0.001)
-        nn.init.zeros_(self.predictor.bias)
+        normal_fill(self.predictor, std=0.001)
         self.loss = BinaryCrossEntropy() if loss is None else loss
         self.loss_weight = loss_weight
         self.output = BitmapOutput() if output is None else output
@@ -111,8 +110,10 @@ class ROIMasks(MaskBranch):
         hidden = self.hidden(regions_seen)
         if self.class_agnostic:
             return self.predictor(hidden)[:, 0]
-        weight, bias = self.predictor.weight[:, :, 0, 0][classes], self.predictor.bias[classes]  # (F, C), (F,)
-        maps = torch.bmm(weight[:, None], hidden.flatten(2))[:, 0] + bias[:, None].to(hidden.dtype)  # (F, 4 S^2)
+        weight, bias = self.predictor.weight[:, :, 0, 0][classes], self.predictor.bias  # (F, C), (K,)
+        maps = torch.bmm(weight[:, None], hidden.flatten(2))[:, 0]  # (F, 4 S^2)
+        if bias is not None:
+            maps = maps + bias[classes][:, None].to(hidden.dtype)
         return maps.view(-1, *hidden.shape[2:])
 
 
@@ -123,7 +124,8 @@ def mask_targets(regions: Regions, batch: Batch, size: int) -> Tensor:
         DataError: an image with objects has no `gt_masks`.
     """
     targets = torch.zeros(len(regions.classes), size, size, dtype=torch.bool, device=regions.rois.device)
-    for number, instances in enumerate(batch.instances):  # masks of different images differ in size and kind
+    every = batch.ground_truth_instances("a mask branch")
+    for number, instances in enumerate(every):  # masks of different images differ in size and kind
         rows = (regions.image == number).nonzero().flatten()
         if not len(rows):
             continue

@@ -62,14 +62,14 @@ class WithProposals(Format):
 def write_proposals(path: Path, proposals: Iterable[tuple[Any, np.ndarray, np.ndarray]]) -> None:
     """An `.npz` of (image id, boxes (P, 4) xyxy in pixels, logits (P,)) of each image."""
     rows = list(proposals)
-    arrays = {
-        "image_ids": np.array([str(name) for name, _, _ in rows]),
-        "counts": np.array([len(boxes) for _, boxes, _ in rows], np.int64),
-        "boxes": np.concatenate([np.zeros((0, 4)), *(boxes.reshape(-1, 4) for _, boxes, _ in rows)]).astype(np.float32),
-        "logits": np.concatenate([np.zeros(0), *(logits for _, _, logits in rows)]).astype(np.float32),
-    }
     beside = path.with_name(f"{path.name}.part.npz")
-    np.savez_compressed(beside, **arrays)
+    np.savez_compressed(
+        beside,
+        image_ids=np.array([str(name) for name, _, _ in rows]),
+        counts=np.array([len(boxes) for _, boxes, _ in rows], np.int64),
+        boxes=np.concatenate([np.zeros((0, 4)), *(boxes.reshape(-1, 4) for _, boxes, _ in rows)]).astype(np.float32),
+        logits=np.concatenate([np.zeros(0), *(logits for _, _, logits in rows)]).astype(np.float32),
+    )
     beside.replace(path)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal, Protocol
 
 from torch import Tensor, nn
 
@@ -17,18 +17,27 @@ from vertebra.models.backbones.resnet import ResNet
 from vertebra.models.convolution import ConvNorm, msra_fill, xavier_fill
 from vertebra.models.norms import NormName
 
-__all__ = ["FastRCNNConvFCHead", "RegionHead", "Res5"]
+__all__ = ["FastRCNNConvFCHead", "RegionHead", "RegionModule", "Res5"]
+
+
+class RegionModule(Protocol):
+    """An `nn.Module` from pooled regions (T, C, S, S) to what is scored: (T, C') or (T, C', S', S').
+
+    One that keeps maps has `out_resolution`, S', as well.
+    """
+
+    out_channels: int
+    """C'."""
+
+    def __call__(self, regions: Tensor) -> Tensor: ...
 
 
 class RegionHead:
-    """Describes a module from pooled regions (T, C, S, S) to what is scored: (T, C') or (T, C', S', S').
-
-    The module has `out_channels`, C'; one that keeps maps has `out_resolution`, S'.
-    """
+    """Describes a module from pooled regions to what is scored, see `RegionModule`."""
 
     component_kind: ClassVar[str] = "part"
 
-    def make(self, in_channels: int, resolution: int) -> nn.Module:
+    def make(self, in_channels: int, resolution: int) -> RegionModule:
         """The module for regions (T, in_channels, resolution, resolution)."""
         raise NotImplementedError
 
@@ -52,7 +61,7 @@ class FastRCNNConvFCHead(RegionHead):
         if self.num_fc < 1 or min(self.num_conv, self.conv_dim - 1, self.fc_dim - 1) < 0:
             raise ValueError(f"FastRCNNConvFCHead needs at least one fully connected layer and widths above 0: {self}")
 
-    def make(self, in_channels: int, resolution: int) -> nn.Module:
+    def make(self, in_channels: int, resolution: int) -> RegionModule:
         return _ConvFC(self, in_channels, resolution)
 
 
@@ -64,14 +73,14 @@ class Res5(RegionHead):
         weights: of the whole ResNet, from which the stage takes its own; None: random ones.
     """
 
-    depth: int = 50
+    depth: Literal[18, 34, 50, 101, 152] = 50
     norm: NormName = "frozen_bn"
     stride_in_1x1: bool = False
     num_groups: int = 1
     width_per_group: int = 64
     weights: str | None = None
 
-    def make(self, in_channels: int, resolution: int) -> nn.Module:
+    def make(self, in_channels: int, resolution: int) -> RegionModule:
         stage = _Res5(self, resolution)
         if stage.in_channels != in_channels:
             raise ValueError(
@@ -85,14 +94,16 @@ class _ConvFC(nn.Sequential):
     def __init__(self, layout: FastRCNNConvFCHead, in_channels: int, resolution: int) -> None:
         layers: OrderedDict[str, nn.Module] = OrderedDict()
         for number in range(1, layout.num_conv + 1):
-            layers[f"conv{number}"] = ConvNorm(in_channels, layout.conv_dim, 3, norm=layout.norm, relu=True)
-            msra_fill(layers[f"conv{number}"])
+            conv = ConvNorm(in_channels, layout.conv_dim, 3, norm=layout.norm, relu=True)
+            msra_fill(conv)
+            layers[f"conv{number}"] = conv
             in_channels = layout.conv_dim
         layers["flatten"] = nn.Flatten()
         width = in_channels * resolution**2
         for number in range(1, layout.num_fc + 1):
-            layers[f"fc{number}"] = nn.Linear(width, layout.fc_dim)
-            xavier_fill(layers[f"fc{number}"])
+            linear = nn.Linear(width, layout.fc_dim)
+            xavier_fill(linear)
+            layers[f"fc{number}"] = linear
             layers[f"fc{number}_relu"] = nn.ReLU(inplace=True)
             width = layout.fc_dim
         super().__init__(layers)
@@ -114,7 +125,7 @@ class _Res5(nn.Module):
         shapes = whole.output_shape()
         self.in_channels, self.out_channels = shapes["res4"].channels, shapes["res5"].channels
         self.out_resolution = (resolution + 1) // 2
-        self.res5 = whole.res5
+        self.res5 = whole.get_submodule("res5")
 
     def forward(self, x: Tensor) -> Tensor:
         return self.res5(x)

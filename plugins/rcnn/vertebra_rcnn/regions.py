@@ -11,7 +11,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from vertebra.errors import DataError
 from vertebra.models import Batch
 
 __all__ = ["Proposals", "Regions", "Truth", "rois_of"]
@@ -47,14 +46,10 @@ class Truth(NamedTuple):
         Raises:
             DataError: no input of the batch has `instances`.
         """
-        if batch.gt_valid is None:
-            raise DataError(
-                f"{who} learns from true boxes, but no input of the batch has `instances`; "
-                "the dicts of a dataset to train on need the key `annotations` ([] where an image shows nothing)"
-            )
-        has_area = (batch.gt_boxes[..., 2:] > batch.gt_boxes[..., :2]).all(dim=-1)
+        boxes, classes, valid = batch.ground_truth(who)
+        has_area = (boxes[..., 2:] > boxes[..., :2]).all(dim=-1)
         sizes = torch.tensor([(width, height) for height, width in batch.image_sizes], device=batch.device)
-        return cls(batch.gt_boxes, batch.gt_classes, batch.gt_valid & has_area, sizes)
+        return cls(boxes, classes, valid & has_area, sizes)
 
 
 class Regions(NamedTuple):

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from vertebra.detection import Box2BoxTransform
 from vertebra.models import Loss, ShapeSpec
-from vertebra.models.convolution import xavier_fill
+from vertebra.models.convolution import normal_fill, xavier_fill
 from vertebra.models.losses import CrossEntropy, SmoothL1Loss
 from vertebra_rcnn.box_losses import BoxRegression
 from vertebra_rcnn.boxes import BoxBranch, region_losses
@@ -73,8 +73,7 @@ class RFCNBoxes(BoxBranch):
         if self.reduce is not None:
             xavier_fill(self.reduce)
         for conv in (self.score_maps, self.delta_maps):
-            nn.init.normal_(conv.weight, std=0.01)
-            nn.init.zeros_(conv.bias)
+            normal_fill(conv, std=0.01)
         self.operator = PSROIPool() if operator is None else operator
         coder = Box2BoxTransform(weights=(10.0, 10.0, 5.0, 5.0)) if box_coder is None else box_coder
         self.regression = BoxRegression(coder, SmoothL1Loss(beta=1.0) if box_loss is None else box_loss)

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from vertebra.detection import AnchorGenerator, Box2BoxTransform, Matcher, batched_nms
 from vertebra.models import Batch, Loss, ShapeSpec
+from vertebra.models.convolution import normal_fill
 from vertebra.models.losses import SmoothL1Loss
 from vertebra.structures import clip_to_size, pad_rows
 from vertebra_rcnn.box_losses import BoxRegression
@@ -86,8 +87,7 @@ class RPN(ProposalGenerator):
         self.objectness_logits = nn.Conv2d(channels, num_anchors, 1)
         self.anchor_deltas = nn.Conv2d(channels, num_anchors * 4, 1)
         for conv in (*convs, self.objectness_logits, self.anchor_deltas):
-            nn.init.normal_(conv.weight, std=0.01)
-            nn.init.zeros_(conv.bias)
+            normal_fill(conv, std=0.01)
 
         self.matcher = Matcher([0.3, 0.7], [0, -1, 1], allow_low_quality_matches=True) if matcher is None else matcher
         self.sampler = RandomSampler(256, 0.5) if sampler is None else sampler

@@ -19,7 +19,7 @@ __all__ = ["OrderedSampler", "RandomSampler", "Sampled", "Sampler"]
 class Sampled(NamedTuple):
     """Chosen candidates, for each image as many rows, those with an object first; what is not valid only fills up."""
 
-    index: Tensor
+    index: Tensor  # type: ignore[assignment]  # hides tuple.index, which nobody asks of it
     """(N, S) int64, which candidate."""
     positive: Tensor
     """(N, S) bool: valid, and matched with a true box."""

@@ -1,14 +1,13 @@
 """RetinaNetHead: shapes, assignment, losses worked by hand, and decoding."""
 
 import math
-from types import SimpleNamespace
 
 import pytest
 import torch
 
 from vertebra.detection import AnchorGenerator, Matcher
 from vertebra.errors import DataError
-from vertebra.models import ShapeSpec
+from vertebra.models import Batch, ShapeSpec
 from vertebra.models.losses import BinaryCrossEntropy, GIoULoss, SigmoidFocalLoss, SmoothL1Loss
 from vertebra_retinanet import RetinaNetHead, RetinaNetRaw
 
@@ -39,13 +38,14 @@ def make_batch(boxes, classes, size=(64, 96), originals=None):
             gt_boxes[i, : len(some_boxes)] = torch.tensor(some_boxes)
             gt_classes[i, : len(some_classes)] = torch.tensor(some_classes)
             gt_valid[i, : len(some_boxes)] = True
-    return SimpleNamespace(
+    return Batch(
+        images=torch.zeros(count, 3, *size),
+        image_sizes=[size] * count,
+        original_sizes=originals or [size] * count,
+        inputs=[{}] * count,
         gt_boxes=gt_boxes,
         gt_classes=gt_classes,
         gt_valid=gt_valid,
-        image_sizes=[size] * count,
-        original_sizes=originals or [size] * count,
-        padded_size=size,
     )
 
 
@@ -132,7 +132,7 @@ def test_an_image_without_objects_is_all_background_and_trains_every_parameter()
 
 def test_training_without_ground_truth_says_what_is_missing():
     head = make_head()
-    nothing = SimpleNamespace(gt_boxes=None, gt_classes=None, gt_valid=None)
+    nothing = Batch(torch.zeros(2, 3, 64, 96), [(64, 96)] * 2, [(64, 96)] * 2, [{}, {}])
     with pytest.raises(DataError, match="no input of the batch has `instances`"):
         head.losses(head(features()), nothing)
 

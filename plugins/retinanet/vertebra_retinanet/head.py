@@ -23,9 +23,9 @@ from vertebra.detection import (
     suppress,
     topk_candidates,
 )
-from vertebra.errors import DataError
 from vertebra.export import suppressed_candidates
 from vertebra.models import Batch, Head, Loss, ShapeSpec
+from vertebra.models.convolution import fill_bias, normal_fill
 from vertebra.models.losses import CIoULoss, DIoULoss, GIoULoss, IoULoss, SigmoidFocalLoss, SmoothL1Loss
 from vertebra.models.norms import NormName, get_norm
 
@@ -71,6 +71,7 @@ class RetinaNetHead(Head):
 
     detectron2_names: ClassVar = ((r"head\.((?:cls_subnet|bbox_subnet|cls_score|bbox_pred)\..+)", r"\1"),)
     task_outputs: ClassVar = ("instances",)
+    loss_normalizer: Tensor
 
     def __init__(
         self,
@@ -100,10 +101,11 @@ class RetinaNetHead(Head):
         channels = _same_channels(input_shape)
         num_anchors = _same_anchors(self.anchor_generator.num_anchors, self.levels)
         for loss in (cls_loss, box_loss):
-            if getattr(loss, "reduction", "none") != "none":
+            reduction = getattr(loss, "reduction", "none")
+            if reduction != "none":
                 raise ValueError(
                     f"RetinaNetHead sums its losses and divides them by the running mean of positive anchors, so "
-                    f"{type(loss).__name__} needs reduction 'none', not {loss.reduction!r}"
+                    f"{type(loss).__name__} needs reduction 'none', not {reduction!r}"
                 )
         if num_classes < 1:
             raise ValueError(f"RetinaNetHead needs at least one class, num_classes is {num_classes}")
@@ -116,7 +118,7 @@ class RetinaNetHead(Head):
         self.bbox_subnet = _Tower(channels, num_convs, norm, len(self.levels))
         self.cls_score = _conv(channels, num_anchors * num_classes)
         self.bbox_pred = _conv(channels, num_anchors * 4)
-        nn.init.constant_(self.cls_score.bias, -math.log((1 - prior_prob) / prior_prob))
+        fill_bias(self.cls_score, -math.log((1 - prior_prob) / prior_prob))
 
         self.matcher = Matcher([0.4, 0.5], [0, -1, 1], allow_low_quality_matches=True) if matcher is None else matcher
         self.box_coder = Box2BoxTransform(weights=(1.0, 1.0, 1.0, 1.0)) if box_coder is None else box_coder
@@ -143,22 +145,18 @@ class RetinaNetHead(Head):
 
     def losses(self, raw: RetinaNetRaw, batch: Batch) -> dict[str, Tensor]:
         """`loss_cls` over all anchors that are not ignored, `loss_box_reg` over the positive ones."""
-        if batch.gt_valid is None:
-            raise DataError(
-                "RetinaNetHead learns from true boxes, but no input of the batch has `instances`; "
-                "the dicts of a dataset to train on need the key `annotations` ([] where an image shows nothing)"
-            )
+        boxes, classes, valid = batch.ground_truth("RetinaNetHead")
         anchors = torch.cat(self.anchor_generator(raw.deltas))  # (R, 4)
-        real = batch.gt_valid & (batch.gt_boxes[..., 2:] > batch.gt_boxes[..., :2]).all(dim=-1)  # no box without area
-        matched = self.matcher.match_boxes(anchors, batch.gt_boxes, real)  # (N, R)
+        real = valid & (boxes[..., 2:] > boxes[..., :2]).all(dim=-1)  # no box without area
+        matched = self.matcher.match_boxes(anchors, boxes, real)  # (N, R)
         image, row = (matched >= 0).nonzero(as_tuple=True)  # (P,) each; the only wait for the device
         normalizer = self._update_normalizer(len(row))
 
         deltas = torch.cat([_by_anchor(x, 4) for x in raw.deltas], dim=1)[image, row].float()  # (P, 4)
-        truth = batch.gt_boxes[image, matched[image, row]]  # (P, 4) xyxy, input pixels
+        truth = boxes[image, matched[image, row]]  # (P, 4) xyxy, input pixels
         box_loss = self._box_loss(deltas, anchors[row], truth).sum()
         return {
-            "loss_cls": self._cls_loss(raw.logits, matched, batch.gt_classes) / normalizer,
+            "loss_cls": self._cls_loss(raw.logits, matched, classes) / normalizer,
             "loss_box_reg": box_loss / normalizer * self.box_loss_weight,
         }
 
@@ -231,17 +229,17 @@ class RetinaNetHead(Head):
         return Candidates.cat(found)
 
 
-class _Tower(nn.Sequential):
+class _Tower(nn.ModuleList):
     """Convolution, norm where there is one, ReLU, `num_convs` times; numbered as in Detectron2."""
 
     def __init__(self, channels: int, num_convs: int, norm: NormName, num_levels: int) -> None:
         super().__init__()
         for _ in range(num_convs):
             self.append(_conv(channels, channels))
-            if norm == "gn":
-                self.append(get_norm(norm, channels))
-            elif norm not in ("", "none"):
-                self.append(nn.ModuleList(get_norm(norm, channels) for _ in range(num_levels)))
+            norms = [get_norm(norm, channels) for _ in range(1 if norm == "gn" else num_levels)]
+            layers = [layer for layer in norms if layer is not None]
+            if layers:
+                self.append(layers[0] if norm == "gn" else nn.ModuleList(layers))
             self.append(nn.ReLU(inplace=True))
 
     def forward(self, x: Tensor, level: int) -> Tensor:
@@ -257,8 +255,7 @@ def _by_anchor(x: Tensor, size: int) -> Tensor:
 
 def _conv(in_channels: int, out_channels: int) -> nn.Conv2d:
     conv = nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1)
-    nn.init.normal_(conv.weight, std=0.01)  # section 4.1
-    nn.init.zeros_(conv.bias)
+    normal_fill(conv, std=0.01)  # section 4.1
     return conv
 
 

@@ -92,23 +92,23 @@ class UNetDecoder(Neck):
         x = features[self.coarsest]
         maps = {}
         for step, up, stage in zip(self.steps, self.ups, self.stages, strict=True):
-            skip = None if step.skip is None else features[step.skip]
-            x = stage(self._joined(step, up, x, skip))
+            x = stage(self._joined(step.skip, up, x, features))
             maps[f"up{step.stride}"] = x
         return dict(reversed(maps.items()))
 
-    def _joined(self, step: _Step, up: nn.Module, x: Tensor, skip: Tensor | None) -> Tensor:
-        """The coarser map enlarged, beside the feature of that stride where there is one."""
+    def _joined(self, name: str | None, up: nn.Module, x: Tensor, features: dict[str, Tensor]) -> Tensor:
+        """The coarser map enlarged, beside the feature `name` of that stride where there is one."""
         double = (2 * x.shape[-2], 2 * x.shape[-1])
-        if skip is None:
+        if name is None:
             return up(x, double)
+        skip = features[name]
         if self.padding == "valid":
             larger = up(x, double)
             skip = crop_like(skip, larger)
         else:
             larger = up(x, tuple(skip.shape[-2:]))
-        if step.skip in self.gates:
-            skip = self.gates[step.skip](skip, x)
+        if name in self.gates:
+            skip = self.gates[name](skip, x)
         return torch.cat((skip, larger), dim=1)
 
 

@@ -9,6 +9,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from vertebra.models import Batch, Head, Loss, Neck, ShapeSpec
+from vertebra.models.convolution import fill_bias
 from vertebra.models.losses import CrossEntropy
 from vertebra.models.semantic import exported_labels, exported_scores, semantic_losses, semantic_predictions
 from vertebra_unet.coverage import cover, covered_labels
@@ -51,7 +52,7 @@ class UNetHead(Head):
         self.margin = getattr(self.decoder, "margin", 0)  # input pixels on every side that the scores do not cover
         self.score = nn.Conv2d(shapes[self.finest].channels, num_classes, kernel_size=1)
         nn.init.xavier_uniform_(self.score.weight)
-        nn.init.zeros_(self.score.bias)
+        fill_bias(self.score, 0.0)
         self.loss = CrossEntropy() if loss is None else loss
         self.loss_weight = loss_weight
         self.training_only = training_only

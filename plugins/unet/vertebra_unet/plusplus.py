@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from vertebra.models import Batch, Head, Loss, Neck, ShapeSpec
+from vertebra.models.convolution import fill_bias
 from vertebra.models.losses import CrossEntropy
 from vertebra.models.norms import NormName
 from vertebra.models.semantic import exported_labels, exported_scores, semantic_losses, semantic_predictions
@@ -133,10 +134,11 @@ class UNetPlusPlusHead(Head):
             )
         channels = next(iter(self.decoder.output_shape().values())).channels
         scored = range(1, deepest + 1) if deep_supervision else (deepest,)
-        self.scores = nn.ModuleDict({f"x{j}": nn.Conv2d(channels, num_classes, kernel_size=1) for j in scored})
-        for conv in self.scores.values():
+        scores = {f"x{j}": nn.Conv2d(channels, num_classes, kernel_size=1) for j in scored}
+        for conv in scores.values():
             nn.init.xavier_uniform_(conv.weight)
-            nn.init.zeros_(conv.bias)
+            fill_bias(conv, 0.0)
+        self.scores = nn.ModuleDict(scores)
         self.prune_to = prune_to
         self.loss = CrossEntropy() if loss is None else loss
         self.loss_weight = loss_weight

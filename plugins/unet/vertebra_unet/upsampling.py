@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vertebra.models.convolution import fill_bias
 from vertebra.models.layers import bilinear_kernel
 
 __all__ = ["Interpolation", "TransposedConvolution", "Upsampling"]
@@ -82,7 +83,7 @@ class _Transposed(nn.ConvTranspose2d):
     def __init__(self, in_channels: int, width: int, kernel_size: int, bilinear: bool) -> None:
         padding, extra = {2: (0, 0), 3: (1, 1), 4: (1, 0)}[kernel_size]
         super().__init__(in_channels, width, kernel_size, stride=2, padding=padding, output_padding=extra)
-        nn.init.zeros_(self.bias)
+        fill_bias(self, 0.0)
         if bilinear:
             channel = torch.arange(in_channels)
             with torch.no_grad():
@@ -91,7 +92,9 @@ class _Transposed(nn.ConvTranspose2d):
         else:
             nn.init.kaiming_normal_(self.weight, mode="fan_out", nonlinearity="linear")
 
-    def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
+    def forward(  # type: ignore[override]  # every step of upsampling is told the size to fill, see Upsampling
+        self, x: Tensor, size: tuple[int, int]
+    ) -> Tensor:
         return super().forward(x)[..., : size[0], : size[1]]
 
 

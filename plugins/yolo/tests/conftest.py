@@ -1,11 +1,11 @@
 """What the tests of several heads need."""
 
-from types import SimpleNamespace
-
 import pytest
 import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
+
+from vertebra.models import Batch
 
 _WAITING_OPERATORS = ("_local_scalar_dense", "nonzero", "masked_select", "_unique", "unique_dim", "equal")
 _WAITING_METHODS = ("tolist", "cpu", "numpy")  # they read memory without an operator on a CPU
@@ -92,24 +92,17 @@ def truth_batch():
                 gt_valid[i, : len(some)] = True
                 if classes is not None:
                     gt_classes[i, : len(some)] = torch.as_tensor(classes[i])
-        return _Batch(gt_boxes, gt_classes, gt_valid, [size] * count, originals or [size] * count, size)
-
-    return make
-
-
-class _Batch(SimpleNamespace):
-    def __init__(self, gt_boxes, gt_classes, gt_valid, image_sizes, original_sizes, padded_size):
-        super().__init__(
+        return Batch(
+            images=torch.zeros(count, 3, *size),
+            image_sizes=[size] * count,
+            original_sizes=originals or [size] * count,
+            inputs=[{}] * count,
             gt_boxes=gt_boxes,
             gt_classes=gt_classes,
             gt_valid=gt_valid,
-            image_sizes=image_sizes,
-            original_sizes=original_sizes,
-            padded_size=padded_size,
         )
 
-    def __len__(self):
-        return len(self.image_sizes)
+    return make
 
 
 @pytest.fixture

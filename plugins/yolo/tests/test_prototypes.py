@@ -1,14 +1,13 @@
 """PrototypeMasks by itself: masks and losses worked by hand, what a step waits for, and how much memory it takes."""
 
 import math
-from types import SimpleNamespace
 
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from vertebra.errors import DataError
-from vertebra.models import ShapeSpec
+from vertebra.models import Batch, ShapeSpec
 from vertebra.models.losses import BinaryCrossEntropy
 from vertebra.structures import BitMasks, Boxes, Instances, PolygonMasks
 from vertebra_yolo import prototypes as module
@@ -39,7 +38,16 @@ def make_batch(boxes, masks, size=SIZE):
         if own is not None:
             instances.gt_masks = own
         inputs.append({"instances": instances})
-    return SimpleNamespace(gt_boxes=gt_boxes, gt_valid=gt_valid, inputs=inputs)
+    sizes = [size] * len(boxes)
+    return Batch(
+        torch.zeros(len(boxes), 3, *size),
+        sizes,
+        sizes,
+        inputs,
+        gt_boxes=gt_boxes,
+        gt_classes=gt_valid.long(),
+        gt_valid=gt_valid,
+    )
 
 
 def make_pairs(coefficients, image, row):

@@ -165,7 +165,7 @@ def best_overlaps(candidates: Tensor, boxes: Tensor, valid: Tensor) -> Tensor:
 
 def checked_anchors(
     who: str,
-    anchors: list[list[tuple[float, float]]] | None,
+    anchors: Sequence[Sequence[Sequence[float]]] | None,
     levels: list[str],
     defaults: Mapping[int, Sequence[Sequence[Sequence[float]]]],
 ) -> list[list[tuple[float, float]]]:

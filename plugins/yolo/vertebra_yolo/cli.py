@@ -1,9 +1,14 @@
 """`vertebra yolo anchors | import-darknet | import-yolov5`."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from vertebra.data import Dataset
+    from vertebra_yolo.anchors import AnchorReport
 
 __all__ = ["app"]
 
@@ -81,14 +86,14 @@ def import_yolov5(
     print(run_import(weights, recipe, output, force=force))
 
 
-def _line(report) -> str:
+def _line(report: "AnchorReport") -> str:
     return (
         f"mean IoU {report.mean_iou:.4f}, best possible recall {report.recall:.4f} (IoU above 0.5), "
         f"{report.recall_by_ratio:.4f} (within a ratio of 4)"
     )
 
 
-def _read(data: str, split: str, overrides: list[str] | tuple[()]):
+def _read(data: str, split: str, overrides: Sequence[str]) -> "Dataset":
     """The standard dicts of a COCO JSON file, or of a split of a recipe."""
     if Path(data).suffix == ".json":
         from vertebra.data import CocoFormat

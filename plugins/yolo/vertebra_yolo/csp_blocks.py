@@ -5,6 +5,7 @@ arXiv:1406.4729, in YOLOv5's form of three poolings in a row; the layout of YOLO
 Letters: N images, C channels, H x W cells.
 """
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -111,7 +112,12 @@ class C2f(nn.Module):
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, num_blocks: int = 1, shortcut: bool = False, make_block=None
+        self,
+        in_channels: int,
+        out_channels: int,
+        num_blocks: int = 1,
+        shortcut: bool = False,
+        make_block: Callable[[int], nn.Module] | None = None,
     ) -> None:
         super().__init__()
         hidden = out_channels // 2

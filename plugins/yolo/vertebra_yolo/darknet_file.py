@@ -100,9 +100,9 @@ def _tensors_of(convs: Sequence[nn.Conv2d]) -> Iterator[Tensor]:
     """What the file holds of each convolution, in its order."""
     for conv in convs:
         norm = getattr(conv, "norm", None)
-        if norm is None:
+        if norm is None and conv.bias is not None:
             yield conv.bias
-        elif hasattr(norm, "running_mean"):
+        elif norm is not None and hasattr(norm, "running_mean"):
             yield from (norm.bias, norm.weight, norm.running_mean, norm.running_var)
         else:
             raise CheckpointError(

@@ -16,6 +16,10 @@ from vertebra.models import Model, build_model
 from vertebra_yolo.darknet import darknet_convs
 from vertebra_yolo.darknet_cfg import Section, read_cfg
 from vertebra_yolo.darknet_file import load_convs
+from vertebra_yolo.v2_head import YOLOv2Head
+from vertebra_yolo.v2_neck import YOLOv2Neck
+from vertebra_yolo.v3_head import YOLOv3Head
+from vertebra_yolo.v3_neck import YOLOv3Neck, YOLOv3TinyNeck
 
 __all__ = ["DarknetNetwork", "build_darknet", "import_darknet", "model_convs", "read_network"]
 
@@ -136,10 +140,14 @@ def _read_names(path: str | Path, num_classes: int) -> list[str]:
 
 def model_convs(model: Model) -> list[nn.Conv2d]:
     """The model's convolutions in the order of a Darknet file: backbone, then level by level, coarsest first."""
-    ((_, head),) = model.heads.items()
-    predictors = list(head.predictors.values())[::-1] if hasattr(head, "predictors") else [head.predictor]
+    (head,), neck = model.heads.values(), model.neck
+    if not isinstance(head, (YOLOv2Head, YOLOv3Head)) or not isinstance(neck, (YOLOv2Neck, YOLOv3Neck, YOLOv3TinyNeck)):
+        raise RecipeError(
+            f"Darknet's files hold YOLOv2, YOLOv3 and YOLOv3-tiny, but this model has the neck {type(neck).__name__} "
+            f"and the head {type(head).__name__}"
+        )
     convs = darknet_convs(model.backbone)
-    for layers, predictor in zip(model.neck.darknet_order(), predictors, strict=True):
+    for layers, predictor in zip(neck.darknet_order(), head.darknet_order(), strict=True):
         convs += [*(layer.conv for layer in layers), predictor]
     return convs
 

@@ -62,7 +62,8 @@ class PANet(Neck):
     def forward(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
         """{name: (N, C, H/s, W/s)} to {p3: ..., p4: ..., ...} of the same strides."""
         levels = [features[name] for name in self.features]
-        x, reduced = levels[-1], []
+        x = levels[-1]
+        reduced: list[Tensor] = []
         for i in reversed(range(len(self.reduce))):
             reduced.insert(0, self.reduce[i](x))
             up = F.interpolate(reduced[0], scale_factor=2.0, mode="nearest")

@@ -141,11 +141,12 @@ class PrototypeMasks(nn.Module):
         weights = self.weights(pairs.coefficients[index])  # (N, T, Q)
         logits = torch.bmm(weights, prototypes.flatten(2).to(weights.dtype)).float()
         logits = logits.unflatten(2, prototypes.shape[2:])  # (N, T, h, w)
-        size = tuple(prototypes.shape[2:])
+        size = (prototypes.shape[2], prototypes.shape[3])
         masks = mask_cells(batch, self.stride, size)  # (N, M, h, w)
         known = masks.flatten(2).any(dim=2)  # without a cell there is nothing to learn from: no mask, or a tiny one
         image, row = torch.arange(len(index), device=index.device)[:, None], pairs.object[index]
-        inside = touched_cells(batch.gt_boxes[image, row] / self.stride, *size)  # (N, T, h, w)
+        boxes = batch.ground_truth("PrototypeMasks").boxes
+        inside = touched_cells(boxes[image, row] / self.stride, *size)  # (N, T, h, w)
         area = inside.sum(dim=(2, 3)).clamp(min=1)
         each = (self.loss(logits, masks[image, row].float()) * inside).sum(dim=(2, 3)) / area  # (N, T)
         counts = used & known[image, row]
@@ -184,7 +185,8 @@ def mask_cells(batch: Batch, stride: int, size: tuple[int, int]) -> Tensor:
     Raises:
         DataError: an image with objects has no `gt_masks`.
     """
-    cells = torch.zeros(*batch.gt_valid.shape, *size, dtype=torch.bool)
+    valid = batch.ground_truth("PrototypeMasks").valid
+    cells = torch.zeros(*valid.shape, *size, dtype=torch.bool)
     for number, (rows, sample) in enumerate(zip(cells, batch.inputs, strict=True)):
         instances = sample.get("instances")
         if instances is None or not len(instances):
@@ -195,7 +197,7 @@ def mask_cells(batch: Batch, stride: int, size: tuple[int, int]) -> Tensor:
                 "annotations need `segmentation`, and data.mask_format must not be none"
             )
         rows[: len(instances)] = instances.gt_masks.to_cells(stride, size)
-    return cells.to(batch.gt_valid.device, non_blocking=True)
+    return cells.to(valid.device, non_blocking=True)
 
 
 def _by_image(pairs: MaskPairs, num_images: int, limit: int) -> tuple[Tensor, Tensor]:

@@ -29,7 +29,7 @@ class LargeKernel(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.large = ConvAct(channels, channels, 7, groups=channels, activation="none")
-        self.small: nn.Module | None = ConvAct(channels, channels, 3, groups=channels, activation="none")
+        self.small: ConvAct | None = ConvAct(channels, channels, 3, groups=channels, activation="none")
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.large(x)
@@ -40,8 +40,11 @@ class LargeKernel(nn.Module):
         """After both norms are folded: adds the small kernel to the middle of the large one."""
         if self.small is None:
             return
-        self.large.conv.weight += F.pad(self.small.conv.weight, (2, 2, 2, 2))
-        self.large.conv.bias += self.small.conv.bias
+        large, small = self.large.conv, self.small.conv
+        if large.bias is None or small.bias is None:
+            raise ValueError("LargeKernel.fold_norm: fold the norms of both convolutions first")
+        large.weight += F.pad(small.weight, (2, 2, 2, 2))
+        large.bias += small.bias
         self.small = None
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from vertebra.models import ShapeSpec
+from vertebra.models.convolution import fill_bias
 from vertebra_yolo.csp_blocks import ConvAct
 
 __all__ = ["Branch", "BranchRaw", "Cells", "by_cell", "make_cells"]
@@ -44,10 +45,7 @@ class Branch(nn.Module):
         for_boxes = max(16, finest // 4, 4 * num_bins)
         for_classes = max(finest, min(num_classes, 100))
         self.boxes = nn.ModuleList(_box_tower(shape.channels, for_boxes, num_bins) for shape in shapes)
-        self.classes = nn.ModuleList(_class_tower(shape.channels, for_classes, num_classes) for shape in shapes)
-        for box, cls, shape in zip(self.boxes, self.classes, shapes, strict=True):
-            nn.init.ones_(box[-1].bias)
-            nn.init.constant_(cls[-1].bias, math.log(5 / num_classes / (640 / shape.stride) ** 2))  # 5 objects in 640
+        self.classes = nn.ModuleList(_class_tower(shape, for_classes, num_classes) for shape in shapes)
 
     def forward(self, maps: list[Tensor]) -> BranchRaw:
         """(N, C_l, H_l, W_l) a level to what the head decodes."""
@@ -75,16 +73,19 @@ def make_cells(levels: list[Tensor], strides: list[int]) -> Cells:
 
 
 def _box_tower(channels: int, hidden: int, num_bins: int) -> nn.Sequential:
-    return nn.Sequential(
-        ConvAct(channels, hidden, 3), ConvAct(hidden, hidden, 3), nn.Conv2d(hidden, 4 * num_bins, kernel_size=1)
-    )
+    hidden_layers = ConvAct(channels, hidden, 3), ConvAct(hidden, hidden, 3)
+    last = nn.Conv2d(hidden, 4 * num_bins, kernel_size=1)
+    fill_bias(last, 1.0)
+    return nn.Sequential(*hidden_layers, last)
 
 
-def _class_tower(channels: int, hidden: int, num_classes: int) -> nn.Sequential:
-    return nn.Sequential(
-        ConvAct(channels, channels, 3, groups=channels),
-        ConvAct(channels, hidden),
+def _class_tower(shape: ShapeSpec, hidden: int, num_classes: int) -> nn.Sequential:
+    hidden_layers = (
+        ConvAct(shape.channels, shape.channels, 3, groups=shape.channels),
+        ConvAct(shape.channels, hidden),
         ConvAct(hidden, hidden, 3, groups=hidden),
         ConvAct(hidden, hidden),
-        nn.Conv2d(hidden, num_classes, kernel_size=1),
     )
+    last = nn.Conv2d(hidden, num_classes, kernel_size=1)
+    fill_bias(last, math.log(5 / num_classes / (640 / shape.stride) ** 2))  # 5 objects in 640
+    return nn.Sequential(*hidden_layers, last)

@@ -15,12 +15,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vertebra.detection import rescale_instances, top_values
-from vertebra.errors import DataError
 from vertebra.models import Batch, Head, Loss, ShapeSpec
+from vertebra.models.batch import GroundTruth
 from vertebra.models.losses import CIoULoss
 from vertebra.runtime import distributed
 from vertebra.structures import Boxes, Instances
 from vertebra_yolo.assign_aligned import match_aligned
+from vertebra_yolo.cells import real_boxes
 from vertebra_yolo.dfl import boxes_from_distances, distances_from_boxes, distribution_loss, expected_distances
 from vertebra_yolo.v10_branch import Branch, BranchRaw, by_cell, make_cells
 
@@ -109,17 +110,13 @@ class YOLOv10Head(Head):
 
     def losses(self, raw: YOLOv10Raw, batch: Batch) -> dict[str, Tensor]:
         """`many_box`, `many_cls`, `many_dfl` and the same of `one`: one wait for the device each branch."""
-        if batch.gt_valid is None:
-            raise DataError(
-                "YOLOv10Head learns from true boxes, but no input of the batch has `instances`; "
-                "the dicts of a dataset to train on need the key `annotations` ([] where an image shows nothing)"
-            )
+        objects = batch.ground_truth("YOLOv10Head")
         branches = {} if raw.many is None else {"many": (raw.many, self.topk, 1.0)}
         branches["one"] = (raw.one, 1, self.one_to_one)
         images = len(batch) * distributed.world_size() if self.scale_by_batch else 1
-        losses = {}
+        losses: dict[str, Tensor] = {}
         for name, (branch, topk, weight) in branches.items():
-            found = self._branch_losses(branch, batch, topk)
+            found = self._branch_losses(branch, objects, topk)
             losses |= {f"{name}_{key}": loss * weight * images for key, loss in found.items()}
         return losses
 
@@ -145,19 +142,19 @@ class YOLOv10Head(Head):
         boxes = boxes_from_distances(distances, cells.points, cells.strides)
         return {"output": torch.cat((boxes, by_cell(raw.one.logits).float().sigmoid()), dim=-1)}
 
-    def _branch_losses(self, raw: BranchRaw, batch: Batch, topk: int) -> dict[str, Tensor]:
+    def _branch_losses(self, raw: BranchRaw, objects: GroundTruth, topk: int) -> dict[str, Tensor]:
         """Unweighted by the batch: each is a sum over the matched cells divided by the sum of their targets."""
         cells = make_cells(raw.logits, self.strides)
         logits, bins = by_cell(raw.logits), by_cell(raw.boxes)  # (N, R, K), (N, R, 4 * B)
         with torch.no_grad():
             boxes = boxes_from_distances(expected_distances(bins), cells.points, cells.strides)
-        real = batch.gt_valid & (batch.gt_boxes[..., 2:] > batch.gt_boxes[..., :2]).all(dim=-1)  # no box without area
+        real = real_boxes(objects.boxes, objects.valid)
         matches = match_aligned(
             logits,
             boxes,
             cells.points * cells.strides,
-            batch.gt_boxes,
-            batch.gt_classes,
+            objects.boxes,
+            objects.classes,
             real,
             topk=topk,
             alpha=self.alpha,
@@ -167,7 +164,7 @@ class YOLOv10Head(Head):
         row, target = matches.object[image, cell], matches.target[image, cell]
         total = target.sum().clamp(min=1)
         stride = cells.strides[cell]
-        truth = batch.gt_boxes[image, row] / stride  # (P, 4) in cells
+        truth = objects.boxes[image, row] / stride  # (P, 4) in cells
         matched = bins[image, cell]  # (P, 4 * B)
         found = boxes_from_distances(expected_distances(matched), cells.points[cell], torch.ones_like(stride))
         box = (self.box_loss(found, truth) * target).sum()
@@ -176,7 +173,7 @@ class YOLOv10Head(Head):
         ).sum()
         # binary cross entropy with a target t is softplus(x) - t x, and t is 0 almost everywhere
         cls = F.softplus(logits.float()).sum()
-        cls = cls - (logits[image, cell, batch.gt_classes[image, row]].float() * target).sum()
+        cls = cls - (logits[image, cell, objects.classes[image, row]].float() * target).sum()
         gains = {"box": self.box_gain, "cls": self.cls_gain, "dfl": self.distribution_gain}
         return {key: loss / total * gains[key] for key, loss in (("box", box), ("cls", cls), ("dfl", dfl))}
 

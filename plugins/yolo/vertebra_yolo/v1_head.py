@@ -14,9 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from vertebra.detection import Candidates, rescale_instances, suppress
-from vertebra.errors import DataError, RecipeError
+from vertebra.errors import RecipeError
 from vertebra.export import suppressed
 from vertebra.models import Batch, Head, ShapeSpec
+from vertebra.models.batch import GroundTruth
 from vertebra.structures import pairwise_iou
 from vertebra_yolo.cells import real_boxes
 from vertebra_yolo.darknet import SLOPE
@@ -75,10 +76,11 @@ class YOLOv1Head(Head):
         self.cells = math.ceil(image_size / spec.stride)  # a side of the feature map
         self.grid, self.num_boxes, self.num_classes = grid, num_boxes, num_classes
         widths = [spec.channels * self.cells**2, *hidden]
-        self.hidden = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
+        hidden_layers = [nn.Linear(a, b) for a, b in pairwise(widths)]
+        self.hidden = nn.ModuleList(hidden_layers)
         self.dropout = nn.Dropout(dropout)
         self.output = nn.Linear(widths[-1], grid**2 * (5 * num_boxes + num_classes))
-        for layer in self.hidden:
+        for layer in hidden_layers:
             nn.init.kaiming_normal_(layer.weight, a=SLOPE, nonlinearity="leaky_relu")
             nn.init.zeros_(layer.bias)
         nn.init.normal_(self.output.weight, std=0.1 / math.sqrt(widths[-1]))  # start near 0, whatever the fan-in
@@ -113,13 +115,9 @@ class YOLOv1Head(Head):
 
     def losses(self, raw: Tensor, batch: Batch) -> dict[str, Tensor]:
         """The terms of equation 3, summed, and divided by the images of the batch. Never waits for the device."""
-        if batch.gt_valid is None:
-            raise DataError(
-                "YOLOv1Head learns from true boxes, but no input of the batch has `instances`; "
-                "the dicts of a dataset to train on need the key `annotations` ([] where an image shows nothing)"
-            )
+        objects = batch.ground_truth("YOLOv1Head")
         boxes, confidence, scores = self._split(raw)  # (N, S*S, B, 4), (N, S*S, B), (N, S*S, K)
-        truth, classes, has = self._truth_of_cells(batch)  # (N, S*S, 4), (N, S*S), (N, S*S) bool
+        truth, classes, has = self._truth_of_cells(objects)  # (N, S*S, 4), (N, S*S), (N, S*S) bool
         target = self._encode(truth)  # (N, S*S, 4)
         with torch.no_grad():
             overlap = pairwise_iou(self._decode(boxes), truth[:, :, None])[..., 0]  # (N, S*S, B)
@@ -202,19 +200,19 @@ class YOLOv1Head(Head):
         place = (truth[..., :2] + truth[..., 2:]) / 2 * self.grid - self._corners(truth.device)[:, 0]
         return torch.cat((place, (truth[..., 2:] - truth[..., :2]).clamp(min=0).sqrt()), dim=-1)
 
-    def _truth_of_cells(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    def _truth_of_cells(self, objects: GroundTruth) -> tuple[Tensor, Tensor, Tensor]:
         """For each cell its true box (N, S*S, 4) as shares of the input's sides, class, and whether it has one."""
-        boxes = batch.gt_boxes / self.image_size
+        boxes = objects.boxes / self.image_size
         count = boxes.shape[1]
         x, y = ((boxes[..., :2] + boxes[..., 2:]) / 2 * self.grid).floor().long().clamp(0, self.grid - 1).unbind(dim=-1)
         number = torch.arange(count, device=boxes.device).expand(len(boxes), -1)
-        number = number.where(real_boxes(batch.gt_boxes, batch.gt_valid), count)
+        number = number.where(real_boxes(objects.boxes, objects.valid), count)
         first = torch.full((len(boxes), self.grid**2), count, device=boxes.device)
         first.scatter_reduce_(1, y * self.grid + x, number, "amin")  # (N, S*S): the first box with its center there
         has = first < count
         first = first.where(has, 0)
         truth = boxes.gather(1, first[..., None].expand(-1, -1, 4))
-        return truth, batch.gt_classes.gather(1, first), has
+        return truth, objects.classes.gather(1, first), has
 
     def _start_boxes(self) -> None:
         """The untrained head's boxes: in the middle of their cells, of different sizes. Zeros would have no area."""

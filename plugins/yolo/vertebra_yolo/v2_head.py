@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from vertebra.detection import Candidates, rescale_instances, suppress
-from vertebra.errors import DataError
 from vertebra.export import suppressed_candidates
 from vertebra.models import Batch, Head, ShapeSpec
+from vertebra.models.convolution import normal_fill
 from vertebra.structures import matched_pairwise_iou
 from vertebra_yolo.cells import (
     Grid,
@@ -58,6 +58,8 @@ class YOLOv2Head(Head):
     """
 
     task_outputs: ClassVar = ("instances",)
+    anchors: Tensor
+    images_seen: Tensor
 
     def __init__(
         self,
@@ -93,8 +95,7 @@ class YOLOv2Head(Head):
         self.register_buffer("anchors", torch.tensor(shapes), persistent=False)
         self.register_buffer("images_seen", torch.zeros((), dtype=torch.int64))
         self.predictor = nn.Conv2d(spec.channels, len(shapes) * (5 + num_classes), 1)
-        nn.init.normal_(self.predictor.weight, std=0.01)
-        nn.init.zeros_(self.predictor.bias)
+        normal_fill(self.predictor, std=0.01)
 
         self.ignore_threshold = ignore_threshold
         self.object_weight = object_weight
@@ -117,21 +118,17 @@ class YOLOv2Head(Head):
 
     def losses(self, raw: Tensor, batch: Batch) -> dict[str, Tensor]:
         """`loss_box` (and the pull to the anchors while it is warm), `loss_objectness`, `loss_cls`."""
-        if batch.gt_valid is None:
-            raise DataError(
-                "YOLOv2Head learns from true boxes, but no input of the batch has `instances`; "
-                "the dicts of a dataset to train on need the key `annotations` ([] where an image shows nothing)"
-            )
+        objects = batch.ground_truth("YOLOv2Head")
         found = by_anchor(raw, 5 + self.num_classes).float()  # (N, R, 5 + K)
         rows = self._rows(raw)
-        valid = real_boxes(batch.gt_boxes, batch.gt_valid)
-        grid = Grid.of([tuple(raw.shape[-2:])], self.strides, self.counts, raw.device)
-        pairs = pair_by_shape(batch.gt_boxes, valid, self.anchors, grid)
+        valid = real_boxes(objects.boxes, objects.valid)
+        grid = Grid.of([(raw.shape[-2], raw.shape[-1])], self.strides, self.counts, raw.device)
+        pairs = pair_by_shape(objects.boxes, valid, self.anchors, grid)
         owner = last_of_each_row(pairs, *found.shape[:2])
         kept = owner == torch.arange(len(owner), device=owner.device)  # two true boxes on one row: the last one counts
         chosen = found[pairs.image, pairs.row]  # (P, 5 + K)
-        truth = batch.gt_boxes[pairs.image, pairs.truth]  # (P, 4)
-        classes = batch.gt_classes[pairs.image, pairs.truth]
+        truth = objects.boxes[pairs.image, pairs.truth]  # (P, 4)
+        classes = objects.classes[pairs.image, pairs.truth]
 
         area = (truth[:, 2:] - truth[:, :2]).prod(dim=1) / math.prod(batch.padded_size)
         box = regression_loss(chosen[:, :4], *encode_boxes(truth, rows[pairs.row]))
@@ -140,7 +137,7 @@ class YOLOv2Head(Head):
         scale = 1 / len(batch)
         return {
             "loss_box": (box + self._pull_to_anchors(found, pairs)) * (scale * self.box_weight),
-            "loss_objectness": self._objectness_loss(found, rows, pairs, kept, batch.gt_boxes, valid) * scale,
+            "loss_objectness": self._objectness_loss(found, rows, pairs, kept, objects.boxes, valid) * scale,
             "loss_cls": cls * (scale * self.cls_weight),
         }
 
@@ -177,6 +174,10 @@ class YOLOv2Head(Head):
             class_agnostic=self.class_agnostic_nms,
         )
 
+    def darknet_order(self) -> list[nn.Conv2d]:
+        """The convolutions as a Darknet file lists them: the only one."""
+        return [self.predictor]
+
     def _candidates(self, raw: Tensor) -> Candidates:
         found = by_anchor(raw, 5 + self.num_classes).float()
         return objectness_candidates(
@@ -192,7 +193,7 @@ class YOLOv2Head(Head):
 
     def _rows(self, raw: Tensor) -> Tensor:
         """(R, 5), see `cell_rows`."""
-        return cell_rows([tuple(raw.shape[-2:])], self.strides, [self.anchors])
+        return cell_rows([(raw.shape[-2], raw.shape[-1])], self.strides, [self.anchors])
 
     def _objectness_loss(
         self, found: Tensor, rows: Tensor, pairs: Pairs, kept: Tensor, boxes: Tensor, valid: Tensor

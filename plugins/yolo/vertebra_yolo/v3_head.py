@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from vertebra.detection import Candidates, rescale_instances, suppress
-from vertebra.errors import DataError
 from vertebra.export import suppressed_candidates
 from vertebra.models import Batch, Head, Loss, ShapeSpec
+from vertebra.models.convolution import fill_bias, normal_fill
 from vertebra.models.losses import BinaryCrossEntropy
 from vertebra_yolo.cells import (
     Grid,
@@ -62,6 +62,7 @@ class YOLOv3Head(Head):
     """
 
     task_outputs: ClassVar = ("instances",)
+    anchors: Tensor
 
     def __init__(
         self,
@@ -93,10 +94,11 @@ class YOLOv3Head(Head):
         if not 0 < prior_prob < 1:
             raise ValueError(f"YOLOv3Head: prior_prob is {prior_prob}, it must lie between 0 and 1")
         for loss in (box_loss, objectness_loss, cls_loss):
-            if getattr(loss, "reduction", "none") != "none":
+            reduction = getattr(loss, "reduction", "none")
+            if reduction != "none":
                 raise ValueError(
                     f"YOLOv3Head sums its losses and divides them by the number of images, so {type(loss).__name__} "
-                    f"needs reduction 'none', not {loss.reduction!r}"
+                    f"needs reduction 'none', not {reduction!r}"
                 )
         self.num_classes = num_classes
         self.counts = [len(level) for level in shapes]
@@ -104,9 +106,10 @@ class YOLOv3Head(Head):
         self.predictors = nn.ModuleDict()
         for name, count in zip(self.levels, self.counts, strict=True):
             conv = nn.Conv2d(input_shape[name].channels, count * (5 + num_classes), 1)
-            nn.init.normal_(conv.weight, std=0.01)
-            nn.init.zeros_(conv.bias)
-            conv.bias.data.view(count, -1)[:, 4] = -math.log((1 - prior_prob) / prior_prob)
+            normal_fill(conv, std=0.01)
+            start = torch.zeros(count, 5 + num_classes)
+            start[:, 4] = -math.log((1 - prior_prob) / prior_prob)
+            fill_bias(conv, start.flatten())
             self.predictors[name] = conv
 
         self.ignore_threshold = ignore_threshold
@@ -132,30 +135,26 @@ class YOLOv3Head(Head):
 
     def losses(self, raw: list[Tensor], batch: Batch) -> dict[str, Tensor]:
         """`loss_box` and `loss_cls` over the pairs, `loss_objectness` over all rows that are not ignored."""
-        if batch.gt_valid is None:
-            raise DataError(
-                "YOLOv3Head learns from true boxes, but no input of the batch has `instances`; "
-                "the dicts of a dataset to train on need the key `annotations` ([] where an image shows nothing)"
-            )
+        objects = batch.ground_truth("YOLOv3Head")
         found = self._by_row(raw)  # (N, R, 5 + K)
         rows = self._rows(raw)
-        valid = real_boxes(batch.gt_boxes, batch.gt_valid)
+        valid = real_boxes(objects.boxes, objects.valid)
         grid = Grid.of(_sizes(raw), self.strides, self.counts, found.device)
-        pairs = pair_by_shape(batch.gt_boxes, valid, self.anchors, grid, self.pair_threshold)
+        pairs = pair_by_shape(objects.boxes, valid, self.anchors, grid, self.pair_threshold)
         owner = last_of_each_row(pairs, *found.shape[:2])
         kept = owner == torch.arange(len(owner), device=owner.device)  # two true boxes on one row: the last one's place
         chosen = found[pairs.image, pairs.row].float()  # (P, 5 + K)
-        truth = batch.gt_boxes[pairs.image, pairs.truth]  # (P, 4)
+        truth = objects.boxes[pairs.image, pairs.truth]  # (P, 4)
 
         area = (truth[:, 2:] - truth[:, :2]).prod(dim=1) / math.prod(batch.padded_size)
         box = self._box_loss(chosen[:, :4], rows[pairs.row], truth) * (2 - area.clamp(max=1)) * kept
         classes = torch.zeros_like(chosen[:, 5:])
-        classes[owner, batch.gt_classes[pairs.image, pairs.truth]] = 1  # ... but the classes of both
+        classes[owner, objects.classes[pairs.image, pairs.truth]] = 1  # ... but the classes of both
         cls = self.cls_loss(chosen[:, 5:], classes).sum(dim=1) * kept
         scale = 1 / len(batch)
         return {
             "loss_box": box.sum() * (scale * self.box_weight),
-            "loss_objectness": self._objectness_loss(found, rows, pairs, batch.gt_boxes, valid)
+            "loss_objectness": self._objectness_loss(found, rows, pairs, objects.boxes, valid)
             * (scale * self.objectness_weight),
             "loss_cls": cls.sum() * (scale * self.cls_weight),
         }
@@ -192,6 +191,10 @@ class YOLOv3Head(Head):
             max_detections=self.max_detections,
             class_agnostic=self.class_agnostic_nms,
         )
+
+    def darknet_order(self) -> list[nn.Conv2d]:
+        """The convolutions as a Darknet file lists them: one for each level, coarsest first."""
+        return [conv for conv in list(self.predictors.values())[::-1] if isinstance(conv, nn.Conv2d)]
 
     def _candidates(self, raw: list[Tensor]) -> Candidates:
         found = self._by_row(raw)
@@ -231,4 +234,4 @@ class YOLOv3Head(Head):
 
 
 def _sizes(raw: list[Tensor]) -> list[tuple[int, int]]:
-    return [tuple(level.shape[-2:]) for level in raw]
+    return [(level.shape[-2], level.shape[-1]) for level in raw]

@@ -92,10 +92,12 @@ class YOLOv3Neck(Neck):
 
     def darknet_order(self) -> list[list[DarknetConv]]:
         """The convolutions as a Darknet file lists them: one list for each level, coarsest first."""
-        return [
-            [*([self.joins[level]] if level in self.joins else []), *self.branches[level], self.outputs[level]]
-            for level in reversed(self.levels)
-        ]
+        order = []
+        for level in reversed(self.levels):
+            parts = [self.joins[level]] if level in self.joins else []
+            parts += [self.branches[level], self.outputs[level]]
+            order.append([layer for part in parts for layer in part.modules() if isinstance(layer, DarknetConv)])
+        return order
 
 
 class YOLOv3TinyNeck(Neck):

@@ -14,13 +14,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vertebra.detection import Candidates, rescale_instances, suppress, top_values
-from vertebra.errors import DataError
 from vertebra.export import suppressed_candidates
 from vertebra.models import Batch, Head, Loss, ShapeSpec
+from vertebra.models.batch import GroundTruth
 from vertebra.models.losses import BinaryCrossEntropy, CIoULoss
 from vertebra.runtime import distributed
 from vertebra.structures import matched_pairwise_iou
 from vertebra_yolo.assign_ratio import RatioPairs, match_by_ratio
+from vertebra_yolo.cells import real_boxes
 from vertebra_yolo.prototypes import MaskedRaw, MaskPairs, PrototypeMasks, maps_of
 from vertebra_yolo.v5_maps import (
     COCO_ANCHORS,
@@ -64,6 +65,8 @@ class YOLOv5Head(Head):
 
     task_outputs: ClassVar = ("instances",)
     yolov5_names: ClassVar = ((r"head\.m\.(\d+\.(?:weight|bias))", r"predict_maps.\1"),)  # see v5_import
+    anchors: Tensor
+    strides: Tensor
 
     def __init__(
         self,
@@ -103,11 +106,10 @@ class YOLOv5Head(Head):
         self.num_classes = num_classes
         self.num_anchors = sizes.shape[1]
         self.width = 5 + num_classes  # numbers an anchor: x, y, w, h, objectness, classes
-        self.predict_maps = nn.ModuleList(
-            nn.Conv2d(input_shape[name].channels, self.num_anchors * self.width, 1) for name in self.levels
-        )
-        for conv, stride in zip(self.predict_maps, strides, strict=True):
+        convs = [nn.Conv2d(input_shape[name].channels, self.num_anchors * self.width, 1) for name in self.levels]
+        for conv, stride in zip(convs, strides, strict=True):
             start_rarely(conv, stride, self.width)
+        self.predict_maps = nn.ModuleList(convs)
         self.masks = masks
         if masks is not None:
             self.coefficients = nn.ModuleList(
@@ -145,29 +147,24 @@ class YOLOv5Head(Head):
 
         With masks also `loss_mask`, the mean over the matched pairs.
         """
-        if batch.gt_valid is None:
-            raise DataError(
-                "YOLOv5Head learns from true boxes, but no input of the batch has `instances`; "
-                "the dicts of a dataset to train on need the key `annotations` ([] where an image shows nothing)"
-            )
+        objects = batch.ground_truth("YOLOv5Head")
         maps = maps_of(raw)
-        pairs, counts, most = self._match(maps, batch)
-        truth = batch.gt_boxes[pairs.image, pairs.object]  # (P, 4) xyxy, input pixels
-        classes = batch.gt_classes[pairs.image, pairs.object]
-        losses, coefficients = [maps[0].new_zeros((), dtype=torch.float32)] * 3, []
+        pairs, counts, most = self._match(maps, objects)
+        truth = objects.boxes[pairs.image, pairs.object]  # (P, 4) xyxy, input pixels
+        classes = objects.classes[pairs.image, pairs.object]
+        losses = [maps[0].new_zeros((), dtype=torch.float32)] * 3
+        coefficients: list[Tensor] = []
         start = 0
         for level, count in enumerate(counts):
             part = slice(start, start := start + count)
             own = RatioPairs(*(x[part] for x in pairs))
             found = self._level_losses(maps[level], level, own, truth[part], classes[part])
             losses = [total + loss for total, loss in zip(losses, found, strict=True)]
-            if self.masks is not None:
-                rows = anchor_rows(own, tuple(maps[level].shape[2:]), self.num_anchors)
-                flat = by_anchor(raw.coefficients[level], self.masks.num_prototypes).flatten(0, 1)
-                coefficients.append(flat.index_select(0, rows))
+            if isinstance(raw, MaskedRaw):
+                coefficients.append(self._chosen_coefficients(raw.coefficients[level], own))
         images = len(batch) * distributed.world_size() if self.scale_by_batch else 1
         named = dict(zip(("loss_box", "loss_obj", "loss_cls"), self._weighted(losses, batch), strict=True))
-        if self.masks is not None:
+        if self.masks is not None and isinstance(raw, MaskedRaw):
             of_masks = MaskPairs(torch.cat(coefficients), pairs.image, pairs.object, most)
             named |= self.masks.losses(raw.prototypes, of_masks, batch)
         return {name: loss * images for name, loss in named.items()}
@@ -182,10 +179,11 @@ class YOLOv5Head(Head):
             class_agnostic=self.class_agnostic_nms,
         )
         found = [rescale_instances(one, *original) for one, original in zip(found, batch.original_sizes, strict=True)]
-        if self.masks is not None:
+        if self.masks is not None and isinstance(raw, MaskedRaw):
             for one, prototypes, size in zip(found, raw.prototypes, batch.image_sizes, strict=True):
                 sides = zip(batch.padded_size, one.image_size, size, strict=True)
-                self.masks.finish(one, prototypes, tuple(padded * wanted / own for padded, wanted, own in sides))
+                height, width = (padded * wanted / own for padded, wanted, own in sides)
+                self.masks.finish(one, prototypes, (height, width))
         return [{"instances": one} for one in found]
 
     def export_raw(self, raw: list[Tensor] | MaskedRaw, image_size: tuple[int, int]) -> dict[str, Tensor]:
@@ -196,7 +194,7 @@ class YOLOv5Head(Head):
         is the mask, within the box.
         """
         outputs = {"output": decoded_rows(maps_of(raw), self.anchors, self.strides)}
-        if self.masks is not None:
+        if self.masks is not None and isinstance(raw, MaskedRaw):
             rows = [by_row(x, self.num_anchors).flatten(1, 3).float() for x in raw.coefficients]
             outputs["mask_weights"] = self.masks.weights(torch.cat(rows, dim=1))
             outputs["prototypes"] = raw.prototypes
@@ -216,27 +214,33 @@ class YOLOv5Head(Head):
             class_agnostic=self.class_agnostic_nms,
         )
 
-    def _match(self, maps: list[Tensor], batch: Batch) -> tuple[RatioPairs, list[int], int]:
+    def _match(self, maps: list[Tensor], objects: GroundTruth) -> tuple[RatioPairs, list[int], int]:
         """The pairs, sorted by level; how many each level has, and with masks the image with most of them (else 0).
 
         Two waits for the device.
         """
-        real = batch.gt_valid & (batch.gt_boxes[..., 2:] > batch.gt_boxes[..., :2]).all(dim=-1)  # no box without area
-        sizes = torch.tensor([(x.shape[3], x.shape[2]) for x in maps], device=batch.gt_boxes.device)
-        pairs = match_by_ratio(batch.gt_boxes, real, self.anchors, self.strides, sizes, max_ratio=self.max_ratio)
-        counts = (pairs.level == torch.arange(len(maps), device=pairs.level.device)[:, None]).sum(dim=1)
+        real = real_boxes(objects.boxes, objects.valid)
+        sizes = torch.tensor([(x.shape[3], x.shape[2]) for x in maps], device=objects.boxes.device)
+        pairs = match_by_ratio(objects.boxes, real, self.anchors, self.strides, sizes, max_ratio=self.max_ratio)
+        of_levels = (pairs.level == torch.arange(len(maps), device=pairs.level.device)[:, None]).sum(dim=1)  # (L,)
         if self.masks is None:
-            return pairs, counts.tolist(), 0
-        of_images = (pairs.image == torch.arange(len(batch), device=counts.device)[:, None]).sum(dim=1)  # (N,)
-        *counts, most = torch.cat((counts, of_images.amax(dim=0, keepdim=True))).tolist()
+            return pairs, of_levels.tolist(), 0
+        numbers = torch.arange(len(objects.boxes), device=of_levels.device)
+        of_images = (pairs.image == numbers[:, None]).sum(dim=1)  # (N,)
+        *counts, most = torch.cat((of_levels, of_images.amax(dim=0, keepdim=True))).tolist()
         return pairs, counts, most
+
+    def _chosen_coefficients(self, x: Tensor, pairs: RatioPairs) -> Tensor:
+        """(P_l, Q) of the pairs of one level, out of its map of coefficients (N, A * Q, H_l, W_l)."""
+        flat = by_anchor(x, x.shape[1] // self.num_anchors).flatten(0, 1)
+        return flat.index_select(0, anchor_rows(pairs, x.shape[2:], self.num_anchors))
 
     def _level_losses(
         self, x: Tensor, level: int, pairs: RatioPairs, truth: Tensor, classes: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Unweighted box, objectness and class loss of one level's map."""
         flat = by_anchor(x, self.width).flatten(0, 1)  # (N * H * W * A, 5 + K)
-        row = anchor_rows(pairs, tuple(x.shape[2:]), self.num_anchors)
+        row = anchor_rows(pairs, x.shape[2:], self.num_anchors)
         matched = flat.index_select(0, row).float()  # (P_l, 5 + K)
         corner = torch.stack((pairs.x, pairs.y), dim=-1)
         boxes = decode_boxes(matched[:, :4], corner, self.anchors[level][pairs.anchor], self.strides[level])
@@ -288,11 +292,11 @@ class YOLOv5Head(Head):
         place, classes = pair // self.num_classes, pair % self.num_classes
         index = index.gather(1, place)
         cell, anchor = index // self.num_anchors, index % self.num_anchors
-        corners = cells_of(*x.shape[2:], x.device).view(-1, 2)[cell]
+        corners = cells_of(x.shape[2], x.shape[3], x.device).view(-1, 2)[cell]
         regression = chosen[..., :4].gather(1, place[..., None].expand(-1, -1, 4))
         boxes = decode_boxes(regression, corners, self.anchors[level][anchor], self.strides[level])
         details = None
         if coefficients is not None:
-            width = self.masks.num_prototypes
+            width = coefficients.shape[1] // self.num_anchors  # Q
             details = by_anchor(coefficients, width).gather(1, index[..., None].expand(-1, -1, width))  # (N, T, Q)
         return Candidates(boxes, best, classes, best > self.score_threshold, details)

@@ -37,13 +37,11 @@ def rename_yolov5(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     renamed = {}
     for name, value in weights.items():
         match = re.fullmatch(r"(?:model\.)+(\d+)\.(.+)", name)
-        place = _MODULES.get(match[1]) if match else None
         new = name
-        if place == "head":
-            new = f"head.{match[2]}"
-        elif place is not None:
+        if match and match[1] in _MODULES:
+            place = _MODULES[match[1]]
             new = f"{place}.{match[2]}"
-            for pattern, words in _WORDS:
+            for pattern, words in _WORDS if place != "head" else ():
                 new = re.sub(pattern, words, new)
         renamed[new] = value
     return renamed

@@ -5,6 +5,7 @@ Letters: N images, K classes, A anchors a cell, L levels, H x W cells on a level
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -64,7 +65,7 @@ def decoded_rows(maps: list[Tensor], anchors: Tensor, strides: Tensor) -> Tensor
     """
     rows = []
     for x, sides, stride in zip(maps, anchors, strides, strict=True):
-        corner = cells_of(*x.shape[2:], x.device)[None, None]  # (1, 1, H, W, 2)
+        corner = cells_of(x.shape[2], x.shape[3], x.device)[None, None]  # (1, 1, H, W, 2)
         x = by_row(x, len(sides)).float().sigmoid()
         center = (x[..., :2] * 2 - 0.5 + corner) * stride
         size = (x[..., 2:4] * 2) ** 2 * sides.view(1, -1, 1, 1, 2)
@@ -72,7 +73,7 @@ def decoded_rows(maps: list[Tensor], anchors: Tensor, strides: Tensor) -> Tensor
     return torch.cat(rows, dim=1)
 
 
-def anchor_rows(pairs: RatioPairs, size: tuple[int, int], num_anchors: int) -> Tensor:
+def anchor_rows(pairs: RatioPairs, size: Sequence[int], num_anchors: int) -> Tensor:
     """Rows (P,) of pairs of a level of `size` (H, W) in what `by_anchor` gives, its first two axes joined."""
     return ((pairs.image * size[0] + pairs.y) * size[1] + pairs.x) * num_anchors + pairs.anchor
 
@@ -101,6 +102,7 @@ def checked_anchors(anchors: list[list[list[float]]], num_levels: int) -> Tensor
 @torch.no_grad()
 def start_rarely(conv: nn.Conv2d, stride: int, width: int) -> None:
     """Biases for an untrained head: objectness of 8 objects in an image of 640 pixels, each class 0.6 / K likely."""
+    assert conv.bias is not None  # a convolution that predicts has one
     bias = conv.bias.view(-1, width)  # (A, 5 + K)
     bias[:, 4] += math.log(8 / (640 / stride) ** 2)
     bias[:, 5:] += math.log(0.6 / (width - 5 - 0.99999))

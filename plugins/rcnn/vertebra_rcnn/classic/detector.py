@@ -117,32 +117,38 @@ class ClassicRCNN(nn.Module):
     @torch.no_grad()
     def forward(self, inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """One dict with `instances` for each input, in the original size."""
-        if self.classifiers is None or self.ridges is None:
-            raise ValueError("ClassicRCNN has learned nothing yet; call fit first, or load what was saved")
-        return [{"instances": self._detect(sample)} for sample in inputs]
+        classifiers, ridges = self._learned()
+        return [{"instances": self._detect(sample, classifiers, ridges)} for sample in inputs]
 
     def save(self, path: Path) -> None:
         """What `fit` has learned, as an `.npz` of numbers; the backbone is not in it."""
-        parts = {"svm": self.classifiers, "ridge": self.ridges}
-        arrays = {
-            f"{name}_{key}": np.asarray(value) for name, part in parts.items() for key, value in vars(part).items()
-        }
-        np.savez_compressed(path, **arrays)
+        svm, ridge = self._learned()
+        np.savez_compressed(
+            path,
+            svm_weight=svm.weight,
+            svm_bias=svm.bias,
+            svm_factor=svm.factor,
+            ridge_weight=ridge.weight,
+            ridge_bias=ridge.bias,
+            ridge_factor=ridge.factor,
+        )
 
     def load(self, path: Path) -> None:
         """What `save` has written."""
         with np.load(path, allow_pickle=False) as file:
-            kinds = {"svm": LinearClassifiers, "ridge": BoxRidges}
-            made = {
-                name: kind(file[f"{name}_weight"], file[f"{name}_bias"], float(file[f"{name}_factor"]))
-                for name, kind in kinds.items()
-            }
-        if made["svm"].weight.shape != (self.num_classes, self.features.out_channels):
+            svm = LinearClassifiers(file["svm_weight"], file["svm_bias"], float(file["svm_factor"]))
+            ridge = BoxRidges(file["ridge_weight"], file["ridge_bias"], float(file["ridge_factor"]))
+        if svm.weight.shape != (self.num_classes, self.features.out_channels):
             raise DataError(
-                f"{path}: is for {made['svm'].weight.shape[0]} classes and {made['svm'].weight.shape[1]} features, "
+                f"{path}: is for {svm.weight.shape[0]} classes and {svm.weight.shape[1]} features, "
                 f"this model has {self.num_classes} and {self.features.out_channels}"
             )
-        self.classifiers, self.ridges = made["svm"], made["ridge"]
+        self.classifiers, self.ridges = svm, ridge
+
+    def _learned(self) -> tuple[LinearClassifiers, BoxRidges]:
+        if self.classifiers is None or self.ridges is None:
+            raise ValueError("ClassicRCNN has learned nothing yet; call fit first, or load what was saved")
+        return self.classifiers, self.ridges
 
     def _rows(self, image: Tensor, instances: Any, most: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """What one image adds to the training: at most so many of its proposals, then its true boxes."""
@@ -164,15 +170,15 @@ class ClassicRCNN(nn.Module):
             "is_truth": is_truth.numpy(),
         }
 
-    def _detect(self, sample: dict[str, Any]) -> Any:
+    def _detect(self, sample: dict[str, Any], classifiers: LinearClassifiers, ridges: BoxRidges) -> Any:
         image = sample["image"]
         size = tuple(image.shape[-2:])
         boxes = self.propose(image)
         features = self.describe(image, boxes)
-        scores = torch.from_numpy(self.classifiers.scores(features)).float().sigmoid()
+        scores = torch.from_numpy(classifiers.scores(features)).float().sigmoid()
         found = select_detections(
             scores,
-            self.ridges.refined(features, boxes),
+            ridges.refined(features, boxes),
             torch.zeros(len(boxes), dtype=torch.int64),
             [size],
             score_threshold=self.score_threshold,

@@ -51,7 +51,7 @@ def run_classic(
     model = build_model(loaded, metadata=dataset.metadata, pretrained=weights is None)
     if weights is not None:
         load_weights(model, read_weights(weights), source=weights)
-    features = WarpedFeatures(model.backbone, model.pixel_mean, model.pixel_std, size=size)
+    features = WarpedFeatures(model.backbone, model.get_buffer("pixel_mean"), model.get_buffer("pixel_std"), size=size)
     detector = ClassicRCNN(
         features,
         len(dataset.metadata.thing_classes),

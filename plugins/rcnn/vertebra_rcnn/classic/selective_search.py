@@ -59,8 +59,8 @@ def selective_search(
     found = dict.fromkeys(box for _, box in sorted(ranked))
     boxes = np.array(list(found), np.float32).reshape(-1, 4)
     boxes = boxes[((boxes[:, 2:] - boxes[:, :2]) >= min_side).all(axis=1)]
-    scale = [width / image.shape[1], height / image.shape[0]]
-    return np.minimum(boxes * (scale * 2), [width, height] * 2).astype(np.float32)
+    back = [width / image.shape[1], height / image.shape[0]]
+    return np.minimum(boxes * (back * 2), [width, height] * 2).astype(np.float32)
 
 
 def _shrunk(image: np.ndarray, longest: int) -> np.ndarray:

@@ -28,6 +28,9 @@ class WarpedFeatures(nn.Module):
         at_once: regions in a batch.
     """
 
+    pixel_mean: Tensor
+    pixel_std: Tensor
+
     def __init__(
         self,
         backbone: Backbone,
