@@ -6,8 +6,15 @@ STAMP  := $(VENV)/.setup-done
 PLUGINS := $(sort $(wildcard plugins/*/pyproject.toml))
 LONG := golden or e2e or slow
 EDITABLE_PLUGINS := $(foreach file,$(PLUGINS),-e $(dir $(file)))
+REQUIREMENTS := -e '.[test,timm,tensorboard,fast,onnx,video]' $(EDITABLE_PLUGINS)
+OLDEST_MINOR := $(shell sed -n 's/^requires-python = ">=3\.\([0-9]*\)"$$/\1/p' pyproject.toml)
+define REFUSE_OLDER
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, $(OLDEST_MINOR)))' 2>/dev/null || \
+	  { echo "Vertebra needs Python 3.$(OLDEST_MINOR) or newer; $(PYTHON) is older or not installed." \
+	    "Name another: make PYTHON=python3.$(OLDEST_MINOR) $(MAKECMDGOALS)"; exit 2; }
+endef
 
-.PHONY: help setup browser quickstart test test-long test-all lint format benchmark clean
+.PHONY: help setup browser quickstart test test-long test-all lint format check-pythons benchmark clean
 
 help:
 	@echo "make quickstart   set up .venv, train a small RetinaNet on generated images, evaluate it, show where the report is"
@@ -16,18 +23,17 @@ help:
 	@echo "make test-all     run all tests"
 	@echo "make lint         check style, types and wording"
 	@echo "make setup        set up .venv and nothing else"
-	@echo "make format | benchmark | clean"
+	@echo "make format | check-pythons | benchmark | clean"
 
 setup: $(STAMP)
 
 # Redone only where what is to be installed has changed.
 $(STAMP): setup.py pyproject.toml constraints.txt $(PLUGINS)
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
-	  { echo "Vertebra needs Python 3.10 or newer; $(PYTHON) is older. Name another: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 2; }
+	$(REFUSE_OLDER)
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --upgrade 'setuptools>=77' wheel
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --constraint constraints.txt \
-	  -e '.[test,timm,tensorboard,fast,onnx,video]' $(EDITABLE_PLUGINS)
+	  $(REQUIREMENTS)
 	@touch $@
 
 quickstart: setup
@@ -58,6 +64,11 @@ lint: setup
 
 format: setup
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
+
+# By pip's dry run, for each of these Pythons that is installed; installs nothing.
+check-pythons:
+	$(REFUSE_OLDER)
+	@$(PYTHON) tools/check_pythons.py $(REQUIREMENTS)
 
 benchmark: setup
 	$(BIN)/python tools/benchmark.py

@@ -5,8 +5,6 @@ from vertebra.detection import (
     Box2BoxTransform,
     Candidates,
     batched_nms,
-    clip_to_images,
-    dense_detections,
     rescale_instances,
     suppress,
     topk_candidates,
@@ -23,6 +21,16 @@ def dense_outputs(seed=0, levels=(30, 7), images=2, classes=3):
     corner = [torch.rand(n, 2, generator=generator) * 40 for n in levels]
     anchors = [torch.cat((c, c + 5 + torch.rand(len(c), 2, generator=generator) * 20), dim=1) for c in corner]
     return logits, regression, anchors
+
+
+def detections(outputs, image_sizes, *, score_threshold=0.05, topk=1000, nms_threshold=0.5, max_detections=100):
+    """What a dense detector does with its outputs before it rescales the detections."""
+    levels = [
+        topk_candidates(*level, decode=decode, score_threshold=score_threshold, topk=topk)
+        for level in zip(*outputs, strict=True)
+    ]
+    candidates = Candidates.cat(levels)
+    return suppress(candidates, image_sizes, nms_threshold=nms_threshold, max_detections=max_detections)
 
 
 @pytest.mark.parametrize("topk", [1, 5, 20, 1000])
@@ -59,9 +67,8 @@ def reference_detections(logits, regression, anchors, image, score_threshold, to
 @pytest.mark.parametrize("seed", range(4))
 def test_dense_detections_equal_the_plain_loop(seed):
     outputs = dense_outputs(seed)
-    found = dense_detections(
-        *outputs, [(60, 60), (50, 40)], decode=decode, score_threshold=0.2, topk=12, nms_threshold=0.4, max_detections=9
-    )
+    sizes = [(60, 60), (50, 40)]
+    found = detections(outputs, sizes, score_threshold=0.2, topk=12, nms_threshold=0.4, max_detections=9)
     for image, instances in enumerate(found):
         boxes, scores, classes = reference_detections(*outputs, image, 0.2, 12, 0.4, 9)
         assert torch.equal(instances.pred_boxes.tensor, boxes)
@@ -71,20 +78,22 @@ def test_dense_detections_equal_the_plain_loop(seed):
 
 
 def test_nothing_above_the_threshold_gives_empty_instances():
-    found = dense_detections(*dense_outputs(), [(60, 60)] * 2, decode=decode, score_threshold=0.9999)
+    found = detections(dense_outputs(), [(60, 60)] * 2, score_threshold=0.9999)
     assert [len(instances) for instances in found] == [0, 0]
     assert found[0].pred_boxes.tensor.shape == (0, 4)
 
 
-def test_clipping_before_suppression_keeps_boxes_inside_their_own_image():
+def test_rescaled_detections_lie_inside_their_own_image():
     sizes = [(30, 40), (20, 10)]
-    found = dense_detections(*dense_outputs(), sizes, decode=decode, clip=True)
+    found = detections(dense_outputs(), sizes)
+    assert any((instances.pred_boxes.tensor < 0).any() for instances in found)  # suppression does not clip
     for instances, (height, width) in zip(found, sizes, strict=True):
-        assert len(instances) > 0
-        assert (instances.pred_boxes.tensor >= 0).all()
-        assert (instances.pred_boxes.tensor <= torch.tensor([width, height, width, height])).all()
-    plain = Candidates(torch.tensor([[[-3.0, -4, 50, 60]]]), torch.ones(1, 1), torch.zeros(1, 1), torch.ones(1, 1))
-    assert clip_to_images(plain, [(30, 40)]).boxes.tolist() == [[[0, 0, 40, 30]]]
+        boxes = rescale_instances(instances, 2 * height, 3 * width).pred_boxes.tensor
+        assert len(boxes) > 0
+        assert (boxes >= 0).all()
+        assert (boxes <= torch.tensor([3 * width, 2 * height, 3 * width, 2 * height])).all()
+    whole = Instances((30, 40), pred_boxes=Boxes([[-3.0, -4, 50, 60]]))
+    assert rescale_instances(whole, 30, 40).pred_boxes.tensor.tolist() == [[0, 0, 40, 30]]
 
 
 def test_suppression_works_within_a_class_and_ignores_what_is_not_valid():

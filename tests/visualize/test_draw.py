@@ -179,10 +179,16 @@ def test_single_class_with_masks_is_colored_by_object():
 def test_labels_lie_in_the_frame_and_keep_clear_of_each_other():
     canvas = Canvas(np.zeros((300, 400, 3), np.uint8))
     boxes = [(0, 0, 60, 60), (0, 0, 60, 60), (350, 250, 400, 300), (100, 100, 200, 200), (102, 101, 201, 199)]
-    for box in boxes:
-        canvas.label("triangle 0.99", np.array(box), (200, 30, 30))
-    plates = canvas.plates
-    assert all(0 <= x0 < x1 <= 400 and 0 <= y0 < y1 <= 300 for x0, y0, x1, y1 in plates)
+    colors = [(200, 30, 30 + number) for number in range(len(boxes))]
+    for box, color in zip(boxes, colors, strict=True):
+        canvas.label("triangle 0.99", np.array(box), color)
+    picture = canvas.result()
+    assert picture.shape == (300, 400, 3)
+    plates = []  # xyxy in pixels
+    for color in colors:
+        rows, columns = (picture == color).all(axis=2).nonzero()
+        plates.append((columns.min(), rows.min(), columns.max() + 1, rows.max() + 1))
+    assert len({(x1 - x0, y1 - y0) for x0, y0, x1, y1 in plates}) == 1  # one text, one size: none is cut off
     for i, a in enumerate(plates):
         for b in plates[:i]:
             assert min(a[2], b[2]) <= max(a[0], b[0]) or min(a[3], b[3]) <= max(a[1], b[1])

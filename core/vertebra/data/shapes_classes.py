@@ -15,7 +15,6 @@ from vertebra.errors import DataError
 
 __all__ = [
     "COLORS",
-    "KEYPOINT_FLIPS",
     "KEYPOINT_NAMES",
     "KINDS",
     "MAX_CLASSES",
@@ -53,7 +52,6 @@ COLORS = {  # sRGB, 0 to 255
     "white": (238, 238, 232),
 }
 KEYPOINT_NAMES = ("center", "top", "right", "bottom", "left")
-KEYPOINT_FLIPS = (("left", "right"),)
 SKELETON = ((1, 2), (1, 3), (1, 4), (1, 5))  # pairs of keypoints, counted from 1 as COCO does
 
 

@@ -6,8 +6,6 @@ from vertebra.detection.matcher import BACKGROUND, IGNORE, Matcher
 from vertebra.detection.nms import batched_nms
 from vertebra.detection.postprocess import (
     Candidates,
-    clip_to_images,
-    dense_detections,
     rescale_instances,
     sem_seg_postprocess,
     suppress,
@@ -25,8 +23,6 @@ __all__ = [
     "Candidates",
     "Matcher",
     "batched_nms",
-    "clip_to_images",
-    "dense_detections",
     "rescale_instances",
     "sem_seg_postprocess",
     "subsample_labels",

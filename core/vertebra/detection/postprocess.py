@@ -1,7 +1,7 @@
 """From a network's raw outputs to detections in the original image's size: what detectors share.
 
-A dense detector strings these together (`dense_detections` does), a two-stage one takes what it needs:
-`topk_candidates` per level -> `clip_to_images`, if it wants to -> `suppress` -> `rescale_instances`.
+A dense detector runs these in order: `topk_candidates` per level -> `suppress` -> `rescale_instances`, which clips the
+boxes to the image as Detectron2 does. A two-stage one takes what it needs.
 """
 
 from __future__ import annotations
@@ -18,8 +18,6 @@ from vertebra.structures import Boxes, Instances, paste_masks_in_image
 
 __all__ = [
     "Candidates",
-    "clip_to_images",
-    "dense_detections",
     "rescale_instances",
     "sem_seg_postprocess",
     "suppress",
@@ -99,17 +97,6 @@ def top_values(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
     return best, index.clamp(max=size - 1)
 
 
-def clip_to_images(candidates: Candidates, image_sizes: Sequence[tuple[int, int]]) -> Candidates:
-    """Candidates with their boxes clipped, each to its own image.
-
-    Args:
-        image_sizes: (height, width) of each image, without padding.
-    """
-    boxes = candidates.boxes
-    sizes = torch.tensor([(w, h, w, h) for h, w in image_sizes], dtype=boxes.dtype).to(boxes.device)
-    return candidates._replace(boxes=torch.minimum(boxes.clamp(min=0), sizes[:, None]))
-
-
 def suppress(
     candidates: Candidates,
     image_sizes: Sequence[tuple[int, int]],
@@ -142,37 +129,6 @@ def suppress(
             found.details = more[valid][keep]
         detections.append(found)
     return detections
-
-
-def dense_detections(
-    logits: Sequence[Tensor],
-    regression: Sequence[Tensor],
-    anchors: Sequence[Tensor],
-    image_sizes: Sequence[tuple[int, int]],
-    *,
-    decode: Callable[[Tensor, Tensor], Tensor],
-    score_threshold: float = 0.05,
-    topk: int = 1000,
-    nms_threshold: float = 0.5,
-    max_detections: int = 100,
-    clip: bool = False,
-) -> list[Instances]:
-    """A dense detector's outputs to detections in input pixels; `rescale_instances` does the rest.
-
-    Args:
-        logits, regression, anchors, decode, score_threshold, topk: per level, see `topk_candidates`.
-        image_sizes: (height, width) of each image, without padding.
-        clip: clip boxes to the image before NMS, as torchvision does. Detectron2 clips only afterwards
-            (`rescale_instances` always does), which can change what is suppressed at the border.
-    """
-    levels = [
-        topk_candidates(*level, decode=decode, score_threshold=score_threshold, topk=topk)
-        for level in zip(logits, regression, anchors, strict=True)
-    ]
-    candidates = Candidates.cat(levels)
-    if clip:
-        candidates = clip_to_images(candidates, image_sizes)
-    return suppress(candidates, image_sizes, nms_threshold=nms_threshold, max_detections=max_detections)
 
 
 def rescale_instances(instances: Instances, height: int, width: int, mask_threshold: float = 0.5) -> Instances:

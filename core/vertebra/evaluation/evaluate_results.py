@@ -12,7 +12,6 @@ from vertebra.errors import DataError
 from vertebra.evaluation.analysis.intervals import bootstrap_intervals
 from vertebra.evaluation.analysis.reasons import classes_without_detections
 from vertebra.evaluation.cocoeval import (
-    COCO_TASKS,
     CocoNumbers,
     GroundTruthColumns,
     coco_evaluate,
@@ -21,9 +20,7 @@ from vertebra.evaluation.cocoeval import (
 from vertebra.evaluation.match_columns import MatchColumns, columns_of_result
 from vertebra.evaluation.result_files import read_results
 
-__all__ = ["RESULT_TASKS", "ResultNumbers", "evaluate_result_files", "match_results"]
-
-RESULT_TASKS = (*COCO_TASKS, "panoptic")
+__all__ = ["ResultNumbers", "evaluate_result_files", "match_results"]
 
 
 @dataclass

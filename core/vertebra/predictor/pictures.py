@@ -30,7 +30,6 @@ class PictureWriter(Writer):
         self.metadata = metadata
         self.pictures: list[Path] = []
         self._videos: dict[str, VideoWriter] = {}
-        self._video_name: str | None = None
 
     def add(self, prediction: Prediction) -> None:
         frame = prediction.frame

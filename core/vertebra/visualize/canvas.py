@@ -138,11 +138,6 @@ class Canvas:
         return np.asarray(picture.convert("RGB"))
 
     @property
-    def plates(self) -> list[tuple[int, int, int, int]]:
-        """Where the labels are, `xyxy` in pixels of the enlarged picture."""
-        return [plate for plate, _, _ in self._labels]
-
-    @property
     def _factor(self) -> float:
         """Original pixels to pixels of the layer."""
         return self.scale * _FINER

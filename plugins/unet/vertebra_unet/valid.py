@@ -6,7 +6,7 @@ Source: Ronneberger et al., arXiv:1505.04597: section 2, "overlap-tile strategy"
 import torch
 from torch import Tensor
 
-__all__ = ["mirror", "output_size", "valid_input", "valid_margin"]
+__all__ = ["mirror", "valid_input", "valid_margin"]
 
 
 def valid_margin(num_stages: int, num_convs: int = 2) -> int:
@@ -30,11 +30,6 @@ def valid_input(output: int, num_stages: int, num_convs: int = 2) -> int:
     for _ in range(num_stages - 1):  # and back through those that go down
         side = 2 * side + lost
     return side
-
-
-def output_size(side: int, num_stages: int, num_convs: int = 2) -> int:
-    """The side of the scores of an input side that halves evenly, in pixels: 388 of 572."""
-    return side - 2 * valid_margin(num_stages, num_convs)
 
 
 def mirror(images: Tensor, top: int, left: int, height: int, width: int) -> Tensor:

@@ -17,7 +17,7 @@ from vertebra_yolo import Darknet19, Darknet53, TinyDarknet
 from vertebra_yolo.cli import app
 from vertebra_yolo.darknet import DarknetConv, darknet_convs
 from vertebra_yolo.darknet_cfg import read_cfg
-from vertebra_yolo.darknet_file import Header, load_convs, read_darknet, save_convs
+from vertebra_yolo.darknet_file import Header, load_convs, read_darknet
 from vertebra_yolo.import_darknet import build_darknet, import_darknet, model_convs, read_network
 
 TINY_ANCHORS = "10,14, 23,27, 37,58, 81,82, 135,169, 344,319"
@@ -49,6 +49,18 @@ def filled(layers, seed=0):
             for tensor in [*layer.parameters(), *(b for b in layer.buffers() if b.is_floating_point())]:
                 tensor.copy_(torch.rand(tensor.shape, generator=generator) + 0.5)
     return layers
+
+
+def save_convs(convs, path, header=None):
+    """Darknet's layout: a header; then shift, scale, mean, variance and kernel of each layer, or bias and kernel."""
+    header = header or Header()
+    counter = "<q" if (header.major, header.minor) >= (0, 2) else "<i"
+    content = struct.pack("<iii", *header[:3]) + struct.pack(counter, header.images_seen)
+    for conv in convs:
+        norm = getattr(conv, "norm", None)
+        before = [norm.bias, norm.weight, norm.running_mean, norm.running_var] if norm else [conv.bias]
+        content += b"".join(tensor.detach().numpy().astype("<f4").tobytes() for tensor in [*before, conv.weight])
+    path.write_bytes(content)
 
 
 def test_the_layout_number_by_number(tmp_path):

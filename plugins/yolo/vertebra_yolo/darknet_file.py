@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from vertebra.errors import CheckpointError
 from vertebra.models.weights import fetch
 
-__all__ = ["Header", "load_convs", "read_darknet", "save_convs"]
+__all__ = ["Header", "load_convs", "read_darknet"]
 
 _FIRST = np.dtype([("major", "<i4"), ("minor", "<i4"), ("revision", "<i4")])
 _LONG_COUNT = 2  # 10 * major + minor from which on the images are counted in 64 bits
@@ -84,16 +84,6 @@ def load_convs(convs: Sequence[nn.Conv2d], path: str | Path, *, whole: bool = Tr
             tensor.copy_(torch.from_numpy(part.astype(np.float32)).view(tensor.shape))
             start += tensor.numel()
     return header
-
-
-def save_convs(convs: Sequence[nn.Conv2d], path: str | Path, header: Header | None = None) -> None:
-    """Writes convolutions and their batch normalisation in Darknet's layout."""
-    header = header or Header()
-    with open(path, "wb") as file:
-        file.write(np.array(header[:3], "<i4").tobytes())
-        file.write(np.array(header.images_seen, header.counter).tobytes())
-        for tensor in _tensors_of(convs):
-            file.write(tensor.detach().cpu().float().contiguous().numpy().astype("<f4").tobytes())
 
 
 def _tensors_of(convs: Sequence[nn.Conv2d]) -> Iterator[Tensor]:

@@ -32,7 +32,7 @@ class StopOnBadLoss(Hook):
         if trainer.device.type == "cpu" and distributed.world_size() == 1:
             names = [name for name, loss in trainer.losses.items() if not torch.isfinite(loss)]
             if names:
-                raise TrainingDiverged(_message(trainer, f"step {trainer.step + 1}: not finite: {', '.join(names)}"))
+                raise TrainingDiverged(_message(f"step {trainer.step + 1}: not finite: {', '.join(names)}"))
             return
         bad = torch.stack([~torch.isfinite(loss.detach()).all() for loss in trainer.losses.values()]).any()
         self._bad = bad if self._bad is None else self._bad | bad
@@ -44,19 +44,19 @@ class StopOnBadLoss(Hook):
         tensors = [p.detach() for p in trainer.model.parameters() if p.is_floating_point()]
         healthy = torch.stack([torch.isfinite(tensor).all() for tensor in tensors]).all()
         if distributed.any_process(not bool(healthy), trainer.device):
-            raise TrainingDiverged(_message(trainer, f"step {trainer.step}: some weights are not finite"))
+            raise TrainingDiverged(_message(f"step {trainer.step}: some weights are not finite"))
 
     def _look(self, trainer: Trainer) -> None:
         if self._bad is None:
             return
         if distributed.any_process(bool(self._bad), trainer.device):
             raise TrainingDiverged(
-                _message(trainer, f"a loss was not finite in one of the {self.every} steps up to {trainer.step + 1}")
+                _message(f"a loss was not finite in one of the {self.every} steps up to {trainer.step + 1}")
             )
         self._bad = None
 
 
-def _message(trainer: Trainer, what: str) -> str:
+def _message(what: str) -> str:
     return (
         f"{what}. Nothing of it was saved.\n"
         "  Often the learning rate is too high (train.optimizer.lr), the warm-up too short, or gradients explode\n"

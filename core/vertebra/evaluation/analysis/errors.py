@@ -38,14 +38,12 @@ class ErrorSplit:
         ap50: as it is.
         counts: cause -> number of detections, or of objects for `missed`.
         delta_ap50: cause -> AP50 gained if all errors of it were mended, at least 0. They do not add up.
-        detection_error: (D,) cause of each detection as a position in `ERROR_MEANINGS`; -1 right or not counted.
         missed: (G,) bool.
     """
 
     ap50: float
     counts: dict[str, int]
     delta_ap50: dict[str, float]
-    detection_error: np.ndarray
     missed: np.ndarray
 
 
@@ -71,7 +69,7 @@ def error_split(columns: MatchColumns, pairs: Overlaps) -> ErrorSplit | None:
     counted = ~columns.truth_ignored[pairs.truth]
     same_iou, same_truth = _best(pairs, same & counted, len(match))
     other_iou, other_truth = _best(pairs, ~same & counted, len(match))
-    error = np.full(len(match), -1)
+    error = np.full(len(match), -1)  # (D,) position in `_KINDS`; -1 right or not counted
     for kind, holds in (  # the first that holds
         ("localisation", (same_iou >= BACKGROUND_IOU) & (same_iou < FOREGROUND_IOU)),
         ("class", other_iou >= FOREGROUND_IOU),
@@ -93,7 +91,7 @@ def error_split(columns: MatchColumns, pairs: Overlaps) -> ErrorSplit | None:
         mended = np.where(of_kind & stands_for, target, match)
         keep = ~columns.detection_ignored[:, at] & ~(of_kind & ~stands_for)
         delta[kind] = max(0.0, _ap50(columns, mended, keep, missed if kind == "missed" else None) - base)
-    return ErrorSplit(base, counts, delta, error, missed)
+    return ErrorSplit(base, counts, delta, missed)
 
 
 def _best(pairs: Overlaps, use: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:

@@ -89,7 +89,7 @@ class PanopticEvaluator(Evaluator):
             self.counts[key] = counts
             self._keep(PredictedImage(key, runs, infos, counts))
             if self.output_dir is not None:
-                self.records[key] = self._write(key, runs, infos, predicted)
+                self.records[key] = self._write(key, runs, predicted)
 
     def evaluate(self) -> dict[str, float | None]:
         """The metrics of all processes' images."""
@@ -140,7 +140,7 @@ class PanopticEvaluator(Evaluator):
         if len(self.worst) >= 2 * _WORST:
             self.worst = sorted(self.worst, key=lambda image: image.badness)[:_WORST]
 
-    def _write(self, key: ImageKey, runs: IdRuns, infos: Sequence[Mapping], predicted: Segments) -> dict:
+    def _write(self, key: ImageKey, runs: IdRuns, predicted: Segments) -> dict:
         """The image's PNG, and its record for the JSON."""
         if len(predicted) and predicted.ids.max() >= 2**24:
             raise DataError(
