@@ -110,7 +110,7 @@ def import_darknet(cfg: str | Path, weights: str | Path, output: str | Path, nam
     recipe = output.with_suffix(".yaml")
     for path in (output, recipe):
         if path.exists():
-            raise RecipeError(f"{path}: exists already, and no file is overwritten; name another with --output")
+            raise RecipeError(f"{path}: already exists and is not overwritten; choose another file with --output")
     model, base, changes = build_darknet(cfg)
     num_classes = changes["model.heads.boxes.num_classes"]
     remembered = {"num_classes": num_classes} if names is None else {"classes": _read_names(names, num_classes)}
