@@ -55,7 +55,7 @@ def mistakes_of(write, text: str, overrides=()) -> str:
         ("model: {backbone: {opaque: 1}}",
          "r.yaml:2: model.backbone.opaque cannot be written in a recipe: it must be Opaque or null"),
         ("model: {backbone: {table: {a: x}}}", 'r.yaml:2: model.backbone.table.a is "x", expected int'),
-        ("model: {backbone: {colour: blue}}", 'r.yaml:2: model.backbone.colour is "blue", expected "red"'),
+        ("model: {backbone: {color: blue}}", 'r.yaml:2: model.backbone.color is "blue", expected "red"'),
         ("model: {backbone: {size: [1, x]}}", 'r.yaml:2: model.backbone.size.1 is "x", expected int'),
         ("model: {backbone: {size: big}}", 'r.yaml:2: model.backbone.size is "big", expected int or a list of int'),
         ("model: {heads: {boxes: {input_shape: 1}}}",

@@ -269,7 +269,7 @@ class WrongStride(SampleBackbone):
 
 
 @BACKBONES.register()
-class SeesNeighbours(SampleBackbone):
+class SeesNeighbors(SampleBackbone):
     def forward(self, images):
         return super().forward(images - images.mean(dim=0))
 
@@ -291,7 +291,7 @@ class Unannounced(Backbone):
     ("name", "test", "words"),
     [
         ("WrongStride", "test_gives_the_shapes_it_announces", "stride 4 makes"),
-        ("SeesNeighbours", "test_an_image_does_not_see_its_neighbours", "alone and in a batch"),
+        ("SeesNeighbors", "test_an_image_does_not_see_its_neighbors", "alone and in a batch"),
         ("Unannounced", "test_gives_the_shapes_it_announces", "output_shape announces c2"),
     ],
 )

@@ -23,7 +23,7 @@ def test_errors_confusion_calibration_and_sizes_are_shown(hand, tmp_path):
         *("bbox_errors.png", "bbox_confusion.png", "bbox_calibration.png")
     ]
     errors, *_, sizes = blocks_of(found, Table)
-    assert [row[0] for row in errors.rows] == ["class", "localisation", "both", "duplicate", "background", "missed"]
+    assert [row[0] for row in errors.rows] == ["class", "localization", "both", "duplicate", "background", "missed"]
     assert [row[0].partition(",")[0] for row in sizes.rows] == ["all", "small", "medium", "large"]
 
 

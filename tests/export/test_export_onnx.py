@@ -19,8 +19,8 @@ def test_raw_form_gives_each_tensor_under_its_name(make_model, cell_head, tmp_pa
     assert report.outputs == {"scores": [1, 3, 8, 10], "reach": [1, 4, 8, 10]}
     images = torch.rand(1, 3, 32, 40)
     found = OnnxModel(tmp_path / "m.onnx")(images)
-    normalised = (images * 255 - model.pixel_mean) / model.pixel_std
-    expected = model.compute(normalised)["boxes"]
+    normalized = (images * 255 - model.pixel_mean) / model.pixel_std
+    expected = model.compute(normalized)["boxes"]
     for name, value in expected.items():
         torch.testing.assert_close(found[name], value.detach(), rtol=1e-4, atol=1e-4)
 

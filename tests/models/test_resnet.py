@@ -1,4 +1,4 @@
-"""ResNet, its normalisations, and the layouts of weights it starts from."""
+"""ResNet, its normalizations, and the layouts of weights it starts from."""
 
 import re
 

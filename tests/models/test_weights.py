@@ -97,7 +97,7 @@ def test_a_mistyped_torchvision_name_gets_near_ones():
         fetch("torchvision:ResNet50_Weights.IMAGENET1K")
 
 
-def test_a_missing_file_is_named_with_its_neighbours(tmp_path):
+def test_a_missing_file_is_named_with_its_neighbors(tmp_path):
     torch.save(STATE, tmp_path / "final.pth")
     with pytest.raises(CheckpointError, match=r"finale.pth: there is no such file. In .*: final.pth"):
         read_weights(tmp_path / "finale.pth")

@@ -13,7 +13,7 @@ class {name}(Head):
 LOUD = "import sys, warnings\nprint('hello from loud')\nwarnings.warn('loud warns')\nsys.stderr.write('loud errs\\n')\n"
 
 BROKEN = {  # distribution: (source of its module, words that explain it in `plugins check`)
-    "b-raises": ("raise RuntimeError('no licence file')", "RuntimeError: no licence file"),
+    "b-raises": ("raise RuntimeError('no license file')", "RuntimeError: no license file"),
     "b-exits": ("import sys\nsys.exit(3)", "SystemExit: 3"),
     "b-syntax": ("class Broken(:\n", "SyntaxError: invalid syntax"),
     "b-hangs": ("import time\ntime.sleep(1000)", "it hangs: its import did not finish within 3 s"),

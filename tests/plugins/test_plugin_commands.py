@@ -64,7 +64,7 @@ def test_it_runs_with_its_own_help_arguments_and_errors(install, site, vertebra)
 @pytest.mark.parametrize(
     ("source", "value", "told"),
     [
-        ("raise OSError('no licence')", "app", "cannot be imported: OSError: no licence"),
+        ("raise OSError('no license')", "app", "cannot be imported: OSError: no license"),
         ("app = 3", "app", "fake_bad:app is a int, expected a typer.Typer"),
         ("apps = 3", "app", "has no 'app'.\n  Nearest: apps"),
         (GOOD.replace("data: str", "data: 'Data'"), "app", "cannot be imported: NameError"),

@@ -34,7 +34,7 @@ def test_listing_tells_what_a_plugin_offers_and_imports_nothing(install):
 @pytest.mark.parametrize(
     ("source", "cause"),
     [
-        ("raise RuntimeError('no licence file')", "RuntimeError: no licence file"),
+        ("raise RuntimeError('no license file')", "RuntimeError: no license file"),
         ("import sys; sys.exit(3)", "SystemExit: 3"),
         ("class Broken(:\n", "SyntaxError: invalid syntax"),
         ("import no_such_module_anywhere", "ModuleNotFoundError: No module named 'no_such_module_anywhere'"),

@@ -123,11 +123,11 @@ def test_keypoints_are_pixels_of_the_picture_and_counted(coco):
     for annotation in coco.anns.values():
         image = coco.imgs[annotation["image_id"]]
         keypoints = np.reshape(annotation["keypoints"], (5, 3))
-        labelled = keypoints[:, 2] > 0
-        assert annotation["num_keypoints"] == labelled.sum()
-        assert (keypoints[~labelled] == 0).all()
+        labeled = keypoints[:, 2] > 0
+        assert annotation["num_keypoints"] == labeled.sum()
+        assert (keypoints[~labeled] == 0).all()
         assert (keypoints[:, :2] >= 0).all() and (keypoints[:, :2] < (image["width"], image["height"])).all()
-        assert not (annotation["iscrowd"] and labelled.any())
+        assert not (annotation["iscrowd"] and labeled.any())
 
 
 def test_keypoint_behind_another_object_is_marked_so(coco):

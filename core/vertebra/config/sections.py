@@ -68,7 +68,7 @@ def _detectron2_training() -> list[ComponentSpec]:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSection(Section):
-    """Section `model`: backbone, neck and heads; how their input is normalised."""
+    """Section `model`: backbone, neck and heads; how their input is normalized."""
 
     backbone: BackboneSpec
     neck: NeckSpec | None = None

@@ -1,4 +1,4 @@
-"""Names of datasets and what is known about them, with the behaviour of Detectron2's two catalogs.
+"""Names of datasets and what is known about them, with the behavior of Detectron2's two catalogs.
 
 `DatasetCatalog` maps a name to a function that returns the dataset's standard dicts; `MetadataCatalog` maps the
 same name to facts that hold for the whole dataset (class names, id mappings, flip maps). A registration function

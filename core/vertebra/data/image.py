@@ -37,7 +37,7 @@ def read_image(path: str | os.PathLike, order: Literal["rgb", "bgr"] = "rgb") ->
     """One image file to (H, W, 3) uint8, upright.
 
     EXIF orientation is applied (a value that is not legal counts as upright). Gray, 1-bit, palette and CMYK become RGB;
-    alpha is dropped, the colours beneath it stay; 16-bit gray is scaled from 0..65535 to 0..255; of several frames the
+    alpha is dropped, the colors beneath it stay; 16-bit gray is scaled from 0..65535 to 0..255; of several frames the
     first is taken.
 
     Raises:
@@ -75,7 +75,7 @@ def read_labels(path: str | os.PathLike) -> np.ndarray:
         if image.mode not in ("L", "P", "1", "I", "I;16", "I;16L", "I;16B"):
             raise DataError(
                 f"{path}: labels need one channel, this image has mode {image.mode}; "
-                "save the label numbers themselves as an 8-bit gray PNG, not their colours"
+                "save the label numbers themselves as an 8-bit gray PNG, not their colors"
             )
         try:
             labels = np.array(image)

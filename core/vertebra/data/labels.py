@@ -1,11 +1,11 @@
-"""Label files to classes: what the numbers or colours of a dataset's masks mean, looked up while reading.
+"""Label files to classes: what the numbers or colors of a dataset's masks mean, looked up while reading.
 
 The files stay as they are. A dataset's metadata says how to read them:
 
 - `stuff_classes`: names of the K classes, numbered from 0;
 - `ignore_label`: the number of pixels without a class, 255 if it says nothing;
 - `label_map`: {number in the files: class, or 255 for none}; without one the numbers are the classes;
-- `label_colors`: [[r, g, b], class, or 255 for none] pairs, for masks that hold colours instead of numbers.
+- `label_colors`: [[r, g, b], class, or 255 for none] pairs, for masks that hold colors instead of numbers.
 
 Where it has `panoptic_labels`, labels come from the panoptic PNG (see `panoptic_labels`). A dataset dict may have a
 `sem_seg_label_map` of its own, which goes before the dataset's.
@@ -59,14 +59,14 @@ class LabelReader:
         Args:
             size: (height, width) of the image, where it is known.
         Raises:
-            DataError: no such file, damaged, of another size, or it holds numbers or colours that mean no class: names
+            DataError: no such file, damaged, of another size, or it holds numbers or colors that mean no class: names
                 the file, those and how to mend it.
         """
         path = label_file(record)
         if self.num_classes is not None and self.none < self.num_classes:
             raise DataError(
                 f"{path}: the dataset names {self.num_classes} labels, but in training {self.none} stands for pixels "
-                f"without one: at most {self.none} labels can be learnt"
+                f"without one: at most {self.none} labels can be learned"
             )
         if not record.get("sem_seg_file_name"):
             return _sized(self.panoptic.read(record).astype(np.uint8 if self.few else np.int32), size, path)
@@ -110,9 +110,9 @@ class LabelReader:
             order = np.argsort(-counts, kind="stable")[:5]
             shown = ", ".join(str([int(c) >> 16, int(c) >> 8 & 255, int(c) & 255]) for c in found[order])
             raise DataError(
-                f"{path}: colours {shown}{', ...' if len(found) > 5 else ''} on {counts.sum()} pixels mean no class.\n"
-                "  Add them to the dataset's `colors` or `ignored_colors`. Many colours near to those there are come "
-                "from a mask that was resized or saved as JPEG: make it anew, by nearest neighbour and as PNG"
+                f"{path}: colors {shown}{', ...' if len(found) > 5 else ''} on {counts.sum()} pixels mean no class.\n"
+                "  Add them to the dataset's `colors` or `ignored_colors`. Many colors near to those there are come "
+                "from a mask that was resized or saved as JPEG: make it anew, by nearest neighbor and as PNG"
             )
         found = classes[place]
         found = np.where(found == IGNORED_LABEL, self.none, found)
@@ -139,7 +139,7 @@ def label_file(record: Mapping[str, Any]) -> str:
 
 
 def _packed(colors: Sequence[tuple[Sequence[int], int]]) -> tuple[np.ndarray, np.ndarray]:
-    """Colours as sorted 24-bit numbers, and the class of each."""
+    """Colors as sorted 24-bit numbers, and the class of each."""
     codes = np.array([(r << 16) | (g << 8) | b for (r, g, b), _ in colors], np.int32)
     order = np.argsort(codes, kind="stable")
     return codes[order], np.array([meaning for _, meaning in colors], np.int32)[order]

@@ -1,7 +1,7 @@
 """The classes of the generated dataset `shapes`: twelve outlines, then outlines with patterns, then with colors too.
 
-An outline lies in its own frame: the origin is the object's centre, y points down, and all points are within
-distance 1 of the centre.
+An outline lies in its own frame: the origin is the object's center, y points down, and all points are within
+distance 1 of the center.
 """
 
 from __future__ import annotations
@@ -140,7 +140,7 @@ def outline_of(kind: str) -> tuple[np.ndarray, ...]:
 
 @cache
 def keypoints_of(kind: str) -> np.ndarray:
-    """(5, 2): the centre, then a point close below the outline straight above, right, below and left of it."""
+    """(5, 2): the center, then a point close below the outline straight above, right, below and left of it."""
     outer = outline_of(kind)[0]
     found = [(0.0, 0.0)]
     for direction in ((0, -1), (1, 0), (0, 1), (-1, 0)):

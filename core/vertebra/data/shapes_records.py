@@ -164,14 +164,14 @@ def _keypoints(thing: Thing, nearer: list[Thing]) -> dict:
         return {"keypoints": [0] * (3 * len(KEYPOINT_NAMES)), "num_keypoints": 0}
     height, width = thing.visible.shape
     values: list[int] = []
-    labelled = 0
+    labeled = 0
     for column, row in np.floor(thing.keypoints).astype(int).tolist():
         if not (0 <= column < width and 0 <= row < height):
             values += [0, 0, 0]
             continue
-        labelled += 1
+        labeled += 1
         values += [column, row, 1 if any(other.mask[row, column] for other in nearer) else 2]
-    return {"keypoints": values, "num_keypoints": labelled}
+    return {"keypoints": values, "num_keypoints": labeled}
 
 
 def _box(mask: np.ndarray) -> list[int]:

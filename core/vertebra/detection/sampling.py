@@ -1,4 +1,4 @@
-"""Random choice of a fixed number of labelled candidates, so that background does not drown the objects."""
+"""Random choice of a fixed number of labeled candidates, so that background does not drown the objects."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ Not every image was searched for every category. An image's `neg_category_ids` a
 objects of are present; of all others nothing is known, and detections of them are left out. Where a category is in
 `not_exhaustive_category_ids` some objects may lack, so a detection that meets none is not wrong. An image may give
 300 detections over all categories. Matching, precision and recall are COCO's, without crowds.
-Source: Gupta et al., "LVIS", arXiv:1908.03195, section 2, and the behaviour of the package lvis 0.5.3.
+Source: Gupta et al., "LVIS", arXiv:1908.03195, section 2, and the behavior of the package lvis 0.5.3.
 """
 
 from __future__ import annotations

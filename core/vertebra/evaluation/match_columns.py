@@ -34,7 +34,7 @@ class MatchColumns:
         detection_match: (D, T) int64, row of the object it met; -1 none.
         detection_ignored: (D, T) bool, does not count: it met an object that does not.
         truth_image, truth_class: (G,) int64.
-        truth_ignored: (G,) bool, does not count: a crowd region, or an object without labelled keypoints.
+        truth_ignored: (G,) bool, does not count: a crowd region, or an object without labeled keypoints.
         truth_box: (G, 4) float64 `xyxy` pixels; truth_area: (G,) square pixels as annotated.
         detection_box: (D, 4) float64 `xyxy` pixels; None where detections are not boxes.
 

@@ -1,4 +1,4 @@
-"""What is exported of a model: images in, named tensors out, with normalisation, padding and cropping inside.
+"""What is exported of a model: images in, named tensors out, with normalization, padding and cropping inside.
 
 Letters: N images, H x W pixels of the input, H' x W' the same padded to multiples of the model's `size_divisibility`.
 """

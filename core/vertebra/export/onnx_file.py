@@ -77,7 +77,7 @@ def export_onnx(
 ) -> ExportReport:
     """Writes an ONNX file and compares it with the model in ONNX Runtime.
 
-    The graph's one input is `images` (N, 3, H, W) float32 RGB; normalisation and padding are inside. Its outputs are
+    The graph's one input is `images` (N, 3, H, W) float32 RGB; normalization and padding are inside. Its outputs are
     in this input's pixels. The file's metadata holds class names, the recipe, and what inputs and outputs mean.
 
     Args:
@@ -190,7 +190,7 @@ def _describe(proto: Any, graph: ExportGraph, model: Model, facts: dict[str, Any
                 "layout": "NCHW",
                 "channels": "RGB",
                 "range": [0, facts["pixel_range"]],
-                "normalisation": "inside the graph",
+                "normalization": "inside the graph",
                 "placement": "the image in the upper left corner; what is left over of a fixed size may be anything",
             }
         ),

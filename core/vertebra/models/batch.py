@@ -24,7 +24,7 @@ class Batch:
     """Images of different sizes side by side in one tensor, with their ground truth where there is any.
 
     Args:
-        images: (N, 3, H, W) float, normalised, then padded with zeros on the right and below.
+        images: (N, 3, H, W) float, normalized, then padded with zeros on the right and below.
         image_sizes: (height, width) of each image before padding, in input pixels.
         original_sizes: (height, width) the outputs are asked for; the image's size where an input names none.
         inputs: the dicts it was made of.

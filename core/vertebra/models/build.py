@@ -51,12 +51,12 @@ def build_model(
         shapes = neck.output_shape()
     counts = {} if given else {name: _count_labels(spec, metadata) for name, spec in section.heads.items()}
     counts = {name: {"num_classes": count} for name, count in counts.items() if count is not None}
-    labelled = {name: _with_label_counts(spec, metadata) for name, spec in section.heads.items()}
+    labeled = {name: _with_label_counts(spec, metadata) for name, spec in section.heads.items()}
     heads = {
         name: (spec if pretrained else _without_weights(spec)).build(
             input_shape=shapes, **(injected | counts.get(name, {}))
         )
-        for name, spec in labelled.items()
+        for name, spec in labeled.items()
     }
     return Model(
         backbone,

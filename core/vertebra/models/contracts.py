@@ -56,7 +56,7 @@ class Backbone(nn.Module):
         raise NotImplementedError
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Normalised images (N, 3, H, W) to {name: (N, C, H/s, W/s)}."""
+        """Normalized images (N, 3, H, W) to {name: (N, C, H/s, W/s)}."""
         raise NotImplementedError
 
 

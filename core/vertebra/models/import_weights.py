@@ -221,7 +221,7 @@ def _check_complete(
 ) -> list[str]:
     """The model's entries that the weights lack: running means and counters may be, weights and biases if `partial`.
 
-    Caffe2 folds a normalisation's mean and variance into its scale, so they are 0 and 1, as in a new model.
+    Caffe2 folds a normalization's mean and variance into its scale, so they are 0 and 1, as in a new model.
     """
     kept = [own for own in model.state_dict() if own not in renamed]
     if not renamed:

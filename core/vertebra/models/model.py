@@ -21,7 +21,7 @@ IMAGENET_STD = (58.395, 57.12, 57.375)
 
 
 class Model(nn.Module):
-    """Normalises images on the device, runs the parts, and nothing else.
+    """Normalizes images on the device, runs the parts, and nothing else.
 
     Args:
         backbone: images to features.
@@ -104,7 +104,7 @@ class Model(nn.Module):
         padded = tuple(math.ceil(max(side) / multiple) * multiple for side in zip(*sizes, strict=True))
         boxes, classes, valid = pad_ground_truth(inputs, self.device)
         return Batch(
-            images=self._normalise(images, padded),
+            images=self._normalize(images, padded),
             image_sizes=[tuple(sample.get("content_size", size)) for sample, size in zip(inputs, sizes, strict=True)],
             original_sizes=[
                 (int(sample.get("height", h)), int(sample.get("width", w)))
@@ -118,12 +118,12 @@ class Model(nn.Module):
         )
 
     def features(self, images: Tensor) -> dict[str, Tensor]:
-        """Normalised images (N, 3, H, W) to what the heads see."""
+        """Normalized images (N, 3, H, W) to what the heads see."""
         features = self.backbone(images)
         return features if self.neck is None else self.neck(features)
 
     def compute(self, images: Tensor) -> dict[str, Any]:
-        """Normalised images (N, 3, H, W) to each head's raw outputs: the part that compiles and exports.
+        """Normalized images (N, 3, H, W) to each head's raw outputs: the part that compiles and exports.
 
         Heads for the training only are left out in eval mode.
         """
@@ -150,7 +150,7 @@ class Model(nn.Module):
                     target[f"{name}/{key}" if key in target else key] = value
         return merged
 
-    def _normalise(self, images: list[Tensor], padded_size: tuple[int, int]) -> Tensor:
+    def _normalize(self, images: list[Tensor], padded_size: tuple[int, int]) -> Tensor:
         """Images (3, h, w) of any sizes to (N, 3, H, W) float32: on the device, zero where padded."""
         order = torch.channels_last if self.channels_last else torch.contiguous_format
         out = torch.empty((len(images), 3, *padded_size), device=self.device, memory_format=order).zero_()
@@ -190,7 +190,7 @@ def _image(sample: Any, row: int) -> Tensor:
         if not 1 < highest < 256:
             raise DataError(
                 f"{where}: 'image' is {image.dtype} with values up to {highest:g}; values must run from 0 to 255, the "
-                "model normalises them. For an image in 0..1: (image * 255).round().to(torch.uint8)"
+                "model normalizes them. For an image in 0..1: (image * 255).round().to(torch.uint8)"
             )
     elif image.dtype != torch.uint8:
         raise DataError(f"{where}: 'image' is {image.dtype}; it must be uint8, values 0 to 255")

@@ -186,7 +186,7 @@ def load_weights(
 ) -> LoadReport:
     """Copies named tensors into a module's parameters and buffers.
 
-    Batch normalisation's counters (`num_batches_tracked`) may be absent or superfluous.
+    Batch normalization's counters (`num_batches_tracked`) may be absent or superfluous.
 
     Args:
         strict: every name and shape must fit; otherwise what fits is loaded and the report tells the rest.

@@ -57,7 +57,7 @@ def draw_instances(
         for points, box, color in zip(marks.keypoints, marks.boxes, colors, strict=True):
             _draw_keypoints(canvas, points, skeleton, color, box)
     for i in reversed(range(len(marks))):  # the surest first, so that it gets the best place
-        if _is_labelled(canvas, marks, i, class_names, style):
+        if _is_labeled(canvas, marks, i, class_names, style):
             canvas.label(_label_text(marks, i, class_names), marks.boxes[i], colors[i])
     return canvas.result()
 
@@ -173,7 +173,7 @@ def _object_colors(marks: Marks, class_names: Sequence[str] | None, style: Style
     return [class_color(i if by == "instance" else int(label)) for i, label in enumerate(marks.classes)]
 
 
-def _is_labelled(canvas: Canvas, marks: Marks, i: int, class_names: Sequence[str] | None, style: Style) -> bool:
+def _is_labeled(canvas: Canvas, marks: Marks, i: int, class_names: Sequence[str] | None, style: Style) -> bool:
     if style.labels is not None:
         return style.labels
     if class_names is not None and len(class_names) == 1 and marks.scores is None:

@@ -78,7 +78,7 @@ class FCNConvHead(Head):
         return self.score(self.dropout(self.conv(features[self.in_feature])))
 
     def losses(self, raw: Tensor, batch: Batch) -> dict[str, Tensor]:
-        """`loss_sem_seg` over the labelled pixels, at the labels' resolution."""
+        """`loss_sem_seg` over the labeled pixels, at the labels' resolution."""
         return semantic_losses(raw, batch, self.loss, self.loss_weight)
 
     def predict(self, raw: Tensor, batch: Batch) -> list[dict]:

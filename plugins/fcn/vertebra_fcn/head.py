@@ -106,7 +106,7 @@ class FCNHead(Head):
         return getattr(self, self.upscore_names[-1])(scores)
 
     def losses(self, raw: Tensor, batch: Batch) -> dict[str, Tensor]:
-        """`loss_sem_seg` over the labelled pixels."""
+        """`loss_sem_seg` over the labeled pixels."""
         return semantic_losses(crop(raw, batch.padded_size), batch, self.loss, self.loss_weight)
 
     def predict(self, raw: Tensor, batch: Batch) -> list[dict]:

@@ -2,7 +2,7 @@
 
 Source: Kirillov et al., "Panoptic Feature Pyramid Networks", arXiv:1901.02446; Cheng et al., "Panoptic-DeepLab",
 arXiv:1911.10194. Which of the two it is, its parts say: Mask R-CNN, a semantic head and `CombineInstances` are Panoptic
-FPN; centres with offsets, a semantic head and `GroupCenters` are Panoptic-DeepLab. Any other heads that fit do too.
+FPN; centers with offsets, a semantic head and `GroupCenters` are Panoptic-DeepLab. Any other heads that fit do too.
 """
 
 from __future__ import annotations

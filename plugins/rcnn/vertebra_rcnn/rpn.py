@@ -1,7 +1,7 @@
 """The region proposal network: of every anchor, whether it holds an object and where that is.
 
 Source: Ren et al., "Faster R-CNN", arXiv:1506.01497, section 3.1; on several levels as in Lin et al., "Feature
-Pyramid Networks", arXiv:1612.03144, section 4.1. Numbers, loss and normalisation as in Detectron2.
+Pyramid Networks", arXiv:1612.03144, section 4.1. Numbers, loss and normalization as in Detectron2.
 Letters: N images, A anchors a cell, H_l x W_l cells on level l, R anchors over all levels, S sampled ones of an image.
 """
 

@@ -52,7 +52,7 @@ class RetinaNetHead(Head):
     Args:
         num_convs: 3x3 convolutions in each tower, before the one that scores.
         prior_prob: what an untrained head answers for every class; keeps the first steps stable (section 4.1).
-        norm: after each tower convolution, see `get_norm`. Batch normalisation gets statistics, scale and shift of its
+        norm: after each tower convolution, see `get_norm`. Batch normalization gets statistics, scale and shift of its
             own for each level; GroupNorm is shared by the levels like the convolutions.
         anchor_generator: None: edges 4 * stride * 2^(0, 1/3, 2/3), ratios 1/2, 1, 2.
         matcher: None: positive from IoU 0.5, background below 0.4, ignored between; each true box keeps its best.

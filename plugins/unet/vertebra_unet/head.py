@@ -20,7 +20,7 @@ __all__ = ["UNetHead"]
 class UNetHead(Head):
     """Semantic segmentation; `predict` gives `sem_seg` (K, height, width), logits in the original size.
 
-    A pixel labelled 255 has no loss; an image or a batch of such pixels alone gives the loss 0. Labels outside the
+    A pixel labeled 255 has no loss; an image or a batch of such pixels alone gives the loss 0. Labels outside the
     classes are refused where they are read, before they come here.
 
     Args:

@@ -1,4 +1,4 @@
-"""Darknet's `.cfg` and `.weights`: the binary layout, written and read; networks recognised and imported."""
+"""Darknet's `.cfg` and `.weights`: the binary layout, written and read; networks recognized and imported."""
 
 import struct
 

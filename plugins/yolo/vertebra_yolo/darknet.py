@@ -21,11 +21,11 @@ SLOPE = 0.1  # of the leaky ReLU, for what is below 0
 
 
 class DarknetConv(nn.Module):
-    """Convolution, normalisation, leaky ReLU: Darknet's section `[convolutional]`.
+    """Convolution, normalization, leaky ReLU: Darknet's section `[convolutional]`.
 
     Args:
         norm: see `vertebra.models.norms.get_norm`; without one the convolution has a bias.
-        activate: False ends with the normalisation ("linear").
+        activate: False ends with the normalization ("linear").
     """
 
     def __init__(

@@ -1,7 +1,7 @@
 """Darknet's `.weights` files: a header, then the numbers of one convolution after the other.
 
 The layout is Darknet's own: three int32 (major, minor, revision) and the number of images seen (int64 from version 0.2
-on, before that int32), little endian; then float32: of each convolution its biases, or with batch normalisation shift,
+on, before that int32), little endian; then float32: of each convolution its biases, or with batch normalization shift,
 scale, mean and variance; then its kernel (C_out, C_in, k, k).
 """
 
@@ -61,7 +61,7 @@ def read_darknet(path: str | Path) -> tuple[Header, np.ndarray]:
 
 
 def load_convs(convs: Sequence[nn.Conv2d], path: str | Path, *, whole: bool = True) -> Header:
-    """Fills convolutions, and the batch normalisation in their child `norm`, from a file.
+    """Fills convolutions, and the batch normalization in their child `norm`, from a file.
 
     Args:
         convs: in the order of the file.
@@ -87,7 +87,7 @@ def load_convs(convs: Sequence[nn.Conv2d], path: str | Path, *, whole: bool = Tr
 
 
 def save_convs(convs: Sequence[nn.Conv2d], path: str | Path, header: Header | None = None) -> None:
-    """Writes convolutions and their batch normalisation in Darknet's layout."""
+    """Writes convolutions and their batch normalization in Darknet's layout."""
     header = header or Header()
     with open(path, "wb") as file:
         file.write(np.array(header[:3], "<i4").tobytes())
@@ -106,6 +106,6 @@ def _tensors_of(convs: Sequence[nn.Conv2d]) -> Iterator[Tensor]:
             yield from (norm.bias, norm.weight, norm.running_mean, norm.running_var)
         else:
             raise CheckpointError(
-                f"Darknet knows batch normalisation alone, but a layer here has {type(norm).__name__}; set norm: bn"
+                f"Darknet knows batch normalization alone, but a layer here has {type(norm).__name__}; set norm: bn"
             )
         yield conv.weight

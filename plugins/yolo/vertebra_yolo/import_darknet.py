@@ -1,6 +1,6 @@
 """Darknet's YOLOv2, YOLOv3 and YOLOv3-tiny, `.cfg` and `.weights`, as a recipe and weights of ours.
 
-Networks are recognised by their convolutions: the cfg's must agree, one by one, with those of a recipe of this plugin.
+Networks are recognized by their convolutions: the cfg's must agree, one by one, with those of a recipe of this plugin.
 """
 
 from collections.abc import Sequence

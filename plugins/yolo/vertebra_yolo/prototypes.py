@@ -1,7 +1,7 @@
 """Masks of a one-stage detector: maps of the whole image, which every detection adds up with weights of its own.
 
 Source: Bolya et al., "YOLACT: Real-time Instance Segmentation", arXiv:1904.02689, sections 3.1 to 3.3 and figure 3:
-a small network gives the prototypes, a mask is the sigmoid of their sum, cut to its box; learnt is the binary cross
+a small network gives the prototypes, a mask is the sigmoid of their sum, cut to its box; learned is the binary cross
 entropy of the pixels in the true box, divided by the box's area.
 Letters: N images, Q prototypes of h x w cells, F matched pairs of an anchor and an object, T of them in an image, M
 objects in the fullest image, n detections in an image.

@@ -1,7 +1,7 @@
 """YOLOv1 head: fully connected layers that see the whole image and answer for each cell of a coarse grid.
 
 Source: Redmon et al., "You Only Look Once: Unified, Real-Time Object Detection", arXiv:1506.02640, section 2 and
-equation 3. Where the centers of two objects fall into one cell, the first one is learnt, as in Darknet.
+equation 3. Where the centers of two objects fall into one cell, the first one is learned, as in Darknet.
 Letters: N images, K classes, S x S cells, B boxes a cell, M true boxes in the fullest image.
 """
 

@@ -20,7 +20,7 @@ __all__ = ["BACKGROUND_IOU", "ERROR_MEANINGS", "FOREGROUND_IOU", "ErrorSplit", "
 FOREGROUND_IOU, BACKGROUND_IOU = 0.5, 0.1  # t_f and t_b, section 2.2
 ERROR_MEANINGS = {
     "class": "on an object (IoU from 0.5), but of another class",
-    "localisation": "the right class, but IoU only 0.1 to 0.5",
+    "localization": "the right class, but IoU only 0.1 to 0.5",
     "both": "another class and IoU only 0.1 to 0.5",
     "duplicate": "on an object that a better-scored detection has found",
     "background": "on no object (IoU below 0.1)",
@@ -73,7 +73,7 @@ def error_split(columns: MatchColumns, pairs: Overlaps) -> ErrorSplit | None:
     other_iou, other_truth = _best(pairs, ~same & counted, len(match))
     error = np.full(len(match), -1)
     for kind, holds in (  # the first that holds
-        ("localisation", (same_iou >= BACKGROUND_IOU) & (same_iou < FOREGROUND_IOU)),
+        ("localization", (same_iou >= BACKGROUND_IOU) & (same_iou < FOREGROUND_IOU)),
         ("class", other_iou >= FOREGROUND_IOU),
         ("duplicate", same_iou >= FOREGROUND_IOU),
         ("both", other_iou >= BACKGROUND_IOU),
@@ -81,7 +81,7 @@ def error_split(columns: MatchColumns, pairs: Overlaps) -> ErrorSplit | None:
     ):
         error[false & (error < 0) & holds] = _KINDS.index(kind)
 
-    misplaced, misnamed = (error == _KINDS.index(kind) for kind in ("localisation", "class"))
+    misplaced, misnamed = (error == _KINDS.index(kind) for kind in ("localization", "class"))
     target = np.where(misplaced, same_truth, np.where(misnamed, other_truth, -1))
     stands_for = _best_scored(columns.detection_score, target, found)
     missed = ~columns.truth_ignored & ~found & ~np.isin(np.arange(len(found)), target)

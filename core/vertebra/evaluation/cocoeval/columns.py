@@ -22,7 +22,7 @@ class GroundTruthColumns:
 
     Args:
         image, category: (G,) int, numbers of image and category.
-        boxes: (G, 4) float64 xywh. For keypoints they are where detections of unlabelled objects are looked for.
+        boxes: (G, 4) float64 xywh. For keypoints they are where detections of unlabeled objects are looked for.
         areas: (G,) float64, square pixels, as annotated; they choose the area range and scale the OKS.
         crowd: (G,) bool, takes any number of detections, each by the part of it that lies inside.
         ignored: (G,) bool, neither to be found nor to be missed; includes crowds.

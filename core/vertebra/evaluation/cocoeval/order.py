@@ -91,7 +91,7 @@ def pairs_of_images(
 
 
 def _runs(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Starts and lengths of the runs of equal neighbours."""
+    """Starts and lengths of the runs of equal neighbors."""
     if not len(values):
         return np.zeros(0, np.int64), np.zeros(0, np.int64)
     starts = np.flatnonzero(np.concatenate([[True], values[1:] != values[:-1]]))

@@ -43,7 +43,7 @@ class CocoParams:
     sigmas: np.ndarray = field(default_factory=lambda: _SIGMAS)
 
     def __post_init__(self) -> None:
-        set_ = object.__setattr__  # frozen: normalise once
+        set_ = object.__setattr__  # frozen: normalize once
         set_(self, "iou_thresholds", np.asarray(self.iou_thresholds, dtype=np.float64).reshape(-1))
         set_(self, "recall_thresholds", np.asarray(self.recall_thresholds, dtype=np.float64).reshape(-1))
         set_(self, "sigmas", np.asarray(self.sigmas, dtype=np.float64).reshape(-1))

@@ -209,14 +209,14 @@ def _areas(
 
 
 def _keypoints(records: list[dict], crowd: np.ndarray, source: str, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(G, J, 3) keypoints, all unlabelled where there are none, and (G,) which objects are ignored."""
+    """(G, J, 3) keypoints, all unlabeled where there are none, and (G,) which objects are ignored."""
     lists = (points for record in records if isinstance(points := record.get("keypoints"), (list, tuple, np.ndarray)))
     length = next((len(points) for points in lists if len(points)), 0)
     keypoints = keypoint_column(
         [record if record.get("keypoints") else {"keypoints": [0] * length} for record in records], source, rows
     )
-    labelled = np.count_nonzero(keypoints[..., 2] > 0, axis=1) if length else np.zeros(len(records), np.int64)
+    labeled = np.count_nonzero(keypoints[..., 2] > 0, axis=1) if length else np.zeros(len(records), np.int64)
     own = [record.get("num_keypoints") for record in records]
-    counts = [{"num_keypoints": n if k is None else k} for k, n in zip(own, labelled.tolist(), strict=True)]
+    counts = [{"num_keypoints": n if k is None else k} for k, n in zip(own, labeled.tolist(), strict=True)]
     given = number_column(counts, "num_keypoints", source, rows)
     return keypoints, crowd | (given == 0)

@@ -134,8 +134,8 @@ class _View:
             return np.zeros((self.size[1], self.size[0]), bool)
         x0, y0, x1, y1 = self.window
         crop = segmentation_to_bitmask(segmentation, *size)[y0:y1, x0:x1]
-        grey = Image.fromarray(crop.astype(np.uint8) * 255).resize(self.size, Image.Resampling.BILINEAR)
-        return np.asarray(grey) >= 128
+        gray = Image.fromarray(crop.astype(np.uint8) * 255).resize(self.size, Image.Resampling.BILINEAR)
+        return np.asarray(gray) >= 128
 
 
 def _objects(record: dict, size: tuple[int, int]) -> Instances:

@@ -15,7 +15,7 @@ _STEPS = ((1200, 84), (1000, 80), (800, 76), (640, 70), (480, 62))  # widest sid
 
 
 def png_uri(path: Path) -> str:
-    """A plot as it is: few colours, which PNG keeps small and sharp."""
+    """A plot as it is: few colors, which PNG keeps small and sharp."""
     with Image.open(path) as image:
         few = image.convert("RGB").quantize(128, dither=Image.Dither.NONE)
     return _uri(few, "png", optimize=True)

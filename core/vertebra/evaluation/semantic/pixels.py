@@ -93,7 +93,7 @@ def _window_min(values: Tensor, radius: int, outside: int) -> Tensor:
 
 
 def _running_min(values: Tensor, length: int) -> Tensor:
-    """Minimum over `length` neighbours along the last axis, which gets shorter by length - 1; log2(length) steps."""
+    """Minimum over `length` neighbors along the last axis, which gets shorter by length - 1; log2(length) steps."""
     width = 1
     while 2 * width <= length:
         values = torch.minimum(values[..., :-width], values[..., width:])

@@ -118,7 +118,7 @@ class BoxRidges:
             boxes: (P, 4) xyxy in pixels.
             truth: (P, K, 4), the true box of each class that each proposal overlaps most.
             overlaps: (P, K), that IoU.
-            strength: of the regularisation.
+            strength: of the regularization.
         """
         from sklearn.linear_model import Ridge
 

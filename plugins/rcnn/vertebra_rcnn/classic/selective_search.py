@@ -2,7 +2,7 @@
 
 Source: Uijlings et al., "Selective Search for Object Recognition", IJCV 104 (2013); the first segments are those of
 Felzenszwalb and Huttenlocher, "Efficient Graph-Based Image Segmentation", IJCV 59 (2004), by scikit-image. Each segment
-on the way to the last one gives its box. Unlike the paper, gradients are plain differences of neighbouring pixels.
+on the way to the last one gives its box. Unlike the paper, gradients are plain differences of neighboring pixels.
 Letters: S segments, P proposals.
 """
 
@@ -89,7 +89,7 @@ def _grouped(pixels: np.ndarray, scale: float, sigma: float, min_size: int) -> n
 
     labels = felzenszwalb(pixels, scale=scale, sigma=sigma, min_size=min_size, channel_axis=2)
     segments = _Segments(pixels, labels)
-    queue = [(-segments.likeness(a, b), a, b) for a, b in _neighbours(labels)]
+    queue = [(-segments.likeness(a, b), a, b) for a, b in _neighbors(labels)]
     heapq.heapify(queue)
     touching: dict[int, set[int]] = {number: set() for number in range(len(segments.boxes))}
     for _, a, b in queue:
@@ -170,7 +170,7 @@ def _boxes(labels: np.ndarray, count: int) -> np.ndarray:
     return np.concatenate((low, high), axis=1)
 
 
-def _neighbours(labels: np.ndarray) -> list[tuple[int, int]]:
+def _neighbors(labels: np.ndarray) -> list[tuple[int, int]]:
     """Pairs of segments that touch, the smaller number first."""
     pairs = np.concatenate(
         [
