@@ -181,7 +181,7 @@ def test_data_info_and_show(trained):
 def test_data_show_overwrites_nothing(tmp_path):
     (tmp_path / "tiny.yaml").write_text(TINY)
     _, err = run("data", "show", "tiny.yaml", "--output", "tiny.yaml", cwd=tmp_path, code=2)
-    assert "exists already" in err
+    assert "already exists" in err
     assert (tmp_path / "tiny.yaml").read_text() == TINY
     _, err = run("data", "show", "tiny.yaml", "--output", "sheet.jpg", cwd=tmp_path, code=2)
     assert ".png" in err
@@ -194,7 +194,7 @@ def test_json_never_replaces_a_file(tmp_path, command):
     (tmp_path / "mine.yaml").write_text(TINY)
     files = ("a", "b") if command == "compare" else ("--annotations", "a", "--results", "b", "--task", "bbox")
     _, err = run(command, *files, "--json", "mine.yaml", cwd=tmp_path, code=2)
-    assert "mine.yaml: exists and holds something else" in err
+    assert "mine.yaml: exists and does not hold evaluation results" in err
     assert (tmp_path / "mine.yaml").read_text() == TINY
 
 
@@ -216,11 +216,11 @@ def test_train_net_takes_detectron2s_arguments(trained, repository):
     folder, _ = trained
     done = subprocess.run(
         [sys.executable, repository / "tools" / "train_net.py", "--config-file", "tiny.yaml", "--num-gpus", "1",
-         "--output", "habit", "train.steps", "1", "seed", "3"],
+         "--output", "convention", "train.steps", "1", "seed", "3"],
         cwd=folder, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "seed: 3" in (folder / "habit" / "recipe.yaml").read_text()
+    assert "seed: 3" in (folder / "convention" / "recipe.yaml").read_text()
 
 
 def test_undefined_numbers_are_explained_not_minus_one():

@@ -79,10 +79,10 @@ def test_a_head_of_a_base_is_removed_by_null(write):
     assert list(load_recipe("r.yaml").model.heads) == ["other"]
 
 
-def test_the_suffix_may_be_left_out_and_a_missing_file_suggests_its_neighbor(write, tmp_path):
+def test_the_suffix_may_be_omitted_and_a_missing_file_suggests_its_neighbor(write, tmp_path):
     write("retina.yaml", "_base_: base.yaml")
     assert load_recipe(tmp_path / "retina").name == "retina"
-    with pytest.raises(RecipeError, match=r"there is no recipe retinna.yaml.\n  Nearest: retina.yaml"):
+    with pytest.raises(RecipeError, match=r"no such recipe: retinna.yaml.\n  Nearest: retina.yaml"):
         load_recipe("retinna.yaml")
     with pytest.raises(RecipeError, match="is a folder, not a recipe"):
         load_recipe(".")

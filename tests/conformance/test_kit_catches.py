@@ -101,7 +101,7 @@ class AloneFails(SampleHead):
 
 
 class LogOfEdges(SampleHead):
-    """Divides by the edges of true boxes minus one pixel."""
+    """Divides by the edges of ground-truth boxes minus one pixel."""
 
     def losses(self, raw, batch):
         edges = (batch.gt_boxes[..., 2:] - batch.gt_boxes[..., :2] - 1)[batch.gt_valid]
@@ -224,7 +224,7 @@ BROKEN_HEADS = [
     (HoldsALambda, "test_survives_a_spawned_process", "HoldsALambda cannot be pickled.*Hold no lambdas"),
     (BranchesOnValues, "test_forward_exports", "torch.export cannot trace BranchesOnValues.forward"),
     (NaNWhereAllIsIgnored, "test_all_labels_ignored", "loss task/sem_seg is nan"),
-    (PaddedScores, "test_odd_sizes", "the input asked for"),
+    (PaddedScores, "test_odd_sizes", "the input requested"),
     (DeclaresNothing, "test_builds_from_its_defaults", "task_outputs is empty"),
 ]
 

@@ -143,7 +143,7 @@ def test_a_loader_that_starts_later_gives_the_same_mosaics(colored, workers):
     assert all(torch.equal(a, b) for a, b in zip(whole[8:], rest, strict=True))
 
 
-def test_the_last_epochs_leave_mixing_out(colored):
+def test_the_last_epochs_do_not_mix(colored):
     dataset = colored()
     mapper = make_mapper(dataset, [Mosaic()], mix_epochs=2)
     assert [mapper(dataset[0], epoch)["image"].shape[2] for epoch in range(4)] == [160, 160, 80, 80]

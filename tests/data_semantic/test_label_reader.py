@@ -77,7 +77,11 @@ def test_where_nothing_is_known_of_the_classes_every_number_passes(label_file):
 @pytest.mark.parametrize(
     ("facts", "values", "words"),
     [
-        ({}, [[0, 3, 9, 9]], r"labels\.png: labels 3, 9 on 3 pixels are no class; there are 3 classes from 0, and 255"),
+        (
+            {},
+            [[0, 3, 9, 9]],
+            r"labels\.png: labels 3, 9 on 3 pixels belong to no class; there are 3 classes from 0, and 255",
+        ),
         ({"ignore_label": 11}, [[255]], "and 11 for pixels without one.*ignore_label.*label_map"),
         ({"label_map": {0: 0, 255: 1}}, [[0, 254]], "labels 254 on 1 pixels.*label_map has 0, 255.*Add them"),
         ({}, [[70000]], "labels 4464 on 1"),  # 70000 modulo 65536 is what 16 bits hold

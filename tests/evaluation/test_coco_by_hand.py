@@ -58,7 +58,7 @@ def test_only_crowds_is_its_own_reason(by_hand):
 def test_no_detection_is_zero_with_a_note(by_hand):
     evaluator = COCOEvaluator(by_hand.dataset({1: [(SMALL, 0)]}, ["cat"]))
     assert by_hand.run(evaluator, {1: []})["bbox/AP"] == 0.0
-    assert "the model gave no detection at all" in evaluator.notes[0]
+    assert "the model returned no detections at all" in evaluator.notes[0]
 
 
 def test_images_that_were_not_predicted_count_as_missed(by_hand):
@@ -134,7 +134,7 @@ def test_not_finite_predictions_are_left_out_and_counted(by_hand):
     nan, inf = float("nan"), float("inf")
     metrics = by_hand.run(evaluator, {1: [(SMALL, nan, 0), ((0, 0, inf, 9), 0.9, 0), (SMALL, 0.8, 0)]})
     assert metrics["bbox/AP"] == ONE
-    assert evaluator.notes[0].startswith("2 of 3 predictions were left out: a coordinate or score is NaN")
+    assert evaluator.notes[0].startswith("2 of 3 predictions were dropped: a coordinate or score is NaN")
 
 
 def test_a_class_beyond_the_datasets_is_an_error(by_hand):

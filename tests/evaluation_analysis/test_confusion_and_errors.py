@@ -94,7 +94,7 @@ def test_an_object_that_a_wrong_class_or_place_points_at_is_not_missed(hand):
     assert split(hand, [(1, CAT, BOX)], [(1, CAT, FAR, 0.9)]).counts["missed"] == 1
 
 
-def test_what_mending_gains_by_hand(hand):
+def test_what_fixing_gains_by_hand(hand):
     """Two cats; the best-scored detection is misplaced, the second right: AP50 is 51 recalls at precision 1/2."""
     found = split(hand, [(1, CAT, BOX), (2, CAT, BOX)], [(1, CAT, HALF, 0.9), (2, CAT, BOX, 0.8)])
     assert found.ap50 == pytest.approx(51 / 101 / 2)
@@ -102,7 +102,7 @@ def test_what_mending_gains_by_hand(hand):
     assert {kind for kind, gain in found.delta_ap50.items() if gain} == {"localization"}
 
 
-def test_mending_a_miss_takes_the_object_away_and_mending_background_the_detection(hand):
+def test_fixing_a_miss_removes_the_object_and_fixing_background_the_detection(hand):
     found = split(hand, [(1, CAT, BOX), (2, CAT, BOX)], [(1, CAT, FAR, 0.9), (1, CAT, BOX, 0.8)])
     assert found.counts["background"] == 1 and found.counts["missed"] == 1
     assert found.ap50 == pytest.approx(51 / 101 / 2)
@@ -110,7 +110,7 @@ def test_mending_a_miss_takes_the_object_away_and_mending_background_the_detecti
     assert found.delta_ap50["missed"] == pytest.approx(1 / 2 - 51 / 101 / 2)  # precision 1/2 up to recall 1
 
 
-def test_of_two_that_point_at_one_object_the_better_score_is_mended_and_the_other_goes(hand):
+def test_of_two_that_point_at_one_object_the_better_score_is_fixed_and_the_other_is_dropped(hand):
     objects = [(1, CAT, BOX), (2, CAT, BOX)]
     found = split(hand, objects, [(1, CAT, HALF, 0.9), (1, CAT, (9, 0, 20, 20), 0.7), (2, CAT, BOX, 0.8)])
     assert found.counts["localization"] == 2

@@ -29,7 +29,7 @@ def test_no_detection_from_a_score_on():
     assert no_detection_from(np.array([0.2, 0.3]), 0.5) == (
         "no detection has a score of 0.5 or above; the highest of 2 is 0.3"
     )
-    assert no_detection_from(np.zeros(0), 0.5) == "there is no detection at all"
+    assert no_detection_from(np.zeros(0), 0.5) == "there are no detections at all"
     assert no_detection_from(np.array([0.5]), 0.5) is None
 
 

@@ -28,7 +28,7 @@ def test_it_says_what_the_file_takes_and_gives_and_that_it_agrees(export):
     assert "  input   images (1, 3, 64, 96)" in out
     assert "  output  logits_0 (1, 27, 8, 12)" in out
     assert sum(line.startswith("  ONNX Runtime agrees: ") for line in out) == 6
-    with pytest.raises(ExportError, match="exists already"):
+    with pytest.raises(ExportError, match="already exists"):
         export("--size", "64")
 
 

@@ -138,7 +138,7 @@ def test_a_head_without_an_end_to_end_form_names_the_raw_one(make_model, tmp_pat
 def test_no_file_is_overwritten_unless_asked(make_model, map_head, tmp_path):
     (tmp_path / "m.onnx").write_text("mine")
     model = make_model(map=map_head)
-    with pytest.raises(ExportError, match="exists already; name another file, or replace it with --force"):
+    with pytest.raises(ExportError, match="already exists; choose another file, or replace it with --force"):
         export_onnx(model, tmp_path / "m.onnx", size=(32, 32))
     assert (tmp_path / "m.onnx").read_text() == "mine"
     export_onnx(model, tmp_path / "m.onnx", size=(32, 32), force=True)

@@ -45,7 +45,7 @@ def test_any_size_gives_maps_of_the_strides_rounded_up(norm, size):
 
 
 def test_the_first_convolution_is_a_feature_of_stride_2():
-    """And what it gives, pooled, is the stem's; the features behind do not depend on its being asked for."""
+    """And what it gives, pooled, is the stem's; the features behind do not depend on its being requested."""
     torch.manual_seed(0)
     backbone = ResNet(18, norm="bn", out_features=["conv1", "stem", "res2"]).eval()
     assert {name: (s.channels, s.stride) for name, s in backbone.output_shape().items()} == {

@@ -142,7 +142,7 @@ def test_a_camera_stops_after_so_many_frames_and_one_that_is_not_there_is_told(t
     monkeypatch.setattr(Camera, "released", 0, raising=False)
     assert predict(trained, 3, tmp_path / "out", save=["csv"], max_images=1).num_images == 1
     assert Camera.released == 1
-    with pytest.raises(DataError, match="camera 0: there is no such camera, or it is in use"):
+    with pytest.raises(DataError, match="camera 0: no such camera, or it is in use"):
         predict(trained, 0, tmp_path / "none")
     assert not (tmp_path / "none").exists()
 

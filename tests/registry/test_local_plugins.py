@@ -59,7 +59,7 @@ def test_two_files_that_register_one_name_are_both_told(plugin):
 
 
 def test_a_missing_file_suggests_its_neighbor(plugin):
-    with pytest.raises(PluginError, match=r"there is no such file.\n  Nearest: my-head.py"):
+    with pytest.raises(PluginError, match=r"no such file.\n  Nearest: my-head.py"):
         load_local_plugin(plugin.with_name("my_head.py"))
 
 

@@ -69,7 +69,7 @@ def advertise(folder):
 def test_an_existing_folder_is_never_written_to(tmp_path):
     (tmp_path / "my-head").mkdir()
     (tmp_path / "my-head" / "precious.py").write_text("mine")
-    with pytest.raises(PluginError, match="my-head exists already; remove it, or choose another name"):
+    with pytest.raises(PluginError, match="my-head already exists; remove it, or choose another name"):
         new_plugin("my-head", "head", tmp_path)
     assert [path.name for path in (tmp_path / "my-head").iterdir()] == ["precious.py"]
 

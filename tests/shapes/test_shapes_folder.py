@@ -180,7 +180,7 @@ def test_writing_again_leaves_a_finished_folder_alone(tmp_path):
 
 def test_folder_made_with_other_arguments_is_not_overwritten(tmp_path):
     make_shapes(tmp_path / "set", images=2, size=48)
-    with pytest.raises(DataError, match=r"other arguments \(seed 0 there, 5 asked for\)"):
+    with pytest.raises(DataError, match=r"other arguments \(seed 0 there, 5 requested\)"):
         make_shapes(tmp_path / "set", images=2, size=48, seed=5)
 
 

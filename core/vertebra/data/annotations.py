@@ -31,7 +31,7 @@ def fill_sample(sample: Sample, annotations: list[dict], where: str, masks: bool
 
     Args:
         where: the image's path, for messages.
-        num_keypoints: K, or 0 to leave keypoints out; an annotation without keypoints gets K that are not labeled.
+        num_keypoints: K, or 0 to ignore keypoints; an annotation without keypoints gets K that are not labeled.
     """
     height, width = sample.size
     sample.boxes = boxes_of(annotations, height, width, where)
@@ -52,7 +52,7 @@ def fill_sample(sample: Sample, annotations: list[dict], where: str, masks: bool
 def instances_of(sample: Sample, classes: np.ndarray, mask_format: MaskFormat) -> Instances:
     """The sample's N instances with `gt_boxes`, `gt_classes` and, if it has them, `gt_masks` and `gt_keypoints`.
 
-    Boxes are cut at the image's border; instances whose box or mask is empty are left out. A keypoint outside the
+    Boxes are cut at the image's border; instances whose box or mask is empty are dropped. A keypoint outside the
     image counts as not labeled.
 
     Args:

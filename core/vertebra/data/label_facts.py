@@ -34,7 +34,7 @@ def count_labels(dataset: Dataset, limit: int = _FILES) -> LabelFacts | None:
     """Read the label files, at most `limit` at even distances; None if there are none, or the classes have no names.
 
     Raises:
-        DataError: a file that cannot be read, or has labels that are no class.
+        DataError: a file that cannot be read, or has labels that are not classes.
     """
     names = dataset.metadata.get("stuff_classes")
     if "sem_seg_file_name" not in dataset.fields or not names:

@@ -60,7 +60,7 @@ class LabelReader:
             size: (height, width) of the image, where it is known.
         Raises:
             DataError: no such file, damaged, of another size, or it holds numbers or colors that mean no class: names
-                the file, those and how to mend it.
+                the file, those and how to fix it.
         """
         path = label_file(record)
         if self.num_classes is not None and self.none < self.num_classes:
@@ -111,8 +111,8 @@ class LabelReader:
             shown = ", ".join(str([int(c) >> 16, int(c) >> 8 & 255, int(c) & 255]) for c in found[order])
             raise DataError(
                 f"{path}: colors {shown}{', ...' if len(found) > 5 else ''} on {counts.sum()} pixels mean no class.\n"
-                "  Add them to the dataset's `colors` or `ignored_colors`. Many colors near to those there are come "
-                "from a mask that was resized or saved as JPEG: make it anew, by nearest neighbor and as PNG"
+                "  Add them to the dataset's `colors` or `ignored_colors`. Many colors close to the known ones come "
+                "from a mask that was resized or saved as JPEG: resize with nearest neighbor and save as PNG"
             )
         found = classes[place]
         found = np.where(found == IGNORED_LABEL, self.none, found)
@@ -122,13 +122,13 @@ class LabelReader:
         return np.uint8 if labels.dtype == np.uint8 and self.none <= 255 else np.int32
 
     def _strange(self, path: str, shown: str, count: int, label_map: Mapping[Any, int] | None) -> str:
-        what = f"{path}: labels {shown} on {count} pixels are no class"
+        what = f"{path}: labels {shown} on {count} pixels belong to no class"
         if label_map is not None:
             known = ", ".join(map(str, list(label_map)[:8])) + (", ..." if len(label_map) > 8 else "")
             return f"{what}: label_map has {known}.\n  Add them to label_map: the class of each, or 255 for none"
         return (
             f"{what}; there are {self.num_classes} classes from 0, and {self.ignore_label} for pixels without one.\n"
-            "  Mend it: name all classes of these files (stuff_classes, things among them), say which number means "
+            "  Fix it: name all classes of these files (stuff_classes, things among them), say which number means "
             "none (ignore_label), or what the numbers mean (label_map, as {0: 0, 255: 1})"
         )
 

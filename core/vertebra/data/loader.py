@@ -58,11 +58,11 @@ class TrainLoader:
         start_method: str | None = None,
     ) -> None:
         if batch_size < 1 or batch_size % world_size:
-            raise ValueError(f"batch_size {batch_size} cannot be shared out evenly among {world_size} processes")
+            raise ValueError(f"batch_size {batch_size} is not divisible by {world_size} processes")
         self.dataset = dataset
         self.dicts = _packed(dataset)
         if not len(self.dicts):
-            raise DataError("there is no image to train on: the dataset is empty")
+            raise DataError("there are no images to train on: the dataset is empty")
         self.mapper = mapper
         self.batch_size = batch_size
         self.sampler = sampler or TrainingSampler()
@@ -106,7 +106,7 @@ class TrainLoader:
         if outcome.error is not None:
             raise outcome.error
         if outcome.sample is None:
-            raise DataError(f"{outcome.bad[-1][1]}\n  {len(outcome.bad)} tries in a row found no usable image")
+            raise DataError(f"{outcome.bad[-1][1]}\n  {len(outcome.bad)} attempts in a row found no usable image")
         return outcome.sample
 
 

@@ -24,7 +24,7 @@ class SemanticClasses:
     Args:
         names: of the classes, numbered from 0.
         colors: RGB of each class, or None.
-        ignored_colors: RGB of what is no class (void, unlabeled).
+        ignored_colors: RGB of what is not a class (void, unlabeled).
         label_map: {number in the files: class, or 255 for none}; None: the numbers are the classes.
         ignore_label: number of pixels without a class in the files.
     """

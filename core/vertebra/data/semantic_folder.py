@@ -138,4 +138,4 @@ def _check(classes: SemanticClasses, by_color: bool) -> None:
         )
     for color in colors:
         if len(color) != 3 or not all(0 <= value <= 255 for value in color) or colors.count(color) > 1:
-            raise DataError(f"semantic_folder: the color {list(color)} is no [red, green, blue], or stands twice")
+            raise DataError(f"semantic_folder: the color {list(color)} is not [red, green, blue], or occurs twice")

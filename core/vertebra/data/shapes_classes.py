@@ -135,7 +135,7 @@ def outline_of(kind: str) -> tuple[np.ndarray, ...]:
     if kind == "drop":
         t = _angles(40)
         return (np.stack((0.72 * np.sin(t) * np.sin(t / 2) ** 1.2, -np.cos(t)), axis=1),)
-    raise ValueError(f"no outline is called {kind!r}; there are {', '.join(KINDS)}")
+    raise ValueError(f"no outline is named {kind!r}; known are {', '.join(KINDS)}")
 
 
 @cache

@@ -68,7 +68,7 @@ def panoptic_ids(scene: Scene) -> np.ndarray:
 
 
 def panoptic_segments(scene: Scene, ids: np.ndarray, num_classes: int) -> list[dict]:
-    """COCO's `segments_info` for the ids of `panoptic_ids`; stuff that things hide wholly is left out."""
+    """COCO's `segments_info` for the ids of `panoptic_ids`; stuff that things hide completely is omitted."""
     candidates = [(_segment_id(row), stuff_category_id(row, num_classes), 0) for row in range(len(STUFF))]
     candidates += [
         (_segment_id(len(STUFF) + number), thing.class_index + 1, int(thing.crowd))

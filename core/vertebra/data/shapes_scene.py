@@ -18,7 +18,7 @@ from vertebra.data.shapes_texture import background
 __all__ = ["Scene", "SceneOptions", "Thing", "clip_to_frame", "draw_scene", "rasterize"]
 
 _SUPERSAMPLING = 3  # painted finer by this factor, then averaged: soft edges
-_MIN_VISIBLE = 0.35  # share of an object's area that must show; less than that and it is left out of the picture
+_MIN_VISIBLE = 0.35  # share of an object's area that must show; less than that and it is not drawn
 _MAX_OVERLAP = 0.3  # intersection over union that the extents of two objects may have
 _COLOR_FOLLOWS_CLASS = 0.5  # share of the objects that wear their class's usual color
 _MIN_CONTRAST = 70.0  # RGB distance of an object's color from the mean color behind it, where there is a choice
@@ -196,7 +196,7 @@ def _place_crowd(rng: np.random.Generator, classes: list[ShapeClass], height: in
 
 
 def _keep_visible(things: list[Thing], height: int, width: int) -> list[Thing]:
-    """Fill in the masks, nearest first, and leave out what hardly shows, so that no label is a mere sliver."""
+    """Fill in the masks, nearest first, and drop what is hardly visible, so that no label is a mere sliver."""
     covered = np.zeros((height, width), bool)
     kept = []
     for thing in reversed(things):

@@ -27,7 +27,7 @@ class Outcome:
     bad: list[tuple[str, str]] = field(default_factory=list)
     """(path of the image, message) of each image that could not be used."""
     error: VertebraError | None = None
-    """A fault that no other image would mend, to be raised by the main process."""
+    """A fault that no other image would fix, to be raised by the main process."""
 
 
 class SampleReader(Dataset):

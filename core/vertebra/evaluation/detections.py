@@ -130,7 +130,7 @@ class Detections:
 
     @property
     def dropped(self) -> tuple[int, list[ImageKey]]:
-        """How many predictions were left out because they are not finite, and of which images."""
+        """How many predictions were dropped because they are not finite, and of which images."""
         return sum(self._dropped.values()), list(self._dropped)
 
     def table(self, row_of: dict[ImageKey, int]) -> DetectionTable:

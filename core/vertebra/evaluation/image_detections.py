@@ -1,7 +1,7 @@
 """A model's output for one image as columns.
 
 Boxes are `xyxy` in pixels of the original image. Masks are kept run-length encoded. Predictions that are not finite
-cannot be ranked or compared, so they are left out and counted.
+cannot be ranked or compared, so they are dropped and counted.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class ImageDetections:
         if "instances" not in output:
             raise DataError(
                 f"{where} has no 'instances', only {', '.join(map(repr, output)) or 'nothing'}.\n"
-                "  COCOEvaluator judges instances; choose evaluators for the tasks of the model's heads"
+                "  COCOEvaluator evaluates instances; choose evaluators for the tasks of the model's heads"
             )
         instances = output["instances"]
         missing = [name for name in ("pred_boxes", "scores", "pred_classes") if not instances.has(name)]

@@ -28,7 +28,7 @@ class VOCNumbers(dict):
     """`voc/AP` (2010 and later, the area under the curve), `voc/AP07` (11 points), and both with `-<class>`.
 
     Args:
-        reasons: one sentence for each metric that is None. notes: what was left out or assumed.
+        reasons: one sentence for each metric that is None. notes: what was dropped or assumed.
     """
 
     def __init__(self, metrics: dict[str, float | None], reasons: dict[str, str], notes: list[str]) -> None:
@@ -96,7 +96,7 @@ def average_precision_07(recall: np.ndarray, precision: np.ndarray) -> float:
 def _hits(
     truth: GroundTruthColumns, detections: DetectionColumns, own: np.ndarray, objects: np.ndarray, iou: float
 ) -> np.ndarray:
-    """(n,) bool by falling score: right or wrong. Detections of difficult objects are left out.
+    """(n,) bool by falling score: right or wrong. Detections of difficult objects are ignored.
 
     Args:
         own: rows of one class's detections. objects: rows of its objects, image after image.

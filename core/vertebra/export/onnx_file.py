@@ -130,7 +130,7 @@ def _check_output(output: Path, force: bool) -> None:
     if output.suffix.lower() != ".onnx":
         raise ExportError(f"{output}: the file's name must end in .onnx")
     if output.is_dir() or (output.exists() and not force):
-        raise ExportError(f"{output}: exists already; name another file, or replace it with --force (force=True)")
+        raise ExportError(f"{output}: already exists; choose another file, or replace it with --force (force=True)")
 
 
 def _load(recipe: Any, weights: Any) -> tuple[Model, dict[str, Any]]:
@@ -191,7 +191,7 @@ def _describe(proto: Any, graph: ExportGraph, model: Model, facts: dict[str, Any
                 "channels": "RGB",
                 "range": [0, facts["pixel_range"]],
                 "normalization": "inside the graph",
-                "placement": "the image in the upper left corner; what is left over of a fixed size may be anything",
+                "placement": "the image in the upper left corner; the rest of a fixed size may hold any values",
             }
         ),
         "outputs": json.dumps(describe_outputs(model, graph, proto.graph.output)),
@@ -225,7 +225,7 @@ def _compared(
     if any(not comparison.agrees for comparison in comparisons):
         told = "\n  ".join(map(str, comparisons))
         raise ExportError(
-            f"ONNX Runtime does not give what the model gives, so nothing was written:\n  {told}\n"
+            f"ONNX Runtime's outputs differ from the model's, so nothing was written:\n  {told}\n"
             "  Does a head's forward or export function depend on values in Python (if, int(), a loop over them)?"
         )
     return comparisons

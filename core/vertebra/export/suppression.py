@@ -33,8 +33,8 @@ def suppressed(
 
     Args:
         boxes: (N, R, 4) xyxy, input pixels.
-        scores: (N, R, K) in [0, 1]; (box, class) pairs that are no candidates have 0.
-        nms_threshold: of two boxes of a class with a greater IoU, the worse one goes.
+        scores: (N, R, K) in [0, 1]; (box, class) pairs that are not candidates have 0.
+        nms_threshold: IoU threshold of NMS: of two boxes of a class that overlap more, the lower score is dropped.
         score_threshold: candidates need more than this.
         max_detections: D.
         class_agnostic: a box suppresses those of other classes too, and has its best class alone.

@@ -88,7 +88,7 @@ class Model(nn.Module):
         Args:
             inputs: one dict per image: `image` (3, h, w) uint8 RGB; where known `height`, `width` of the output,
                 `instances` and `sem_seg` for training. `content_size` (height, width) where the image is padded on the
-                right and below already: the part of it that is no padding.
+                right and below already: the part of it that is not padding.
         """
         batch = self.make_batch(inputs)
         raw = self.compute(batch.images)
@@ -125,7 +125,7 @@ class Model(nn.Module):
     def compute(self, images: Tensor) -> dict[str, Any]:
         """Normalized images (N, 3, H, W) to each head's raw outputs: the part that compiles and exports.
 
-        Heads for the training only are left out in eval mode.
+        Heads for training only are skipped in eval mode.
         """
         features = self.features(images)
         return {name: head(features) for name, head in self.heads.items() if self.training or not _training_only(head)}

@@ -74,7 +74,7 @@ def predict_files(
         save: of `pictures`, `coco` (predictions.json), `yolo` (labels/*.txt), `csv` (predictions.csv), `labels`
             (label_maps/*.png), `panoptic` (panoptic_predictions.json and its folder of PNG files); None: pictures, and
             coco, labels or panoptic, whichever the model's outputs fill.
-        max_images: stop after so many images and frames.
+        max_images: stop after this many images or frames.
         on_written: is told each picture when it is written, and each video when it is begun.
         settings: of the Predictor: `device`, `transforms`, `nms_threshold`, `class_agnostic_nms`, `max_detections`.
 
@@ -141,7 +141,7 @@ def _checked(save: Sequence[str] | None, predictor: Predictor) -> list[str]:
     for name in save:
         if name not in SAVED:
             near = ", ".join(nearest(name, SAVED)) or ", ".join(SAVED)
-            raise RecipeError(f"there is no format {name!r} to save predictions in.\n  Nearest: {near}")
+            raise RecipeError(f"no format is named {name!r}.\n  Nearest: {near}")
     unfit = [name for name in save if name not in fit]
     if unfit:
         raise RecipeError(

@@ -51,7 +51,7 @@ def make_input(
         edge: least and largest edge of a box in pixels; (1, 1) makes boxes of one pixel.
         ignored: all semantic labels are 255 and all masks empty.
         mask_format: "polygon" or "bitmask"; empty masks are always bitmasks.
-        original: (height, width) that predictions are asked for.
+        original: (height, width) requested for the predictions.
     """
     rng = np.random.default_rng(seed)
     height, width = size

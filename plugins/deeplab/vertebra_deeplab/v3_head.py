@@ -39,7 +39,7 @@ class DeepLabV3Head(Head):
         pool_size: (height, width) in cells that the pooled branch averages over; None: the whole map. See `ASPP`.
         loss: called with logits (N, K, H, W) and labels (N, H, W), 255 where a pixel has none. None: CrossEntropy().
         loss_weight: factor of the loss.
-        training_only: an auxiliary head, left out in eval mode.
+        training_only: an auxiliary head, skipped in eval mode.
     """
 
     detectron2_names: ClassVar = (

@@ -30,7 +30,7 @@ class FCNConvHead(Head):
         dropout: share of the values set to 0 in training.
         loss: takes logits (N, K, H, W) and labels (N, H, W), 255 where a pixel has none. None: CrossEntropy().
         loss_weight: factor of the loss.
-        training_only: an auxiliary head, left out when the model predicts; its weights are then torchvision's
+        training_only: an auxiliary head, skipped when the model predicts; its weights are then torchvision's
             `aux_classifier`, otherwise `classifier`.
     """
 

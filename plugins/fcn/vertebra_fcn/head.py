@@ -39,7 +39,7 @@ class FCNHead(Head):
         learned_upsampling: False keeps the last upsampling bilinear, as the paper does; the others always learn.
         loss: takes logits (N, K, H, W) and labels (N, H, W), 255 where a pixel has none. None: CrossEntropy().
         loss_weight: factor of the loss.
-        training_only: an auxiliary head, left out when the model predicts.
+        training_only: an auxiliary head, skipped when the model predicts.
         weights: a file, URL or `torchvision:VGG16_Weights.IMAGENET1K_V1` whose classifier becomes fc6 and fc7
             (figure 2); needs pool5 of a VGG and fc_channels 4096. None: random ones.
     """

@@ -30,7 +30,7 @@ class FCNLightHead(Head):
         input_shape: three levels, each of twice the stride of the one before; the finest is upsampled to the image.
         loss: takes logits (N, K, H, W) and labels (N, H, W), 255 where a pixel has none. None: CrossEntropy().
         loss_weight: factor of the loss.
-        training_only: an auxiliary head, left out when the model predicts.
+        training_only: an auxiliary head, skipped when the model predicts.
     """
 
     task_outputs: ClassVar = ("sem_seg",)

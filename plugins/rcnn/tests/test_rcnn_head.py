@@ -230,7 +230,7 @@ def test_polygons_and_bitmaps_of_the_same_masks_give_nearly_the_same_loss():
 
 def test_a_batch_without_truth_is_named():
     model = make_model()
-    with pytest.raises(DataError, match="learns from true boxes"):
+    with pytest.raises(DataError, match="learns from ground-truth boxes"):
         model.train()([{"image": make_input(0)["image"]}])
 
 
@@ -313,7 +313,7 @@ def _write_png(path, image):
 
 
 def test_instances_of_no_image_size_mistakes():
-    """Boxes of the original image scale with it: the same image, asked for at twice the size."""
+    """Boxes of the original image scale with it: the same image, requested at twice the size."""
     model = make_model(overrides=("model.heads.objects.score_threshold=0.0",)).eval()
     image = make_input(0)["image"]
     with torch.no_grad():

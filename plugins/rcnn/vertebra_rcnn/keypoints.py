@@ -118,7 +118,7 @@ def _true_keypoints(regions: Regions, batch: Batch, count: int) -> Keypoints:
     """The true keypoints (F, J, 3) of each region's object.
 
     Raises:
-        DataError: an image with objects has no `gt_keypoints`, or not so many.
+        DataError: an image with objects has no `gt_keypoints`, or a different number.
     """
     given = []
     for number, instances in enumerate(batch.instances):

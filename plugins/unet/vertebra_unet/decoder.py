@@ -157,7 +157,7 @@ def _plan(
 
 
 def _margin(padding: Padding, levels: dict[int, str], steps: list[_Step], num_convs: int) -> int:
-    """What the finest map lacks on every side, in input pixels; an error where valid padding has no meaning."""
+    """What the finest map is missing on every side, in input pixels; an error where valid padding has no meaning."""
     if padding == "same":
         return 0
     if any(step.skip is None for step in steps) or steps[-1].stride != 1 or min(levels) != 1:

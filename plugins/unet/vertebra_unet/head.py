@@ -27,7 +27,7 @@ class UNetHead(Head):
         decoder: its finest map is scored. None: UNetDecoder(). Any neck fits.
         loss: takes logits (N, K, H, W) and labels (N, H, W), 255 where a pixel has none. None: CrossEntropy().
         loss_weight: factor of the loss.
-        training_only: True makes it an auxiliary head, left out of predictions.
+        training_only: True makes it an auxiliary head, not used in predictions.
     """
 
     task_outputs: ClassVar = ("sem_seg",)

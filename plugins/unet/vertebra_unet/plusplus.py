@@ -105,7 +105,7 @@ class UNetPlusPlusHead(Head):
         prune_to: the map that predictions take alone, 1 to L; None: the mean of all of them. Training is unchanged.
         loss: takes logits (N, K, H, W) and labels (N, H, W), 255 where a pixel has none. None: CrossEntropy().
         loss_weight: factor of the loss, which is the mean over the maps.
-        training_only: True makes it an auxiliary head, left out of predictions.
+        training_only: True makes it an auxiliary head, not used in predictions.
     """
 
     task_outputs: ClassVar = ("sem_seg",)

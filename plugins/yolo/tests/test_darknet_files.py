@@ -166,7 +166,7 @@ def test_a_network_is_imported_with_its_recipe(tmp_path):
         expected, answer = (one.eval().compute(images)["boxes"] for one in (model, again))
     for a, b in zip(expected, answer, strict=True):
         torch.testing.assert_close(a, b)
-    with pytest.raises(RecipeError, match="exists already"):
+    with pytest.raises(RecipeError, match="already exists"):
         raise (
             CliRunner()
             .invoke(app, ["import-darknet", "--cfg", str(cfg), "--weights", str(weights), "--output", str(output)])

@@ -67,8 +67,8 @@ def cluster_shapes(shapes: np.ndarray, number: int, seed: int = 0, rounds: int =
 
     Args:
         shapes: (B, 2).
-        rounds: at most so many; it ends when no box changes its cluster.
-        starts: by k-means++; of so many, tried on a random part of the boxes, the best one is gone on with.
+        rounds: maximum number; it ends when no box changes its cluster.
+        starts: number of starts by k-means++, tried on a random part of the boxes; the best one is continued.
     Returns:
         (A, 2), by growing area.
     Raises:

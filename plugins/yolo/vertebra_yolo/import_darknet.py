@@ -72,7 +72,7 @@ def build_darknet(cfg: str | Path) -> tuple[Model, str, dict]:
     """The model that a cfg describes, with random weights, its recipe's name, and what to lay over that recipe.
 
     Raises:
-        RecipeError: it is none of the networks known here; says where it first differs from the nearest.
+        RecipeError: it is not one of the networks known here; says where it first differs from the nearest.
     """
     network = read_network(cfg)
     differences = {}
@@ -87,7 +87,7 @@ def build_darknet(cfg: str | Path) -> tuple[Model, str, dict]:
         differences[name] = found
     (nearest, (agree, where)) = max(differences.items(), key=lambda item: item[1][0])
     raise RecipeError(
-        f"{cfg}: is none of {', '.join(_RECIPES)}. It agrees with {nearest} in {agree} convolutions; then {where}"
+        f"{cfg}: is not one of {', '.join(_RECIPES)}. It agrees with {nearest} in {agree} convolutions; then {where}"
     )
 
 

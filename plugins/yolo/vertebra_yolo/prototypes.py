@@ -2,7 +2,7 @@
 
 Source: Bolya et al., "YOLACT: Real-time Instance Segmentation", arXiv:1904.02689, sections 3.1 to 3.3 and figure 3:
 a small network gives the prototypes, a mask is the sigmoid of their sum, cut to its box; learned is the binary cross
-entropy of the pixels in the true box, divided by the box's area.
+entropy of the pixels in the ground-truth box, divided by the box's area.
 Letters: N images, Q prototypes of h x w cells, F matched pairs of an anchor and an object, T of them in an image, M
 objects in the fullest image, n detections in an image.
 """
@@ -68,7 +68,7 @@ class PrototypeMasks(nn.Module):
         norm: of the convolutions. Unlike the paper, which has none, batch norm.
         loss: on logits (N, T, h, w) and 0 or 1, unreduced. None: BinaryCrossEntropy.
         loss_weight: its factor. 0.2 is to a box gain of 0.05 what 6.125 is to 1.5 in the paper.
-        max_pairs: of an image in a step; of more, so many are drawn. It bounds memory by T h w values an image.
+        max_pairs: maximum per image in a step; of more, this many are drawn. It bounds memory by T h w values an image.
         threshold: a pixel belongs to the object from this probability on.
     """
 
@@ -155,7 +155,7 @@ class PrototypeMasks(nn.Module):
         """Detections with `pred_masks` (n, height, width) bool in place of `details`, their coefficients (n, Q).
 
         Args:
-            found: in the size that is asked for.
+            found: in the requested size.
             prototypes: (Q, h, w) of the image.
             frame: (height, width) in pixels of that size which the prototypes cover.
         """

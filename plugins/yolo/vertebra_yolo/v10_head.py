@@ -49,7 +49,7 @@ class YOLOv10Head(Head):
         scale_by_batch: losses are multiplied by the number of images of a step, over all processes: what published
             learning rates for SGD are made for.
         score_threshold: detections need more than this.
-        max_detections: kept in an image.
+        max_detections: maximum number of detections per image.
     """
 
     task_outputs: ClassVar = ("instances",)
@@ -111,7 +111,7 @@ class YOLOv10Head(Head):
         """`many_box`, `many_cls`, `many_dfl` and the same of `one`: one wait for the device each branch."""
         if batch.gt_valid is None:
             raise DataError(
-                "YOLOv10Head learns from true boxes, but no input of the batch has `instances`; "
+                "YOLOv10Head learns from ground-truth boxes, but no input of the batch has `instances`; "
                 "the dicts of a dataset to train on need the key `annotations` ([] where an image shows nothing)"
             )
         branches = {} if raw.many is None else {"many": (raw.many, self.topk, 1.0)}
@@ -183,9 +183,9 @@ class YOLOv10Head(Head):
     def _best(self, raw: BranchRaw) -> tuple[Tensor, Tensor, Tensor]:
         """The D best (cell, class) pairs of each image: boxes (N, D, 4), scores (N, D), classes (N, D)."""
         logits, bins = by_cell(raw.logits).float(), by_cell(raw.boxes)
-        surest, rows = top_values(logits.amax(dim=2), self.max_detections)  # (N, D): the best D pairs lie there
+        top, rows = top_values(logits.amax(dim=2), self.max_detections)  # (N, D): the best D pairs lie there
         short = logits.gather(1, rows[..., None].expand(-1, -1, self.num_classes))  # (N, D, K)
-        short = short.masked_fill(surest[..., None] == -torch.inf, -torch.inf)  # what only fills up an exported graph
+        short = short.masked_fill(top[..., None] == -torch.inf, -torch.inf)  # what only fills up an exported graph
         best, pair = top_values(short.flatten(1), self.max_detections)
         rows, classes = rows.gather(1, pair // self.num_classes), pair % self.num_classes
         cells = make_cells(raw.logits, self.strides)

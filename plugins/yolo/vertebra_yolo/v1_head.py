@@ -2,7 +2,7 @@
 
 Source: Redmon et al., "You Only Look Once: Unified, Real-Time Object Detection", arXiv:1506.02640, section 2 and
 equation 3. Where the centers of two objects fall into one cell, the first one is learned, as in Darknet.
-Letters: N images, K classes, S x S cells, B boxes a cell, M true boxes in the fullest image.
+Letters: N images, K classes, S x S cells, B boxes a cell, M ground-truth boxes in the fullest image.
 """
 
 import math
@@ -37,9 +37,9 @@ class YOLOv1Head(Head):
         dropout: share of the last hidden layer's values that is dropped in training (section 2.2).
         coord_weight, no_object_weight: lambda_coord and lambda_noobj of equation 3.
         score_threshold: detections need more than this; the score is confidence times class probability.
-        nms_threshold: of two boxes of a class with a greater IoU, the worse one goes.
+        nms_threshold: IoU threshold of NMS: of two boxes of a class that overlap more, the lower score is dropped.
         class_agnostic_nms: boxes suppress those of other classes too.
-        max_detections: kept in an image.
+        max_detections: maximum number of detections per image.
     """
 
     task_outputs: ClassVar = ("instances",)
@@ -115,7 +115,7 @@ class YOLOv1Head(Head):
         """The terms of equation 3, summed, and divided by the images of the batch. Never waits for the device."""
         if batch.gt_valid is None:
             raise DataError(
-                "YOLOv1Head learns from true boxes, but no input of the batch has `instances`; "
+                "YOLOv1Head learns from ground-truth boxes, but no input of the batch has `instances`; "
                 "the dicts of a dataset to train on need the key `annotations` ([] where an image shows nothing)"
             )
         boxes, confidence, scores = self._split(raw)  # (N, S*S, B, 4), (N, S*S, B), (N, S*S, K)
@@ -203,7 +203,7 @@ class YOLOv1Head(Head):
         return torch.cat((place, (truth[..., 2:] - truth[..., :2]).clamp(min=0).sqrt()), dim=-1)
 
     def _truth_of_cells(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        """For each cell its true box (N, S*S, 4) as shares of the input's sides, class, and whether it has one."""
+        """For each cell its ground-truth box (N, S*S, 4) in parts of the input's sides, its class, and if it has one."""
         boxes = batch.gt_boxes / self.image_size
         count = boxes.shape[1]
         x, y = ((boxes[..., :2] + boxes[..., 2:]) / 2 * self.grid).floor().long().clamp(0, self.grid - 1).unbind(dim=-1)

@@ -57,9 +57,9 @@ class YOLOv5Head(Head):
             learning rates for SGD are made for.
         score_threshold: detections need more than this.
         topk_candidates: best (anchor, class) pairs of each level that go on to the suppression.
-        nms_threshold: of two boxes of a class with a greater IoU, the worse one goes.
+        nms_threshold: IoU threshold of NMS: of two boxes of a class that overlap more, the lower score is dropped.
         class_agnostic_nms: of two boxes of any classes.
-        max_detections: kept in an image.
+        max_detections: maximum number of detections per image.
     """
 
     task_outputs: ClassVar = ("instances",)
@@ -147,7 +147,7 @@ class YOLOv5Head(Head):
         """
         if batch.gt_valid is None:
             raise DataError(
-                "YOLOv5Head learns from true boxes, but no input of the batch has `instances`; "
+                "YOLOv5Head learns from ground-truth boxes, but no input of the batch has `instances`; "
                 "the dicts of a dataset to train on need the key `annotations` ([] where an image shows nothing)"
             )
         maps = maps_of(raw)
@@ -278,12 +278,12 @@ class YOLOv5Head(Head):
         likely = rows[..., 4].float().sigmoid()
         if self.num_classes > 1:
             likely = likely * rows[..., 5:].float().amax(dim=-1).sigmoid()
-        surest, index = top_values(likely, self.topk_candidates)  # (N, T): the best T pairs lie on the T best anchors
+        top, index = top_values(likely, self.topk_candidates)  # (N, T): the best T pairs lie on the T best anchors
         chosen = rows.gather(1, index[..., None].expand(-1, -1, self.width)).float()  # (N, T, 5 + K)
         scores = chosen[..., 4:5].sigmoid()
         if self.num_classes > 1:
             scores = scores * chosen[..., 5:].sigmoid()
-        scores = scores.masked_fill(surest[..., None] == -torch.inf, 0.0)  # what only fills up an exported graph
+        scores = scores.masked_fill(top[..., None] == -torch.inf, 0.0)  # what only fills up an exported graph
         best, pair = top_values(scores.flatten(1), self.topk_candidates)
         place, classes = pair // self.num_classes, pair % self.num_classes
         index = index.gather(1, place)

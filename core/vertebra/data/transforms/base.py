@@ -39,7 +39,7 @@ class MixTransform(Transform):
         raise NotImplementedError
 
     def mix(self, sample: Sample, others: Sequence[Sample], rng: np.random.Generator) -> Sample:
-        """One sample of several; called only with as many others as were asked for, at least one."""
+        """One sample of several; called only with as many others as it requested, at least one."""
         raise NotImplementedError
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:

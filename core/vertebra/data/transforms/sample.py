@@ -77,7 +77,7 @@ class Sample:
             if self.keypoints is not None:
                 if self.keypoint_mirror is None:
                     raise DataError(
-                        "keypoints are mirrored, but nothing says which change places; set keypoint_names and "
+                        "mirroring keypoints needs to know which of them are swapped; set keypoint_names and "
                         "keypoint_flip_map (pairs of names, or []) in the dataset's metadata"
                     )
                 self.keypoints = self.keypoints[:, self.keypoint_mirror]

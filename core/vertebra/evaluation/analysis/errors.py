@@ -37,7 +37,7 @@ class ErrorSplit:
     Args:
         ap50: as it is.
         counts: cause -> number of detections, or of objects for `missed`.
-        delta_ap50: cause -> AP50 gained if all errors of it were mended, at least 0. They do not add up.
+        delta_ap50: cause -> AP50 gained if all errors of it were fixed, at least 0. They do not add up.
         detection_error: (D,) cause of each detection as a position in `ERROR_MEANINGS`; -1 right or not counted.
         missed: (G,) bool.
     """
@@ -52,7 +52,7 @@ class ErrorSplit:
 def error_split(columns: MatchColumns, pairs: Overlaps) -> ErrorSplit | None:
     """Split the errors at IoU 0.5; None if that threshold was not evaluated or no object counts.
 
-    Mending, as section 2.3 has it: a wrong class or place is put right, unless the object is found already or a
+    Fixing, as in section 2.3: a wrong class or place is put right, unless the object is found already or a
     better-scored detection of these two kinds stands for it: then the detection goes. Both, duplicate, background:
     the detection goes. Missed: the object goes.
 
@@ -90,9 +90,9 @@ def error_split(columns: MatchColumns, pairs: Overlaps) -> ErrorSplit | None:
     delta = {}
     for number, kind in enumerate(_KINDS):
         of_kind = error == number
-        mended = np.where(of_kind & stands_for, target, match)
+        fixed = np.where(of_kind & stands_for, target, match)
         keep = ~columns.detection_ignored[:, at] & ~(of_kind & ~stands_for)
-        delta[kind] = max(0.0, _ap50(columns, mended, keep, missed if kind == "missed" else None) - base)
+        delta[kind] = max(0.0, _ap50(columns, fixed, keep, missed if kind == "missed" else None) - base)
     return ErrorSplit(base, counts, delta, error, missed)
 
 
@@ -117,7 +117,7 @@ def _best_scored(score: np.ndarray, target: np.ndarray, found: np.ndarray) -> np
 
 
 def _ap50(columns: MatchColumns, match: np.ndarray, keep: np.ndarray, without: np.ndarray | None = None) -> float:
-    """AP50 if detections met `match` (their class becomes the object's), only `keep` exist, and not `without`."""
+    """AP50 if detections matched `match` (their class becomes the object's), only `keep` exist, and not `without`."""
     classes = columns.detection_class.copy()
     classes[match >= 0] = columns.truth_class[match[match >= 0]]
     changed = replace(

@@ -41,7 +41,7 @@ class RankedDetections:
 def rank_detections(
     rows: np.ndarray, image: np.ndarray, scores: np.ndarray, num_images: int, limit: int
 ) -> RankedDetections:
-    """Order detections, and leave out those after the first `limit` of an image.
+    """Order detections, and drop those after the first `limit` of an image.
 
     Args:
         rows: (n,) of the detection columns, in the order that decides between equal scores of one image.

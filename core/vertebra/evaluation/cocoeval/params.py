@@ -1,4 +1,4 @@
-"""What COCO evaluation is asked for: thresholds, area ranges, limits. The defaults are COCO's.
+"""The parameters of COCO evaluation: thresholds, area ranges, limits. The defaults are COCO's.
 
 Source: https://cocodataset.org/#detection-eval and #keypoints-eval.
 """
@@ -29,7 +29,7 @@ class CocoParams:
         iou_thresholds: (T,) of box IoU, mask IoU or OKS.
         recall_thresholds: (R,) recalls at which precision is read off.
         area_ranges: name -> (lowest, highest) square pixels, both inclusive. The first one should hold everything.
-        max_dets: (M,) ascending: so many detections per image and category, the best scored ones, take part. All are
+        max_dets: (M,) ascending: maximum numbers of detections per image and category, best scores first. All are
             matched under the largest limit.
         use_categories: False pools all categories, as for proposals: K = 1.
         sigmas: (J,) OKS standard deviation of each keypoint, as a part of the object's scale.

@@ -33,7 +33,7 @@ def draw_mistakes(
     prefix: str,
     skeleton: Sequence[tuple[int, int]] = (),
 ) -> list[Picture]:
-    """Each mistake as a PNG `<prefix>_<number>.png` in `folder`; images whose file is gone are left out.
+    """Each mistake as a PNG `<prefix>_<number>.png` in `folder`; images whose file no longer exists are skipped.
 
     Args:
         threshold: score from which on detections are drawn.
@@ -139,7 +139,7 @@ class _View:
 
 
 def _objects(record: dict, size: tuple[int, int]) -> Instances:
-    """Annotations of a dataset dict as `gt_*` fields; masks stay as they are written, crowds are left out."""
+    """Annotations of a dataset dict as `gt_*` fields; masks stay as they are written, crowds are ignored."""
     annotations = [a for a in record["annotations"] if not a.get("iscrowd")]
     objects = Instances(size)
     boxes = [BoxMode.convert(list(a["bbox"]), a["bbox_mode"], BoxMode.XYXY_ABS) for a in annotations]

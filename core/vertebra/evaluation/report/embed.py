@@ -22,7 +22,7 @@ def png_uri(path: Path) -> str:
 
 
 def jpeg_uris(paths: Sequence[Path], budget: int) -> list[str]:
-    """Photographs as JPEG, as large as `budget` bytes allow; the last are left out if even the smallest do not fit."""
+    """Photographs as JPEG, as large as `budget` bytes allow; the last are omitted if even the smallest do not fit."""
     uris: list[str] = []
     for side, quality in _STEPS:
         uris = [_jpeg(path, side, quality) for path in paths]

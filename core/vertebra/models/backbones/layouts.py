@@ -35,7 +35,7 @@ _CAFFE2_NORM = {"s": "weight", "b": "bias", "rm": "running_mean", "riv": "runnin
 def load_renamed(backbone: nn.Module, source: str, rename: Callable[[str], str | None]) -> None:
     """Reads weights and loads them under new names.
 
-    Stages of the weights that the backbone was built without are left out. Statistics of batch normalization may be
+    Stages of the weights that the backbone was built without are skipped. Statistics of batch normalization may be
     missing altogether: MSRA's weights have them folded into scale and shift.
 
     Args:
