@@ -35,7 +35,7 @@ class FCOSHead(Head):
     Args:
         num_convs: 3x3 convolutions with GroupNorm(32) in each of the two towers.
         center_radius: a point is positive within this many strides of a ground-truth box's center (and inside the box).
-        score_threshold: detections need more than this.
+        score_threshold: minimum score.
         nms_threshold: IoU threshold of NMS: of two boxes of a class that overlap more, the lower score is dropped.
         topk_candidates: best pairs of point and class of an image that go on to the suppression.
         max_detections: maximum number of detections per image.

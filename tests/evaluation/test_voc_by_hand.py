@@ -36,7 +36,7 @@ def test_right_wrong_right_of_two():
     assert numbers["voc/AP07-cat"] == pytest.approx((6 * 1 + 5 * 2 / 3) / 11)
     assert numbers["voc/AP"] == numbers["voc/AP-cat"]  # there is no dog
     assert numbers["voc/AP-dog"] is None
-    assert numbers.reasons["voc/AP-dog"] == "the ground truth has no object of class dog"
+    assert numbers.reasons["voc/AP-dog"] == "the ground truth has no objects of class dog"
 
 
 def test_a_second_detection_of_an_object_is_wrong():

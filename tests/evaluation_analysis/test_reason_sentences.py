@@ -21,7 +21,7 @@ SIZES = np.full((6, 2), 100.0)
 def test_no_ground_truth_in_a_range_names_the_range(hand):
     numbers = coco_evaluate(hand.truth([(1, 1, (0, 0, 20, 20))]), hand.results([(1, 1, (0, 0, 20, 20), 0.9)]), "bbox")
     assert numbers["bbox/APl"] is None
-    assert numbers.reasons["bbox/APl"] == "the ground truth has no large object (area above 9216 square pixels)"
+    assert numbers.reasons["bbox/APl"] == "the ground truth has no large objects (area above 9216 square pixels)"
     assert "of class dog" in numbers.reasons["bbox/AP-dog"]
 
 

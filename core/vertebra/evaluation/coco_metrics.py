@@ -108,7 +108,9 @@ def _value(
 def _reason(arrays: CocoArrays, area: str, classes: int | None, class_name: str | None) -> str:
     """Why nothing counts in an area range, over one class or all."""
     which = slice(None) if classes is None else classes
-    things = {"bbox": "object", "segm": "object with a mask", "keypoints": "object with labeled keypoints"}[arrays.task]
+    things = {"bbox": "objects", "segm": "objects with a mask", "keypoints": "objects with labeled keypoints"}[
+        arrays.task
+    ]
     of_class = "" if class_name is None else f" of class {class_name}"
     if arrays.num_truth.shape[0] == 0:
         return "the dataset has no classes"
@@ -119,5 +121,5 @@ def _reason(arrays: CocoArrays, area: str, classes: int | None, class_name: str 
     ignored = int(arrays.num_crowd[which].sum())
     if ignored:
         what = "are crowd regions" + (" or have no labeled keypoints" if arrays.task == "keypoints" else "")
-        return f"the ground truth has no {things}{of_class} that counts: all {ignored} {what}"
+        return f"the ground truth has no {things}{of_class} that count: all {ignored} {what}"
     return f"the ground truth has no {things}{of_class}"

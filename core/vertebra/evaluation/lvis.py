@@ -154,20 +154,20 @@ def _metrics(
     thresholds, areas = result.params.iou_thresholds, list(result.params.area_ranges)
     found: dict[str, tuple[np.ndarray, str]] = {}  # name -> numbers to average, -1 undefined; what there is none of
     precision, recall = result.precision[..., 0], result.recall[..., 0]  # (T, R, K, A), (T, K, A)
-    found["AP"] = precision[..., 0], "object"
+    found["AP"] = precision[..., 0], "objects"
     for iou in (50, 75):
-        found[f"AP{iou}"] = precision[np.isclose(thresholds, iou / 100), ..., 0], "object"
+        found[f"AP{iou}"] = precision[np.isclose(thresholds, iou / 100), ..., 0], "objects"
     for short, name in _AREAS.items():
-        found[f"AP{short}"] = precision[..., areas.index(name)], f"{name} object"
+        found[f"AP{short}"] = precision[..., areas.index(name)], f"{name} objects"
     for short, name in _GROUPS.items():
         own = [k for k, group in enumerate(frequency) if group == short]
-        what = f"object of a {name} category" if own else f"category that is known to be {name}"
+        what = f"objects of a {name} category" if own else f"categories that are known to be {name}"
         found[f"AP{short}"] = precision[:, :, own, 0], what
-    found["AR"] = recall[..., 0], "object"
+    found["AR"] = recall[..., 0], "objects"
     for short, name in _AREAS.items():
-        found[f"AR{short}"] = recall[..., areas.index(name)], f"{name} object"
+        found[f"AR{short}"] = recall[..., areas.index(name)], f"{name} objects"
     for number, name in enumerate(truth.category_names):
-        found[f"AP-{name}"] = precision[:, :, number, 0], f"object of class {name}"
+        found[f"AP-{name}"] = precision[:, :, number, 0], f"objects of class {name}"
     metrics: dict[str, float | None] = {}
     reasons: dict[str, str] = {}
     for name, (numbers, what) in found.items():

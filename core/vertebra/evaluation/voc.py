@@ -123,5 +123,5 @@ def _hits(
 
 def _no_object(of_class: str, num_ignored: int) -> str:
     if num_ignored:
-        return f"the ground truth has no object{of_class} that counts: all {num_ignored} are difficult"
-    return f"the ground truth has no object{of_class}"
+        return f"the ground truth has no objects{of_class} that count: all {num_ignored} are difficult"
+    return f"the ground truth has no objects{of_class}"

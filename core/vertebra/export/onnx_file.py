@@ -78,7 +78,7 @@ def export_onnx(
     """Writes an ONNX file and compares it with the model in ONNX Runtime.
 
     The graph's one input is `images` (N, 3, H, W) float32 RGB; normalization and padding are inside. Its outputs are
-    in this input's pixels. The file's metadata holds class names, the recipe, and what inputs and outputs mean.
+    in this input's pixels. The metadata of the file contains class names, the recipe, and what inputs and outputs mean.
 
     Args:
         model: a model; or a recipe (loaded, a file, `plugin:recipe`), with its weights.

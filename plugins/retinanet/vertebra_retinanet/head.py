@@ -62,7 +62,7 @@ class RetinaNetHead(Head):
         box_loss: on deltas, elementwise; the core's IoU losses, and any with an attribute `on_boxes` that is true, on
             decoded boxes (P, 4) instead. None: SmoothL1Loss(beta=0).
         box_loss_weight: factor of the box loss.
-        score_threshold: detections need more than this.
+        score_threshold: minimum score.
         topk_candidates: best (anchor, class) pairs of each level that go on to the suppression.
         nms_threshold: IoU threshold of NMS: of two boxes of a class that overlap more, the lower score is dropped.
         class_agnostic_nms: boxes of different classes suppress each other too.

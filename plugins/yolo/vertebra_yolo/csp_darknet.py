@@ -16,7 +16,7 @@ __all__ = ["SIZES", "CSPDarknet", "Multiples"]
 
 
 class Multiples(NamedTuple):
-    """Of the depths and the widths of a size."""
+    """Depth and width multipliers of a model size."""
 
     depth: float
     width: float

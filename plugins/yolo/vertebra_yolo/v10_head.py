@@ -48,7 +48,7 @@ class YOLOv10Head(Head):
         one_to_one: how strongly the one-to-one branch counts beside the other.
         scale_by_batch: losses are multiplied by the number of images of a step, over all processes: what published
             learning rates for SGD are made for.
-        score_threshold: detections need more than this.
+        score_threshold: minimum score.
         max_detections: maximum number of detections per image.
     """
 

@@ -55,7 +55,7 @@ class YOLOv5Head(Head):
         max_ratio: see `match_by_ratio`.
         scale_by_batch: losses are multiplied by the number of images of a step, over all processes: what published
             learning rates for SGD are made for.
-        score_threshold: detections need more than this.
+        score_threshold: minimum score.
         topk_candidates: best (anchor, class) pairs of each level that go on to the suppression.
         nms_threshold: IoU threshold of NMS: of two boxes of a class that overlap more, the lower score is dropped.
         class_agnostic_nms: of two boxes of any classes.
