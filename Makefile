@@ -46,7 +46,7 @@ test-all: setup browser
 	$(BIN)/python -m pytest
 
 lint: setup
-	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/python tools/lint_words.py
 
 format: setup
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .

@@ -124,7 +124,7 @@ RULES = (
     Rule(
         r"(?:who|it|that|which|detections?|was|were|has|ever|none|nothing) met\b"
         r"|met (?:an?|the|no|none|nothing|what|whom|another|anything|objects?|crowds?|by)\b"
-        r"|meets? (?:an?|no|none|nothing|them|another) ?(?:object|detection|crowd)?",
+        r"|meets? (?:an?|no|any|another) (?:object|detection|crowd|ground)|meets (?:them|none|nothing)\b",
         "match, matched, unmatched",
         "detections that met an object",
         ("met = best >= iou", "four images meet in one point"),
@@ -148,7 +148,7 @@ RULES = (
         ("unpaired: leave_out", "what is left outside"),
     ),
     Rule(r"where nothing is said\b", "default: X", "8 where nothing is said"),
-    Rule(r"(?:\"\"\"|: )how many\b|how many(?= [\w ]+\.\")", "number of", '"""How many images."""', inside=True),
+    Rule(r"(?:\"\"\"|: )how many\b", "number of", '"""How many images."""', inside=True),
     Rule(r"so many\b", "this many, at most N", "stop after so many images"),
     Rule(r"shared? (?:\w+ )?evenly\b|shared out\b", "divisible by", "2 processes cannot share evenly"),
     Rule(r"steps? that learns?\b", "training step", "a step that learns"),

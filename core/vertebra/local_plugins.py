@@ -53,7 +53,7 @@ def load_local_plugin(path: str | Path) -> ModuleType:
             f"local plugin {path}: {ALLOW} is set and does not name `local`, which would allow local files"
         )
     if os.pathsep in str(path):
-        raise PluginError(f"local plugin {path}: a {os.pathsep!r} in its path cannot be handed on to other processes")
+        raise PluginError(f"local plugin {path}: a {os.pathsep!r} in its path cannot be passed on to other processes")
     name = _module_name(path)
     try:
         digest = file_hash(path)

@@ -1,4 +1,4 @@
-"""Every mistake is told with file and line, what was expected, and the nearest right name."""
+"""Every mistake is reported with file and line, what was expected, and the nearest right name."""
 
 import pytest
 

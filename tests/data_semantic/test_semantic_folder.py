@@ -156,7 +156,7 @@ def test_colors_of_a_classes_file_may_be_those_in_the_masks(write_pair, tmp_path
         ('[{"name": "a", "colour": [1, 2]}]', r"its color is \[1, 2\], expected \[red"),
         ('[{"name": "a", "index": 1}, {"name": "b", "index": 3}]', r"numbers \[1, 3\].*without gaps"),
         ('{"classes": ["a"], "ignore_label": "x"}', "ignore_label is 'x'"),
-        ("[", "no valid JSON"),
+        ("[", "not valid JSON"),
     ],
 )
 def test_class_files_that_cannot_be(write_pair, tmp_path, text, words):
@@ -175,7 +175,7 @@ def test_class_files_that_cannot_be(write_pair, tmp_path, text, words):
         ({"label_map": {"one": 1}}, "label_map is .*as {0: 0, 255: 1}"),
         ({"label_map": {70000: 1}}, "label_map has 70000"),
         ({"colors": [[0, 0, 0]]}, "1 colors for 3 classes"),
-        ({"colors": [[0, 0, 0], [1, 1, 1], [0, 0, 0]]}, "stands twice"),
+        ({"colors": [[0, 0, 0], [1, 1, 1], [0, 0, 0]]}, "occurs twice"),
         ({"colors": True}, "0 colors for 3 classes"),
         ({"unpaired": "maybe"}, "unpaired is 'maybe'"),
     ],

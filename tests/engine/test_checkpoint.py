@@ -87,7 +87,7 @@ def test_an_empty_folder_has_nothing(store):
         ("not_a_checkpoint.pth", "refused|damaged"),
         ("zero_byte.pth", r"damaged or no checkpoint \(0 bytes\)"),
         ("truncated_zip.pth", "damaged"),
-        ("empty_dict.pth", "no training checkpoint|damaged"),
+        ("empty_dict.pth", "not a training checkpoint|damaged"),
     ],
 )
 def test_hostile_files_are_refused_and_not_executed(shared, tmp_path, monkeypatch, name, words):

@@ -153,7 +153,7 @@ def test_two_evaluators_with_the_same_numbers_are_an_error(recipe, dataset, by_h
     twice.evaluators = recipe.evaluate.evaluators * 2
     changed = SimpleNamespace(**vars(recipe))
     changed.evaluate = twice
-    with pytest.raises(RecipeError, match="two evaluators give bbox/AP"):
+    with pytest.raises(RecipeError, match="two evaluators return bbox/AP"):
         evaluate(Oracle(by_hand), changed, dataset=dataset, output_dir=tmp_path / "out")
 
 

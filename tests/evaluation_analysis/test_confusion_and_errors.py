@@ -28,7 +28,7 @@ def test_overlaps_are_of_all_classes_within_an_image(hand):
         hand.results([(1, CAT, BOX, 0.9), (2, DOG, FAR, 0.8)]),
     )
     pairs = overlaps(columns, 0.1)
-    assert columns.detection_class[pairs.detection].tolist() == [0, 0]  # that of image 2 meets nothing
+    assert columns.detection_class[pairs.detection].tolist() == [0, 0]  # that of image 2 is unmatched
     assert sorted(pairs.iou.tolist()) == pytest.approx([1 / 3, 1])
 
 

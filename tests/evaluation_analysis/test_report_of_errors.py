@@ -1,4 +1,4 @@
-"""Sections about errors in the report: what is drawn, and what is said where nothing can be."""
+"""Sections about errors in the report: what is drawn, and the text where nothing can be."""
 
 from PIL import Image
 
@@ -44,7 +44,7 @@ def test_many_classes_stay_readable_and_the_report_small(hand, tmp_path):
 def test_without_detections_the_reasons_stand_in_place_of_plots(hand, tmp_path):
     found = sections(hand.truth([(1, 1, (0, 0, 20, 20))]), [], tmp_path)
     told = " ".join(text.text for text in blocks_of(found, Text))
-    assert "no confusion matrix: there are no detections at all" in told and "no calibration" in told
+    assert "No confusion matrix: there are no detections at all" in told and "No calibration" in told
     errors = blocks_of(found, Table)[0]
     assert errors.rows[-1][:3] == ["missed", 1, 1.0]  # without the object nothing is wrong
 

@@ -110,7 +110,7 @@ def test_a_graph_that_gives_something_else_is_not_written(make_model, tmp_path):
             mean = float(features["fine"].mean()) if not torch.compiler.is_compiling() else 0.0
             return {"scores": features["fine"] + mean + 1}
 
-    with pytest.raises(ExportError, match=r"does not give what the model gives, so nothing was written:\n  scores at"):
+    with pytest.raises(ExportError, match=r"outputs differ from the model's, so nothing was written:\n  scores at"):
         export_onnx(make_model(odd=Forgetful()), tmp_path / "m.onnx", form="raw", size=(32, 32))
     assert list(tmp_path.iterdir()) == []
 
@@ -154,7 +154,7 @@ def test_no_file_is_overwritten_unless_asked(make_model, map_head, tmp_path):
         ({"pixel_range": 2}, "the pixel range is 2"),
         ({"size": (0, 32)}, "each must be at least 1"),
         ({"size": (8, 8), "dynamic": True}, "at least 9x9 pixels"),
-        ({"weights": "some.pth"}, "weights belong to a recipe"),
+        ({"weights": "some.pth"}, "weights can be given with a recipe only"),
     ],
 )
 def test_wrong_settings_are_told(make_model, map_head, tmp_path, arguments, words):

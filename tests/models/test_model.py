@@ -1,4 +1,4 @@
-"""Model and Batch: padding, normalization, ground truth, several heads, and what is said of wrong inputs."""
+"""Model and Batch: padding, normalization, ground truth, several heads, and the errors for wrong inputs."""
 
 import pytest
 import torch

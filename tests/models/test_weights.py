@@ -1,4 +1,4 @@
-"""Weights from files and URLs: what loads, what is refused without being run, and what is said."""
+"""Weights from files and URLs: what loads, what is refused without being run, and the messages."""
 
 import functools
 import http.server

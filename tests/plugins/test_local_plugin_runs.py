@@ -104,7 +104,7 @@ def test_a_path_that_cannot_be_handed_on_is_refused(project):
     folder = project / "a:b"
     folder.mkdir()
     (folder / "x.py").write_text("")
-    with pytest.raises(PluginError, match="':' in its path cannot be handed on to other processes"):
+    with pytest.raises(PluginError, match="':' in its path cannot be passed on to other processes"):
         load_local_plugin(folder / "x.py")
 
 

@@ -95,7 +95,7 @@ def test_a_name_of_the_core_is_the_cores_and_of_two_plugins_needs_a_choice(insta
     install("one", {"train": "fake_one:app", "both": "fake_one:app"}, GOOD)
     install("two", {"both": "fake_two:app"}, GOOD)
     assert "Train from a recipe" in vertebra("train", "--help", site=site).stdout
-    assert "note: command train: the core has this command" in vertebra("plugins", site=site).stdout
+    assert "note: command train: the core has a command of this name" in vertebra("plugins", site=site).stdout
     assert vertebra("one:train", "anchors", "cells", site=site).stdout == "9 anchors of cells\n"
     failed = vertebra("both", "anchors", "cells", site=site, code=2).stderr
     assert "offered by one 1.0 and two 1.0; say which: `vertebra one:both` or `vertebra two:both`" in failed

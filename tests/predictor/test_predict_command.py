@@ -30,7 +30,7 @@ def test_it_names_pictures_results_and_times(predict, folder):
     assert out[2].startswith("2 images, ") and out[2].endswith(
         "detections from score 0.3: predictions/predictions.json"
     )
-    assert "images/s; ms an image: read " in out[3] and ", write " in out[3]
+    assert "images/s; ms per image: read " in out[3] and ", write " in out[3]
     assert predict("images").startswith("predictions-2/a.png")  # nothing is overwritten
 
 

@@ -122,7 +122,7 @@ def predict(
 
 
 class _Listing:
-    """Prints the first pictures' paths, and how many more there are."""
+    """Prints the first pictures' paths, and the number of the others."""
 
     def __init__(self) -> None:
         self.count = 0

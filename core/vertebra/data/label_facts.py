@@ -1,4 +1,4 @@
-"""How many pixels of each class a dataset's label files have."""
+"""Number of pixels of each class in a dataset's label files."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class LabelFacts:
     """Counts over label files.
 
     Args:
-        files: how many were read, of `of_files`.
+        files: number of files that were read, of `of_files`.
         pixels: (K + 1,) int64, of each class, and last those without one.
         images: (K + 1,) int64, files that have any.
     """

@@ -38,7 +38,7 @@ class TrainLoader:
         workers: number of processes that make samples; 0 makes them here.
         aspect_ratio_grouping: batches hold either images that are wider than high or others.
         rank, world_size: which process this is, of how many.
-        max_bad_images: how many different images that cannot be used are skipped and logged, in this process; the
+        max_bad_images: maximum number of different unusable images that are skipped and logged, in this process; the
             next one is an error. In the place of a skipped image comes another one, drawn by the key alone.
         start_method: `fork`, `spawn` or `forkserver`; None: the platform's own.
     """

@@ -39,10 +39,10 @@ class Mapper:
     Args:
         transforms: applied in this order.
         training: make ground truth; without it, annotations are ignored, and the image may only be scaled, and
-            padded on the right and below (`content_size` then tells how much of it is image).
+            padded on the right and below (`content_size` is then the size of the image in it).
         seed: of all random numbers, together with epoch and index.
         mask_format: `polygon` keeps polygons (an image with run length masks gets bitmasks), `bitmask` draws all
-            masks, `none` leaves masks out.
+            masks, `none` loads no masks.
         metadata: of the dataset, for keypoint names, left and right, and the labels that may occur.
         others: the dicts that transforms like Mosaic draw further images from; None: such transforms do nothing.
         mix_epochs: from this epoch on such transforms are skipped; None: never.
@@ -81,7 +81,7 @@ class Mapper:
 
         Args:
             epoch, index: pass over the data and place in the dataset, the seed of this sample.
-            repeat: how many times before the sampler has drawn this index in this epoch.
+            repeat: number of times that the sampler has drawn this index before in this epoch.
         Raises:
             DataError: names the image and what is wrong with it or its annotations.
         """

@@ -36,7 +36,7 @@ class SampleReader(Dataset):
     Args:
         dicts: all standard dicts, packed.
         mapper: dict, epoch and index to sample.
-        replacements: how many other images are tried in the place of a bad one.
+        replacements: number of other images that are tried in the place of a bad one.
         wide: (number of images,) bool; a replacement is of the same sort, as its batch is.
         workers: number of worker processes.
     """

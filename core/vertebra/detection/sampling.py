@@ -18,7 +18,7 @@ def subsample_labels(
 
     Args:
         labels: (R,) whole numbers: -1 is never drawn, `bg_label` is negative, all else positive.
-        num_samples: how many to draw in all.
+        num_samples: number of candidates to draw in all.
         positive_fraction: of `num_samples`, rounded down.
     Returns:
         Indices of the positives and of the negatives, int64, in random order.

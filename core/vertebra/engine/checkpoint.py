@@ -117,7 +117,7 @@ class CheckpointStore:
     """The folder `checkpoints` of a run: step_0000100.pth, ..., and `last`, a text file with the newest name.
 
     Args:
-        keep: how many of the newest checkpoints stay.
+        keep: number of the newest checkpoints that are kept.
     """
 
     def __init__(self, folder: Path, keep: int = 2) -> None:

@@ -52,7 +52,7 @@ class Plan:
 
 @dataclass(kw_only=True)
 class Parts:
-    """Everything that a training is made of.
+    """All parts of a training run.
 
     Args:
         model: on its device; maps a batch to {name: scalar loss}.

@@ -164,7 +164,7 @@ class COCOEvaluator(Evaluator):
         return write_results(self.output_dir, self.truth, self.table, tasks, written=streamed)
 
     def _evaluate_all(self, shards: list[tuple[Detections, set[str]]]) -> tuple[dict, dict, list, dict, dict]:
-        """Metrics, reasons, notes, intervals and files, from everyone's detections."""
+        """Metrics, reasons, notes, intervals and files, from the detections of all processes."""
         if self.truth is None:
             self.truth = GroundTruth.of_dataset(self.dataset)
         truth, notes = self.truth, list(self.truth.notes)

@@ -50,7 +50,7 @@ class RunResults:
         if not path.is_dir():
             raise DataError(f"{path}: no such folder or file")
         raise DataError(
-            f"{path}: no evaluation of boxes, masks or keypoints is there: no {FACTS_FILE} in it, nor in its "
+            f"{path}: contains no evaluation of boxes, masks or keypoints: no {FACTS_FILE} in it or in its "
             "folder evaluation.\n  Run `vertebra evaluate` on its weights, or name a result file and --annotations"
         )
 

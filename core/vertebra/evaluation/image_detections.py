@@ -29,7 +29,7 @@ class ImageDetections:
         classes: (n,) int64, from 0.
         masks: n run-length masks {"size": [h, w], "counts": bytes}; None if the model gives none.
         keypoints: (n, K, 3) float64 x, y, score; None if the model gives none.
-        dropped: how many more there were that are not finite.
+        dropped: number of further detections, which are not finite.
     """
 
     boxes: np.ndarray

@@ -152,7 +152,7 @@ def _metrics(
     result: CocoResult, truth: GroundTruthColumns, frequency: Sequence[str | None], task: str
 ) -> tuple[dict[str, float | None], dict[str, str]]:
     thresholds, areas = result.params.iou_thresholds, list(result.params.area_ranges)
-    found: dict[str, tuple[np.ndarray, str]] = {}  # name -> numbers to average, -1 undefined; what there is none of
+    found: dict[str, tuple[np.ndarray, str]] = {}  # name -> numbers to average, -1 undefined; what is missing
     precision, recall = result.precision[..., 0], result.recall[..., 0]  # (T, R, K, A), (T, K, A)
     found["AP"] = precision[..., 0], "objects"
     for iou in (50, 75):

@@ -104,7 +104,7 @@ def _merge(result: EvaluationResult, evaluator: Evaluator) -> None:
     twice = sorted(set(metrics) & set(result.metrics))
     if twice:
         raise RecipeError(
-            f"two evaluators give {', '.join(twice[:3])}; evaluate.evaluators may evaluate each task only once.\n"
+            f"two evaluators return {', '.join(twice[:3])}; evaluate.evaluators may evaluate each task only once.\n"
             "  Set `tasks` of COCOEvaluator so that they differ"
         )
     result.metrics |= metrics

@@ -44,7 +44,7 @@ def voc_evaluate(gt: Any, dt: Any, *, iou: float = 0.5, image_ids: Iterable[Hash
         gt: COCO ground truth: a path, or the dict in it; an annotation with `difficult` (or `ignore`, `iscrowd`) set
             counts neither way.
         dt: COCO results: a path, or the list in it.
-        iou: from which on a box meets an object.
+        iou: from which on a box matches an object.
         image_ids: only these. None: all of the ground truth.
     """
     truth = read_ground_truth(gt, "bbox", image_ids=image_ids, ignored_by=DIFFICULT)
@@ -55,7 +55,8 @@ def voc_evaluate(gt: Any, dt: Any, *, iou: float = 0.5, image_ids: Iterable[Hash
 
 
 def voc_numbers(truth: GroundTruthColumns, detections: DetectionColumns, *, iou: float = 0.5) -> VOCNumbers:
-    """The same of columns; `truth.ignored` are the difficult objects, and crowds are nothing else."""
+    """Like voc_evaluate, but takes columns. `truth.ignored` are the difficult objects; crowds are not treated
+    specially."""
     metrics: dict[str, float | None] = {"voc/AP": None, "voc/AP07": None}
     reasons: dict[str, str] = {}
     of_class: list[tuple[float, float]] = []

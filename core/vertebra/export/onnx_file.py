@@ -105,7 +105,7 @@ def export_onnx(
     if not isinstance(model, Model):
         model, facts = _load(model, weights)
     elif weights is not None:
-        raise ExportError("weights belong to a recipe; this is a model, which has its own already")
+        raise ExportError("weights can be given with a recipe only; a model already has its own")
     if class_names is not None:
         facts["class_names"] = list(class_names)
     shape = InputShape((int(size[0]), int(size[1])), dynamic, None if batch == "dynamic" else int(batch))

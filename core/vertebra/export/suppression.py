@@ -49,7 +49,7 @@ def suppressed(
         boxes, scores.contiguous(), float(nms_threshold), float(score_threshold), int(max_detections)
     )
     num_groups = kept.shape[1]
-    # As many pairs of score 0 again as are asked for, so that there are always enough, whatever R is.
+    # As many pairs of score 0 again as are requested, so that there are always enough, whatever R is.
     pairs = pad(kept.transpose(1, 2).flatten(1), (0, max_detections))  # (N, R * K + D)
     best, index = pairs.topk(max_detections, dim=1)  # (N, D)
     row, classes = (index // num_groups).clamp(max=kept.shape[2] - 1), index % num_groups

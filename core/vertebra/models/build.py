@@ -25,7 +25,7 @@ def build_model(
 
     Args:
         recipe: a validated recipe; of its sections `model` counts.
-        num_classes: given to parts that leave it out; by default the number of classes in `metadata`, which for a head
+        num_classes: given to parts that do not set it; by default the number of classes in `metadata`, which for a head
             that gives semantic labels and nothing else is that of `stuff_classes`.
         metadata: the dataset's, given to parts that ask for it. Where neither is given and a part needs one of them,
             the recipe's own dataset is read.

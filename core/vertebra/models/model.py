@@ -83,7 +83,8 @@ class Model(nn.Module):
         return {name: tuple(head.task_outputs) for name, head in self.heads.items() if not _training_only(head)}
 
     def forward(self, inputs: list[dict[str, Any]]) -> dict[str, Tensor] | list[dict[str, Any]]:
-        """In training {"<head>/<loss>": scalar}; otherwise one dict of predictions per input.
+        """Returns a dict of losses {"<head>/<loss>": scalar} in training mode, and one dict of predictions per image
+        otherwise.
 
         Args:
             inputs: one dict per image: `image` (3, h, w) uint8 RGB; where known `height`, `width` of the output,

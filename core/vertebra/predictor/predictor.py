@@ -135,7 +135,7 @@ class Predictor:
             labels_only: give `sem_seg` as labels (H, W) rather than scores (K, H, W), which are many times larger.
             unreadable: gets what is wrong with each image that cannot be read, and the stream goes on; None: the first
                 one ends it with a DataError.
-            times: is told how long each stage takes.
+            times: records how long each stage takes.
         """
         times = times or StageTimes(self.device)
         wanted = DetectionFilter(score, None if classes is None else class_numbers(classes, self.class_names))

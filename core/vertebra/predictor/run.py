@@ -75,7 +75,7 @@ def predict_files(
             (label_maps/*.png), `panoptic` (panoptic_predictions.json and its folder of PNG files); None: pictures, and
             coco, labels or panoptic, whichever the model's outputs fill.
         max_images: stop after this many images or frames.
-        on_written: is told each picture when it is written, and each video when it is begun.
+        on_written: called with each picture when it is written, and with each video when it is begun.
         settings: of the Predictor: `device`, `transforms`, `nms_threshold`, `class_agnostic_nms`, `max_detections`.
 
     Raises:
@@ -85,7 +85,7 @@ def predict_files(
     places = list_places([source] if isinstance(source, (str, Path, int)) else source)
     predictor = recipe if isinstance(recipe, Predictor) else _predictor(recipe, weights, score, settings)
     if classes is not None:
-        class_numbers(classes, predictor.class_names)  # a wrong name is told before anything is written
+        class_numbers(classes, predictor.class_names)  # a wrong name is reported before anything is written
     saved = _checked(save, predictor)
     output = Path(output)
     unreadable: list[str] = []

@@ -122,7 +122,7 @@ def segmentation_to_bitmask(segmentation: Any, height: int, width: int) -> np.nd
     """(height, width) bool from any COCO segmentation (polygons or RLE) or a mask array.
 
     Raises:
-        ValueError: what is given is none of these, or a mask of another size.
+        ValueError: what is given is not one of these, or a mask of another size.
     """
     if isinstance(segmentation, dict):
         mask = decode_rle(segmentation)

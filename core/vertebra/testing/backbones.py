@@ -103,7 +103,7 @@ class BackboneConformance:
             check_trains_by_recipe(self.recipe, "backbone", self.component)
 
     def make(self, seed: int = 0) -> Backbone:
-        """A fresh one."""
+        """A new backbone."""
         torch.manual_seed(seed)
         return build_from_defaults("backbone", self.component, self.arguments)
 

@@ -31,7 +31,7 @@ class FCNHead(Head):
     paper's names: fc6, fc7, score_fr; score_pool4, score_pool3 (score_ and the level's name); upscore2 and so on.
 
     Args:
-        fc_channels: of fc6 (7x7) and fc7 (1x1), each with ReLU and dropout: 4096 in the paper. 0 leaves both out: the
+        fc_channels: of fc6 (7x7) and fc7 (1x1), each with ReLU and dropout: 4096 in the paper. 0 omits both: the
             coarsest map is scored as it is, as suits a ResNet.
         dropout: share of the channels of fc6 and fc7 set to 0 in training.
         skip_scale: factors of the finer levels before they are scored, from the coarser one on; None: all 1. The

@@ -30,7 +30,7 @@ class PanopticHead(Head):
         things: predicts what `merge` needs: `instances` with `pred_masks`, or `centers` and `offsets`.
         stuff: predicts `sem_seg`, with its labels as the dataset's `stuff_classes` name them.
         merge: None: CombineInstances().
-        thing_labels: how many of the semantic labels, from 0 on, are things and never become stuff. None: found by
+        thing_labels: number of the semantic labels, from 0 on, that are things and never become stuff. None: found by
             the dataset's names: all things first, one label "things" first, or stuff alone.
         metadata: injected; the dataset's `thing_classes` and `stuff_classes`.
     """

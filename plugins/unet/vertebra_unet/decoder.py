@@ -124,7 +124,7 @@ def levels_by_stride(who: str, input_shape: dict[str, ShapeSpec]) -> dict[int, s
                 "them in the backbone's out_features"
             )
         if math.log2(spec.stride) % 1:
-            raise ValueError(f"{who}: feature {name} has stride {spec.stride}, which is no power of 2")
+            raise ValueError(f"{who}: feature {name} has stride {spec.stride}, which is not a power of 2")
         levels[spec.stride] = name
     return levels
 

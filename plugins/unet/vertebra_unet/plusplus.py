@@ -34,7 +34,7 @@ class UNetPlusPlusDecoder(Neck):
         num_convs: 3x3 convolutions of a node.
         norm: behind each convolution, see `get_norm`. "gn" takes up to 32 groups.
         upsampling: None: Interpolation("bilinear"), without a convolution of its own.
-        depth: how many of the maps are made, 1 to L: the paper's pruned networks L^1, ..., L^4. None: all.
+        depth: number of the maps that are computed, 1 to L: the paper's pruned networks L^1, ..., L^4. None: all.
     """
 
     def __init__(

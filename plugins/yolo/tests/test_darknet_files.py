@@ -87,7 +87,7 @@ def test_files_of_before_version_02_count_images_in_32_bits(tmp_path):
     [
         (b"abc", "too few for the header"),
         (struct.pack("<iiiq", 0, 2, 0, 0) + b"12345", "is cut off"),
-        (b"PK\x03\x04 not a weights file, but a zip", "which no Darknet ever had"),
+        (b"PK\x03\x04 not a weights file, but a zip", "which is not a Darknet version"),
         (struct.pack("<iiiq", 0, 2, 0, 0) + bytes(4 * 2), "holds 2 numbers.*convolutions of this network 3"),
         (struct.pack("<iiiq", 0, 2, 0, 0) + bytes(4 * 9), "holds 9 numbers"),
     ],

@@ -154,7 +154,7 @@ def test_darknets_order_is_that_of_its_layer():
 
 def test_several_levels_are_refused():
     spec = ShapeSpec(channels=4, stride=32)
-    with pytest.raises(ValueError, match="sees one level, got p4, p5"):
+    with pytest.raises(ValueError, match="takes one level, got p4, p5"):
         YOLOv2Head({"p4": spec, "p5": spec}, 2)
     with pytest.raises(ValueError, match="takes two features"):
         YOLOv2Neck({"c5": spec})

@@ -151,7 +151,7 @@ def test_anchors_that_do_not_fit_are_refused():
         YOLOv3Head(four, 3)
     with pytest.raises(ValueError, match=r"2 lists of anchors for 1 levels \(p2\)"):
         YOLOv3Head(one, 3, anchors=[[(1, 2)], [(3, 4)]])
-    with pytest.raises(ValueError, match=r"wanted: .width, height. above 0"):
+    with pytest.raises(ValueError, match=r"expected .width, height. above 0"):
         YOLOv3Head(one, 3, anchors=[[(1, 0)]])
     with pytest.raises(ValueError, match="needs reduction 'none'"):
         YOLOv3Head(one, 3, anchors=[[(1, 2)]], box_loss=CIoULoss(reduction="mean"))

@@ -114,7 +114,7 @@ def regression_loss(regression: Tensor, place: Tensor, scale: Tensor) -> Tensor:
 
 
 def real_boxes(boxes: Tensor, valid: Tensor) -> Tensor:
-    """(N, M) bool: ground-truth boxes, of (N, M, 4), that are no padding and have an area."""
+    """(N, M) bool: ground-truth boxes, of (N, M, 4), that are not padding and have an area."""
     return valid & (boxes[..., 2:] > boxes[..., :2]).all(dim=-1)
 
 

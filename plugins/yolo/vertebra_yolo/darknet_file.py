@@ -40,7 +40,7 @@ def read_darknet(path: str | Path) -> tuple[Header, np.ndarray]:
     """The header and all further numbers, float32.
 
     Raises:
-        CheckpointError: there is no such file, or it is no Darknet weights file.
+        CheckpointError: there is no such file, or it is not a Darknet weights file.
     """
     content = Path(fetch(path)).read_bytes()
     if len(content) < _FIRST.itemsize + 4:
@@ -48,13 +48,13 @@ def read_darknet(path: str | Path) -> tuple[Header, np.ndarray]:
     header = Header(*(int(number) for number in np.frombuffer(content, _FIRST, count=1)[0]))
     if not (0 <= header.major < 1000 and 0 <= header.minor < 1000):
         raise CheckpointError(
-            f"{path}: begins with version {header.major}.{header.minor}, which no Darknet ever had; is it a Darknet "
-            "weights file?"
+            f"{path}: begins with version {header.major}.{header.minor}, which is not a Darknet version; is it a "
+            "Darknet weights file?"
         )
     start = _FIRST.itemsize + header.counter.itemsize
     if len(content) < start or (len(content) - start) % 4:
         raise CheckpointError(
-            f"{path}: is cut off: after the header, {len(content) - start} bytes are no whole float32"
+            f"{path}: is cut off: after the header, {len(content) - start} bytes are not a multiple of 4 (float32)"
         )
     seen = int(np.frombuffer(content, header.counter, count=1, offset=_FIRST.itemsize)[0])
     return header._replace(images_seen=seen), np.frombuffer(content, "<f4", offset=start)

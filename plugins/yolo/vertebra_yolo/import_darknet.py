@@ -171,7 +171,7 @@ def _changes(network: DarknetNetwork, name: str) -> dict | None:
 
 
 def _first_difference(sections: Sequence[Section], convs: Sequence[nn.Conv2d]) -> tuple[int, str] | None:
-    """How many convolutions agree, and what is different then; None if all do."""
+    """Number of convolutions that agree, and the first difference; None if all agree."""
     for number, (section, conv) in enumerate(zip(sections, convs, strict=False)):
         ours = {
             "filters": conv.out_channels,

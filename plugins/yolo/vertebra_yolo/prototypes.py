@@ -37,7 +37,7 @@ class MaskPairs(NamedTuple):
     object: Tensor
     """(F,) int64, row of the ground truth."""
     most: int
-    """How many of them the image with most of them has."""
+    """Their number in the image that has the most of them."""
 
 
 class MaskedRaw(NamedTuple):
@@ -109,7 +109,7 @@ class PrototypeMasks(nn.Module):
         if not 0 < threshold < 1:
             raise ValueError(f"PrototypeMasks: threshold is {threshold}; it must lie between 0 and 1")
         if getattr(loss, "reduction", "none") != "none":
-            raise ValueError(f"PrototypeMasks averages by itself: {type(loss).__name__} needs reduction 'none'")
+            raise ValueError(f"PrototypeMasks averages the losses itself: {type(loss).__name__} needs reduction 'none'")
         widths = [input_shape[self.in_feature].channels, *[channels] * num_convs]
         self.convs = nn.Sequential(*(ConvNorm(c, channels, 3, norm=norm, relu=True) for c in widths[:-1]))
         self.refine = ConvNorm(widths[-1], channels, 3, norm=norm, relu=True)

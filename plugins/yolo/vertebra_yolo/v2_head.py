@@ -81,7 +81,7 @@ class YOLOv2Head(Head):
         super().__init__()
         if len(input_shape) != 1:
             raise ValueError(
-                f"YOLOv2Head sees one level, got {', '.join(input_shape) or 'none'}. Put YOLOv2Neck before it, or "
+                f"YOLOv2Head takes one level, got {', '.join(input_shape) or 'none'}. Put YOLOv2Neck before it, or "
                 "choose one by the backbone's out_features"
             )
         if num_classes < 1:

@@ -99,7 +99,7 @@ class YOLOv5Head(Head):
             raise ValueError(f"YOLOv5Head: balance has {len(balance)} values for {len(self.levels)} levels")
         for loss in (box_loss, cls_loss):
             if getattr(loss, "reduction", "none") != "none":
-                raise ValueError(f"YOLOv5Head averages by itself: {type(loss).__name__} needs reduction 'none'")
+                raise ValueError(f"YOLOv5Head averages the losses itself: {type(loss).__name__} needs reduction 'none'")
         self.num_classes = num_classes
         self.num_anchors = sizes.shape[1]
         self.width = 5 + num_classes  # numbers an anchor: x, y, w, h, objectness, classes

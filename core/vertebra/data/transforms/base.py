@@ -35,7 +35,7 @@ class MixTransform(Transform):
     """
 
     def count_others(self, rng: np.random.Generator) -> int:
-        """How many other images this image is joined with; 0 leaves it alone."""
+        """Number of other images that this image is joined with; 0 leaves it unchanged."""
         raise NotImplementedError
 
     def mix(self, sample: Sample, others: Sequence[Sample], rng: np.random.Generator) -> Sample:

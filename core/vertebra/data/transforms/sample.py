@@ -42,7 +42,7 @@ class Sample:
     ignore_label: int = 255
     """Label of `sem_seg` where padding adds pixels."""
     rows: np.ndarray | None = None
-    """(N,) which of the instances at the start these are; crops leave some out."""
+    """(N,) which of the instances at the start these are; crops drop some."""
     matrix: np.ndarray = field(default_factory=lambda: np.eye(3))
     """(3, 3): a point (x, y, 1) of the image at the start to its place in this one."""
 

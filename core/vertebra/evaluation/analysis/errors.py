@@ -26,7 +26,7 @@ ERROR_MEANINGS = {
     "background": "on no object (IoU below 0.1)",
     "missed": "an object without a detection, nor one of wrong class or place",
 }
-"""The causes, in the order they are told; all but the last are of detections."""
+"""The causes, in the order in which they are reported; all but the last are of detections."""
 _KINDS = tuple(ERROR_MEANINGS)
 
 

@@ -101,7 +101,7 @@ class DetectionColumns:
         return len(self.image)
 
     def take(self, rows: np.ndarray) -> DetectionColumns:
-        """Only these rows."""
+        """Selects rows by index or boolean mask."""
         return replace(
             self,
             image=self.image[rows],

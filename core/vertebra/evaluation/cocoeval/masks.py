@@ -53,7 +53,7 @@ class MaskColumn(Sequence):
         return np.concatenate(boxes), np.concatenate(areas)
 
     def take(self, rows: np.ndarray) -> MaskColumn:
-        """Only these rows."""
+        """Selects rows by index or boolean mask."""
         return MaskColumn(
             [self.segmentations[row] for row in rows.tolist()], None if self.sizes is None else self.sizes[rows]
         )

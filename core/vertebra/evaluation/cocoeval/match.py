@@ -24,7 +24,7 @@ _AT_A_TIME = 4096  # candidates
 
 @dataclass
 class Candidates:
-    """S detections that may meet an object, and with which: P pairs.
+    """S detections that may match an object, and which: P pairs.
 
     Args:
         turn: (S,) int, how many candidates of the same image and category choose earlier.

@@ -60,7 +60,7 @@ class CocoParams:
         """COCO's own for bbox, segm or keypoints, with some changed.
 
         Raises:
-            DataError: a task that is none of those.
+            DataError: a task that is not one of those.
         """
         if task not in COCO_TASKS:
             raise DataError(f"task is {task!r}; expected one of {', '.join(COCO_TASKS)}")

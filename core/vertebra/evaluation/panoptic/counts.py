@@ -47,7 +47,7 @@ class Segments:
         """COCO's `segments_info`, with the row of each category.
 
         Raises:
-            DataError: tells `where`: a field missing, an id twice or below 1, a category not in `classes`.
+            DataError: names `where`: a field missing, an id twice or below 1, a category not in `classes`.
         """
         ids, rows, crowd, areas = [], [], [], []
         for segment in segments:
@@ -116,7 +116,7 @@ def count_image(
         true_ids, pred_ids: of the same image; 0 where there is no segment.
         fast: count by numba's machine code, which must be installed and takes a moment to start.
     Raises:
-        DataError: tells `where`: sizes differ, ids without a segment, predicted segments without a pixel.
+        DataError: names `where`: sizes differ, ids without a segment, predicted segments without a pixel.
     """
     if tuple(true_ids.size) != tuple(pred_ids.size):
         (h, w), (height, width) = pred_ids.size, true_ids.size

@@ -34,7 +34,7 @@ class PanopticEvaluator(Evaluator):
     """PQ, SQ and RQ of the outputs' `panoptic_seg`, as panopticapi has them.
 
     Metrics: `panoptic/PQ`, `SQ`, `RQ`, each also with `_things` and `_stuff`, and `PQ-<class>`, `SQ-<class>`,
-    `RQ-<class>`: fractions. Classes that occur in neither ground truth nor predictions stay out of the means.
+    `RQ-<class>`: fractions. Classes that occur in neither ground truth nor predictions are excluded from the means.
 
     Ground truth is read from the PNG that each dataset dict names in `pan_seg_file_name`, with its `segments_info`.
     Images that were not predicted count as missed, predicted segments without a pixel are dropped; both in `notes`.

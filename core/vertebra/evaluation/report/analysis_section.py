@@ -91,10 +91,10 @@ def _confusion(arrays: CocoArrays, columns: MatchColumns, pairs: Overlaps, folde
         blocks.append(Figure(path, caption))
     confusions = matrix.confusions(_MOST_CONFUSIONS)
     if confusions:
-        blocks.append(Text("The classes taken for others most often:"))
+        blocks.append(Text("The classes confused most often:"))
         blocks.append(Table(["annotated", "detected as", "count"], [list(row) for row in confusions]))
     elif len(columns.class_names) > 1:
-        blocks.append(Text(f"From score {score:.2f} on, no object was taken for one of another class."))
+        blocks.append(Text(f"From score {score:.2f} on, no object was confused with another class."))
     return blocks
 
 

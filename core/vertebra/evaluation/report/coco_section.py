@@ -103,7 +103,7 @@ def _mistakes(
         (
             "missed",
             worst_missed,
-            f"Missed objects: no detection from score {threshold:.2f} on meets them. First those that none meets at "
+            f"Missed objects: unmatched by detections of score {threshold:.2f} or more. First those unmatched at "
             "any score, then by that score; large ones before small ones.",
         ),
     )

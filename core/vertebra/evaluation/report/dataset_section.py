@@ -84,7 +84,7 @@ def _counts(facts: DatasetFacts, total: int) -> dict[str, str]:
 
 
 def _outside(areas: np.ndarray) -> tuple[int, int]:
-    """How many areas are small, and how many large."""
+    """Number of small and of large areas."""
     return (areas < _BORDERS[0]).sum(), (areas > _BORDERS[1]).sum()
 
 

@@ -35,7 +35,7 @@ def worst_false(columns: MatchColumns, boxes: np.ndarray, threshold: float, coun
 
     Args:
         boxes: (D, 4) `xyxy` of the detections, by row of the columns; the texts compare boxes for every task.
-        iou: of box, mask or OKS, from which on a detection meets an object.
+        iou: of box, mask or OKS, from which on a detection matches an object.
     """
     matches = columns.at(columns.threshold_index(iou))
     false = np.flatnonzero((matches.detection_state == 0) & (columns.detection_score >= threshold))

@@ -42,7 +42,7 @@ class SemSegEvaluator(Evaluator):
     Metrics: `sem_seg/mIoU`, `fwIoU` (weighted by how frequent a class is), `pixel_accuracy`, `mean_accuracy`, `mDice`,
     `mF1` (the same), `mPrecision`, `mBoundaryIoU`, and for each class `IoU-<class>`, `Dice-`, `F1-` (the same),
     `precision-`, `recall-`, `BoundaryIoU-<class>`: fractions, from exact counts. Classes that the ground truth does
-    not have stay out of the means and have no number; `reasons` and `notes` name them.
+    not have are excluded from the means and have no number; `reasons` and `notes` name them.
 
     Takes `sem_seg` of the outputs, scores (K, H, W) or labels (H, W), in the original image's size, and counts where
     it lies: nothing waits for the device until `evaluate`. Ground truth is the file that the dataset dict names in

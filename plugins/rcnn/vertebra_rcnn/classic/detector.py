@@ -118,7 +118,7 @@ class ClassicRCNN(nn.Module):
     def forward(self, inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """One dict with `instances` for each input, in the original size."""
         if self.classifiers is None or self.ridges is None:
-            raise ValueError("ClassicRCNN has learned nothing yet; call fit first, or load what was saved")
+            raise ValueError("ClassicRCNN is not trained yet; call fit first, or load a saved state")
         return [{"instances": self._detect(sample)} for sample in inputs]
 
     def save(self, path: Path) -> None:
