@@ -1,6 +1,9 @@
-"""Fixtures that every test may use."""
+"""Fixtures that every test may use; runs the tests in parallel, each worker with caches and one thread of its own."""
 
+import atexit
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -8,6 +11,38 @@ import pytest
 from vertebra.local_plugins import ANNOUNCED
 
 REPOSITORY = Path(__file__).resolve().parent
+IN_WORKER = "PYTEST_XDIST_WORKER" in os.environ
+
+
+def _use_own_caches() -> None:
+    """Nothing below the home folder is read or written, and no two workers share a file."""
+    folder = tempfile.mkdtemp(prefix="vertebra-tests-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    for name in ("VERTEBRA_CACHE", "MPLCONFIGDIR", "NUMBA_CACHE_DIR", "XDG_CACHE_HOME", "XDG_CONFIG_HOME"):
+        os.environ[name] = str(Path(folder, name.lower()))
+
+
+_use_own_caches()  # before anything imports matplotlib or numba
+if IN_WORKER:
+    os.environ["OMP_NUM_THREADS"] = "1"  # read when torch is first imported, in processes that tests start too
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """One worker per core and a file to a worker, unless `-n` says otherwise or only single files are named."""
+    options = config.option
+    if not config.pluginmanager.hasplugin("xdist") or options.numprocesses is not None:
+        return
+    if IN_WORKER or options.usepdb or options.collectonly or options.dist != "no":
+        return  # a worker runs this hook too
+    if any((config.invocation_params.dir / argument).is_dir() for argument in config.args):
+        options.numprocesses, options.dist = "auto", "loadfile"
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Hardware threads, not physical cores: two threads of one core still finish the tests sooner than one."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @pytest.fixture(scope="session")

@@ -8,9 +8,10 @@ from sample_parts import SampleBackbone, SampleHead, SampleSemanticHead
 from torch import nn
 from torch.nn import functional as F
 
+from vertebra.config import load_recipe
 from vertebra.engine import Hook
 from vertebra.evaluation import Evaluator
-from vertebra.models import Backbone, Head, Loss, Neck, ShapeSpec
+from vertebra.models import Backbone, Head, Loss, Neck, ShapeSpec, build_model
 from vertebra.registry import BACKBONES, EVALUATORS, HEADS, HOOKS, LOSSES, NECKS
 from vertebra.testing import (
     BackboneConformance,
@@ -19,6 +20,7 @@ from vertebra.testing import (
     HookConformance,
     LossConformance,
     NeckConformance,
+    heads,
 )
 
 BACKBONES.register(SampleBackbone)
@@ -66,6 +68,19 @@ def test_a_head_that_keeps_its_promises_passes(check, cls, test):
 @pytest.mark.parametrize("cls", [SampleHead, SampleSemanticHead])
 def test_a_head_that_learns_overfits(check, cls):
     check(cls, "test_overfits_eight_images", overfit_lr=5e-3, overfit_steps=600)
+
+
+def test_the_kit_loads_a_recipe_and_builds_its_model_once_per_class(recipe_of, monkeypatch):
+    loaded, built = [], []
+    monkeypatch.setattr(heads, "load_recipe", lambda *args: loaded.append(args) or load_recipe(*args))
+    monkeypatch.setattr(heads, "build_model", lambda *args, **more: built.append(args) or build_model(*args, **more))
+    kit = type("Kit", (HeadConformance,), {"component": "SampleHead", "recipe": recipe_of("SampleHead")})
+    for test in CHECKS:
+        if test in ("test_every_parameter_gets_a_gradient", "test_odd_sizes", "test_prediction_changes_nothing"):
+            getattr(kit(), test)()
+    assert (len(loaded), len(built)) == (1, 1)
+    first, second = kit().copy_model(), kit().copy_model()
+    assert not {p.data_ptr() for p in first.parameters()} & {p.data_ptr() for p in second.parameters()}
 
 
 class UnusedParameter(SampleHead):

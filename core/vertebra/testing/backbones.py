@@ -71,7 +71,7 @@ class BackboneConformance:
         check_same({k: v[:1] for k, v in both.items()}, alone, "an image alone and in a batch", tolerance=1e-4)
 
     def test_state_dict_round_trip_is_bit_equal(self) -> None:
-        check_state_round_trip(self.make, lambda backbone: backbone(self.make_images(backbone)))
+        check_state_round_trip(self.make(1), self.make(2), lambda backbone: backbone(self.make_images(backbone)))
 
     def test_finite_under_bf16_autocast(self) -> None:
         backbone = self.make().train()

@@ -137,14 +137,15 @@ def check_gradients(module: nn.Module, what: str) -> None:
     require(not bad, f"{what}: the gradients of {', '.join(bad[:5])} are not finite")
 
 
-def check_state_round_trip(make: Callable[[int], nn.Module], compute: Callable[[nn.Module], Any]) -> None:
+def check_state_round_trip(source: nn.Module, target: nn.Module, compute: Callable[[nn.Module], Any]) -> None:
     """The state dict, written and read as a checkpoint is, makes a module of another seed the same one bit by bit.
 
     Args:
-        make: from a seed to a freshly built module.
+        source: the module whose state is saved.
+        target: the same module, built under another seed.
         compute: what both modules must agree on; they are in evaluation mode.
     """
-    source, target = make(1).eval(), make(2).eval()
+    source, target = source.eval(), target.eval()
     file = io.BytesIO()
     torch.save(source.state_dict(), file)
     file.seek(0)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any, ClassVar
 
 import torch
@@ -33,7 +35,8 @@ __all__ = ["HeadConformance"]
 class HeadConformance:
     """Subclass it with `component` and `recipe`; the rest has defaults.
 
-    All checks but the first run on the recipe's whole model, on inputs made by hand, without pretrained weights.
+    All checks but the first run on the recipe's whole model, on inputs made by hand, without pretrained weights. The
+    recipe is loaded once per class and its model is built once; each check works on a copy.
 
     Attributes:
         component: the head's name, as a recipe writes it.
@@ -68,7 +71,7 @@ class HeadConformance:
         require(bool(tuple(head.task_outputs)), f"{self.component}.task_outputs is empty; name the keys of its outputs")
 
     def test_builds_from_its_recipe(self) -> None:
-        self.head_of(self.make_model())
+        self.head_of(self.copy_model())
 
     def test_its_recipe_survives_saving(self) -> None:
         import tempfile
@@ -82,7 +85,7 @@ class HeadConformance:
 
     def test_same_seed_same_losses_and_predictions(self) -> None:
         inputs = self.make_inputs()
-        first, second = self.make_model(3), self.make_model(3)
+        first, second = self.copy_model(), self.make_model()
         check_same(first.state_dict(), second.state_dict(), "weights of two models of one seed")
         results = []
         for model in (first, second):
@@ -104,8 +107,8 @@ class HeadConformance:
 
     def test_a_batch_of_one(self) -> None:
         self.train_on(self.make_inputs()[:1], "a batch of one")
-        inputs = self.make_inputs()[:1]
-        self._check_predictions(self._predict(self.make_model(), inputs), inputs, self.make_model())
+        model, inputs = self.copy_model(), self.make_inputs()[:1]
+        self._check_predictions(self._predict(model, inputs), inputs, model)
 
     def test_odd_sizes(self) -> None:
         h, w = self.image_size
@@ -122,7 +125,7 @@ class HeadConformance:
 
     def test_predictions_follow_the_contract(self) -> None:
         """Freshly built, then with shaken weights, which find more; in a size other than the input's."""
-        model = self.make_model()
+        model = self.copy_model()
         h, w = self.image_size
         inputs = [self.make_input(0, original=(2 * h, 3 * w)), self.make_input(1, (h - 7, w - 9), original=(h // 2, w))]
         for scale in (0.0, 0.1, 1.0):
@@ -130,7 +133,7 @@ class HeadConformance:
             self._check_predictions(self._predict(model, inputs), inputs, model)
 
     def test_prediction_changes_nothing(self) -> None:
-        model, inputs = self.make_model(), self.make_inputs()
+        model, inputs = self.copy_model(), self.make_inputs()
         before = {name: value.clone() for name, value in model.state_dict().items()}
         first = self._predict(model, inputs)
         check_same(before, model.state_dict(), "weights and buffers after a prediction")
@@ -138,10 +141,10 @@ class HeadConformance:
 
     def test_state_dict_round_trip_is_bit_equal(self) -> None:
         inputs = self.make_inputs()
-        check_state_round_trip(self.make_model, lambda model: self._raw(model, inputs))
+        check_state_round_trip(self.copy_model(), self.make_model(1), lambda model: self._raw(model, inputs))
 
     def test_finite_under_bf16_autocast(self) -> None:
-        model, inputs = self.make_model(), self.make_inputs()
+        model, inputs = self.copy_model(), self.make_inputs()
         with torch.autocast("cpu", dtype=torch.bfloat16):
             losses = model.train()(inputs)
         backward(model, losses, "bf16 autocast")
@@ -151,11 +154,11 @@ class HeadConformance:
         self._check_predictions(found, inputs, model)
 
     def test_survives_a_spawned_process(self) -> None:
-        model = self.make_model().eval()
+        model = self.copy_model().eval()
         check_spawned(self.head_of(model), self._features(model))
 
     def test_forward_exports(self) -> None:
-        model = self.make_model().eval()
+        model = self.copy_model().eval()
         check_export(self.head_of(model), self._features(model))
 
     def test_trains_by_its_recipe(self) -> None:
@@ -180,17 +183,21 @@ class HeadConformance:
     def load(self, overrides: Sequence[str] = ()) -> Recipe:
         """The recipe with its overrides."""
         require(bool(self.recipe), "set `recipe` to a path or plugin:recipe whose model has this head")
-        return load_recipe(self.recipe, [*self.overrides, *overrides])
+        return _load_once(type(self), self.recipe, (*self.overrides, *overrides))
 
     def make_model(self, seed: int = 0) -> Model:
-        """The recipe's model for the classes of the inputs made by hand, in training mode."""
+        """Builds the recipe's model for the classes of the inputs made by hand, in training mode."""
         torch.manual_seed(seed)
         metadata = make_metadata(self.num_things)
         return build_model(self.load(), self._num_classes(), metadata, pretrained=False)
 
+    def copy_model(self) -> Model:
+        """A copy of `make_model()`, which is called once per class."""
+        return copy.deepcopy(_build_once(type(self), self.recipe, tuple(self.overrides)))
+
     def make_input_shape(self) -> dict[str, ShapeSpec]:
-        """What the recipe's backbone and neck give to the head."""
-        model = self.make_model()
+        """Shapes of the features that the recipe's backbone and neck give to the head."""
+        model = self.copy_model()
         return (model.neck or model.backbone).output_shape()
 
     def make_input(self, seed: int, size: tuple[int, int] | None = None, **options: Any) -> dict[str, Any]:
@@ -214,7 +221,7 @@ class HeadConformance:
 
     def train_on(self, inputs: list[dict[str, Any]], what: str) -> Model:
         """A model in training on these inputs: finite losses, a gradient for every parameter."""
-        model = self.make_model()
+        model = self.copy_model()
         torch.manual_seed(5)
         losses = model.train()(inputs)
         check_losses(losses, what)
@@ -263,6 +270,16 @@ class HeadConformance:
         keys = [key for head in model.heads.values() for key in head.task_outputs]
         labels = self._num_labels() if self._is_semantic() else None
         check_predictions(outputs, inputs, keys=keys, num_things=self.num_things, num_labels=labels)
+
+
+@lru_cache(maxsize=4)
+def _load_once(kit: type[HeadConformance], recipe: str, overrides: tuple[str, ...]) -> Recipe:
+    return load_recipe(recipe, overrides)
+
+
+@lru_cache(maxsize=1)  # the checks of one class run one after the other
+def _build_once(kit: type[HeadConformance], recipe: str, overrides: tuple[str, ...]) -> Model:
+    return kit().make_model()
 
 
 @torch.no_grad()

@@ -78,7 +78,7 @@ class NeckConformance:
         check_gradients(neck, "a loss on all feature maps")
 
     def test_state_dict_round_trip_is_bit_equal(self) -> None:
-        check_state_round_trip(self.make, lambda neck: neck(self._features(neck)))
+        check_state_round_trip(self.make(1), self.make(2), lambda neck: neck(self._features(neck)))
 
     def test_finite_under_bf16_autocast(self) -> None:
         neck = self.make().train()
