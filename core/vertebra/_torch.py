@@ -35,7 +35,7 @@ def find_mismatch(torch_version: str | None, torchvision_version: str | None, ne
     if _is_cpu_build(torch) and not _is_cpu_build(torchvision):
         return (
             f"torch {torch_version} is a CPU-only build, torchvision {torchvision_version} was built for PyPI's torch: "
-            "its operators (nms, roi_align) cannot be loaded together.\n"
+            "its operators (nms, roi_align) cannot be loaded with it.\n"
             f"  Fix it, either: pip install --force-reinstall 'torch=={torch.public}'   (PyPI's, also runs on CPUs)\n"
             "  or install torchvision from the PyTorch CPU index that this torch came from (its version ends in +cpu)."
         )

@@ -55,8 +55,8 @@ class RetinaNetHead(Head):
         norm: after each tower convolution, see `get_norm`. Batch normalization gets statistics, scale and shift of its
             own for each level; GroupNorm is shared by the levels like the convolutions.
         anchor_generator: None: edges 4 * stride * 2^(0, 1/3, 2/3), ratios 1/2, 1, 2.
-        matcher: None: positive from IoU 0.5, background below 0.4, ignored between; each ground-truth box keeps its
-            best.
+        matcher: None: positive from IoU 0.5, background below 0.4, ignored between; each ground-truth box
+            keeps its best.
         box_coder: None: weights 1, 1, 1, 1.
         cls_loss: elementwise on logits and targets of 0 and 1, both (..., K). None: SigmoidFocalLoss().
         box_loss: on deltas, elementwise; the core's IoU losses, and any with an attribute `on_boxes` that is true, on

@@ -1,5 +1,4 @@
-"""Boxes from anchors on cells, and which of them is responsible for which ground-truth box: shared by YOLOv2 and
-YOLOv3.
+"""Boxes from anchors on cells, and which is responsible for which ground-truth box: for YOLOv2 and YOLOv3.
 
 Sources: Redmon & Farhadi, "YOLO9000", arXiv:1612.08242, section 2, "Direct location prediction";
 "YOLOv3", arXiv:1804.02767, section 2.1.

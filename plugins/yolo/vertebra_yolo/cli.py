@@ -33,7 +33,7 @@ def anchors(
         bool, typer.Option(help="Stretch images to the input size instead of fitting them into it.")
     ] = False,
     generations: Annotated[
-        int, typer.Option(min=0, help="Number of random changes tried after the clustering.")
+        int, typer.Option(min=0, help="Number of random changes tried after the clustering; 0 disables them.")
     ] = 1000,
     seed: Annotated[int, typer.Option(help="Random seed of the clustering.")] = 0,
     split: Annotated[str, typer.Option(help="Dataset split of a recipe: train, val or test.")] = "train",

@@ -203,8 +203,8 @@ class YOLOv1Head(Head):
         return torch.cat((place, (truth[..., 2:] - truth[..., :2]).clamp(min=0).sqrt()), dim=-1)
 
     def _truth_of_cells(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        """For each cell its ground-truth box (N, S*S, 4) in parts of the input's sides, its class, whether it has
-        one."""
+        """For each cell its ground-truth box (N, S*S, 4) in parts of the input's sides, its class, and whether it
+        has one."""
         boxes = batch.gt_boxes / self.image_size
         count = boxes.shape[1]
         x, y = ((boxes[..., :2] + boxes[..., 2:]) / 2 * self.grid).floor().long().clamp(0, self.grid - 1).unbind(dim=-1)

@@ -46,7 +46,7 @@ class YOLOv2Head(Head):
     Args:
         anchors: width and height of each anchor in input pixels. None: the five of Darknet's yolov2.cfg.
             `vertebra yolo anchors DATA --number 5` finds others, its last line is what goes here.
-        ignore_threshold: a prediction that overlaps a ground-truth box more, and is not responsible for it, has no
+        ignore_threshold: predictions that overlap a ground-truth box more, and are not responsible for it, have no
             loss.
         object_weight, no_object_weight: of the objectness where there is an object, and where not.
         box_weight, cls_weight: factors of the other two losses. A box's has 2 - area beside it (the image's is 1).
@@ -129,9 +129,7 @@ class YOLOv2Head(Head):
         grid = Grid.of([tuple(raw.shape[-2:])], self.strides, self.counts, raw.device)
         pairs = pair_by_shape(batch.gt_boxes, valid, self.anchors, grid)
         owner = last_of_each_row(pairs, *found.shape[:2])
-        kept = owner == torch.arange(
-            len(owner), device=owner.device
-        )  # two ground-truth boxes on one row: the last one counts
+        kept = owner == torch.arange(len(owner), device=owner.device)  # two boxes on one row: the last one counts
         chosen = found[pairs.image, pairs.row]  # (P, 5 + K)
         truth = batch.gt_boxes[pairs.image, pairs.truth]  # (P, 4)
         classes = batch.gt_classes[pairs.image, pairs.truth]

@@ -2,8 +2,8 @@
 
 Source: Redmon & Farhadi, "YOLOv3: An Incremental Improvement", arXiv:1804.02767, sections 2.1 to 2.3.
 What the paper leaves open is as in Darknet: cross entropy on the place in the cell, half the squared error on the log
-sizes, both weighted by 2 - area of the ground-truth box (the image's is 1), all summed and divided by the images of the
-batch.
+sizes, both weighted by 2 - area of the ground-truth box (the image's is 1), all summed and divided by the number of
+images in the batch.
 Letters: N images, K classes, A_l anchors a cell, H_l x W_l cells and stride s_l on level l, R rows (anchors of all
 cells and levels), M ground-truth boxes in the fullest image, P pairs of a row and a ground-truth box.
 """
@@ -145,9 +145,7 @@ class YOLOv3Head(Head):
         grid = Grid.of(_sizes(raw), self.strides, self.counts, found.device)
         pairs = pair_by_shape(batch.gt_boxes, valid, self.anchors, grid, self.pair_threshold)
         owner = last_of_each_row(pairs, *found.shape[:2])
-        kept = owner == torch.arange(
-            len(owner), device=owner.device
-        )  # two ground-truth boxes on one row: the last one's place
+        kept = owner == torch.arange(len(owner), device=owner.device)  # two boxes on one row: the last one's place
         chosen = found[pairs.image, pairs.row].float()  # (P, 5 + K)
         truth = batch.gt_boxes[pairs.image, pairs.truth]  # (P, 4)
 

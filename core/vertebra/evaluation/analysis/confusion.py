@@ -18,8 +18,8 @@ class ConfusionMatrix:
 
     Args:
         counts: (K + 1, K + 1) int64, rows the annotated class, columns the detected one; the last row is background
-            (detections of nothing), the last column missed objects. Background matched with background is not counted:
-            0.
+            (detections of nothing), the last column missed objects. Background matched with background is
+            not counted: 0.
         class_names: (K); score: detections from here on are counted; iou: the least overlap of a pair.
         ignored: detections that lie in a region which does not count (a crowd).
     """

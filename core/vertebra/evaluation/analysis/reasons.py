@@ -2,7 +2,7 @@
 
 What is missing in the ground truth (no object in an area range, crowds only) is reported by `coco_metrics`, number by
 number; here is what the detections look like: none at all, none from a score on, equal scores, boxes in another format,
-ids that do not meet.
+ids that do not match.
 """
 
 from __future__ import annotations

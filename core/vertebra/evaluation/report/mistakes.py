@@ -1,4 +1,4 @@
-"""The mistakes most worth a look: false detections of highest score, and objects it has missed."""
+"""The mistakes most worth a look: false detections of highest score, and missed objects."""
 
 from __future__ import annotations
 

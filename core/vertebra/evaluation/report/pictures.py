@@ -50,7 +50,7 @@ def draw_pictures(
     skipped.
 
     Args:
-        matches: the matches, for the choice and the captions; None without ground truth.
+        matches: of the detections, for the choice and the captions; None without ground truth.
         threshold: score from which on detections are drawn and judged.
         skeleton: pairs of keypoint numbers that a line joins.
     """

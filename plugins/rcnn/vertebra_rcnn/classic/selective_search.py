@@ -42,7 +42,7 @@ def selective_search(
         rng: shakes the order, so that not all of the best are large (section 4.3).
         scales: of the first segments, the larger the coarser; one search for each.
         colors: spaces in which segments are made and compared; one search for each.
-        sigma: width of the Gaussian that smooths the image before, in pixels.
+        sigma: standard deviation of the Gaussian that smooths the image first, in pixels.
         min_size: pixels of a first segment at least.
         min_side: boxes with a shorter side are dropped, in pixels.
         longest: longer side of what is searched, in pixels; sigma, min_size and min_side count there.
