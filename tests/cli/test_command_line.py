@@ -144,7 +144,7 @@ def test_predict_writes_pictures_and_records(trained):
     assert "2 images" in out
     again = ("predict", "run/recipe.yaml", "--weights", "run/final.pth", "--output", "seen", "some/images/train")
     _, err = run(*again, cwd=folder, code=2)
-    assert "holds predictions already" in err
+    assert "already holds predictions" in err
 
 
 def test_an_unreadable_image_loses_nothing_of_the_others(trained):

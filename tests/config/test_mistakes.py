@@ -79,7 +79,7 @@ def mistakes_of(write, text: str, overrides=()) -> str:
         ("evaluate: {evaluators: [{name: DummyEvaluator, tasks: [bbx]}]}",
          'r.yaml:2: evaluate.evaluators.0.tasks.0 is "bbx", expected "bbox" or "segm".\n  Nearest: bbox'),
         ("evaluate: {evaluators: [{name: DummyEvaluator, dataset: x}]}",
-         "r.yaml:2: evaluate.evaluators.0.dataset is given by the framework"),
+         "r.yaml:2: evaluate.evaluators.0.dataset is set by the framework"),
         ("seed: -1", "r.yaml:2: seed is -1, expected at least 0"),
     ],
 )  # fmt: skip

@@ -63,7 +63,7 @@ def test_sizes_where_corners_are_expected_are_told():
     [
         ("image", ["1", "2"], [1, 2, 3], "text and numbers"),
         ("category", [0, 1, 2], [1, 2, 3], "class numbers from 0"),
-        ("image", [7, 8], [1, 2], "not one image id"),
+        ("image", [7, 8], [1, 2], "none of the image ids"),
     ],
 )
 def test_ids_that_do_not_meet_have_a_likely_cause(what, given, known, words):

@@ -57,7 +57,7 @@ def test_a_record_that_cannot_be_judged_is_left_out_and_counted(hand, tmp_path, 
         ([GOOD, GOOD | {"image_id": 999}], "record 1 with image_id 999"),
         ([GOOD | {"image_id": "1"}], "text and numbers"),
         ([GOOD | {"score": float("nan")}], "no record of it can be evaluated"),
-        ([GOOD | {"category_id": 9}, ALSO | {"category_id": 8}], "not one category id"),
+        ([GOOD | {"category_id": 9}, ALSO | {"category_id": 8}], "none of the category ids"),
     ],
 )
 def test_a_file_that_cannot_be_used_is_an_error_with_its_name(hand, tmp_path, truth, content, words):
@@ -170,7 +170,7 @@ def test_a_negative_run_is_found_though_the_runs_fill_the_mask():
         ({"size": [0, 0], "counts": [0, 0]}, "not a run-length mask"),
         ({"size": [100, 100], "counts": None}, "not a run-length mask"),
         ({"size": [100, 100], "counts": [5000.5, 4999.5]}, "are not run lengths"),
-        (["0"], "no list of polygons"),
+        (["0"], "not a list of polygons"),
     ],
 )
 def test_broken_masks_are_named(hand, tmp_path, truth, segmentation, words):

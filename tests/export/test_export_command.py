@@ -46,7 +46,7 @@ def test_values_of_the_recipe_go_into_the_graph_and_the_letterbox_gives_the_size
     [
         (["--size", "64xx"], RecipeError, "--size is '64xx'; expected HEIGHTxWIDTH"),
         (["--batch", "many"], ExportError, "--batch is 'many'"),
-        (["--form", "row"], ExportError, "form 'row' is unknown; there are: raw, end-to-end"),
+        (["--form", "row"], ExportError, "form 'row' is unknown; known are: raw, end-to-end"),
         (["--check-image", "no.jpg"], Exception, r"no\.jpg: no such image file"),
     ],
 )

@@ -139,7 +139,7 @@ def test_code_in_a_file_is_never_run(tmp_path, name):
         ("not_a_checkpoint.pth", "nothing in it was run|cannot be read"),
         ("zero_byte.pth", "0 bytes"),
         ("truncated_zip.pth", "cut off"),
-        ("empty_dict.pth", "holds no weights"),
+        ("empty_dict.pth", "contains no weights"),
     ],
 )
 def test_bad_files_are_refused_by_name(shared, tmp_path, monkeypatch, name, says):
