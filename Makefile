@@ -61,6 +61,7 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python tools/lint_words.py
 
 format: setup
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .

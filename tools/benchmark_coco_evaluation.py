@@ -40,7 +40,7 @@ CONTESTANTS = {
     "faster-coco-eval": "faster_coco_eval",
     "ultrafast-pycocotools": "ultrafast_pycocotools",
 }
-"""Name -> module. The last two are no dependencies of Vertebra: install them where they are to be compared."""
+"""Name -> module. The last two are not dependencies of Vertebra: install them where they are to be compared."""
 
 
 def make_records(images: int, per_image: int, task: str, seed: int) -> tuple[dict, list[dict]]:

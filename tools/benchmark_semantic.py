@@ -11,7 +11,7 @@ Four networks, each built by one of our recipes and by a peer, with random weigh
 
 Both sides see the same images and score every input pixel: inference on one image of 480 x 640, a training step
 (forward, cross entropy with ignored pixels, backward, SGD) on two of 256 x 320. The peers are given their images
-normalised already; ours normalise uint8 images in each round. Memory is taken in a process for each contestant; the
+normalized already; ours normalize uint8 images in each round. Memory is taken in a process for each contestant; the
 rounds of all are interleaved in one, so that a busy machine slows all of them alike; figures are medians. Ours comes
 in three settings: `default` is what a recipe gets without asking, bf16 autocast where the CPU has it and channels_last
 where that is faster; `fp32` has the peers' precision (`amp=off`); `fp32 NCHW` their memory layout too
@@ -47,7 +47,7 @@ class Pair:
     Args:
         recipe, overrides: what makes ours; the overrides make it what the peer is.
         peer: name of the peer.
-        build_peer: makes it, a module from normalised images (N, 3, H, W) to scores (N, K, H, W).
+        build_peer: makes it, a module from normalized images (N, 3, H, W) to scores (N, K, H, W).
     """
 
     recipe: str

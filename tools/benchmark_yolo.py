@@ -79,7 +79,7 @@ def peer_inference(name: str, device: str) -> Callable[[], object]:
     image = make_images(INFERENCE_SIZE, 1)[0][:, :, ::-1].copy()
     options = {"imgsz": 640, "device": device, "verbose": False, "iou": 0.45, "max_det": CANDIDATES}
     low, high = 0.0, 1.0
-    for _ in range(40):  # the threshold that so many candidates pass, without suppression of doubles
+    for _ in range(40):  # the threshold that this many candidates pass, without suppression of doubles
         middle = (low * high) ** 0.5 if low > 0 else high / 10
         found = len(model.predict(image, **(options | {"iou": 1.0}), conf=middle)[0])
         low, high = (middle, high) if found >= CANDIDATES else (low, middle)

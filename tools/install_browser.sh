@@ -1,6 +1,6 @@
 #!/bin/sh
 # Puts Chromium there for the test of the report, where that can be done: as root, with apt-get, and only if no browser
-# is there yet. Never fails and says nothing: without a browser that test is skipped and tells why.
+# is there yet. Never fails and prints nothing: without a browser that test is skipped and reports why.
 for name in chromium chromium-browser google-chrome chrome; do
   command -v "$name" >/dev/null 2>&1 && exit 0
 done

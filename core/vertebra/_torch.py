@@ -16,7 +16,7 @@ __all__ = ["check_torch_and_torchvision", "find_mismatch"]
 
 
 def find_mismatch(torch_version: str | None, torchvision_version: str | None, needs: str | None = None) -> str | None:
-    """Why these two cannot work together and how to mend it, or None where they fit.
+    """Why these two cannot work together and how to fix it, or None where they fit.
 
     Args:
         torch_version: such as `2.14.1` or `2.13.0+cpu`; None where torch is not installed.
@@ -25,18 +25,18 @@ def find_mismatch(torch_version: str | None, torchvision_version: str | None, ne
     """
     if torch_version is None or torchvision_version is None:
         missing = "torch" if torch_version is None else "torchvision"
-        return f"{missing} is not installed.\n  Mend it: pip install torch torchvision"
+        return f"{missing} is not installed.\n  Fix it: pip install torch torchvision"
     torch, torchvision = Version(torch_version), Version(torchvision_version)
     if needs and not Requirement(needs).specifier.contains(torch.public, prereleases=True):
         return (
             f"torchvision {torchvision_version} needs {needs}, but torch {torch_version} is installed.\n"
-            f"  Mend it: pip install 'torchvision' 'torch=={torch.public}'   (pip then picks the torchvision that fits)"
+            f"  Fix it: pip install 'torchvision' 'torch=={torch.public}'   (pip then picks the torchvision that fits)"
         )
     if _is_cpu_build(torch) and not _is_cpu_build(torchvision):
         return (
             f"torch {torch_version} is a CPU-only build, torchvision {torchvision_version} was built for PyPI's torch: "
-            "its operators (nms, roi_align) will not load beside it.\n"
-            f"  Mend it, either: pip install --force-reinstall 'torch=={torch.public}'   (PyPI's, runs on CPUs too)\n"
+            "its operators (nms, roi_align) cannot be loaded with it.\n"
+            f"  Fix it, either: pip install --force-reinstall 'torch=={torch.public}'   (PyPI's, also runs on CPUs)\n"
             "  or install torchvision from the PyTorch CPU index that this torch came from (its version ends in +cpu)."
         )
     return None

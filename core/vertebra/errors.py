@@ -1,4 +1,4 @@
-"""The errors a user can cause. Each message says what, where, and how to mend it.
+"""The errors a user can cause. Each message says what, where, and how to fix it.
 
 Library code raises these; only the command line prints them (one message, exit code 2).
 """
@@ -16,7 +16,7 @@ __all__ = [
 
 
 class VertebraError(Exception):
-    """Base of every error that a user can cause and mend."""
+    """Base of every error that a user can cause and fix."""
 
 
 class RecipeError(VertebraError):
@@ -36,7 +36,7 @@ class CheckpointError(VertebraError):
 
 
 class ExportError(VertebraError):
-    """A model cannot be exported as asked for, or the exported file does not give what the model gives."""
+    """A model cannot be exported as requested, or the outputs of the exported file differ from the model's."""
 
 
 class SetupError(VertebraError):

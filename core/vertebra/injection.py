@@ -1,4 +1,4 @@
-"""Arguments that the framework gives to a component because it knows them: a recipe leaves them out."""
+"""Arguments that the framework gives to a component because it knows them: a recipe does not set them."""
 
 from __future__ import annotations
 

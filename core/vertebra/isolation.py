@@ -40,9 +40,9 @@ def import_plugin_module(module_name: str, owner: str, patience: float | None = 
 
     Args:
         owner: what an error is to name, as `head X of plugin some-plugin 1.0`.
-        patience: seconds after which stderr is told that it is still being imported; None: never.
+        patience: seconds after which stderr reports that it is still being imported; None: never.
     Raises:
-        SetupError: torch itself does not work here, which is no plugin's fault.
+        SetupError: torch itself does not work here, which is not the fault of a plugin.
         PluginImportError: whatever the module did instead of being imported, exiting included.
     """
     with plugin_code(owner, patience):

@@ -47,13 +47,13 @@ def load_local_plugin(path: str | Path) -> ModuleType:
         )
     if not path.is_file():
         near = nearest(path.name, (file.name for file in path.parent.glob("*.py")))
-        raise PluginError(f"local plugin {path}: there is no such file.\n  Nearest: {', '.join(near) or 'none'}")
+        raise PluginError(f"local plugin {path}: no such file.\n  Nearest: {', '.join(near) or 'none'}")
     if os.environ.get(ALLOW) is not None and switched_off("local"):
         raise PluginError(
             f"local plugin {path}: {ALLOW} is set and does not name `local`, which would allow local files"
         )
     if os.pathsep in str(path):
-        raise PluginError(f"local plugin {path}: a {os.pathsep!r} in its path cannot be handed on to other processes")
+        raise PluginError(f"local plugin {path}: a {os.pathsep!r} in its path cannot be passed on to other processes")
     name = _module_name(path)
     try:
         digest = file_hash(path)

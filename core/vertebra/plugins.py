@@ -91,7 +91,7 @@ class Offer:
         """Imports the component's module now.
 
         Raises:
-            PluginError: as `load_object`, or what stands there is no class.
+            PluginError: as `load_object`, or what it finds there is not a class.
         """
         found = self.load_object()
         if not isinstance(found, type):
@@ -117,7 +117,7 @@ class Offer:
         for part in attribute.split("."):
             missing = object()
             holder = found
-            with plugin_code(owner):  # a module may import lazily, when it is asked for a name
+            with plugin_code(owner):  # a module may import lazily, when a name is requested
                 found = getattr(holder, part, missing)
             if found is missing:
                 near = nearest(part, (name for name in dir(holder) if not name.startswith("_")))

@@ -108,7 +108,7 @@ class Registry(FvcoreRegistry):
         if len(usable) > 1:
             lines = [f"    {offer.qualified}  ({offer.plugin}, {offer.value})" for offer in usable]
             raise PluginError(
-                f"several plugins offer the {self.kind} {name}; write which one is meant:\n" + "\n".join(lines)
+                f"several plugins offer the {self.kind} {name}; write which one you mean:\n" + "\n".join(lines)
             )
         if not found:
             raise RecipeError(self._no_such_name(name))
@@ -164,7 +164,7 @@ class Registry(FvcoreRegistry):
             )
         left_out = [f"{plugin} ({plugin.problem.splitlines()[0]})" for plugin in installed_plugins() if plugin.problem]
         if left_out:
-            lines.append(f"  Plugins left out: {'; '.join(left_out)}")
+            lines.append(f"  Plugins skipped: {'; '.join(left_out)}")
         return "\n".join(lines)
 
     def _of_another_kind(self, name: str, kind: str) -> str:

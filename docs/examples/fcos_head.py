@@ -2,7 +2,7 @@
 
 Source: Tian et al., "FCOS: Fully Convolutional One-Stage Object Detection", arXiv:1904.01355, and torchvision's
 `torchvision.models.detection.fcos.FCOSHead`, which holds the towers and the three losses.
-Letters: N images, K classes, R points over all levels, M true boxes in the fullest image, C candidates.
+Letters: N images, K classes, R points over all levels, M ground-truth boxes in the fullest image, C candidates.
 
     vertebra train docs/examples/bccd_fcos.yaml data.root=PATH/TO/bccd
 """
@@ -34,11 +34,11 @@ class FCOSHead(Head):
 
     Args:
         num_convs: 3x3 convolutions with GroupNorm(32) in each of the two towers.
-        center_radius: a point is positive within this many strides of a true box's center (and inside the box).
-        score_threshold: detections need more than this.
-        nms_threshold: of two boxes of a class with a greater IoU, the worse one goes.
+        center_radius: a point is positive within this many strides of a ground-truth box's center (and inside the box).
+        score_threshold: minimum score.
+        nms_threshold: IoU threshold of NMS: of two boxes of a class that overlap more, the lower score is dropped.
         topk_candidates: best pairs of point and class of an image that go on to the suppression.
-        max_detections: kept in an image.
+        max_detections: maximum number of detections per image.
     """
 
     task_outputs: ClassVar = ("instances",)

@@ -144,7 +144,7 @@ def test_predict_writes_pictures_and_records(trained):
     assert "2 images" in out
     again = ("predict", "run/recipe.yaml", "--weights", "run/final.pth", "--output", "seen", "some/images/train")
     _, err = run(*again, cwd=folder, code=2)
-    assert "holds predictions already" in err
+    assert "already holds predictions" in err
 
 
 def test_an_unreadable_image_loses_nothing_of_the_others(trained):
@@ -181,7 +181,7 @@ def test_data_info_and_show(trained):
 def test_data_show_overwrites_nothing(tmp_path):
     (tmp_path / "tiny.yaml").write_text(TINY)
     _, err = run("data", "show", "tiny.yaml", "--output", "tiny.yaml", cwd=tmp_path, code=2)
-    assert "exists already" in err
+    assert "already exists" in err
     assert (tmp_path / "tiny.yaml").read_text() == TINY
     _, err = run("data", "show", "tiny.yaml", "--output", "sheet.jpg", cwd=tmp_path, code=2)
     assert ".png" in err
@@ -194,7 +194,7 @@ def test_json_never_replaces_a_file(tmp_path, command):
     (tmp_path / "mine.yaml").write_text(TINY)
     files = ("a", "b") if command == "compare" else ("--annotations", "a", "--results", "b", "--task", "bbox")
     _, err = run(command, *files, "--json", "mine.yaml", cwd=tmp_path, code=2)
-    assert "mine.yaml: exists and holds something else" in err
+    assert "mine.yaml: exists and does not hold evaluation results" in err
     assert (tmp_path / "mine.yaml").read_text() == TINY
 
 
@@ -216,11 +216,11 @@ def test_train_net_takes_detectron2s_arguments(trained, repository):
     folder, _ = trained
     done = subprocess.run(
         [sys.executable, repository / "tools" / "train_net.py", "--config-file", "tiny.yaml", "--num-gpus", "1",
-         "--output", "habit", "train.steps", "1", "seed", "3"],
+         "--output", "convention", "train.steps", "1", "seed", "3"],
         cwd=folder, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "seed: 3" in (folder / "habit" / "recipe.yaml").read_text()
+    assert "seed: 3" in (folder / "convention" / "recipe.yaml").read_text()
 
 
 def test_undefined_numbers_are_explained_not_minus_one():

@@ -1,4 +1,4 @@
-"""`coco_evaluate`: names, reasons and notes of the numbers; and who met whom, worked by hand."""
+"""`coco_evaluate`: names, reasons and notes of the numbers; and the matches, worked by hand."""
 
 import json
 
@@ -97,7 +97,7 @@ def test_detections_choose_in_the_order_of_scores_and_a_crowd_takes_many():
     assert matches.matched()[:, at85].tolist() == [-1, 0, 1, 1]  # too small an overlap leaves it to the next
     assert matches.ignored()[:, at50].tolist() == [False, False, True, True]
     large = list(result.params.area_ranges).index("large")
-    assert matches.ignored(large)[:, at50].tolist() == [True] * 4  # met what is too small, or is itself too small
+    assert matches.ignored(large)[:, at50].tolist() == [True] * 4  # matched what is too small, or is itself too small
 
 
 def test_of_equal_overlaps_the_later_object_is_taken():
@@ -135,7 +135,7 @@ def test_parameters_that_do_not_exist_or_cannot_be_named():
     gt = ground_truth()
     with pytest.raises(DataError, match="no parameter 'max_det'"):
         coco_evaluate(gt, [], max_det=3)
-    with pytest.raises(DataError, match="lacks large, medium"):
+    with pytest.raises(DataError, match="area_ranges has no large, medium"):
         coco_evaluate(gt, [], area_ranges={"all": (0, 1e10), "small": (0, 10)})
     with pytest.raises(DataError, match="task is 'boxes'"):
         coco_evaluate(gt, [], "boxes")

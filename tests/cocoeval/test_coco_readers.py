@@ -65,7 +65,7 @@ def test_a_first_record_without_a_box_that_is_one_is_named(box):
     [
         ({"bbox": [1, 2, 3]}, "record 2 has a bbox"),
         ({"score": "high"}, "record 2 has no number as score"),
-        ({"segmentation": {"size": [20, 31], "counts": "PPYo1"}}, "the mask of record 2 has size"),
+        ({"segmentation": {"size": [20, 31], "counts": "PPYo1"}}, "record 2: segmentation has size"),
         ({"segmentation": None, "bbox": [1, 2, 3]}, "record 2 has a bbox"),
     ],
 )
@@ -106,9 +106,11 @@ def test_detections_of_images_that_were_not_chosen_are_left_out_silently():
 def test_masks_of_another_size_than_the_image_or_no_masks():
     mask = {"size": [20, 31], "counts": "PPYo1"}
     record = {"image_id": 10, "category_id": 3, "score": 1.0}
-    with pytest.raises(DataError, match=r"image 10: the mask of record 0 has size \[20, 31\] .* the image \[20, 30\]"):
+    with pytest.raises(
+        DataError, match=r"image 10: record 0: segmentation has size \[20, 31\] .* the image \[20, 30\]"
+    ):
         read([record | {"segmentation": mask}], "segm")
-    with pytest.raises(DataError, match="record 0 is no run-length mask"):
+    with pytest.raises(DataError, match="record 0: segmentation is not a run-length mask"):
         read([record | {"segmentation": {"counts": "x"}}], "segm")
     with pytest.raises(DataError, match="neither bbox nor segmentation nor keypoints"):
         read([record])
@@ -145,12 +147,12 @@ def test_ground_truth_that_cannot_be_used(source, words):
 )
 def test_polygons_that_are_none_are_named_and_never_drawn(polygons):
     """pycocotools would stop without a word on where, or not stop at all."""
-    stranger = GT["annotations"][0] | {"id": 1, "image_id": 99}  # is left out
+    stranger = GT["annotations"][0] | {"id": 1, "image_id": 99}  # is dropped
     records = [stranger, GT["annotations"][0] | {"id": 2, "segmentation": polygons}]
-    with pytest.raises(DataError, match="image 10: the mask of record 1 is no list of polygons"):
+    with pytest.raises(DataError, match="image 10: record 1: segmentation is not a list of polygons"):
         read_ground_truth(GT | {"annotations": records}, "segm")
     del records[1]["area"]  # it is to be measured then, for boxes too
-    with pytest.raises(DataError, match="image 10: the mask of record 1 is no list of polygons"):
+    with pytest.raises(DataError, match="image 10: record 1: segmentation is not a list of polygons"):
         read_ground_truth(GT | {"annotations": records}, "bbox")
 
 
@@ -175,7 +177,7 @@ def test_what_ground_truth_may_lack():
     both = [record | polygon, record | {"id": 2}]
     truth = read_ground_truth(GT | {"annotations": both}, "segm")
     assert truth.areas.tolist() == [16.0]
-    assert "1 ground truth objects without a mask are left out" in truth.notes
+    assert "1 ground-truth objects without a mask are ignored" in truth.notes
     truth = read_ground_truth(GT | {"annotations": [record]}, "keypoints")
     assert truth.ignored.tolist() == [True]  # takes detections, but is not to be found
 
@@ -209,7 +211,7 @@ def test_annotations_of_images_or_categories_that_are_not_listed_are_counted():
     assert len(truth) == 1
     (note,) = truth.notes
     assert note.startswith("2 annotations are of images or categories that") and note.endswith("first record 1")
-    assert read_ground_truth(GT, "bbox", image_ids=[20]).notes == []  # these were not asked for
+    assert read_ground_truth(GT, "bbox", image_ids=[20]).notes == []  # these were not requested
 
 
 def test_detections_of_another_skeleton_name_their_file(tmp_path):

@@ -42,7 +42,7 @@ class Coder(Protocol):
     component_kind = "part"
 
 
-class Colour(Enum):
+class Color(Enum):
     RED = "red"
 
 
@@ -61,7 +61,7 @@ class DummyBackbone:
         scale: tuple[float, float] = (1.0, 1.0),
         width: Annotated[int, Field(ge=8)] = 64,
         checkpoint: Path | None = None,
-        colour: Colour = Colour.RED,
+        color: Color = Color.RED,
         opaque: Opaque | None = None,
         table: dict[str, int] | None = None,
         anything: Any = None,

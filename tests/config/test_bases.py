@@ -67,14 +67,14 @@ def test_one_base_may_be_reached_twice_but_not_in_a_circle(write, tmp_path):
     assert resolve("diamond.yaml", tmp_path) == {"seed": 1}
     write("a.yaml", "_base_: b.yaml")
     write("b.yaml", "_base_: a.yaml")
-    with pytest.raises(RecipeError, match=r"_base_ runs in a circle: a.yaml -> b.yaml -> a.yaml"):
+    with pytest.raises(RecipeError, match=r"_base_ is circular: a.yaml -> b.yaml -> a.yaml"):
         resolve("a.yaml", tmp_path)
 
 
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("seed: 1\n_base_: bsae.yaml", "top.yaml:2: _base_: there is no recipe bsae.yaml.\n  Nearest: base.yaml"),
+        ("seed: 1\n_base_: bsae.yaml", "top.yaml:2: _base_: no such recipe: bsae.yaml.\n  Nearest: base.yaml"),
         ("_base_: {a: 1}", "top.yaml:1: _base_ is a block, expected a path or a list of paths"),
         ("_base_: [3]", "top.yaml:1: _base_ is a number, expected"),
         ("train:\n  _base_: base.yaml", "top.yaml:2: train._base_: _base_ may only stand at the top"),

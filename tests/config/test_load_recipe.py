@@ -61,7 +61,7 @@ def test_a_base_may_take_paths_tuples_and_enums_through_a_save(write, tmp_path):
     path = write("r.yaml", "_base_: base.yaml")
     recipe = load_recipe(
         path,
-        {"model.backbone": {"checkpoint": tmp_path, "out_features": ("a", "b"), "colour": "red", "scale": [1, 2]}},
+        {"model.backbone": {"checkpoint": tmp_path, "out_features": ("a", "b"), "color": "red", "scale": [1, 2]}},
     )
     assert recipe.model.backbone.arguments["out_features"] == ("a", "b")
     assert recipe.model.backbone.arguments["checkpoint"] == tmp_path
@@ -79,10 +79,10 @@ def test_a_head_of_a_base_is_removed_by_null(write):
     assert list(load_recipe("r.yaml").model.heads) == ["other"]
 
 
-def test_the_suffix_may_be_left_out_and_a_missing_file_suggests_its_neighbour(write, tmp_path):
+def test_the_suffix_may_be_omitted_and_a_missing_file_suggests_its_neighbor(write, tmp_path):
     write("retina.yaml", "_base_: base.yaml")
     assert load_recipe(tmp_path / "retina").name == "retina"
-    with pytest.raises(RecipeError, match=r"there is no recipe retinna.yaml.\n  Nearest: retina.yaml"):
+    with pytest.raises(RecipeError, match=r"no such recipe: retinna.yaml.\n  Nearest: retina.yaml"):
         load_recipe("retinna.yaml")
     with pytest.raises(RecipeError, match="is a folder, not a recipe"):
         load_recipe(".")

@@ -1,4 +1,4 @@
-"""Every mistake is told with file and line, what was expected, and the nearest right name."""
+"""Every mistake is reported with file and line, what was expected, and the nearest right name."""
 
 import pytest
 
@@ -55,11 +55,11 @@ def mistakes_of(write, text: str, overrides=()) -> str:
         ("model: {backbone: {opaque: 1}}",
          "r.yaml:2: model.backbone.opaque cannot be written in a recipe: it must be Opaque or null"),
         ("model: {backbone: {table: {a: x}}}", 'r.yaml:2: model.backbone.table.a is "x", expected int'),
-        ("model: {backbone: {colour: blue}}", 'r.yaml:2: model.backbone.colour is "blue", expected "red"'),
+        ("model: {backbone: {color: blue}}", 'r.yaml:2: model.backbone.color is "blue", expected "red"'),
         ("model: {backbone: {size: [1, x]}}", 'r.yaml:2: model.backbone.size.1 is "x", expected int'),
         ("model: {backbone: {size: big}}", 'r.yaml:2: model.backbone.size is "big", expected int or a list of int'),
         ("model: {heads: {boxes: {input_shape: 1}}}",
-         "r.yaml:2: model.heads.boxes.input_shape is given by the framework; leave it out of the recipe"),
+         "r.yaml:2: model.heads.boxes.input_shape is set by the framework; remove it from the recipe"),
         ("model: {heads: {boxes: {cls_loss: {wieght: 1}}}}",
          "r.yaml:2: model.heads.boxes.cls_loss.wieght: DummyLoss has no such argument.\n  Nearest: weight"),
         ("model: {heads: {boxes: {cls_loss: {name: DummyPart}}}}",
@@ -79,7 +79,7 @@ def mistakes_of(write, text: str, overrides=()) -> str:
         ("evaluate: {evaluators: [{name: DummyEvaluator, tasks: [bbx]}]}",
          'r.yaml:2: evaluate.evaluators.0.tasks.0 is "bbx", expected "bbox" or "segm".\n  Nearest: bbox'),
         ("evaluate: {evaluators: [{name: DummyEvaluator, dataset: x}]}",
-         "r.yaml:2: evaluate.evaluators.0.dataset is given by the framework"),
+         "r.yaml:2: evaluate.evaluators.0.dataset is set by the framework"),
         ("seed: -1", "r.yaml:2: seed is -1, expected at least 0"),
     ],
 )  # fmt: skip
@@ -138,7 +138,7 @@ def test_a_local_plugin_that_fails_is_told_with_its_line_and_its_own_traceback_l
     lines = str(caught.value).splitlines()
     assert lines[0] == "2 mistakes in r.yaml:"
     assert lines[1].startswith("r.yaml:2: plugins: local plugin ") and "ZeroDivisionError: division by zero" in lines[1]
-    assert "gone.py: there is no such file" in lines[2]
+    assert "gone.py: no such file" in lines[2]
     assert lines[-1].strip() == "ZeroDivisionError: division by zero"
 
 

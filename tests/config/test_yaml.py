@@ -62,7 +62,7 @@ def test_the_shared_good_and_awkward_files_read_as_they_are_meant(shared):
         ("python_name", 2, "the tag !!python/name:os.system is not allowed"),
         ("python_tuple", 2, "the tag !!python/tuple is not allowed"),
         ("duplicate_keys", 3, "the key 'lr' occurs twice in one block; first at"),
-        ("tabs", 2, "a tab stands where YAML wants spaces"),
+        ("tabs", 2, "a tab where YAML requires spaces"),
         ("non_utf8", 1, "not UTF-8: byte 0xcb in column 9"),
     ],
 )

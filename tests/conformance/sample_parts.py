@@ -32,7 +32,7 @@ class SampleBackbone(Backbone):
 
 
 class SampleHead(Head):
-    """Boxes on one level: the cells whose center lies in a true box predict it, by four distances."""
+    """Boxes on one level: the cells whose center lies in a ground-truth box predict it, by four distances."""
 
     task_outputs = ("instances",)
 

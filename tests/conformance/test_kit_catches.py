@@ -116,7 +116,7 @@ class AloneFails(SampleHead):
 
 
 class LogOfEdges(SampleHead):
-    """Divides by the edges of true boxes minus one pixel."""
+    """Divides by the edges of ground-truth boxes minus one pixel."""
 
     def losses(self, raw, batch):
         edges = (batch.gt_boxes[..., 2:] - batch.gt_boxes[..., :2] - 1)[batch.gt_valid]
@@ -239,7 +239,7 @@ BROKEN_HEADS = [
     (HoldsALambda, "test_survives_a_spawned_process", "HoldsALambda cannot be pickled.*Hold no lambdas"),
     (BranchesOnValues, "test_forward_exports", "torch.export cannot trace BranchesOnValues.forward"),
     (NaNWhereAllIsIgnored, "test_all_labels_ignored", "loss task/sem_seg is nan"),
-    (PaddedScores, "test_odd_sizes", "the input asked for"),
+    (PaddedScores, "test_odd_sizes", "the input requested"),
     (DeclaresNothing, "test_builds_from_its_defaults", "task_outputs is empty"),
 ]
 
@@ -284,7 +284,7 @@ class WrongStride(SampleBackbone):
 
 
 @BACKBONES.register()
-class SeesNeighbours(SampleBackbone):
+class SeesNeighbors(SampleBackbone):
     def forward(self, images):
         return super().forward(images - images.mean(dim=0))
 
@@ -306,7 +306,7 @@ class Unannounced(Backbone):
     ("name", "test", "words"),
     [
         ("WrongStride", "test_gives_the_shapes_it_announces", "stride 4 makes"),
-        ("SeesNeighbours", "test_an_image_does_not_see_its_neighbours", "alone and in a batch"),
+        ("SeesNeighbors", "test_an_image_does_not_see_its_neighbors", "alone and in a batch"),
         ("Unannounced", "test_gives_the_shapes_it_announces", "output_shape announces c2"),
     ],
 )

@@ -84,7 +84,7 @@ def test_processes_share_out_each_epoch(dataset):
     for epoch in range(2):  # positions 0, 2, 4, ... and 1, 3, 5, ... of one stream
         mixed = [name for pair in zip(*names, strict=True) for name in pair][11 * epoch : 11 * (epoch + 1)]
         assert len(set(mixed)) == 11
-    with pytest.raises(ValueError, match="3 cannot be shared out evenly among 2"):
+    with pytest.raises(ValueError, match="batch_size 3 is not divisible by 2"):
         loader_of(dataset, batch_size=3, world_size=2)
 
 
@@ -240,7 +240,7 @@ def recipe_for(**data):
 
 def test_a_recipe_builds_both_loaders(dataset):
     loader = build_train_loader(recipe_for(), dataset)
-    assert loader.steps_per_epoch == 10 / 2  # the image with a crowd only is left out
+    assert loader.steps_per_epoch == 10 / 2  # the image with only a crowd is dropped
     assert build_train_loader(recipe_for(filter_empty=False), dataset).steps_per_epoch == 11 / 2
     assert take(loader, 1)[0][0]["instances"].gt_boxes.tensor[0, 0] > 1  # mirrored
     assert len(build_eval_loader(recipe_for(), dataset)) == 11
@@ -249,10 +249,10 @@ def test_a_recipe_builds_both_loaders(dataset):
 
 
 def test_nothing_to_train_on_is_an_error():
-    with pytest.raises(RecipeError, match=r"x\.yaml: the split wanted is train, but data\.train is not set"):
+    with pytest.raises(RecipeError, match=r"x\.yaml: split is 'train', but data\.train is not set"):
         build_train_loader(recipe_for())
     crowd = {"file_name": "a", "width": 1, "height": 1, "annotations": [{"iscrowd": 1}]}
     with pytest.raises(DataError, match="none of its 1 images has an annotation"):
         build_train_loader(recipe_for(), Dataset([crowd], Metadata("cells")))
-    with pytest.raises(DataError, match="dataset cells: there is no image"):
+    with pytest.raises(DataError, match="dataset cells: there are no images"):
         build_train_loader(recipe_for(filter_empty=False), Dataset([], Metadata("cells")))

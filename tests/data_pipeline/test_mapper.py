@@ -168,7 +168,7 @@ def test_labels_go_with_the_image_and_padding_is_ignored(coco_folder, tmp_path):
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("unknown_label", "labels 254 on 800 pixels are no class; there are 8 classes"),
+        ("unknown_label", "labels 254 on 800 pixels belong to no class; there are 8 classes"),
         ("wrong_size", "150x100"),
         ("rgb", "mode RGB"),
     ],

@@ -16,13 +16,13 @@ from vertebra.data.transforms import HSVJitter, MixUp, Mosaic, RandomAffine, Ran
 from vertebra.errors import DataError, RecipeError
 from vertebra.structures import BitMasks, PolygonMasks
 
-COLOURS = ((250, 20, 20), (20, 250, 20), (20, 20, 250), (250, 250, 20))  # of the classes
+COLORS = ((250, 20, 20), (20, 250, 20), (20, 20, 250), (250, 250, 20))  # of the classes
 BACK = 90
 
 
 @pytest.fixture
-def coloured(tmp_path):
-    """A COCO set of images with two rectangles each, in the colour of their class, on gray; with polygons."""
+def colored(tmp_path):
+    """A COCO set of images with two rectangles each, in the color of their class, on gray; with polygons."""
 
     def write(count=6, keypoints=False):
         rng = np.random.default_rng(0)
@@ -33,7 +33,7 @@ def coloured(tmp_path):
             images.append({"id": i + 1, "file_name": f"{i}.png", "height": height, "width": width})
             for x, y in ((5, 6), (45, 30)):
                 w, h, kind = (int(value) for value in (*rng.integers(14, 28, 2), rng.integers(0, 4)))
-                pixels[y : y + h, x : x + w] = COLOURS[kind]
+                pixels[y : y + h, x : x + w] = COLORS[kind]
                 outline = [x, y, x + w, y, x + w, y + h, x, y + h]
                 record = {"image_id": i + 1, "category_id": kind + 1, "bbox": [x, y, w, h], "segmentation": [outline]}
                 if keypoints:
@@ -55,10 +55,10 @@ def make_mapper(dataset, transforms, **settings):
     return Mapper(transforms, metadata=dataset.metadata, fields=dataset.fields, **settings)
 
 
-def check_colours(result):
-    """Most pixels of every mask, many of every box, are nearest to the colour of its class. The number of objects."""
+def check_colors(result):
+    """Most pixels of every mask, many of every box, are nearest to the color of its class. The number of objects."""
     image, found = result["image"].permute(1, 2, 0).numpy().astype(int), result["instances"]
-    palette = np.array([*COLOURS, (BACK,) * 3, (114,) * 3])
+    palette = np.array([*COLORS, (BACK,) * 3, (114,) * 3])
     nearest = np.abs(image[:, :, None] - palette).sum(axis=-1).argmin(axis=-1)  # (H, W)
     masks = found.gt_masks
     if isinstance(masks, PolygonMasks):
@@ -85,42 +85,42 @@ PIPELINES = {
 
 @pytest.mark.parametrize("name", PIPELINES)
 @pytest.mark.parametrize("mask_format", ["polygon", "bitmask"])
-def test_every_box_keeps_its_object_and_class(coloured, name, mask_format):
-    dataset = coloured()
+def test_every_box_keeps_its_object_and_class(colored, name, mask_format):
+    dataset = colored()
     mapper = make_mapper(dataset, PIPELINES[name], mask_format=mask_format)
-    seen = sum(check_colours(mapper(dataset[i], epoch, i)) for epoch in range(4) for i in range(len(dataset)))
+    seen = sum(check_colors(mapper(dataset[i], epoch, i)) for epoch in range(4) for i in range(len(dataset)))
     assert seen > 40
 
 
-def test_four_images_meet_in_one_point(coloured):
-    dataset = coloured()
+def test_four_images_meet_in_one_point(colored):
+    dataset = colored()
     result = make_mapper(dataset, [Mosaic(fill=7)])(dataset[0])
     height, width = result["image"].shape[1:]
     assert width == 160 and height % 2 == 0 and 120 <= height <= 160  # twice the largest
     assert len(result["instances"]) >= 4
     corners = result["image"][:, [0, 0, -1, -1], [0, -1, 0, -1]]
-    assert set(corners.flatten().tolist()) <= {7, BACK} | {value for colour in COLOURS for value in colour}
+    assert set(corners.flatten().tolist()) <= {7, BACK} | {value for color in COLORS for value in color}
     centered = make_mapper(dataset, [Mosaic(center=0.0)])(dataset[5])  # all of the size of the largest touch the middle
     assert centered["image"][:, height // 2, width // 2] is not None
 
 
-def test_a_mosaic_around_an_edge_drops_what_is_cut_off(coloured):
-    dataset = coloured()
+def test_a_mosaic_around_an_edge_drops_what_is_cut_off(colored):
+    dataset = colored()
     mapper = make_mapper(dataset, [Mosaic(center=1.0)])
     for epoch in range(30):  # the point may lie on the border of the canvas
-        check_colours(mapper(dataset[1], epoch, 1))
+        check_colors(mapper(dataset[1], epoch, 1))
 
 
-def test_mixup_is_the_weighted_mean_with_the_objects_of_both(coloured):
-    dataset = coloured()
+def test_mixup_is_the_weighted_mean_with_the_objects_of_both(colored):
+    dataset = colored()
     result = make_mapper(dataset, [MixUp(1.0, alpha=1e6)])(dataset[5])  # half and half
     assert len(result["instances"]) == 4
     assert result["image"][:, 0, 0].tolist() == [BACK] * 3
     assert make_mapper(dataset, [MixUp(0.0)])(dataset[5])["image"].shape == (3, 80, 80)
 
 
-def test_equal_arguments_give_equal_samples_and_others_others(coloured):
-    dataset = coloured()
+def test_equal_arguments_give_equal_samples_and_others_others(colored):
+    dataset = colored()
     first = make_mapper(dataset, PIPELINES["all"], seed=5)(dataset[2], 3, 2)
     again = make_mapper(dataset, PIPELINES["all"], seed=5)(dataset[2], 3, 2)
     assert torch.equal(first["image"], again["image"])
@@ -131,8 +131,8 @@ def test_equal_arguments_give_equal_samples_and_others_others(coloured):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_loader_that_starts_later_gives_the_same_mosaics(coloured, workers):
-    dataset = coloured()
+def test_a_loader_that_starts_later_gives_the_same_mosaics(colored, workers):
+    dataset = colored()
     mapper = make_mapper(dataset, PIPELINES["all"])
 
     def images(workers, start, count):
@@ -143,14 +143,14 @@ def test_a_loader_that_starts_later_gives_the_same_mosaics(coloured, workers):
     assert all(torch.equal(a, b) for a, b in zip(whole[8:], rest, strict=True))
 
 
-def test_the_last_epochs_leave_mixing_out(coloured):
-    dataset = coloured()
+def test_the_last_epochs_do_not_mix(colored):
+    dataset = colored()
     mapper = make_mapper(dataset, [Mosaic()], mix_epochs=2)
     assert [mapper(dataset[0], epoch)["image"].shape[2] for epoch in range(4)] == [160, 160, 80, 80]
 
 
-def test_the_recipe_says_when_mixing_ends(coloured, tmp_path):
-    coloured()
+def test_the_recipe_says_when_mixing_ends(colored, tmp_path):
+    colored()
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(
         "model: {backbone: ResNet, neck: FPN, heads: {boxes: RetinaNetHead}}\n"
@@ -168,14 +168,14 @@ def test_the_recipe_says_when_mixing_ends(coloured, tmp_path):
         load_recipe(str(recipe), ["data.close_mixing_epochs=-1"])
 
 
-def test_evaluation_never_mixes(coloured):
-    dataset = coloured()
+def test_evaluation_never_mixes(colored):
+    dataset = colored()
     result = make_mapper(dataset, [Mosaic()], training=False, others=None)(dataset[0])
     assert result["image"].shape == (3, 60, 80)
 
 
-def test_a_damaged_image_is_named_not_the_one_it_was_drawn_for(coloured, tmp_path):
-    dataset = coloured(6)
+def test_a_damaged_image_is_named_not_the_one_it_was_drawn_for(colored, tmp_path):
+    dataset = colored(6)
     (tmp_path / "2.png").write_bytes(b"no image")
     mapper = make_mapper(dataset, [Mosaic()])
     with pytest.raises(DataError, match=r"2\.png"):
@@ -218,7 +218,7 @@ def test_keypoints_and_labels_go_along():
     assert (turned.sem_seg[10:20, 20:30] == 3).all() and (turned.sem_seg == 3).sum() == 100
     shifted = turned.warp(np.array([[1.0, 0, 0], [0, 1, 15], [0, 0, 1]]), 40, 40)
     assert (shifted.sem_seg[:15] == 255).all()
-    assert shifted.keypoints[0, 1, 2] == 0  # below the border: not labelled
+    assert shifted.keypoints[0, 1, 2] == 0  # below the border: not labeled
 
 
 def test_hsv_keeps_places_and_does_nothing_without_amounts():

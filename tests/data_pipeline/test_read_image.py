@@ -112,7 +112,7 @@ def test_float_pixels_and_folders_are_refused(tmp_path):
         read_image(tmp_path / "y.png")
 
 
-def test_labels_come_unchanged_and_colours_are_no_labels(tmp_path, shared):
+def test_labels_come_unchanged_and_colors_are_no_labels(tmp_path, shared):
     labels = np.array([[0, 1], [254, 255]], np.uint8)
     palette = Image.fromarray(labels, mode="P")
     palette.putpalette([255 - i for i in range(256) for _ in range(3)])

@@ -175,7 +175,7 @@ def test_letterbox_keeps_the_ratio_and_pads_to_the_size():
     assert ResizeLetterbox(60, pad=False, enlarge=False)(small_sample(), np.random.default_rng(0)).size == (20, 30)
 
 
-def test_colour_jitter_stays_uint8_and_moves_nothing():
+def test_color_jitter_stays_uint8_and_moves_nothing():
     sample = small_sample(boxes=np.array([[1.0, 2, 8, 9]]))
     image = sample.image.clone()
     jitter = ColorJitter(0.5, 0.5, 0.5, 0.2)
@@ -233,6 +233,6 @@ def test_a_cut_polygon_draws_what_lies_in_the_window(points):
     # draw the whole polygon on a canvas that holds all of it, and look through the window
     canvas = decode_segmentation([(polygon + 100).reshape(-1).tolist()], 240, 240)[100:120, 100:130]
     drawn = decode_segmentation([clipped.reshape(-1).tolist()] if len(clipped) else [], 20, 30)
-    inner = (slice(2, -2), slice(2, -2))  # lines drawn along the cut may colour the outermost pixels
+    inner = (slice(2, -2), slice(2, -2))  # lines drawn along the cut may color the outermost pixels
     difference = canvas[inner] != drawn[inner]
     assert difference.sum() <= 6  # the drawing rounds slanted edges to fifths of a pixel, from either end

@@ -11,7 +11,7 @@ from PIL import Image
 def write_pair(tmp_path):
     """A function that writes an image of noise and its label file, of the labels' size; both paths below `tmp_path`.
 
-    Labels are numbers (H, W) or colours (H, W, 3); `palette` writes numbers as indices of colours.
+    Labels are numbers (H, W) or colors (H, W, 3); `palette` writes numbers as indices of colors.
     """
 
     def write(image: str, mask: str, labels, palette=None) -> None:

@@ -1,4 +1,4 @@
-"""What the numbers and colours in label files mean."""
+"""What the numbers and colors in label files mean."""
 
 import numpy as np
 import pytest
@@ -60,7 +60,7 @@ def test_one_bit_masks_are_two_classes(label_file):
     assert reader.read(label_file([[0, 255]], mode="1")).tolist() == [[0, 1]]
 
 
-def test_colours_are_looked_up_in_any_kind_of_picture(label_file):
+def test_colors_are_looked_up_in_any_kind_of_picture(label_file):
     reader = LabelReader(metadata(label_colors=[[[0, 0, 0], 255], [[255, 0, 0], 1], [[9, 9, 9], 2]]))
     pixels = np.uint8([[[0, 0, 0], [255, 0, 0], [9, 9, 9]]])
     assert reader.read(label_file(pixels)).tolist() == [[255, 1, 2]]
@@ -77,14 +77,18 @@ def test_where_nothing_is_known_of_the_classes_every_number_passes(label_file):
 @pytest.mark.parametrize(
     ("facts", "values", "words"),
     [
-        ({}, [[0, 3, 9, 9]], r"labels\.png: labels 3, 9 on 3 pixels are no class; there are 3 classes from 0, and 255"),
+        (
+            {},
+            [[0, 3, 9, 9]],
+            r"labels\.png: labels 3, 9 on 3 pixels belong to no class; there are 3 classes from 0, and 255",
+        ),
         ({"ignore_label": 11}, [[255]], "and 11 for pixels without one.*ignore_label.*label_map"),
         ({"label_map": {0: 0, 255: 1}}, [[0, 254]], "labels 254 on 1 pixels.*label_map has 0, 255.*Add them"),
         ({}, [[70000]], "labels 4464 on 1"),  # 70000 modulo 65536 is what 16 bits hold
         (
             {"label_colors": [[[0, 0, 0], 0]]},
             [[[0, 0, 0], [1, 2, 3]]],
-            r"colours \[1, 2, 3\] on 1 pixels mean no class",
+            r"colors \[1, 2, 3\] on 1 pixels mean no class",
         ),
         ({}, [[[0, 0, 0], [1, 2, 3]]], "mode RGB"),
     ],

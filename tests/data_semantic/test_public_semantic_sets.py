@@ -85,7 +85,7 @@ def test_coco_stuff_has_no_gaps(write_pair, tmp_path):
         12, 26, 29, 30, 45, 66, 68, 69, 71, 83, 91,
     ]  # fmt: skip
     write_pair("val2017/000000000001.jpg", "stuffthingmaps/val2017/000000000001.png", [[11]])
-    with pytest.raises(DataError, match="labels 11 on 1 pixels are no class"):
+    with pytest.raises(DataError, match="labels 11 on 1 pixels belong to no class"):
         labels_of(CocoStuffFormat("val2017").load(str(tmp_path)))
 
 

@@ -109,14 +109,14 @@ def test_an_image_and_labels_of_two_sizes_are_told_when_they_are_read(write_pair
         Mapper([], training=True, metadata=dataset.metadata)(dataset[0])
 
 
-def test_masks_of_colours_and_palettes(write_pair, tmp_path):
+def test_masks_of_colors_and_palettes(write_pair, tmp_path):
     colors = [[128, 0, 0], [0, 128, 0], [0, 0, 128]]
     palette = [0, 0, 0, *np.ravel(colors).tolist()]
     write_pair("images/a.png", "masks/a.png", np.array([*colors, [0, 0, 0]], np.uint8)[[[0, 1, 2], [2, 1, 3]]])
     form = SemanticFolderFormat("images", "masks", CLASSES, colors=colors, ignored_colors=[[0, 0, 0]])
     assert labels_of(form.load(str(tmp_path))) == LABELS.tolist()
     write_pair("images/a.png", "masks/a.png", [[1, 2, 3], [3, 2, 0]], palette=palette)
-    assert labels_of(form.load(str(tmp_path))) == LABELS.tolist()  # by colour
+    assert labels_of(form.load(str(tmp_path))) == LABELS.tolist()  # by color
     form = SemanticFolderFormat("images", "masks", CLASSES, label_map={0: 255, 1: 0, 2: 1, 3: 2})
     assert labels_of(form.load(str(tmp_path))) == LABELS.tolist()  # by index
 
@@ -139,7 +139,7 @@ def test_classes_from_files(write_pair, tmp_path):
         assert SemanticFolderFormat("images", "masks", file).load(str(tmp_path)).metadata.stuff_classes == CLASSES
 
 
-def test_colours_of_a_classes_file_may_be_those_in_the_masks(write_pair, tmp_path):
+def test_colors_of_a_classes_file_may_be_those_in_the_masks(write_pair, tmp_path):
     write_pair("images/a.png", "masks/a.png", np.uint8([[[1, 2, 3], [4, 5, 6], [0, 0, 0]]]))
     entries = [{"name": "a", "colour": [1, 2, 3]}, {"name": "b", "colour": [4, 5, 6]}]
     entries.append({"name": "void", "colour": [0, 0, 0], "ignore": True})
@@ -153,10 +153,10 @@ def test_colours_of_a_classes_file_may_be_those_in_the_masks(write_pair, tmp_pat
     [
         ('{"labels": []}', 'the list "classes"'),
         ('[{"title": "a"}, {"name": "b", "index": -1}]', "(?s)2 faults.*class 0.*class 1"),
-        ('[{"name": "a", "colour": [1, 2]}]', r"its colour is \[1, 2\], expected \[red"),
+        ('[{"name": "a", "colour": [1, 2]}]', r"its color is \[1, 2\], expected \[red"),
         ('[{"name": "a", "index": 1}, {"name": "b", "index": 3}]', r"numbers \[1, 3\].*without gaps"),
         ('{"classes": ["a"], "ignore_label": "x"}', "ignore_label is 'x'"),
-        ("[", "no valid JSON"),
+        ("[", "not valid JSON"),
     ],
 )
 def test_class_files_that_cannot_be(write_pair, tmp_path, text, words):
@@ -175,7 +175,7 @@ def test_class_files_that_cannot_be(write_pair, tmp_path, text, words):
         ({"label_map": {"one": 1}}, "label_map is .*as {0: 0, 255: 1}"),
         ({"label_map": {70000: 1}}, "label_map has 70000"),
         ({"colors": [[0, 0, 0]]}, "1 colors for 3 classes"),
-        ({"colors": [[0, 0, 0], [1, 1, 1], [0, 0, 0]]}, "stands twice"),
+        ({"colors": [[0, 0, 0], [1, 1, 1], [0, 0, 0]]}, "occurs twice"),
         ({"colors": True}, "0 colors for 3 classes"),
         ({"unpaired": "maybe"}, "unpaired is 'maybe'"),
     ],

@@ -183,7 +183,7 @@ def test_a_predictor_uses_the_recipes_way(trained):
 
 def test_labels_outside_the_classes_stop_the_training_with_file_values_and_remedy(trained):
     (trained / "incomplete.yaml").write_text(RECIPE.replace(", 7: 255", ""))
-    words = r"(?s)masks/.*\.png: labels 7 on .* pixels are no class: label_map has .*Add them"
+    words = r"(?s)masks/.*\.png: labels 7 on .* pixels belong to no class: label_map has .*Add them"
     with pytest.raises(DataError, match=words):
         command("train", "incomplete.yaml", "--output", "stopped")
 

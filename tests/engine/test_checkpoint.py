@@ -51,7 +51,7 @@ def test_a_pointer_that_leads_elsewhere_is_not_followed(store, tmp_path):
     (store.folder / "last").write_text("../step_0000099.pth")
     found = store.newest()
     assert found.content["step"] == 5
-    assert "which is not here" in found.notes[0]
+    assert "which does not exist" in found.notes[0]
 
 
 @pytest.mark.parametrize("cut", [0, 1, 100, 0.5, 0.99])
@@ -85,9 +85,9 @@ def test_an_empty_folder_has_nothing(store):
         ("evil_raw_pickle.pth", "refused|damaged"),
         ("evil_torch_zip.pth", "refused|damaged"),
         ("not_a_checkpoint.pth", "refused|damaged"),
-        ("zero_byte.pth", r"damaged or no checkpoint \(0 bytes\)"),
+        ("zero_byte.pth", r"damaged, or not a checkpoint \(0 bytes\)"),
         ("truncated_zip.pth", "damaged"),
-        ("empty_dict.pth", "no training checkpoint|damaged"),
+        ("empty_dict.pth", "not a training checkpoint|damaged"),
     ],
 )
 def test_hostile_files_are_refused_and_not_executed(shared, tmp_path, monkeypatch, name, words):
@@ -99,9 +99,9 @@ def test_hostile_files_are_refused_and_not_executed(shared, tmp_path, monkeypatc
 
 
 def test_a_folder_and_a_missing_file_are_named(tmp_path):
-    with pytest.raises(CheckpointError, match="damaged or no checkpoint"):
+    with pytest.raises(CheckpointError, match="damaged, or not a checkpoint"):
         read_checkpoint(tmp_path)
-    with pytest.raises(CheckpointError, match="there is no such file"):
+    with pytest.raises(CheckpointError, match="no such file"):
         read_checkpoint(tmp_path / "absent.pth")
 
 

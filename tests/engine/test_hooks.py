@@ -91,7 +91,7 @@ def feed(hook, values, metric="bbox/AP"):
 def test_early_stop_by_hand():
     assert feed(EarlyStop(patience=2), [0.1, 0.2, 0.2, 0.15, 0.9]) == (
         4,
-        "bbox/AP did not get better than 0.2 in 2 records",
+        "bbox/AP did not improve on 0.2 in 2 records",
     )
     assert feed(EarlyStop(patience=2), [0.1, 0.2, 0.1, 0.3, 0.2]) == (5, None)
 

@@ -74,7 +74,7 @@ def test_devices_that_are_not_there():
     assert choose_device("cpu") == torch.device("cpu")
     with pytest.raises(SetupError, match="torch sees"):
         choose_device("cuda:99")
-    with pytest.raises(SetupError, match="none that torch knows"):
+    with pytest.raises(SetupError, match="not known to torch"):
         choose_device("gpu")
 
 

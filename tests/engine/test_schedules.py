@@ -68,7 +68,7 @@ def test_warmup_longer_than_the_run_is_an_error():
 
 
 def test_milestone_beyond_the_run_is_an_error():
-    with pytest.raises(ValueError, match=r"milestones \[60000, 80000\] lie beyond the run's 5000 steps"):
+    with pytest.raises(ValueError, match=r"milestones \[60000, 80000\] are beyond the 5000 steps of the run"):
         WarmupMultiStep(milestones=[60000, 80000]).check(5000)
 
 

@@ -316,7 +316,7 @@ def test_a_folder_that_another_process_trains_into_is_refused(tmp_path):
         [sys.executable, "-c", hold, tmp_path / "run"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
     assert other.stdout.readline().strip() == b"held"
-    with pytest.raises(RecipeError, match="another process is training into this folder"):
+    with pytest.raises(RecipeError, match="another process is training in this folder"):
         RunFolder(tmp_path / "run").claim("", 0)
     other.kill()
     other.communicate()

@@ -22,8 +22,8 @@ def test_perfect_boxes_give_one_and_what_does_not_exist_a_reason(by_hand):
     defined = {key for key, value in metrics.items() if value is not None}
     assert [metrics[key] for key in defined] == [ONE] * len(defined)
     assert evaluator.reasons.keys() == metrics.keys() - defined
-    assert evaluator.reasons["bbox/APl"] == "the ground truth has no large object (area above 9216 square pixels)"
-    assert evaluator.reasons["bbox/AP-dog"] == "the ground truth has no object of class dog"
+    assert evaluator.reasons["bbox/APl"] == "the ground truth has no large objects (area above 9216 square pixels)"
+    assert evaluator.reasons["bbox/AP-dog"] == "the ground truth has no objects of class dog"
 
 
 def test_one_of_two_found_gives_the_worked_ap(by_hand):
@@ -52,13 +52,13 @@ def test_only_crowds_is_its_own_reason(by_hand):
     evaluator = COCOEvaluator(by_hand.dataset({1: [(MEDIUM, 0, {"iscrowd": 1})]}, ["cat"]))
     metrics = by_hand.run(evaluator, {1: [(MEDIUM, 0.9, 0)]})
     assert set(metrics.values()) == {None}
-    assert evaluator.reasons["bbox/AP"] == "the ground truth has no object that counts: all 1 are crowd regions"
+    assert evaluator.reasons["bbox/AP"] == "the ground truth has no objects that count: all 1 are crowd regions"
 
 
 def test_no_detection_is_zero_with_a_note(by_hand):
     evaluator = COCOEvaluator(by_hand.dataset({1: [(SMALL, 0)]}, ["cat"]))
     assert by_hand.run(evaluator, {1: []})["bbox/AP"] == 0.0
-    assert "the model gave no detection at all" in evaluator.notes[0]
+    assert "the model returned no detections at all" in evaluator.notes[0]
 
 
 def test_images_that_were_not_predicted_count_as_missed(by_hand):
@@ -72,7 +72,7 @@ def test_empty_ground_truth_is_undefined_everywhere(by_hand, images):
     evaluator = COCOEvaluator(by_hand.dataset(images, ["cat"]))
     metrics = by_hand.run(evaluator, {1: [(SMALL, 0.9, 0)]})
     assert set(metrics.values()) == {None} and evaluator.reasons.keys() == metrics.keys()
-    expected = "the ground truth has no object" if images else "the dataset has no images"
+    expected = "the ground truth has no objects" if images else "the dataset has no images"
     assert evaluator.reasons["bbox/AP"] == expected
 
 
@@ -134,7 +134,7 @@ def test_not_finite_predictions_are_left_out_and_counted(by_hand):
     nan, inf = float("nan"), float("inf")
     metrics = by_hand.run(evaluator, {1: [(SMALL, nan, 0), ((0, 0, inf, 9), 0.9, 0), (SMALL, 0.8, 0)]})
     assert metrics["bbox/AP"] == ONE
-    assert evaluator.notes[0].startswith("2 of 3 predictions were left out: a coordinate or score is NaN")
+    assert evaluator.notes[0].startswith("2 of 3 predictions were dropped: a coordinate or score is NaN")
 
 
 def test_a_class_beyond_the_datasets_is_an_error(by_hand):

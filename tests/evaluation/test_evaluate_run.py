@@ -103,7 +103,7 @@ def test_report_is_one_file_that_needs_nothing_else(recipe, dataset, by_hand, tm
     assert all(base64.b64decode(image, validate=True) for image in images)
     text = re.sub(r'src="[^"]*"|<script>.*?</script>', "", page, flags=re.DOTALL)
     assert "-1.000" not in text and "NaN" not in text and "None" not in text
-    assert "the ground truth has no object of class dog" in text and "RetinaNetHead" in text
+    assert "the ground truth has no objects of class dog" in text and "RetinaNetHead" in text
     assert page.count("<section") == page.count("</section>") and page.count("<div") == page.count("</div>")
 
 
@@ -153,7 +153,7 @@ def test_two_evaluators_with_the_same_numbers_are_an_error(recipe, dataset, by_h
     twice.evaluators = recipe.evaluate.evaluators * 2
     changed = SimpleNamespace(**vars(recipe))
     changed.evaluate = twice
-    with pytest.raises(RecipeError, match="two evaluators give bbox/AP"):
+    with pytest.raises(RecipeError, match="two evaluators return bbox/AP"):
         evaluate(Oracle(by_hand), changed, dataset=dataset, output_dir=tmp_path / "out")
 
 

@@ -75,9 +75,9 @@ def test_an_image_gives_300_detections_over_all_categories():
 def test_what_does_not_exist_has_its_reason():
     numbers = lvis_evaluate(truth([(1, 1, ONE)], frequency=("f", "c", None)), [])
     assert numbers["bbox/AP"] == 0.0
-    assert numbers.reasons["bbox/APc"] == "the ground truth has no object of a common category"
-    assert numbers.reasons["bbox/APr"] == "the ground truth has no category that is known to be rare"
-    assert numbers.reasons["bbox/APl"] == "the ground truth has no large object"
+    assert numbers.reasons["bbox/APc"] == "the ground truth has no objects of a common category"
+    assert numbers.reasons["bbox/APr"] == "the ground truth has no categories that are known to be rare"
+    assert numbers.reasons["bbox/APl"] == "the ground truth has no large objects"
     assert {key for key, value in numbers.items() if value is None} == set(numbers.reasons)
 
 

@@ -36,7 +36,7 @@ def test_right_wrong_right_of_two():
     assert numbers["voc/AP07-cat"] == pytest.approx((6 * 1 + 5 * 2 / 3) / 11)
     assert numbers["voc/AP"] == numbers["voc/AP-cat"]  # there is no dog
     assert numbers["voc/AP-dog"] is None
-    assert numbers.reasons["voc/AP-dog"] == "the ground truth has no object of class dog"
+    assert numbers.reasons["voc/AP-dog"] == "the ground truth has no objects of class dog"
 
 
 def test_a_second_detection_of_an_object_is_wrong():
@@ -63,7 +63,7 @@ def test_difficult_objects_and_detections_of_them_count_neither_way(field):
 def test_only_difficult_objects_is_its_own_reason():
     numbers = voc_evaluate(truth([(1, 1, ONE, {"difficult": 1})]), results([(1, 1, ONE, 0.9)]))
     assert numbers["voc/AP"] is None
-    assert numbers.reasons["voc/AP-cat"].endswith("of class cat that counts: all 1 are difficult")
+    assert numbers.reasons["voc/AP-cat"].endswith("of class cat that count: all 1 are difficult")
 
 
 def test_an_iou_of_one_half_is_enough():

@@ -115,7 +115,7 @@ def test_folders_without_an_evaluation_say_what_to_do(runs, tmp_path):
 def test_a_comparison_of_masks_that_the_ground_truth_lacks_says_so(hand, tmp_path):
     truth, results = hand.many(5, seed=0)
     gt, dt = hand.write(tmp_path / "gt.json", truth), hand.write(tmp_path / "dt.json", results)
-    with pytest.raises(DataError, match=r"gt\.json[^$]*10 ground truth objects without a mask"):
+    with pytest.raises(DataError, match=r"gt\.json[^$]*10 ground-truth objects without a mask"):
         compare_runs(dt, dt, annotations=gt, task="segm")
 
 

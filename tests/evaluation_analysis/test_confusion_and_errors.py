@@ -28,7 +28,7 @@ def test_overlaps_are_of_all_classes_within_an_image(hand):
         hand.results([(1, CAT, BOX, 0.9), (2, DOG, FAR, 0.8)]),
     )
     pairs = overlaps(columns, 0.1)
-    assert columns.detection_class[pairs.detection].tolist() == [0, 0]  # that of image 2 meets nothing
+    assert columns.detection_class[pairs.detection].tolist() == [0, 0]  # that of image 2 is unmatched
     assert sorted(pairs.iou.tolist()) == pytest.approx([1 / 3, 1])
 
 
@@ -75,7 +75,7 @@ def test_every_object_and_counted_detection_is_counted_once(hand):
 @pytest.mark.parametrize(
     ("kind", "objects", "detections"),
     [
-        ("localisation", [(1, CAT, BOX)], [(1, CAT, HALF, 0.9)]),
+        ("localization", [(1, CAT, BOX)], [(1, CAT, HALF, 0.9)]),
         ("class", [(1, CAT, BOX), (2, DOG, BOX)], [(1, DOG, BOX, 0.9)]),
         ("both", [(1, CAT, BOX), (2, DOG, BOX)], [(1, DOG, HALF, 0.9)]),
         ("duplicate", [(1, CAT, BOX)], [(1, CAT, BOX, 0.9), (1, CAT, (1, 0, 20, 20), 0.8)]),
@@ -94,15 +94,15 @@ def test_an_object_that_a_wrong_class_or_place_points_at_is_not_missed(hand):
     assert split(hand, [(1, CAT, BOX)], [(1, CAT, FAR, 0.9)]).counts["missed"] == 1
 
 
-def test_what_mending_gains_by_hand(hand):
+def test_what_fixing_gains_by_hand(hand):
     """Two cats; the best-scored detection is misplaced, the second right: AP50 is 51 recalls at precision 1/2."""
     found = split(hand, [(1, CAT, BOX), (2, CAT, BOX)], [(1, CAT, HALF, 0.9), (2, CAT, BOX, 0.8)])
     assert found.ap50 == pytest.approx(51 / 101 / 2)
-    assert found.delta_ap50["localisation"] == pytest.approx(1 - 51 / 101 / 2)  # both found, nothing false
-    assert {kind for kind, gain in found.delta_ap50.items() if gain} == {"localisation"}
+    assert found.delta_ap50["localization"] == pytest.approx(1 - 51 / 101 / 2)  # both found, nothing false
+    assert {kind for kind, gain in found.delta_ap50.items() if gain} == {"localization"}
 
 
-def test_mending_a_miss_takes_the_object_away_and_mending_background_the_detection(hand):
+def test_fixing_a_miss_removes_the_object_and_fixing_background_the_detection(hand):
     found = split(hand, [(1, CAT, BOX), (2, CAT, BOX)], [(1, CAT, FAR, 0.9), (1, CAT, BOX, 0.8)])
     assert found.counts["background"] == 1 and found.counts["missed"] == 1
     assert found.ap50 == pytest.approx(51 / 101 / 2)
@@ -110,11 +110,11 @@ def test_mending_a_miss_takes_the_object_away_and_mending_background_the_detecti
     assert found.delta_ap50["missed"] == pytest.approx(1 / 2 - 51 / 101 / 2)  # precision 1/2 up to recall 1
 
 
-def test_of_two_that_point_at_one_object_the_better_score_is_mended_and_the_other_goes(hand):
+def test_of_two_that_point_at_one_object_the_better_score_is_fixed_and_the_other_is_dropped(hand):
     objects = [(1, CAT, BOX), (2, CAT, BOX)]
     found = split(hand, objects, [(1, CAT, HALF, 0.9), (1, CAT, (9, 0, 20, 20), 0.7), (2, CAT, BOX, 0.8)])
-    assert found.counts["localisation"] == 2
-    assert found.ap50 + found.delta_ap50["localisation"] == pytest.approx(1)
+    assert found.counts["localization"] == 2
+    assert found.ap50 + found.delta_ap50["localization"] == pytest.approx(1)
 
 
 def test_a_perfect_detector_has_no_errors_and_crowds_cause_none(hand):
@@ -144,8 +144,8 @@ def test_masks_are_compared_as_masks(hand):
 @pytest.mark.parametrize(
     ("task", "expected"),
     [
-        ("bbox", {"class": 83, "localisation": 1, "both": 0, "duplicate": 1, "background": 0, "missed": 97}),
-        ("segm", {"class": 76, "localisation": 82, "both": 7, "duplicate": 0, "background": 4, "missed": 109}),
+        ("bbox", {"class": 83, "localization": 1, "both": 0, "duplicate": 1, "background": 0, "missed": 97}),
+        ("segm", {"class": 76, "localization": 82, "both": 7, "duplicate": 0, "background": 4, "missed": 109}),
     ],
 )
 def test_counts_are_those_of_the_authors_tool(shared, task, expected):

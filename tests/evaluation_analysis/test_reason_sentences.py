@@ -21,7 +21,7 @@ SIZES = np.full((6, 2), 100.0)
 def test_no_ground_truth_in_a_range_names_the_range(hand):
     numbers = coco_evaluate(hand.truth([(1, 1, (0, 0, 20, 20))]), hand.results([(1, 1, (0, 0, 20, 20), 0.9)]), "bbox")
     assert numbers["bbox/APl"] is None
-    assert numbers.reasons["bbox/APl"] == "the ground truth has no large object (area above 9216 square pixels)"
+    assert numbers.reasons["bbox/APl"] == "the ground truth has no large objects (area above 9216 square pixels)"
     assert "of class dog" in numbers.reasons["bbox/AP-dog"]
 
 
@@ -29,7 +29,7 @@ def test_no_detection_from_a_score_on():
     assert no_detection_from(np.array([0.2, 0.3]), 0.5) == (
         "no detection has a score of 0.5 or above; the highest of 2 is 0.3"
     )
-    assert no_detection_from(np.zeros(0), 0.5) == "there is no detection at all"
+    assert no_detection_from(np.zeros(0), 0.5) == "there are no detections at all"
     assert no_detection_from(np.array([0.5]), 0.5) is None
 
 
@@ -63,7 +63,7 @@ def test_sizes_where_corners_are_expected_are_told():
     [
         ("image", ["1", "2"], [1, 2, 3], "text and numbers"),
         ("category", [0, 1, 2], [1, 2, 3], "class numbers from 0"),
-        ("image", [7, 8], [1, 2], "not one image id"),
+        ("image", [7, 8], [1, 2], "none of the image ids"),
     ],
 )
 def test_ids_that_do_not_meet_have_a_likely_cause(what, given, known, words):

@@ -1,4 +1,4 @@
-"""Sections about errors in the report: what is drawn, and what is said where nothing can be."""
+"""Sections about errors in the report: what is drawn, and the text where nothing can be."""
 
 from PIL import Image
 
@@ -23,7 +23,7 @@ def test_errors_confusion_calibration_and_sizes_are_shown(hand, tmp_path):
         *("bbox_errors.png", "bbox_confusion.png", "bbox_calibration.png")
     ]
     errors, *_, sizes = blocks_of(found, Table)
-    assert [row[0] for row in errors.rows] == ["class", "localisation", "both", "duplicate", "background", "missed"]
+    assert [row[0] for row in errors.rows] == ["class", "localization", "both", "duplicate", "background", "missed"]
     assert [row[0].partition(",")[0] for row in sizes.rows] == ["all", "small", "medium", "large"]
 
 
@@ -44,7 +44,7 @@ def test_many_classes_stay_readable_and_the_report_small(hand, tmp_path):
 def test_without_detections_the_reasons_stand_in_place_of_plots(hand, tmp_path):
     found = sections(hand.truth([(1, 1, (0, 0, 20, 20))]), [], tmp_path)
     told = " ".join(text.text for text in blocks_of(found, Text))
-    assert "no confusion matrix: there is no detection at all" in told and "no calibration" in told
+    assert "No confusion matrix: there are no detections at all" in told and "No calibration" in told
     errors = blocks_of(found, Table)[0]
     assert errors.rows[-1][:3] == ["missed", 1, 1.0]  # without the object nothing is wrong
 

@@ -1,4 +1,4 @@
-"""Good and bad result files: what is an error, what is left out and counted, and that nothing else is lost."""
+"""Good and bad result files: what is an error, what is dropped and counted, and that nothing else is lost."""
 
 import json
 
@@ -57,7 +57,7 @@ def test_a_record_that_cannot_be_judged_is_left_out_and_counted(hand, tmp_path, 
         ([GOOD, GOOD | {"image_id": 999}], "record 1 with image_id 999"),
         ([GOOD | {"image_id": "1"}], "text and numbers"),
         ([GOOD | {"score": float("nan")}], "no record of it can be evaluated"),
-        ([GOOD | {"category_id": 9}, ALSO | {"category_id": 8}], "not one category id"),
+        ([GOOD | {"category_id": 9}, ALSO | {"category_id": 8}], "none of the category ids"),
     ],
 )
 def test_a_file_that_cannot_be_used_is_an_error_with_its_name(hand, tmp_path, truth, content, words):
@@ -98,11 +98,11 @@ def test_the_shared_bad_files(shared, tmp_path):
     folder = shared("data/bad/coco_preds")
     dropped = {"nan_score": 1, "nan_box": 1, "unknown_category": 1, "negative_size_box": 1}
     whole = evaluate_result_files(gt, folder / "valid.json", "bbox", resamples=0)
-    assert whole.notes == [] or all("left out" not in note for note in whole.notes)
+    assert whole.notes == [] or all("dropped" not in note for note in whole.notes)
     for name, count in dropped.items():
         numbers = evaluate_result_files(gt, folder / f"{name}.json", "bbox", resamples=0)
         assert numbers.info["detections"] == whole.info["detections"] - count
-        assert any("left out" in note and f"{name}.json" in note and "1 of 2" in note for note in numbers.notes), name
+        assert any("dropped" in note and f"{name}.json" in note and "1 of 2" in note for note in numbers.notes), name
     for name in ("missing_score", "unknown_image"):
         with pytest.raises(DataError, match=rf"{name}\.json"):
             evaluate_result_files(gt, folder / f"{name}.json", "bbox")
@@ -160,17 +160,17 @@ def test_a_negative_run_is_found_though_the_runs_fill_the_mask():
     [
         ({"size": [50, 50], "counts": [2500]}, "size"),
         ({"size": [100, 100], "counts": [50, 30]}, "cover 80 pixels"),
-        ({"size": [100, 100], "counts": [10500, -500]}, "are no run lengths"),
-        ({"size": [100, 100], "counts": "\x10\x11"}, "are no run lengths"),
-        ({"size": [100, 100], "counts": "PPPP"}, "are no run lengths"),
-        ({"size": [100], "counts": "0"}, "no run-length mask"),
-        ({"size": 100, "counts": "0"}, "no run-length mask"),
-        ({"size": ["100", "100"], "counts": "0"}, "no run-length mask"),
-        ({"size": [-100, -100], "counts": [10000]}, "no run-length mask"),
-        ({"size": [0, 0], "counts": [0, 0]}, "no run-length mask"),
-        ({"size": [100, 100], "counts": None}, "no run-length mask"),
-        ({"size": [100, 100], "counts": [5000.5, 4999.5]}, "are no run lengths"),
-        (["0"], "no list of polygons"),
+        ({"size": [100, 100], "counts": [10500, -500]}, "are not run lengths"),
+        ({"size": [100, 100], "counts": "\x10\x11"}, "are not run lengths"),
+        ({"size": [100, 100], "counts": "PPPP"}, "are not run lengths"),
+        ({"size": [100], "counts": "0"}, "not a run-length mask"),
+        ({"size": 100, "counts": "0"}, "not a run-length mask"),
+        ({"size": ["100", "100"], "counts": "0"}, "not a run-length mask"),
+        ({"size": [-100, -100], "counts": [10000]}, "not a run-length mask"),
+        ({"size": [0, 0], "counts": [0, 0]}, "not a run-length mask"),
+        ({"size": [100, 100], "counts": None}, "not a run-length mask"),
+        ({"size": [100, 100], "counts": [5000.5, 4999.5]}, "are not run lengths"),
+        (["0"], "not a list of polygons"),
     ],
 )
 def test_broken_masks_are_named(hand, tmp_path, truth, segmentation, words):

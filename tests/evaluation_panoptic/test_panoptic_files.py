@@ -153,7 +153,7 @@ def _broken(panoptic, tmp_path, change):
         ),
         (lambda record, folder: record["segments_info"][0].pop("id"), "needs an id and a category_id"),
         (lambda record, folder: record.update(image_id=2), "image 1: has no prediction"),
-        (lambda record, folder: record.update(image_id=2), "not one image id is in the ground truth"),
+        (lambda record, folder: record.update(image_id=2), "none of the image ids is in the ground truth"),
         (lambda record, folder: record.update(image_id="1"), "the same but for text and numbers"),
         (lambda record, folder: record.update(file_name="../gt/1.png"), "leaves the image folder"),
         (lambda record, folder: record.pop("segments_info"), r"annotations\[0\]: must be an object with a list"),

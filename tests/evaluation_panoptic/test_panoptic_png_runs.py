@@ -97,7 +97,7 @@ SOUND = _png(bytes(2 * (1 + 3 * 3)), 2, 3)
         _png(b"", 0, 3),
         _png(b"", 2**31 - 1, 2**31 - 1),
     ],
-    ids=["empty", "header", "cut", "changed", "short", "long", "filter", "interlaced", "grey", "nothing", "huge"],
+    ids=["empty", "header", "cut", "changed", "short", "long", "filter", "interlaced", "gray", "nothing", "huge"],
 )
 def test_other_and_damaged_files_are_left_to_the_careful_reader(monkeypatch, encoded, by_zlib):
     if by_zlib:
@@ -114,7 +114,7 @@ def test_many_files_are_read_fast_with_the_same_numbers_and_errors(shared, monke
     monkeypatch.setattr(runs, "_MANY_FILES", 1)
     assert id_run_reader(2) is not read_id_runs
     assert panoptic_evaluate(*files).metrics == careful
-    Image.new("L", (3, 2)).save(tmp_path / "grey.png")
-    for name, message in (("grey.png", "has mode L"), ("none.png", "no such panoptic PNG")):
+    Image.new("L", (3, 2)).save(tmp_path / "gray.png")
+    for name, message in (("gray.png", "has mode L"), ("none.png", "no such panoptic PNG")):
         with pytest.raises(DataError, match=message):
             id_run_reader(2)(tmp_path / name)

@@ -126,10 +126,10 @@ def test_wrong_outputs_are_told_with_their_image(semantic_dataset, output, messa
 
 def test_labels_outside_the_classes_are_errors_on_either_side(semantic_dataset):
     evaluator = SemSegEvaluator(semantic_dataset({1: np.full((2, 4), 3)}, NAMES))
-    with pytest.raises(DataError, match=r"labels_1\.png: labels 3 on 8 pixels are no class; there are 3 classes"):
+    with pytest.raises(DataError, match=r"labels_1\.png: labels 3 on 8 pixels belong to no class; there are 3 classes"):
         _run(evaluator, {1: GUESS})
     evaluator = SemSegEvaluator(semantic_dataset({1: TRUTH}, NAMES))
-    with pytest.raises(DataError, match="the model gave 8 pixels a label that is no class"):
+    with pytest.raises(DataError, match="the model gave 8 pixels a label that is not a class"):
         _run(evaluator, {1: np.full((2, 4), 3)})
 
 

@@ -28,7 +28,7 @@ def test_it_says_what_the_file_takes_and_gives_and_that_it_agrees(export):
     assert "  input   images (1, 3, 64, 96)" in out
     assert "  output  logits_0 (1, 27, 8, 12)" in out
     assert sum(line.startswith("  ONNX Runtime agrees: ") for line in out) == 6
-    with pytest.raises(ExportError, match="exists already"):
+    with pytest.raises(ExportError, match="already exists"):
         export("--size", "64")
 
 
@@ -46,7 +46,7 @@ def test_values_of_the_recipe_go_into_the_graph_and_the_letterbox_gives_the_size
     [
         (["--size", "64xx"], RecipeError, "--size is '64xx'; expected HEIGHTxWIDTH"),
         (["--batch", "many"], ExportError, "--batch is 'many'"),
-        (["--form", "row"], ExportError, "form 'row' is unknown; there are: raw, end-to-end"),
+        (["--form", "row"], ExportError, "form 'row' is unknown; known are: raw, end-to-end"),
         (["--check-image", "no.jpg"], Exception, r"no\.jpg: no such image file"),
     ],
 )

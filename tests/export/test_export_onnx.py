@@ -19,8 +19,8 @@ def test_raw_form_gives_each_tensor_under_its_name(make_model, cell_head, tmp_pa
     assert report.outputs == {"scores": [1, 3, 8, 10], "reach": [1, 4, 8, 10]}
     images = torch.rand(1, 3, 32, 40)
     found = OnnxModel(tmp_path / "m.onnx")(images)
-    normalised = (images * 255 - model.pixel_mean) / model.pixel_std
-    expected = model.compute(normalised)["boxes"]
+    normalized = (images * 255 - model.pixel_mean) / model.pixel_std
+    expected = model.compute(normalized)["boxes"]
     for name, value in expected.items():
         torch.testing.assert_close(found[name], value.detach(), rtol=1e-4, atol=1e-4)
 
@@ -110,7 +110,7 @@ def test_a_graph_that_gives_something_else_is_not_written(make_model, tmp_path):
             mean = float(features["fine"].mean()) if not torch.compiler.is_compiling() else 0.0
             return {"scores": features["fine"] + mean + 1}
 
-    with pytest.raises(ExportError, match=r"does not give what the model gives, so nothing was written:\n  scores at"):
+    with pytest.raises(ExportError, match=r"outputs differ from the model's, so nothing was written:\n  scores at"):
         export_onnx(make_model(odd=Forgetful()), tmp_path / "m.onnx", form="raw", size=(32, 32))
     assert list(tmp_path.iterdir()) == []
 
@@ -138,7 +138,7 @@ def test_a_head_without_an_end_to_end_form_names_the_raw_one(make_model, tmp_pat
 def test_no_file_is_overwritten_unless_asked(make_model, map_head, tmp_path):
     (tmp_path / "m.onnx").write_text("mine")
     model = make_model(map=map_head)
-    with pytest.raises(ExportError, match="exists already; name another file, or replace it with --force"):
+    with pytest.raises(ExportError, match="already exists; choose another file, or replace it with --force"):
         export_onnx(model, tmp_path / "m.onnx", size=(32, 32))
     assert (tmp_path / "m.onnx").read_text() == "mine"
     export_onnx(model, tmp_path / "m.onnx", size=(32, 32), force=True)
@@ -154,7 +154,7 @@ def test_no_file_is_overwritten_unless_asked(make_model, map_head, tmp_path):
         ({"pixel_range": 2}, "the pixel range is 2"),
         ({"size": (0, 32)}, "each must be at least 1"),
         ({"size": (8, 8), "dynamic": True}, "at least 9x9 pixels"),
-        ({"weights": "some.pth"}, "weights belong to a recipe"),
+        ({"weights": "some.pth"}, "weights can be given with a recipe only"),
     ],
 )
 def test_wrong_settings_are_told(make_model, map_head, tmp_path, arguments, words):

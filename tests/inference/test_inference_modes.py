@@ -228,7 +228,7 @@ def test_scales_that_cannot_be(arguments, words):
         ({"instances": 1}, "gives instances"),
         ({"sem_seg": torch.zeros(2, 8, 8), "instances": 1}, "SlidingWindow joins"),
         ({"sem_seg": torch.zeros(8, 8)}, r"labels of shape \(8, 8\)"),
-        ({"sem_seg": torch.zeros(2, 4, 4)}, "asked for 8 x 8 pixels"),
+        ({"sem_seg": torch.zeros(2, 4, 4)}, "requested 8 x 8 pixels"),
     ],
 )
 def test_what_cannot_be_joined_is_told(output, words):

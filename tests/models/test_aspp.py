@@ -56,7 +56,7 @@ def test_a_smaller_window_sees_what_lies_around_it():
     torch.testing.assert_close(aspp(x), wanted)
 
 
-def test_one_image_of_one_cell_cannot_train_batch_normalisation_and_the_error_says_so():
+def test_one_image_of_one_cell_cannot_train_batch_normalization_and_the_error_says_so():
     with pytest.raises(ValueError, match=r"more than one value per channel.*\(1, 8, 1, 1\).*two images or more"):
         ASPP(4, 8, rates=[1]).train()(torch.randn(1, 4, 1, 1))
     with pytest.raises(ValueError, match="more than one value per channel"):  # the pooled branch of a larger map

@@ -14,7 +14,7 @@ PIXEL_MEAN = (103.53, 116.28, 123.675)
 
 
 def translate(weights, part):
-    """Whole names of Detectron2 to the part's own, by its `detectron2_names`; the others are left out."""
+    """Whole names of Detectron2 to the part's own, by its `detectron2_names`; the others are skipped."""
     own = {}
     for name, value in weights.items():
         for pattern, replacement in part.detectron2_names:

@@ -1,4 +1,4 @@
-"""How many classes each head is built for, where the recipe does not say."""
+"""Number of classes that each head is built for, where the recipe does not set it."""
 
 import pytest
 from torch import nn

@@ -120,8 +120,8 @@ def test_cross_entropy_of_nothing_is_a_differentiable_zero(class_weights):
 def test_cross_entropy_says_what_does_not_fit():
     with pytest.raises(ValueError, match="ignore_index 255 is one of the 300 classes; set ignore_index"):
         CrossEntropy()(torch.zeros(1, 300), torch.tensor([1]))
-    mended = CrossEntropy(ignore_index=-100)(torch.zeros(1, 300), torch.tensor([255]))
-    assert mended.item() == pytest.approx(math.log(300))
+    fixed = CrossEntropy(ignore_index=-100)(torch.zeros(1, 300), torch.tensor([255]))
+    assert fixed.item() == pytest.approx(math.log(300))
     with pytest.raises(ValueError, match="2 class_weights for 3 classes"):
         CrossEntropy([1.0, 2.0])(torch.zeros(1, 3), torch.tensor([1]))
     with pytest.raises(ValueError, match="label_smoothing is 2"):

@@ -1,4 +1,4 @@
-"""ConvNorm leaves out what a dilated kernel sees of the padding and turns depthwise ones round; no result changes."""
+"""ConvNorm skips what a dilated kernel sees of the padding and turns depthwise ones round; no result changes."""
 
 import pytest
 import torch

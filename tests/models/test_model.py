@@ -1,4 +1,4 @@
-"""Model and Batch: padding, normalisation, ground truth, several heads, and what is said of wrong inputs."""
+"""Model and Batch: padding, normalization, ground truth, several heads, and the errors for wrong inputs."""
 
 import pytest
 import torch
@@ -68,7 +68,7 @@ def test_images_of_all_sizes_are_padded_to_the_least_common_multiple():
     assert len(batch) == 2
 
 
-def test_pixels_are_normalised_and_the_padding_is_zero():
+def test_pixels_are_normalized_and_the_padding_is_zero():
     model = Model(Stride4(), pixel_mean=(10, 20, 30), pixel_std=(2, 4, 5))
     images = model.make_batch([{"image": image(5, 6, [20, 20, 20])}, {"image": image(8, 8, [10, 20, 30])}]).images
     assert images.dtype == torch.float32 and images.shape == (2, 3, 8, 8)

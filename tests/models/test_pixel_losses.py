@@ -1,4 +1,4 @@
-"""Losses of labelled pixels: values worked by hand, and what they do with ignored and impossible labels."""
+"""Losses of labeled pixels: values worked by hand, and what they do with ignored and impossible labels."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""ResNet, its normalisations, and the layouts of weights it starts from."""
+"""ResNet, its normalizations, and the layouts of weights it starts from."""
 
 import re
 
@@ -45,7 +45,7 @@ def test_any_size_gives_maps_of_the_strides_rounded_up(norm, size):
 
 
 def test_the_first_convolution_is_a_feature_of_stride_2():
-    """And what it gives, pooled, is the stem's; the features behind do not depend on its being asked for."""
+    """And what it gives, pooled, is the stem's; the features behind do not depend on its being requested."""
     torch.manual_seed(0)
     backbone = ResNet(18, norm="bn", out_features=["conv1", "stem", "res2"]).eval()
     assert {name: (s.channels, s.stride) for name, s in backbone.output_shape().items()} == {
@@ -128,7 +128,7 @@ def test_weights_of_another_depth_or_of_something_else_are_refused(tmp_path):
     with pytest.raises(CheckpointError, match=r"r18.pth: the weights do not fit the ResNet(.|\n)*res2.0.conv3.weight"):
         ResNet(50, weights=str(tmp_path / "r18.pth"))
     torch.save({"encoder.weight": torch.ones(1)}, tmp_path / "other.pth")
-    with pytest.raises(CheckpointError, match=r"in no layout that ResNet knows; they begin with encoder.weight"):
+    with pytest.raises(CheckpointError, match=r"match no layout that ResNet knows; they begin with encoder.weight"):
         ResNet(50, weights=str(tmp_path / "other.pth"))
 
 

@@ -1,4 +1,4 @@
-"""Weights from files and URLs: what loads, what is refused without being run, and what is said."""
+"""Weights from files and URLs: what loads, what is refused without being run, and the messages."""
 
 import functools
 import http.server
@@ -23,7 +23,7 @@ STATE = {"a.weight": torch.arange(6.0).view(2, 3), "a.bias": torch.ones(2)}
 
 @pytest.fixture
 def server(tmp_path, monkeypatch):
-    """A local HTTP server of a folder, with a cache of its own: (address, folder, paths asked for)."""
+    """A local HTTP server of a folder, with a cache of its own: (address, folder, requested paths)."""
     monkeypatch.setenv("FVCORE_CACHE", str(tmp_path / "cache"))
     folder = tmp_path / "www"
     folder.mkdir()
@@ -97,9 +97,9 @@ def test_a_mistyped_torchvision_name_gets_near_ones():
         fetch("torchvision:ResNet50_Weights.IMAGENET1K")
 
 
-def test_a_missing_file_is_named_with_its_neighbours(tmp_path):
+def test_a_missing_file_is_named_with_its_neighbors(tmp_path):
     torch.save(STATE, tmp_path / "final.pth")
-    with pytest.raises(CheckpointError, match=r"finale.pth: there is no such file. In .*: final.pth"):
+    with pytest.raises(CheckpointError, match=r"finale.pth: no such file. In .*: final.pth"):
         read_weights(tmp_path / "finale.pth")
     with pytest.raises(CheckpointError, match="is a folder, not a file"):
         read_weights(tmp_path)
@@ -139,7 +139,7 @@ def test_code_in_a_file_is_never_run(tmp_path, name):
         ("not_a_checkpoint.pth", "nothing in it was run|cannot be read"),
         ("zero_byte.pth", "0 bytes"),
         ("truncated_zip.pth", "cut off"),
-        ("empty_dict.pth", "holds no weights"),
+        ("empty_dict.pth", "contains no weights"),
     ],
 )
 def test_bad_files_are_refused_by_name(shared, tmp_path, monkeypatch, name, says):
@@ -154,7 +154,7 @@ def test_contents_without_tensors_are_refused(tmp_path):
     with pytest.raises(CheckpointError, match="holds a list, expected a dict"):
         read_weights(tmp_path / "list.pth")
     torch.save({"epoch": 3, "name": "x"}, tmp_path / "numbers.pth")
-    with pytest.raises(CheckpointError, match="holds no weights; its entries: 'epoch', 'name'"):
+    with pytest.raises(CheckpointError, match="contains no weights; its entries: 'epoch', 'name'"):
         read_weights(tmp_path / "numbers.pth")
     np.savez(tmp_path / "arrays.pth", a=np.ones(3))
     with pytest.raises(CheckpointError, match="cannot be read as a checkpoint"):

@@ -158,7 +158,7 @@ def stages(model, image):
 
 
 def training_batch(golden):
-    """Both images with their true boxes."""
+    """Both images with their ground-truth boxes."""
     samples = []
     for letter in "AB":
         truth = golden.numbers["ground_truth"][letter]

@@ -13,14 +13,14 @@ class {name}(Head):
 LOUD = "import sys, warnings\nprint('hello from loud')\nwarnings.warn('loud warns')\nsys.stderr.write('loud errs\\n')\n"
 
 BROKEN = {  # distribution: (source of its module, words that explain it in `plugins check`)
-    "b-raises": ("raise RuntimeError('no licence file')", "RuntimeError: no licence file"),
+    "b-raises": ("raise RuntimeError('no license file')", "RuntimeError: no license file"),
     "b-exits": ("import sys\nsys.exit(3)", "SystemExit: 3"),
     "b-syntax": ("class Broken(:\n", "SyntaxError: invalid syntax"),
-    "b-hangs": ("import time\ntime.sleep(1000)", "it hangs: its import did not end within 3 s"),
-    "b-quits": ("import os\nos._exit(7)", "it ended the process while it was imported (exit code 7)"),
+    "b-hangs": ("import time\ntime.sleep(1000)", "it hangs: its import did not finish within 3 s"),
+    "b-quits": ("import os\nos._exit(7)", "it ended the process during its import (exit code 7)"),
     "b-crashes": (
         "import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)",
-        "it ended the process while it was imported (signal SIGSEGV)",
+        "it ended the process during its import (signal SIGSEGV)",
     ),
     "b-future": (GOOD.format(name="Broken", number=1), "it needs vertebra<100,>=99, but vertebra"),
     "b-renamed": (GOOD.format(name="BrokenHead", number=1), "has no 'Broken'.\n      Nearest: BrokenHead"),

@@ -69,7 +69,7 @@ def test_a_plugin_is_explained_when_a_recipe_names_it(site, vertebra, tmp_path):
     recipe.write_text("_base_: retinanet:retinanet_shapes_quick\nmodel: {heads: {boxes: {name: Broken0}}}\n")
     said = vertebra("config", recipe, site=site, code=2).stderr
     assert "recipe.yaml:2" in said and "head Broken0 of plugin b-raises 1.0 cannot be imported" in said
-    assert said.rstrip().endswith("RuntimeError: no licence file")  # the original traceback stands at the end
+    assert said.rstrip().endswith("RuntimeError: no license file")  # the original traceback stands at the end
     assert "/vertebra/" not in said.partition("Traceback")[2]
 
 

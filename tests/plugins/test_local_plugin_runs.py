@@ -104,7 +104,7 @@ def test_a_path_that_cannot_be_handed_on_is_refused(project):
     folder = project / "a:b"
     folder.mkdir()
     (folder / "x.py").write_text("")
-    with pytest.raises(PluginError, match="':' in its path cannot be handed on to other processes"):
+    with pytest.raises(PluginError, match="':' in its path cannot be passed on to other processes"):
         load_local_plugin(folder / "x.py")
 
 
@@ -117,7 +117,7 @@ def test_a_file_that_fails_is_announced_to_no_other_process(project):
     assert os.environ[ANNOUNCED] == announced == str(project / "my_head.py")
     code = "from vertebra import HEADS; HEADS.get('TinyHead'); print('found')"
     assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout == "found\n"
-    (project / "bad.py").write_text("")  # mended
+    (project / "bad.py").write_text("")  # fixed
     load_local_plugin("bad.py")
     assert os.environ[ANNOUNCED] == os.pathsep.join([announced, str(project / "bad.py")])
 

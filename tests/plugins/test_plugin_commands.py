@@ -64,7 +64,7 @@ def test_it_runs_with_its_own_help_arguments_and_errors(install, site, vertebra)
 @pytest.mark.parametrize(
     ("source", "value", "told"),
     [
-        ("raise OSError('no licence')", "app", "cannot be imported: OSError: no licence"),
+        ("raise OSError('no license')", "app", "cannot be imported: OSError: no license"),
         ("app = 3", "app", "fake_bad:app is a int, expected a typer.Typer"),
         ("apps = 3", "app", "has no 'app'.\n  Nearest: apps"),
         (GOOD.replace("data: str", "data: 'Data'"), "app", "cannot be imported: NameError"),
@@ -95,7 +95,7 @@ def test_a_name_of_the_core_is_the_cores_and_of_two_plugins_needs_a_choice(insta
     install("one", {"train": "fake_one:app", "both": "fake_one:app"}, GOOD)
     install("two", {"both": "fake_two:app"}, GOOD)
     assert "Train from a recipe" in vertebra("train", "--help", site=site).stdout
-    assert "note: command train: the core has this command" in vertebra("plugins", site=site).stdout
+    assert "note: command train: the core has a command of this name" in vertebra("plugins", site=site).stdout
     assert vertebra("one:train", "anchors", "cells", site=site).stdout == "9 anchors of cells\n"
     failed = vertebra("both", "anchors", "cells", site=site, code=2).stderr
     assert "offered by one 1.0 and two 1.0; say which: `vertebra one:both` or `vertebra two:both`" in failed

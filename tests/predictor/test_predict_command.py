@@ -30,7 +30,7 @@ def test_it_names_pictures_results_and_times(predict, folder):
     assert out[2].startswith("2 images, ") and out[2].endswith(
         "detections from score 0.3: predictions/predictions.json"
     )
-    assert "images/s; ms an image: read " in out[3] and ", write " in out[3]
+    assert "images/s; ms per image: read " in out[3] and ", write " in out[3]
     assert predict("images").startswith("predictions-2/a.png")  # nothing is overwritten
 
 
@@ -62,9 +62,9 @@ def test_saving_nothing_measures_alone(predict, folder):
     ("arguments", "error", "words"),
     [
         (["--letterbox", "96x"], RecipeError, "--letterbox is '96x'; expected HEIGHTxWIDTH"),
-        (["--letterbox", "96", "--stretch", "96"], RecipeError, "exclude each other"),
-        (["--class", "cirle"], DataError, "no class 'cirle'"),
-        (["--save", "xml"], RecipeError, "no format 'xml'"),
+        (["--letterbox", "96", "--stretch", "96"], RecipeError, "cannot be combined"),
+        (["--class", "cirle"], DataError, "classes of this model is named 'cirle'"),
+        (["--save", "xml"], RecipeError, "no format is named 'xml'"),
     ],
 )
 def test_wrong_options_are_told_and_nothing_is_written(predict, folder, arguments, error, words):

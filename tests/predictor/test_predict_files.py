@@ -142,7 +142,7 @@ def test_a_camera_stops_after_so_many_frames_and_one_that_is_not_there_is_told(t
     monkeypatch.setattr(Camera, "released", 0, raising=False)
     assert predict(trained, 3, tmp_path / "out", save=["csv"], max_images=1).num_images == 1
     assert Camera.released == 1
-    with pytest.raises(DataError, match="camera 0: there is no such camera, or it is in use"):
+    with pytest.raises(DataError, match="camera 0: no such camera, or it is in use"):
         predict(trained, 0, tmp_path / "none")
     assert not (tmp_path / "none").exists()
 
@@ -182,7 +182,7 @@ def test_equal_names_and_earlier_results_are_kept(trained, folder, tmp_path):
     (again / "a.png").write_bytes((folder / "a.png").read_bytes())
     predict(trained, [folder / "a.png", again / "a.png"], tmp_path / "out")
     assert {"a.png", "a-2.png", "predictions.json"} == {path.name for path in (tmp_path / "out").iterdir()}
-    with pytest.raises(DataError, match="holds predictions already"):
+    with pytest.raises(DataError, match="already holds predictions"):
         predict(trained, folder, tmp_path / "out")
     assert len(list((tmp_path / "out").iterdir())) == 3
 
@@ -215,7 +215,10 @@ def test_it_stops_after_so_many_images(trained, video, tmp_path):
 
 @pytest.mark.parametrize(
     ("save", "words"),
-    [(["cocoo"], r"no format 'cocoo'.*\n.*coco"), (["labels"], r"outputs \(instances\) cannot be saved as labels")],
+    [
+        (["cocoo"], r"no format is named 'cocoo'.*\n.*coco"),
+        (["labels"], r"outputs \(instances\) cannot be saved as labels"),
+    ],
 )
 def test_formats_that_do_not_exist_or_fit_are_refused(trained, folder, tmp_path, save, words):
     with pytest.raises(RecipeError, match=words):

@@ -93,7 +93,7 @@ def test_heads_do_not_mix_and_earlier_files_stay(tmp_path):
     assert [path.name for path in files[::2]] == ["panoptic_predictions-one.json", "panoptic_predictions-two.json"]
     assert [json.loads(path.read_text())["annotations"][0]["image_id"] for path in files[::2]] == [1, 2]
     write(tmp_path, prediction())
-    with pytest.raises(DataError, match="holds predictions already"):
+    with pytest.raises(DataError, match="already holds predictions"):
         PanopticWriter(tmp_path, metadata())
 
 

@@ -121,7 +121,7 @@ def test_classes_by_name_or_number(predictor, folder):
     for wanted, number in (("circle", 0), (2, 2), ("1", 1)):
         for prediction in predictor.stream(folder, classes=[wanted]):
             assert set(detections(prediction.outputs)[2].tolist()) <= {number}
-    with pytest.raises(DataError, match=r"no class 'cirle'.*\n.*Nearest: circle"):
+    with pytest.raises(DataError, match=r"classes of this model is named 'cirle'.*\n.*Nearest: circle"):
         next(predictor.stream(folder, classes=["cirle"]))
     with pytest.raises(DataError, match="no class '7'"):
         next(predictor.stream(folder, classes=[7]))

@@ -41,7 +41,7 @@ def test_names_on_standard_input(folder):
 @pytest.mark.parametrize(
     ("place", "words"),
     [
-        ("nothing.jpg", "there is no such image, video or folder"),
+        ("nothing.jpg", r"no such file \(expected an image, a video or a folder\)"),
         ("*.jpg", r"\*\.jpg: this pattern fits no file"),
         ("*.txt", "fits 1 files, none of them an image or a video"),
         ("empty", "this folder holds no image"),

@@ -58,8 +58,8 @@ def test_two_files_that_register_one_name_are_both_told(plugin):
     assert "my-head.py" in str(caught.value) and "other.py" in str(caught.value)
 
 
-def test_a_missing_file_suggests_its_neighbour(plugin):
-    with pytest.raises(PluginError, match=r"there is no such file.\n  Nearest: my-head.py"):
+def test_a_missing_file_suggests_its_neighbor(plugin):
+    with pytest.raises(PluginError, match=r"no such file.\n  Nearest: my-head.py"):
         load_local_plugin(plugin.with_name("my_head.py"))
 
 

@@ -34,7 +34,7 @@ def test_listing_tells_what_a_plugin_offers_and_imports_nothing(install):
 @pytest.mark.parametrize(
     ("source", "cause"),
     [
-        ("raise RuntimeError('no licence file')", "RuntimeError: no licence file"),
+        ("raise RuntimeError('no license file')", "RuntimeError: no license file"),
         ("import sys; sys.exit(3)", "SystemExit: 3"),
         ("class Broken(:\n", "SyntaxError: invalid syntax"),
         ("import no_such_module_anywhere", "ModuleNotFoundError: No module named 'no_such_module_anywhere'"),
@@ -150,7 +150,7 @@ def test_a_mistyped_group_is_noted(install):
 
 def test_the_error_for_an_unknown_name_tells_which_plugins_were_left_out(install):
     install("tomorrow", {"vertebra.heads": {"Tomorrow": "fake_t:T"}}, requires=("vertebra>=99",))
-    with pytest.raises(Exception, match=r"Plugins left out: tomorrow 1.0 \(it needs vertebra>=99"):
+    with pytest.raises(Exception, match=r"Plugins skipped: tomorrow 1.0 \(it needs vertebra>=99"):
         HEADS.get("Yesterday")
 
 

@@ -19,7 +19,7 @@ from vertebra.structures import BoxMode
 
 
 def columns_of(detections, objects):
-    """Columns of detections (image, class, score, box, object it met or -1) and objects (image, class, box, crowd)."""
+    """Columns of detections (image, class, score, box, matched object or -1) and objects (image, class, box, crowd)."""
     boxes = np.array([d[3] for d in detections], float).reshape(-1, 4)
     truth = np.array([o[2] for o in objects], float).reshape(-1, 4)
     columns = MatchColumns(
@@ -72,7 +72,7 @@ def test_false_detections_come_surest_first_each_with_its_cause():
 def test_missed_objects_come_unseen_and_large_first_each_with_its_cause():
     detections = [(0, CAT, 0.3, HERE, 0), (1, DOG, 0.9, ALMOST, -1), (2, CAT, 0.95, HERE, 4)]
     objects = [
-        (0, CAT, HERE, False),  # met, but below the threshold
+        (0, CAT, HERE, False),  # matched, but below the threshold
         (1, CAT, HERE, False),
         (1, CAT, (20, 20, 90, 90), False),
         (2, CAT, ALMOST, False),  # annotated twice
@@ -82,7 +82,7 @@ def test_missed_objects_come_unseen_and_large_first_each_with_its_cause():
     assert texts_of(worst_missed, detections, objects) == [
         "cat, no detection here",
         "cat, nearest detection: dog 0.90 (IoU 0.90)",
-        "cat, the detection here, cat 0.95 (IoU 0.90), has met another object",
+        "cat, the detection here, cat 0.95 (IoU 0.90), is matched to another object",
         "cat, found with score 0.30 only",
     ]
 

@@ -69,7 +69,7 @@ def advertise(folder):
 def test_an_existing_folder_is_never_written_to(tmp_path):
     (tmp_path / "my-head").mkdir()
     (tmp_path / "my-head" / "precious.py").write_text("mine")
-    with pytest.raises(PluginError, match="my-head exists already; remove it, or choose another name"):
+    with pytest.raises(PluginError, match="my-head already exists; remove it, or choose another name"):
         new_plugin("my-head", "head", tmp_path)
     assert [path.name for path in (tmp_path / "my-head").iterdir()] == ["precious.py"]
 
@@ -84,7 +84,7 @@ def test_names_that_cannot_be_are_refused(name, tmp_path):
 @pytest.mark.parametrize(
     ("name", "kind", "words"),
     [
-        ("class", "head", "a word of Python itself"),
+        ("class", "head", "a Python keyword"),
         ("json", "hook", "module of Python's standard library"),
         ("torch", "head", "a package torch can be imported here already"),
         ("vertebra", "head", "a package vertebra can be imported"),
@@ -100,7 +100,7 @@ def test_names_that_are_taken_are_refused(name, kind, words, tmp_path):
 
 
 def test_a_kind_without_a_template_names_those_with_one(tmp_path):
-    with pytest.raises(PluginError, match=r"no template for a 'heads'.*\n  Nearest: head. All: head, neck"):
+    with pytest.raises(PluginError, match=r"no template exists for a 'heads'.*\n  Nearest: head. All: head, neck"):
         new_plugin("my-part", "heads", tmp_path)
 
 

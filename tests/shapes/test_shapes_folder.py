@@ -123,11 +123,11 @@ def test_keypoints_are_pixels_of_the_picture_and_counted(coco):
     for annotation in coco.anns.values():
         image = coco.imgs[annotation["image_id"]]
         keypoints = np.reshape(annotation["keypoints"], (5, 3))
-        labelled = keypoints[:, 2] > 0
-        assert annotation["num_keypoints"] == labelled.sum()
-        assert (keypoints[~labelled] == 0).all()
+        labeled = keypoints[:, 2] > 0
+        assert annotation["num_keypoints"] == labeled.sum()
+        assert (keypoints[~labeled] == 0).all()
         assert (keypoints[:, :2] >= 0).all() and (keypoints[:, :2] < (image["width"], image["height"])).all()
-        assert not (annotation["iscrowd"] and labelled.any())
+        assert not (annotation["iscrowd"] and labeled.any())
 
 
 def test_keypoint_behind_another_object_is_marked_so(coco):
@@ -180,7 +180,7 @@ def test_writing_again_leaves_a_finished_folder_alone(tmp_path):
 
 def test_folder_made_with_other_arguments_is_not_overwritten(tmp_path):
     make_shapes(tmp_path / "set", images=2, size=48)
-    with pytest.raises(DataError, match=r"other arguments \(seed 0 there, 5 asked for\)"):
+    with pytest.raises(DataError, match=r"other arguments \(seed 0 there, 5 requested\)"):
         make_shapes(tmp_path / "set", images=2, size=48, seed=5)
 
 

@@ -82,7 +82,7 @@ def test_those_who_ask_together_make_the_files_once(cache, monkeypatch):
     assert [path.name for path in cache.iterdir() if path.is_dir()] == [ShapesFormat(**SMALL).folder.name]
 
 
-def test_cache_that_cannot_be_written_says_how_to_mend_it(tmp_path, monkeypatch):
+def test_cache_that_cannot_be_written_says_how_to_fix_it(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("VERTEBRA_CACHE", str(tmp_path / "file"))
     with pytest.raises(DataError, match=r"(?s)cannot use the cache.*VERTEBRA_CACHE"):

@@ -23,7 +23,7 @@ def test_the_far_edge_is_inside_and_beyond_it_is_not():
     assert heatmap_cell(9.99, 22, 2) == (0, 0)
 
 
-def test_what_is_not_labelled_is_not_valid():
+def test_what_is_not_labeled_is_not_valid():
     assert heatmap_cell(12, 22, 0) == (0, 0)
 
 

@@ -105,10 +105,10 @@ def test_paste_masks_in_image(golden):
     pasted = paste_masks_in_image(soft, boxes, (320, 448), threshold=0.5)
     for mask, rle in zip(pasted, golden["masks/paste_rle"], strict=True):
         assert np.array_equal(mask.numpy(), decode_rle(rle))
-    grey = paste_masks_in_image(soft, boxes, (320, 448), threshold=-1).flatten()
+    gray = paste_masks_in_image(soft, boxes, (320, 448), threshold=-1).flatten()
     sample = golden["masks/paste_soft_sample"]
-    step = -(-len(grey) // len(sample))
-    assert (grey[::step].int() - sample.int()).abs().max() <= 1  # rounding down may go either way at a whole number
+    step = -(-len(gray) // len(sample))
+    assert (gray[::step].int() - sample.int()).abs().max() <= 1  # rounding down may go either way at a whole number
 
 
 def test_keypoints_to_heatmap(golden):

@@ -115,12 +115,12 @@ def test_crowd_is_hatched_and_dashed():
     assert len(np.unique(hatched.reshape(-1, 3), axis=0)) > 1
 
 
-def test_keypoints_are_drawn_where_labelled_and_joined_by_the_skeleton():
+def test_keypoints_are_drawn_where_labeled_and_joined_by_the_skeleton():
     points = torch.tensor([[[20.0, 30, 2], [40, 30, 1], [70, 50, 0]]])
-    labelled = _one(gt_keypoints=Keypoints(points))
-    changed = _changed(draw_instances(GRAY, labelled, skeleton=[(0, 1), (1, 2)], style=PLAIN))
+    labeled = _one(gt_keypoints=Keypoints(points))
+    changed = _changed(draw_instances(GRAY, labeled, skeleton=[(0, 1), (1, 2)], style=PLAIN))
     assert changed[30, 20] and changed[30, 40] and changed[30, 30] and not changed[44:, 55:].any()
-    assert not _changed(draw_instances(GRAY, labelled, style=PLAIN))[30, 30]
+    assert not _changed(draw_instances(GRAY, labeled, style=PLAIN))[30, 30]
 
 
 def test_unsure_predicted_keypoints_are_left_out():
@@ -229,8 +229,8 @@ def test_panoptic_picture_tells_things_of_one_class_apart():
     colors = {tuple(picture[y, x]) for y, x in ((20, 20), (20, 60), (45, 40))}
     assert len(colors) == 3
     assert picture[57:].max() <= 128  # void
-    labelled = draw_panoptic(GRAY, ids, segments, ["cell"], ["ground"], style=Style(min_side=0))
-    assert (labelled != picture).any()
+    labeled = draw_panoptic(GRAY, ids, segments, ["cell"], ["ground"], style=Style(min_side=0))
+    assert (labeled != picture).any()
 
 
 def test_inner_point_of_a_ring_is_on_the_ring():

@@ -1,4 +1,4 @@
-"""A torch and a torchvision that do not fit are found before they fail, with the way to mend it."""
+"""A torch and a torchvision that do not fit are found before they fail, with the way to fix it."""
 
 from vertebra._torch import check_torch_and_torchvision, find_mismatch
 
@@ -22,7 +22,7 @@ def test_cpu_torch_beside_pypi_torchvision_is_explained():
 def test_torchvision_made_for_another_torch_is_explained():
     reason = find_mismatch("2.13.0", "0.29.1", "torch==2.14.1")
     assert "needs torch==2.14.1, but torch 2.13.0 is installed" in reason
-    assert "Mend it" in reason
+    assert "Fix it" in reason
 
 
 def test_missing_torchvision_is_named():

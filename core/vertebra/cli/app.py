@@ -27,7 +27,7 @@ app = typer.Typer(
     name="vertebra",
     cls=CommandsWithPlugins,
     help="Object detection and segmentation from recipes and plugins.",
-    epilog="Errors you can mend print one message and exit with code 2. VERTEBRA_TRACEBACK=1 shows where they arose.",
+    epilog="Errors that you can fix print one message and exit with code 2. VERTEBRA_TRACEBACK=1 adds the traceback.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -63,9 +63,7 @@ def _root(
     plugin: PluginFiles = None,
     no_plugin: Annotated[
         list[str] | None,
-        typer.Option(
-            "--no-plugin", metavar="NAME", help="Do as if this installed plugin were not there; may be repeated."
-        ),
+        typer.Option("--no-plugin", metavar="NAME", help="Ignore this installed plugin; may be repeated."),
     ] = None,
 ) -> None:
     context.obj = plugin or []
@@ -81,7 +79,7 @@ def _root(
             load_local_plugin(path)
 
 
-_MENDABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENAMETOOLONG, errno.ENOTDIR)
+_FIXABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENAMETOOLONG, errno.ENOTDIR)
 """What a system says of a place that cannot be written: not a mistake in the program, so no traceback."""
 
 
@@ -98,11 +96,12 @@ def main() -> None:
         if err.errno == errno.EPIPE:  # `vertebra components | head`
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(1)
-        if err.errno not in _MENDABLE or os.environ.get("VERTEBRA_TRACEBACK", "0") not in ("", "0"):
+        if err.errno not in _FIXABLE or os.environ.get("VERTEBRA_TRACEBACK", "0") not in ("", "0"):
             raise
         place = f"{err.filename}: " if err.filename else ""
         print(
-            f"vertebra: {place}{err.strerror}. Choose another place, or make room or permissions there", file=sys.stderr
+            f"vertebra: {place}{err.strerror}. Choose another location, free some space, or fix its permissions",
+            file=sys.stderr,
         )
         sys.exit(2)
     except KeyboardInterrupt:

@@ -91,14 +91,14 @@ def _check(plugin: PluginInfo, timeout: float, context: Any) -> PluginReport:
         seconds, problem = None, None
         try:
             if not here.poll(_START_SECONDS):
-                problem = f"importing torch did not end within {_START_SECONDS:g} s"
+                problem = f"importing torch did not finish within {_START_SECONDS:g} s"
             elif here.recv() == "ready" and not here.poll(timeout + 1):
-                problem = f"it hangs: its import did not end within {timeout:g} s{_place(stack)}"
+                problem = f"it hangs: its import did not finish within {timeout:g} s{_place(stack)}"
             else:
                 found, seconds = here.recv()
         except EOFError:
             process.join(10)
-            problem = f"it ended the process while it was imported ({_ending(process.exitcode)}){_place(stack)}"
+            problem = f"it ended the process during its import ({_ending(process.exitcode)}){_place(stack)}"
         process.kill()
         process.join()
         return PluginReport(plugin, found, problem, seconds, _read(output))
@@ -177,7 +177,7 @@ def _read_recipes(prefix: str) -> Finding:
     from vertebra.config.bases import read_with_bases
 
     names = [name for name in list_recipes() if name.startswith(f"{prefix}:")]
-    problems = [] if names else [f"there is no YAML file in the package that {prefix!r} names"]
+    problems = [] if names else [f"the package of {prefix!r} has no YAML files"]
     for name in names:
         try:
             read_with_bases(find_recipe(name, Path.cwd()))

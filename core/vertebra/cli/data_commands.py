@@ -18,25 +18,27 @@ __all__ = ["app"]
 app = typer.Typer(help="Make, describe and look at datasets.", no_args_is_help=True)
 
 Source = Annotated[
-    str, typer.Argument(metavar="SOURCE", help="A recipe, a COCO JSON file, or a folder of `make-shapes`.")
+    str, typer.Argument(metavar="SOURCE", help="A recipe, a COCO JSON file, or a folder written by `make-shapes`.")
 ]
-Images = Annotated[Path | None, typer.Option(help="The folder of images, for a COCO JSON file.")]
-Split = Annotated[str, typer.Option(help="Which split of a recipe or of a shapes folder.")]
+Images = Annotated[Path | None, typer.Option(help="Image folder of a COCO JSON file.")]
+Split = Annotated[str, typer.Option(help="Dataset split: train, val or test.")]
 Layer = Literal["instances", "semantic", "panoptic"]
-Overrides = Annotated[list[str] | None, typer.Option("--set", help="Recipe overrides, KEY=VALUE.")]
+Overrides = Annotated[list[str] | None, typer.Option("--set", help="Recipe override, KEY=VALUE; may be repeated.")]
 
 
 @app.command("make-shapes")
 def make_shapes(
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="The folder to write; must be new or empty.")],
-    images: Annotated[int, typer.Option(help="Training images.")] = 2000,
-    val_images: Annotated[int | None, typer.Option(help="Validation images. Default: a fifth of --images.")] = None,
-    seed: Annotated[int, typer.Option(help="The same seed gives the same files, byte for byte.")] = 0,
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Output folder; must be new or empty.")],
+    images: Annotated[int, typer.Option(help="Number of training images.")] = 2000,
+    val_images: Annotated[
+        int | None, typer.Option(help="Number of validation images. Default: a fifth of --images.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Random seed. The same seed gives the same files, byte for byte.")] = 0,
     size: Annotated[
-        str, typer.Option(help="Pixels: 160, 120x160 (height x width), 128-192, or 96-128x128-192.")
+        str, typer.Option(help="Image size in pixels: 160, 120x160 (height x width), 128-192, or 96-128x128-192.")
     ] = "128-192",
     classes: Annotated[int, typer.Option(help="Number of classes.")] = 3,
-    workers: Annotated[int, typer.Option(help="Processes.")] = 1,
+    workers: Annotated[int, typer.Option(help="Number of worker processes.")] = 1,
 ) -> None:
     """Write a generated COCO dataset: boxes, masks, keypoints, semantic and panoptic labels."""
     from vertebra.data.shapes import make_shapes as make
@@ -47,7 +49,7 @@ def make_shapes(
 
 @app.command("info")
 def info(source: Source, images: Images = None, split: Split = "train", overrides: Overrides = None) -> None:
-    """Counts of a dataset: images, objects by class, sizes of images and objects, crowds."""
+    """Summarize a dataset: number of images, objects per class, sizes of images and objects, crowds."""
     from vertebra.data.facts import describe_dataset
 
     print(describe_dataset(_open(source, images, split, overrides or ())))
@@ -58,15 +60,16 @@ def show(
     source: Source,
     images: Images = None,
     split: Split = "train",
-    number: Annotated[int, typer.Option(help="How many images.")] = 12,
+    number: Annotated[int, typer.Option(help="Number of images.")] = 12,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="The PNG to write. Default: dataset.png, then -2, -3, ...")
+        Path | None,
+        typer.Option("--output", "-o", help="Output PNG file. Default: a new file dataset.png, dataset-2.png, ..."),
     ] = None,
     layer: Annotated[
         str | None,
-        typer.Option(help="instances, semantic or panoptic. Default: the first of them that the dataset has."),
+        typer.Option(help="Labels to draw: instances, semantic or panoptic. Default: the first that the dataset has."),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Which images.")] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed of the choice of images.")] = 0,
     overrides: Overrides = None,
 ) -> None:
     """Draw images with their annotations on one sheet."""
@@ -77,7 +80,7 @@ def show(
     dataset = _open(source, images, split, overrides or ())
     picked = _sample(len(dataset), number, seed)
     if not picked:
-        raise DataError(f"{source}: there is no image to show")
+        raise DataError(f"{source}: there are no images to show")
     shown = _layer(layer, dataset)
     drawn = [
         draw_dataset_dict(read_image(record["file_name"]), record, dataset.metadata, layer=shown)
@@ -107,9 +110,9 @@ def _picture_path(output: Path | None) -> Path:
         numbers = ("", *(f"-{n}" for n in range(2, 10000)))
         return next(path for path in (Path(f"dataset{n}.png") for n in numbers) if not path.exists())
     if output.exists():
-        raise DataError(f"{output}: exists already, and no file is overwritten; name another with --output")
+        raise DataError(f"{output}: already exists and is not overwritten; choose another file with --output")
     if output.suffix.lower() != ".png":
-        raise DataError(f"{output}: the sheet is written as PNG; name a file that ends in .png")
+        raise DataError(f"{output}: the sheet is written as PNG; choose a file name that ends in .png")
     return output
 
 

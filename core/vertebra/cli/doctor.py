@@ -30,7 +30,7 @@ def diagnose() -> tuple[list[str], bool]:
         healthy = False
         lines.append(f"PROBLEM: torch or torchvision does not load: {type(err).__name__}: {err}")
     lines += _plugin_facts()
-    lines.append("All is well." if healthy else "Mend the problems above, then run `vertebra doctor` again.")
+    lines.append("All is well." if healthy else "Fix the problems above, then run `vertebra doctor` again.")
     return lines, healthy
 
 

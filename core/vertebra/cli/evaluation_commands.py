@@ -14,26 +14,30 @@ __all__ = ["compare", "evaluate_results"]
 
 Annotations = Annotated[
     Path | None,
-    typer.Option("--annotations", help="COCO ground truth, for result files or where the runs' has moved."),
+    typer.Option(
+        "--annotations", help="COCO ground-truth file: required for result files, or if that of the runs has moved."
+    ),
 ]
-Task = Annotated[str | None, typer.Option("--task", help="bbox, segm or keypoints. Default: the runs' first.")]
-Resamples = Annotated[int, typer.Option("--resamples", min=0, help="Resamples of the images for intervals.")]
-Seed = Annotated[int, typer.Option("--seed", help="The same seed gives the same intervals.")]
-JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the numbers there too.")]
+Task = Annotated[
+    str | None, typer.Option("--task", help="Task: bbox, segm or keypoints. Default: the first of the runs.")
+]
+Resamples = Annotated[int, typer.Option("--resamples", min=0, help="Number of bootstrap resamples of the images.")]
+Seed = Annotated[int, typer.Option("--seed", help="Random seed of the resampling.")]
+JsonFile = Annotated[Path | None, typer.Option("--json", help="Also write the numbers to this JSON file.")]
 
 
 def compare(
     run_a: Annotated[
-        Path, typer.Argument(metavar="RUN_A", help="A run's folder, an evaluation's, or a COCO result file.")
+        Path, typer.Argument(metavar="RUN_A", help="A run folder, an evaluation folder, or a COCO result file.")
     ],
-    run_b: Annotated[Path, typer.Argument(metavar="RUN_B", help="Another, evaluated on the same images.")],
+    run_b: Annotated[Path, typer.Argument(metavar="RUN_B", help="The other one, evaluated on the same images.")],
     annotations: Annotations = None,
     task: Task = None,
-    resamples: Annotated[int, typer.Option("--resamples", min=100, help="Resamples, and swaps, of the images.")] = 1000,
+    resamples: Annotated[int, typer.Option("--resamples", min=100, help="Number of resamples and of swaps.")] = 1000,
     seed: Seed = 0,
     json_file: JsonFile = None,
 ) -> None:
-    """Say how far apart the AP of two runs is, and whether that is more than noise."""
+    """Compare the AP of two runs, and test whether the difference is more than noise."""
     from vertebra.evaluation.compare_runs import compare_runs
 
     _check_task(task, with_panoptic=False)
@@ -51,20 +55,23 @@ def compare(
             f"{name:<10}{one.first:>8.4f}{one.second:>9.4f}{one.difference:>+10.4f}   {interval:<20}{one.p_value:>6.3f}"
         )
     verdict = found.verdict("A", "B")
-    print(f"\n{verdict}\nThis is about other images like these; training again with another seed can differ by more.")
+    print(
+        f"\n{verdict}\nThe test covers the choice of images only; training again with another seed can differ by more."
+    )
     if json_file is not None:
         _write_json(json_file, _comparison(found, of_task, verdict, run_a, run_b))
 
 
 def evaluate_results(
-    annotations: Annotated[Path, typer.Option("--annotations", help="Ground truth in COCO's format.")],
-    results: Annotated[Path, typer.Option("--results", help="Results of any tool in COCO's format.")],
-    task: Annotated[str, typer.Option("--task", help="bbox, segm, keypoints or panoptic.")],
+    annotations: Annotated[Path, typer.Option("--annotations", help="Ground-truth file in COCO format.")],
+    results: Annotated[Path, typer.Option("--results", help="Result file of any tool, in COCO format.")],
+    task: Annotated[str, typer.Option("--task", help="Task: bbox, segm, keypoints or panoptic.")],
     annotations_folder: Annotated[
-        Path | None, typer.Option(help="Panoptic: PNG files of the ground truth. Default: its path without .json.")
+        Path | None,
+        typer.Option(help="Panoptic: folder of ground-truth PNG files. Default: the JSON path without .json."),
     ] = None,
     results_folder: Annotated[
-        Path | None, typer.Option(help="Panoptic: PNG files of the results. Default: their path without .json.")
+        Path | None, typer.Option(help="Panoptic: folder of result PNG files. Default: the JSON path without .json.")
     ] = None,
     resamples: Resamples = 1000,
     seed: Seed = 0,
@@ -112,9 +119,9 @@ def _check_free(path: Path | None) -> None:
     if path is None:
         return
     if not path.parent.is_dir():
-        raise SetupError(f"--json {path}: there is no folder {path.parent}")
+        raise SetupError(f"--json {path}: no such folder: {path.parent}")
     if path.exists() and not _is_replaceable(path):
-        raise SetupError(f"--json {path}: exists and holds something else than such numbers; name another file")
+        raise SetupError(f"--json {path}: exists and does not hold evaluation results; choose another file")
     if not os.access(path.parent, os.W_OK):
         raise SetupError(f"--json {path}: the folder {path.parent} cannot be written")
 

@@ -19,15 +19,17 @@ __all__ = ["export"]
 def export(
     context: typer.Context,
     recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A YAML file, or `plugin:recipe`.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The .onnx file to write.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Output .onnx file.")],
     overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...")] = None,
     weights: Annotated[
-        str | None, typer.Option("--weights", "-w", help="A checkpoint or weights file. Default: model.weights.")
+        str | None,
+        typer.Option("--weights", "-w", help="Checkpoint or weights file. Default: the recipe's model.weights."),
     ] = None,
     form: Annotated[
         str,
         typer.Option(
-            metavar="end-to-end|raw", help="Finished detections or labels, or what the heads compute before that."
+            metavar="end-to-end|raw",
+            help="What the graph returns: final predictions (end-to-end) or the heads' raw outputs (raw).",
         ),
     ] = "end-to-end",
     size: Annotated[
@@ -36,20 +38,20 @@ def export(
             metavar="HxW", help="Height and width in pixels. Default: the recipe's ResizeLetterbox, or 640x640."
         ),
     ] = None,
-    dynamic: Annotated[bool, typer.Option("--dynamic", help="The graph takes any height and width.")] = False,
-    batch: Annotated[str, typer.Option(metavar="N|dynamic", help="Images in a call.")] = "1",
+    dynamic: Annotated[bool, typer.Option("--dynamic", help="Accept any height and width.")] = False,
+    batch: Annotated[str, typer.Option(metavar="N|dynamic", help="Batch size of the exported graph.")] = "1",
     pixel_range: Annotated[
         int,
-        typer.Option(metavar="1|255", help="Highest value of the graph's input: pixels from 0 to 1, or to 255."),
+        typer.Option(metavar="1|255", help="Largest pixel value of the graph's input: 1 or 255."),
     ] = 1,
-    opset: Annotated[int, typer.Option(min=18, help="Version of ONNX's operators.")] = 18,
+    opset: Annotated[int, typer.Option(min=18, help="Version of the ONNX operators.")] = 18,
     check_image: Annotated[
-        list[Path] | None, typer.Option("--check-image", help="A picture to compare on as well; may be repeated.")
+        list[Path] | None, typer.Option("--check-image", help="Additional image to compare on; may be repeated.")
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace the output file where it exists.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the output file if it exists.")] = False,
     plugin: PluginFiles = None,
 ) -> None:
-    """Write a trained model as an ONNX file, and check in ONNX Runtime that it gives what the model gives."""
+    """Write a trained model as an ONNX file, and check in ONNX Runtime that its outputs are the model's."""
     from vertebra.config import load_recipe
     from vertebra.export import export_onnx
 

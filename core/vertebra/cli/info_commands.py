@@ -36,7 +36,7 @@ def components(
 
         near = get_close_matches(what, [*REGISTRIES, *(found.name for found in list_components())], n=3)
         raise RecipeError(
-            f"there is no kind and no component named {what!r}.\n"
+            f"no kind or component is named {what!r}.\n"
             f"  Nearest: {', '.join(near) or 'none'}. Kinds: {', '.join(REGISTRIES)}"
         )
     print("\n\n".join(_description(found) for found in matches))
@@ -92,7 +92,7 @@ def config(
 
 
 def doctor() -> None:
-    """Say what is installed, whether it fits, and what this machine can do; exits 1 where something is wrong."""
+    """Report what is installed, whether it fits, and what this machine can do; exit with code 1 on a problem."""
     from vertebra.cli.doctor import diagnose
 
     lines, healthy = diagnose()

@@ -17,10 +17,10 @@ RecipeArgument = Annotated[
 ]
 Overrides = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[KEY=VALUE]...", help="Values that replace the recipe's, such as train.batch_size=8."),
+    typer.Argument(metavar="[KEY=VALUE]...", help="Recipe overrides, such as train.batch_size=8."),
 ]
 Weights = Annotated[
-    str | None, typer.Option("--weights", "-w", help="A checkpoint or weights file (.pth, .safetensors, .pkl) or URL.")
+    str | None, typer.Option("--weights", "-w", help="Checkpoint or weights file (.pth, .safetensors, .pkl), or URL.")
 ]
 
 
@@ -29,10 +29,14 @@ def train(
     recipe: RecipeArgument,
     overrides: Overrides = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="The run folder. Default: runs/<recipe>, then -2, -3, ...")
+        Path | None,
+        typer.Option("--output", "-o", help="Run folder. Default: a new one, runs/<recipe>, runs/<recipe>-2, ..."),
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on exactly where the run in the folder stopped (default: its newest).")
+        bool,
+        typer.Option(
+            "--resume", help="Resume the run in the run folder (default: the newest one) exactly where it stopped."
+        ),
     ] = False,
     plugin: PluginFiles = None,
 ) -> None:
@@ -46,9 +50,14 @@ def evaluate(
     overrides: Overrides = None,
     weights: Weights = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Default: a new folder evaluation-2, ... by the weights.")
+        Path | None,
+        typer.Option(
+            "--output", "-o", help="Output directory. Default: evaluation, evaluation-2, ... beside the weights."
+        ),
     ] = None,
-    split: Annotated[str | None, typer.Option(help="val, test or train. Default: what the recipe says.")] = None,
+    split: Annotated[
+        str | None, typer.Option(help="Dataset split: train, val or test. Default: the recipe's evaluate.split.")
+    ] = None,
     plugin: PluginFiles = None,
 ) -> None:
     """Evaluate weights on a recipe's dataset: metrics.json, COCO results, pictures and a report."""
@@ -57,10 +66,10 @@ def evaluate(
 
 
 def import_detectron2(
-    weights: Annotated[str, typer.Option("--weights", help="Detectron2's .pkl or .pth; no code in it is run.")],
-    recipe: Annotated[str, typer.Option("--recipe", help="The recipe of the same model.")],
-    output: Annotated[Path, typer.Option("--output", help="The .pth to write.")],
-    force: Annotated[bool, typer.Option("--force", help="Replace the output file where it exists.")] = False,
+    weights: Annotated[str, typer.Option("--weights", help="Detectron2's .pkl or .pth file; no code in it is run.")],
+    recipe: Annotated[str, typer.Option("--recipe", help="Recipe of the same model.")],
+    output: Annotated[Path, typer.Option("--output", help="Output .pth file.")],
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the output file if it exists.")] = False,
     overrides: Overrides = None,
 ) -> None:
     """Translate Detectron2 weights into weights of a recipe's model."""
@@ -71,10 +80,10 @@ def import_detectron2(
 
 
 def import_torchvision(
-    weights: Annotated[str, typer.Option("--weights", help="A .pth, or torchvision:NAME; no code in it is run.")],
-    recipe: Annotated[str, typer.Option("--recipe", help="The recipe of the same model.")],
-    output: Annotated[Path, typer.Option("--output", help="The .pth to write.")],
-    force: Annotated[bool, typer.Option("--force", help="Replace the output file where it exists.")] = False,
+    weights: Annotated[str, typer.Option("--weights", help="A .pth file, or torchvision:NAME; no code in it is run.")],
+    recipe: Annotated[str, typer.Option("--recipe", help="Recipe of the same model.")],
+    output: Annotated[Path, typer.Option("--output", help="Output .pth file.")],
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the output file if it exists.")] = False,
     overrides: Overrides = None,
 ) -> None:
     """Translate torchvision's segmentation weights into weights of a recipe's model."""

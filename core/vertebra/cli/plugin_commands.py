@@ -58,11 +58,11 @@ app.command("new")(scaffold_command.new)
 @app.command("check")
 def check(
     name: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", help="One plugin's distribution. Default: all.")
+        str | None, typer.Argument(metavar="[NAME]", help="Distribution name of one plugin. Default: all plugins.")
     ] = None,
-    timeout: Annotated[float, typer.Option(min=1, help="Seconds that the import of one plugin may take.")] = 60.0,
+    timeout: Annotated[float, typer.Option(min=1, help="Time limit for the import of one plugin, in seconds.")] = 60.0,
 ) -> None:
-    """Import each plugin in a process of its own: does it work, what does it hold, how long does it take?
+    """Import each plugin in a separate process, and report whether it works, what it contains and how long it takes.
 
     Ends with exit code 1 where one does not work.
     """
@@ -92,7 +92,7 @@ def check(
 
 def _taken_commands(plugin: PluginInfo, own_commands: Container[str]) -> list[str]:
     return [
-        f"command {offer.name}: the core has this command; reach the plugin's as `vertebra {offer.qualified}`"
+        f"command {offer.name}: the core has a command of this name; call the plugin's as `vertebra {offer.qualified}`"
         for offer in plugin.commands
         if offer.name in own_commands
     ]

@@ -26,54 +26,70 @@ def predict(
         list[str],
         typer.Argument(
             metavar="SOURCE...",
-            help="Image and video files, folders of images, quoted patterns ('data/**/*.jpg'), a camera's number, or - "
-            "for names on standard input.",
+            help="Image and video files, folders of images, quoted patterns ('data/**/*.jpg'), a camera number, or - "
+            "to read names from standard input.",
         ),
     ],
     weights: Annotated[
-        str | None, typer.Option("--weights", "-w", help="A checkpoint or weights file. Default: model.weights.")
+        str | None,
+        typer.Option("--weights", "-w", help="Checkpoint or weights file. Default: the recipe's model.weights."),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="For all that is written. Default: predictions, then -2, ...")
+        Path | None,
+        typer.Option(
+            "--output", "-o", help="Output directory. Default: a new directory predictions, predictions-2, ..."
+        ),
     ] = None,
     save: Annotated[
         list[str] | None,
         typer.Option(
             metavar="FORMAT",
-            help="pictures (videos too), coco, yolo, csv, labels, panoptic, or none; several with commas. Default: "
-            "pictures, and coco, labels or panoptic, whichever the model's outputs fill.",
+            help="Comma-separated list of pictures (also videos), coco, yolo, csv, labels, panoptic; or none. Default: "
+            "pictures, plus coco, labels or panoptic depending on the model's outputs.",
         ),
     ] = None,
-    score: Annotated[float, typer.Option(min=0, max=1, help="Draw and write detections from this score on.")] = 0.5,
+    score: Annotated[
+        float, typer.Option(min=0, max=1, help="Minimum score of the detections to draw and write.")
+    ] = 0.5,
     nms: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Of two boxes that overlap by a greater IoU, the worse one goes.")
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            help="IoU threshold of NMS: of two boxes that overlap more than this, the one with the lower score "
+            "is dropped.",
+        ),
     ] = None,
     class_agnostic: Annotated[
         bool | None,
-        typer.Option("--class-agnostic/--per-class", help="Whether boxes of different classes suppress each other."),
+        typer.Option("--class-agnostic/--per-class", help="Whether NMS compares boxes of different classes."),
     ] = None,
-    max_detections: Annotated[int | None, typer.Option(min=1, help="Kept in an image.")] = None,
+    max_detections: Annotated[int | None, typer.Option(min=1, help="Maximum number of detections per image.")] = None,
     classes: Annotated[
-        list[str] | None, typer.Option("--class", help="Only this class, by name or number; may be repeated.")
+        list[str] | None, typer.Option("--class", help="Keep only this class, by name or number; may be repeated.")
     ] = None,
     letterbox: Annotated[
         str | None,
         typer.Option(
-            metavar="HxW", help="Fit images into this size and pad the rest, instead of the recipe's transforms."
+            metavar="HxW", help="Resize images to fit into this size, and pad; replaces the recipe's transforms."
         ),
     ] = None,
     stretch: Annotated[
-        str | None, typer.Option(metavar="HxW", help="Stretch images to this size, instead of the recipe's transforms.")
+        str | None, typer.Option(metavar="HxW", help="Stretch images to this size; replaces the recipe's transforms.")
     ] = None,
-    batch: Annotated[int, typer.Option(min=1, help="Images that go through the model together.")] = 1,
-    limit: Annotated[int | None, typer.Option(min=1, help="Stop after so many images and frames.")] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...; auto takes a GPU where there is one.")] = "auto",
-    set_: Annotated[list[str] | None, typer.Option("--set", help="Recipe overrides, KEY=VALUE.")] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Batch size.")] = 1,
+    limit: Annotated[int | None, typer.Option(min=1, help="Stop after this many images or frames.")] = None,
+    device: Annotated[
+        str, typer.Option(help="Device: cpu, cuda, cuda:1, ...; auto uses a GPU if there is one.")
+    ] = "auto",
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="Recipe override, KEY=VALUE; may be repeated.")
+    ] = None,
     plugin: PluginFiles = None,
 ) -> None:
-    """Predict on pictures, videos or a camera: drawn, and as COCO JSON, YOLO text, CSV or label maps.
+    """Predict on images, videos or a camera; write drawn pictures, COCO JSON, YOLO text, CSV or label maps.
 
-    Prints images a second and how long each stage takes.
+    Prints images per second and the time of each stage.
     """
     from vertebra.config import load_recipe
     from vertebra.predictor import predict_files
@@ -106,7 +122,7 @@ def predict(
 
 
 class _Listing:
-    """Prints the first pictures' paths, and how many more there are."""
+    """Prints the first pictures' paths, and the number of the others."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -133,7 +149,7 @@ def _transforms(letterbox: str | None, stretch: str | None) -> list[Transform] |
     from vertebra.data.transforms import ResizeLetterbox, ResizeStretch
 
     if letterbox and stretch:
-        raise RecipeError("--letterbox and --stretch exclude each other: an image is fitted in, or stretched")
+        raise RecipeError("--letterbox and --stretch cannot be combined: choose one")
     if letterbox:
         return [ResizeLetterbox(list(height_width(letterbox, "--letterbox")))]
     return [ResizeStretch(list(height_width(stretch, "--stretch")))] if stretch else None

@@ -54,7 +54,7 @@ def evaluate_weights(
     loaded = load_recipe(recipe, overrides, plugins)
     source = weights or loaded.model.weights
     if source is None:
-        raise RecipeError(f"{loaded.source}: which weights? Add --weights runs/NAME/final.pth, or set model.weights")
+        raise RecipeError(f"{loaded.source}: no weights given. Add --weights runs/NAME/final.pth, or set model.weights")
     state = read_weights(source)
     warn_of_changes(loaded, source)
     dataset = load_split(loaded, split)

@@ -11,17 +11,19 @@ __all__ = ["new"]
 
 
 def new(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Of the distribution, such as my-head.")],
-    kind: Annotated[str, typer.Option(help="head, neck, backbone, loss, evaluator or hook.")],
-    output: Annotated[Path, typer.Option(metavar="DIR", help="The new folder NAME goes there.")] = Path("."),
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the new distribution, such as my-head.")],
+    kind: Annotated[str, typer.Option(help="Kind of component: head, neck, backbone, loss, evaluator or hook.")],
+    output: Annotated[Path, typer.Option(metavar="DIR", help="Directory in which the folder NAME is created.")] = Path(
+        "."
+    ),
     base: Annotated[
         str | None,
         typer.Option(
-            metavar="PLUGIN:RECIPE", help="What the new recipe builds on. Default: an installed one; a head needs none."
+            metavar="PLUGIN:RECIPE", help="Base of the new recipe. Default: an installed recipe; a head needs none."
         ),
     ] = None,
 ) -> None:
-    """Write a new plugin that installs, passes its own tests and trains on generated pictures at once."""
+    """Write a new plugin that installs, passes its own tests and trains on generated images right away."""
     from vertebra.scaffold import new_plugin
 
     made = new_plugin(name, kind, output, base)
@@ -31,6 +33,6 @@ def new(
     print(
         "\nNext:\n"
         f"  pip install -e '{made.folder}[test]'\n"
-        f"  pytest {made.folder}                  # -m 'not slow' leaves out the longest check\n"
+        f"  pytest {made.folder}                  # -m 'not slow' skips the longest check\n"
         f"  vertebra train {made.recipe}"
     )

@@ -33,7 +33,7 @@ def read_with_bases(path: Path, opened: tuple[Path, ...] = ()) -> Node:
     path = path.resolve()
     if path in opened:
         chain = " -> ".join(display(file) for file in (*opened[opened.index(path) :], path))
-        raise RecipeError(f"{display(path)}: {BASE} runs in a circle: {chain}")
+        raise RecipeError(f"{display(path)}: {BASE} is circular: {chain}")
     root = read_yaml(path)
     if root.value is None:
         raise RecipeError(f"{display(path)}: the file is empty; a recipe has at least `model`, or a `{BASE}`")

@@ -170,7 +170,7 @@ def _check_component(kind: str, annotation: Any, node: Node, path: str, mistakes
             hint = _nearest_of(argument, signature.writable)
             mistakes.add(child.where, f"{inner}: {name.value} has no such argument.\n  {hint}")
         elif not known.writable:
-            mistakes.add(child.where, f"{inner} is given by the framework; leave it out of the recipe")
+            mistakes.add(child.where, f"{inner} is set by the framework; remove it from the recipe")
         else:
             arguments[argument] = check_value(known.annotation, child, inner, mistakes)
     for known in signature.arguments.values():

@@ -54,7 +54,7 @@ class ComponentSpec:
                 nested ones too, that has a parameter of this name; what the recipe writes goes before it, and holds
                 for what is nested in the component as well.
         Raises:
-            RecipeError: the constructor raised; tells file and line and the place in the code.
+            RecipeError: the constructor raised; names file and line and the place in the code.
             PluginError: the component's plugin cannot be used.
         """
         cls = REGISTRIES[self.kind].get(self.name)

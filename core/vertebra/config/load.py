@@ -21,7 +21,7 @@ def load_recipe(path_or_name: str | Path, overrides: Overrides = (), plugins: Se
     """Reads, merges and checks a recipe. Imports the components that it names, and builds nothing.
 
     Args:
-        path_or_name: a YAML file (`.yaml` may be left out), or `plugin:recipe` for one that a plugin ships.
+        path_or_name: a YAML file (`.yaml` may be omitted), or `plugin:recipe` for one that a plugin ships.
         overrides: `a.b.c=value` strings, where a number counts into a list (`data.train_transforms.0.prob=1`), or
             mappings from such keys to values; laid over the recipe in their order.
         plugins: local plugin files beside those that the recipe names, relative to the current directory.
@@ -45,7 +45,7 @@ def _add_plugins(root: Node, paths: Sequence[str | Path]) -> Node:
     """`root` with further local plugins; one that it names already is not named twice."""
     written = root.value.get("plugins")
     if not paths or (written is not None and not isinstance(written.value, (list, type(None)))):
-        return root  # what is written is no list, which the check will say
+        return root  # the value is not a list, which the check will report
     named = _plugin_nodes(root)
     known = {(node.folder / Path(node.value).expanduser()).resolve() for node in named if isinstance(node.value, str)}
     further = [path for path in (Path(path).expanduser().resolve() for path in paths) if path not in known]
@@ -59,7 +59,7 @@ def _load_local_plugins(root: Node, mistakes: Mistakes) -> None:
         mistakes.add(written.where, f"plugins is {show(written)}, expected a list of files: plugins: [./my_head.py]")
     for node in _plugin_nodes(root):
         if not isinstance(node.value, str):
-            mistakes.add(node.where, f"plugins: {show(node)} is no path")
+            mistakes.add(node.where, f"plugins: {show(node)} is not a path")
             continue
         try:
             load_local_plugin(node.folder / Path(node.value).expanduser())

@@ -17,7 +17,7 @@ __all__ = ["find_recipe", "list_recipes"]
 
 
 def find_recipe(name: str, folder: Path) -> Path:
-    """The file that a path (relative to `folder`; `.yaml` may be left out) or a `plugin:recipe` means.
+    """The file that a path (relative to `folder`; `.yaml` may be omitted) or a `plugin:recipe` means.
 
     Raises:
         RecipeError: there is no such recipe.
@@ -35,7 +35,7 @@ def find_recipe(name: str, folder: Path) -> Path:
     siblings = [file.name for suffix in RECIPE_SUFFIXES for file in path.parent.glob(f"*{suffix}")]
     near = [display(path.parent / file) for file in nearest(path.name, siblings)]
     near += [recipe for recipe in list_recipes() if recipe.partition(":")[2] == Path(name).stem]
-    raise RecipeError(f"there is no recipe {display(path)}.\n  Nearest: {', '.join(near) or 'none'}")
+    raise RecipeError(f"no such recipe: {display(path)}.\n  Nearest: {', '.join(near) or 'none'}")
 
 
 def list_recipes() -> list[str]:
@@ -55,7 +55,7 @@ def _find_in_plugin(prefix: str, recipe: str) -> Path:
     ]
     if len(matches) > 1:
         forms = "".join(f"\n    {plugin.distribution}:{recipe}  ({plugin})" for plugin in matches)
-        raise PluginError(f"several plugins ship recipes as {prefix!r}; write which one is meant:{forms}")
+        raise PluginError(f"several plugins ship recipes as {prefix!r}; write which one you mean:{forms}")
     matches = matches or [plugin for plugin in shipping if _is_called(plugin, prefix)]
     if not matches:
         prefixes = {name for plugin in shipping for name in plugin.recipe_packages}

@@ -126,7 +126,7 @@ def _adapter(annotation: Any) -> Any:
 
 
 def _follow(node: Node, path: str, location: tuple) -> tuple[Node, str]:
-    """The node that pydantic's location means; parts of it that are no keys (names of union members) are skipped."""
+    """The node that pydantic's location means; parts of it that are not keys (names of union members) are skipped."""
     for part in location:
         in_list = isinstance(node.value, list) and isinstance(part, int) and part < len(node.value)
         if in_list or (isinstance(node.value, dict) and part in node.value):

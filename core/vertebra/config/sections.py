@@ -1,6 +1,6 @@
 """The fixed sections of a recipe as typed dataclasses: `model`, `data`, `train`, `evaluate`, and the whole.
 
-A field's annotation is what a recipe is checked against; `problems` tells what no annotation can.
+A field's annotation is what a recipe is checked against; `problems` reports what no annotation can.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Section:
 
     @classmethod
     def problems(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-        """(field, "is ..., expected ...") for each value that cannot be; fields that `values` lacks are passed over."""
+        """(field, "is ..., expected ...") for each invalid value; fields that `values` does not have are skipped."""
         yield from ()
 
     def to_dict(self) -> dict[str, Any]:
@@ -69,7 +69,7 @@ def _detectron2_training() -> list[ComponentSpec]:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSection(Section):
-    """Section `model`: backbone, neck and heads; how their input is normalised."""
+    """Section `model`: backbone, neck and heads; how their input is normalized."""
 
     backbone: BackboneSpec
     neck: NeckSpec | None = None
@@ -105,10 +105,10 @@ class DataSection(Section):
     eval_transforms: list[TransformSpec] = field(
         default_factory=lambda: [_default("transform", "ResizeShortestEdge", short_edge=800, max_size=1333)]
     )
-    close_mixing_epochs: int = 0  # the last epochs, which leave out transforms that join images (Mosaic, MixUp)
+    close_mixing_epochs: int = 0  # the last epochs, which skip transforms that join images (Mosaic, MixUp)
     sampler: SamplerSpec | None = None  # null: TrainingSampler
     aspect_ratio_grouping: bool = True
-    filter_empty: bool = True  # leave out training images without usable annotations
+    filter_empty: bool = True  # drop training images without usable annotations
     workers: int = 2
     max_bad_images: int = 0  # bad training images that are skipped, and reported, before the run stops
     mask_format: Literal["polygon", "bitmask", "none"] = "polygon"

@@ -56,7 +56,7 @@ def read_yaml(path: str | Path) -> Node:
     name = display(path)
     try:
         if path.stat().st_size > _MAX_BYTES:
-            raise RecipeError(f"{name}: larger than 1 MiB, so this is no recipe")
+            raise RecipeError(f"{name}: larger than 1 MiB, so this is not a recipe")
         raw = path.read_bytes()
     except OSError as err:
         raise RecipeError(f"{name}: cannot be read: {err.strerror or err}") from err
@@ -177,7 +177,9 @@ class _Reader:
                 raise RecipeError(f"{key_where}: the tag {key_node.tag} is not allowed: a recipe is plain data")
             key = key_node.value
             if key == "<<" and key_node.style is None:
-                raise RecipeError(f"{key_where}: merge keys (<<) are not supported; use _base_ to build on a recipe")
+                raise RecipeError(
+                    f"{key_where}: merge keys (<<) are not supported; use _base_ to inherit from a recipe"
+                )
             if key in found:
                 raise RecipeError(
                     f"{key_where}: the key {key!r} occurs twice in one block; first at {found[key].where}.\n"
@@ -213,7 +215,7 @@ def _syntax_error(err: yaml.YAMLError, reader: _Reader, text: str) -> str:
     where, problem = reader.where_of(mark.line), err.problem or "syntax error"
     source = text.splitlines()[mark.line] if mark.line < len(text.splitlines()) else ""
     if "'\\t'" in problem or "\t" in source[: len(source) - len(source.lstrip())]:
-        return f"{where}: a tab stands where YAML wants spaces.\n  Indent with spaces only"
+        return f"{where}: a tab where YAML requires spaces.\n  Indent with spaces only"
     context = f" {err.context}" if err.context else ""
     if err.context_mark is not None and err.context_mark.line != mark.line and reader.lines:
         context += f" that begins in line {err.context_mark.line + 1}"

@@ -31,7 +31,7 @@ def fill_sample(sample: Sample, annotations: list[dict], where: str, masks: bool
 
     Args:
         where: the image's path, for messages.
-        num_keypoints: K, or 0 to leave keypoints out; an annotation without keypoints gets K that are not labelled.
+        num_keypoints: K, or 0 to ignore keypoints; an annotation without keypoints gets K that are not labeled.
     """
     height, width = sample.size
     sample.boxes = boxes_of(annotations, height, width, where)
@@ -52,8 +52,8 @@ def fill_sample(sample: Sample, annotations: list[dict], where: str, masks: bool
 def instances_of(sample: Sample, classes: np.ndarray, mask_format: MaskFormat) -> Instances:
     """The sample's N instances with `gt_boxes`, `gt_classes` and, if it has them, `gt_masks` and `gt_keypoints`.
 
-    Boxes are cut at the image's border; instances whose box or mask is empty are left out. A keypoint outside the
-    image counts as not labelled.
+    Boxes are cut at the image's border; instances whose box or mask is empty are dropped. A keypoint outside the
+    image counts as not labeled.
 
     Args:
         classes: (number of instances before any crop,) class of each, which `sample.rows` picks from.
@@ -149,7 +149,7 @@ def _keypoints(annotations: list[dict], count: int, where: str) -> np.ndarray:
 
 
 def _inside(keypoints: np.ndarray, height: int, width: int) -> np.ndarray:
-    """(N, K, 3) with those outside the image or not labelled set to 0, 0, 0."""
+    """(N, K, 3) with those outside the image or not labeled set to 0, 0, 0."""
     xy = keypoints[..., :2]
-    labelled = (xy >= 0).all(axis=-1) & (xy <= (width, height)).all(axis=-1) & (keypoints[..., 2] > 0)
-    return np.where(labelled[..., None], keypoints, 0.0)
+    labeled = (xy >= 0).all(axis=-1) & (xy <= (width, height)).all(axis=-1) & (keypoints[..., 2] > 0)
+    return np.where(labeled[..., None], keypoints, 0.0)

@@ -47,7 +47,7 @@ def load_split(recipe: Recipe, split: str | None = None) -> Dataset:
     """The dataset of a recipe's split (`train`, `val` or `test`; None: `evaluate.split`), read and checked.
 
     Raises:
-        RecipeError: no such split, or the recipe leaves it out.
+        RecipeError: no such split, or the recipe does not set it.
     """
     split = split or recipe.evaluate.split
     if split not in _SPLITS:
@@ -56,8 +56,8 @@ def load_split(recipe: Recipe, split: str | None = None) -> Dataset:
     if spec is None:
         has = [name for name in _SPLITS if getattr(recipe.data, name) is not None]
         raise RecipeError(
-            f"{recipe.source}: the split wanted is {split}, but data.{split} is not set; "
-            f"there is {', '.join(has) or 'none'}.\n"
+            f"{recipe.source}: split is {split!r}, but data.{split} is not set; "
+            f"set are: {', '.join(has) or 'none'}.\n"
             f"  Set data.{split}, or choose another with evaluate.split (on the command line --split)"
         )
     return load_dataset(spec, recipe.data.root)
@@ -73,7 +73,7 @@ def build_train_loader(
     if data.filter_empty:
         dataset = drop_empty(dataset)
     if not len(dataset):
-        raise DataError(f"dataset {dataset.name}: there is no image to train on")
+        raise DataError(f"dataset {dataset.name}: there are no images to train on")
     return TrainLoader(
         dataset,
         build_mapper(recipe, dataset, training=True),
@@ -132,7 +132,7 @@ def drop_empty(dataset: Dataset) -> Dataset:
     if not left_out:
         return dataset
     logger.info(
-        "dataset %s: %d of %d images have no usable annotation and are left out", dataset.name, left_out, len(dataset)
+        "dataset %s: %d of %d images have no usable annotation and are dropped", dataset.name, left_out, len(dataset)
     )
     if not kept:
         raise DataError(

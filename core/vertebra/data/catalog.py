@@ -1,4 +1,4 @@
-"""Names of datasets and what is known about them, with the behaviour of Detectron2's two catalogs.
+"""Names of datasets and what is known about them, with the behavior of Detectron2's two catalogs.
 
 `DatasetCatalog` maps a name to a function that returns the dataset's standard dicts; `MetadataCatalog` maps the
 same name to facts that hold for the whole dataset (class names, id mappings, flip maps). A registration function
@@ -118,19 +118,19 @@ class _MetadataCatalog:
     def get(self, name: str) -> Metadata:
         """The one Metadata object of this name in this process."""
         if not name:
-            raise DataError("MetadataCatalog.get needs a name that is not empty")
+            raise DataError("MetadataCatalog.get needs a non-empty name")
         if name not in self._entries:
             self._entries[name] = Metadata(name)
         return self._entries[name]
 
     def list(self) -> list[str]:
-        """All names asked for so far, sorted."""
+        """All names requested so far, sorted."""
         return sorted(self._entries)
 
     def remove(self, name: str) -> None:
         """Forget everything known about `name`."""
         if name not in self._entries:
-            raise DataError(f"there is no metadata of a dataset {name!r}")
+            raise DataError(f"dataset {name!r} has no metadata")
         del self._entries[name]
 
     def __contains__(self, name: object) -> bool:

@@ -1,8 +1,8 @@
 """COCO JSON to standard dataset dicts: boxes, crowd regions, masks, keypoints, panoptic and label files.
 
 Format: https://cocodataset.org/#format-data. What is wrong in a file is an error that names the record, all faults at
-once; what is merely untidy is mended, counted and logged: boxes that reach out of their image are cut, boxes without
-area inside it are left out.
+once; what is merely untidy is fixed, counted and logged: boxes that reach out of their image are cut, boxes without
+area inside it are dropped.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class CocoFormat(Format):
         annotations: the JSON file.
         images: the folder that the file names in the JSON count from.
         name: of the dataset in messages; by default the folder's and the JSON file's name.
-        classes: only these categories, numbered in this order; annotations of others are left out.
+        classes: only these categories, numbered in this order; annotations of others are dropped.
         sem_seg: folder of label images `<stem of the image's name>.png`, one label per pixel.
         stuff_classes: names of the labels in `sem_seg`, from 0; by default the panoptic file's stuff categories.
         ignore_label: label of pixels without a class in `sem_seg`.
@@ -77,7 +77,7 @@ class CocoFormat(Format):
         if panoptic_labels and (panoptic is None or sem_seg is not None or stuff_classes is not None):
             raise DataError(
                 f"coco: panoptic_labels is {panoptic_labels!r}, which takes labels and their names from `panoptic`; "
-                "give that, and leave out sem_seg and stuff_classes"
+                "set that, and remove sem_seg and stuff_classes"
             )
         self.keypoint_flip_map = keypoint_flip_map
         self.missing_images = missing_images

@@ -22,7 +22,7 @@ Id = int | str
 
 @dataclass
 class Categories:
-    """The classes of a dataset. `to_contiguous` maps the file's ids to 0..K-1, `ignored` are ids left out by choice."""
+    """The classes of a dataset. `to_contiguous` maps the file's ids to 0..K-1, `ignored` are ids dropped by choice."""
 
     names: list[str] = field(default_factory=list)
     to_contiguous: dict[Id, int] = field(default_factory=dict)
@@ -88,7 +88,9 @@ def read_images(records: list, image_root: Path, problems: Problems) -> dict[Id,
         key, name, height, width = (record.get(field) for field in ("id", "file_name", "height", "width"))
         fault = file_name_fault(name)
         if fault is None and name in by_name:
-            fault = f"file_name {name!r} stands in images[{by_name[name]}] already; one record holds all of an image"
+            fault = (
+                f"file_name {name!r} stands in images[{by_name[name]}] already; an image must have exactly one record"
+            )
         if fault is None and not all(type(side) is int and side > 0 for side in (height, width)):
             fault = f"height and width are {height!r} and {width!r}, expected whole numbers above 0"
         if fault:
@@ -104,7 +106,7 @@ def read_images(records: list, image_root: Path, problems: Problems) -> dict[Id,
 def read_annotations(
     records: list, images: dict[Id, dict | None], categories: Categories, problems: Problems
 ) -> list[str]:
-    """Append each annotation record to its image's dict. Returns what was mended, as counted notes for the log."""
+    """Append each annotation record to its image's dict. Returns what was fixed, as counted notes for the log."""
     ids: dict[Id, int] = {}
     notes: Counter[str] = Counter()
     corners: Counter[bool] = Counter()  # does the box fit the mask better as corners than as corner and size?
@@ -119,7 +121,7 @@ def read_annotations(
             problems.add(f"annotations[{i}] (id {key!r})", f"image_id {image_id!r} is not among the images")
             continue
         image = images[image_id]
-        if image is None:  # its own fault is told already
+        if image is None:  # its own fault is reported already
             continue
         faults = _annotation_faults(record, image, categories)
         for fault in faults:
@@ -166,7 +168,7 @@ def _read_keypoint_names(
     for record in records:
         names = record.get("keypoints") or []
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            problems.add(f"category {record['name']!r}", "keypoints is no list of names")
+            problems.add(f"category {record['name']!r}", "keypoints is not a list of names")
         elif result.keypoints and names and names != result.keypoints:
             problems.add(
                 f"category {record['name']!r}", "names other keypoints than the first; one list must do for all"
@@ -180,7 +182,7 @@ def _read_keypoint_names(
     for pair in flip_map or ():
         if len(pair) != 2 or not known.issuperset(pair):
             problems.add(
-                "keypoint_flip_map", f"{pair!r} is no pair out of {', '.join(result.keypoints) or 'no keypoints'}"
+                "keypoint_flip_map", f"{pair!r} is not a pair of {', '.join(result.keypoints) or 'no keypoints'}"
             )
     result.flip_map = derive_flip_map(result.keypoints) if flip_map is None else [tuple(pair) for pair in flip_map]
 
@@ -189,7 +191,7 @@ def _annotation_faults(record: dict, image: dict, categories: Categories) -> lis
     faults = []
     category = record.get("category_id")
     if category is None:
-        faults.append("there is no category_id")
+        faults.append("category_id is missing")
     elif not isinstance(category, (int, str)) or category not in categories:
         text = (
             " (a text, while the categories' ids are numbers)"
@@ -199,7 +201,7 @@ def _annotation_faults(record: dict, image: dict, categories: Categories) -> lis
         faults.append(f"category_id {category!r} is not among the categories{text}")
     box = record.get("bbox")
     if not isinstance(box, list) or len(box) != 4 or not all(type(value) in (int, float) for value in box):
-        what = "there is no bbox" if box is None else f"bbox is {box!r:.80}"
+        what = "bbox is missing" if box is None else f"bbox is {box!r:.80}"
         faults.append(f"{what}, expected 4 numbers x, y, w, h")
     elif not math.isfinite(sum(box)):
         faults.append(f"bbox {box} is not finite")
@@ -225,7 +227,7 @@ def _annotation_faults(record: dict, image: dict, categories: Categories) -> lis
                 f"keypoints must be {expected} numbers: x, y and visibility of each of the category's keypoints"
             )
         elif not all(type(value) in (int, float) and math.isfinite(value) for value in keypoints):
-            faults.append("keypoints hold something that is no finite number")
+            faults.append("keypoints have a value that is not a finite number")
         elif not {*keypoints[2::3]} <= {0, 1, 2}:
             faults.append(f"keypoint visibilities {sorted({*keypoints[2::3]})}, expected 0, 1 or 2")
     return faults
@@ -236,11 +238,11 @@ def _convert(record: dict, image: dict, categories: Categories, notes: Counter[s
     height, width = image["height"], image["width"]
     x, y, w, h = record["bbox"]
     if w == 0 or h == 0:
-        notes["boxes without area, left out"] += 1
+        notes["boxes without area, dropped"] += 1
         return None
     x0, y0, x1, y1 = max(x, 0), max(y, 0), min(x + w, width), min(y + h, height)
     if x1 <= x0 or y1 <= y0:
-        notes["boxes outside their image, left out"] += 1
+        notes["boxes outside their image, dropped"] += 1
         return None
     if min(x, y, width - x - w, height - y - h) < 0:
         if min(x, y, width - x - w, height - y - h) <= -1:  # rounding reaches out by less in many sets

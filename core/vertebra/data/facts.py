@@ -34,7 +34,7 @@ class DatasetFacts:
     crowds: int = 0
     masks: int = 0
     keypoints: int = 0
-    """Objects with at least one labelled keypoint."""
+    """Objects with at least one labeled keypoint."""
 
 
 def count_dataset(dataset: Dataset) -> DatasetFacts:

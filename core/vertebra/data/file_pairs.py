@@ -30,7 +30,7 @@ def pair_files(
 
     Args:
         names: only these; by default all.
-        strict: an image without a label file is an error, and a label file without an image; else they are left out.
+        strict: an image without a label file is an error, and a label file without an image; else they are skipped.
     Raises:
         DataError: a folder that is not there or has no images, files without a partner, two files of one name.
     """
@@ -77,7 +77,7 @@ def find_files(folder: Path, ending: str) -> dict[str, Path]:
             path = Path(parent, file)
             name = path.relative_to(folder).with_name(stem[: len(stem) - len(ending)]).as_posix()
             if name in found:
-                problems.add(name, f"two files have this name: {found[name].name} and {file}; take one of them out")
+                problems.add(name, f"two files have this name: {found[name].name} and {file}; remove one of them")
             found[name] = path
     problems.raise_if_any()
     if not found:
@@ -89,7 +89,7 @@ def find_files(folder: Path, ending: str) -> dict[str, Path]:
 
 
 def read_names(path: Path) -> list[str]:
-    """The first word of each line of a list of images, as Pascal VOC's ImageSets; lines that begin with # are left out.
+    """The first word of each line of a list of images, as Pascal VOC's ImageSets; lines that begin with # are skipped.
 
     Raises:
         DataError: the file cannot be read, or has no names.

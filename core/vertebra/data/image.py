@@ -1,8 +1,8 @@
 """Image files to uint8 RGB arrays, label files to label arrays. Whatever is wrong becomes a DataError with the path.
 
 Pillow alone decodes: on 640x480 photographs it gave 910 images/s on one core, torchvision.io 1170 with equal pixels,
-which is little beside a training step and not worth a second decoder with habits of its own. JPEG's scaled decoding
-("draft") is left out because its pixels differ from a full decode followed by a resize.
+which is little beside a training step and not worth a second decoder with its own conventions. JPEG's scaled decoding
+("draft") is not used because its pixels differ from a full decode followed by a resize.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def read_image(path: str | os.PathLike, order: Literal["rgb", "bgr"] = "rgb") ->
     """One image file to (H, W, 3) uint8, upright.
 
     EXIF orientation is applied (a value that is not legal counts as upright). Gray, 1-bit, palette and CMYK become RGB;
-    alpha is dropped, the colours beneath it stay; 16-bit gray is scaled from 0..65535 to 0..255; of several frames the
+    alpha is dropped, the colors beneath it stay; 16-bit gray is scaled from 0..65535 to 0..255; of several frames the
     first is taken.
 
     Raises:
@@ -51,7 +51,7 @@ def read_image(path: str | os.PathLike, order: Literal["rgb", "bgr"] = "rgb") ->
             raise
         except Exception as err:  # a decoder that raises, in whatever way, says that the file is damaged
             raise DataError(
-                f"{path}: damaged image ({_reason(err)}); replace the file or take it out of the set"
+                f"{path}: damaged image ({_reason(err)}); replace the file or remove it from the dataset"
             ) from err
     return np.ascontiguousarray(pixels[:, :, ::-1]) if order == "bgr" else pixels
 
@@ -75,7 +75,7 @@ def read_labels(path: str | os.PathLike) -> np.ndarray:
         if image.mode not in ("L", "P", "1", "I", "I;16", "I;16L", "I;16B"):
             raise DataError(
                 f"{path}: labels need one channel, this image has mode {image.mode}; "
-                "save the label numbers themselves as an 8-bit gray PNG, not their colours"
+                "save the label numbers themselves as an 8-bit gray PNG, not their colors"
             )
         try:
             labels = np.array(image)
@@ -137,7 +137,7 @@ def _why_not_an_image(path: Path, err: Exception) -> str:
     if not head:
         return "the file is empty"
     if head.startswith(b"<"):
-        return "not an image but HTML or XML text, perhaps the error page of a download"
+        return "not an image but HTML or XML text, perhaps an error page that was downloaded"
     return "not an image, its header is damaged, or its type is not known to Pillow"
 
 

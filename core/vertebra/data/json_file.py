@@ -41,15 +41,17 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(text, object_pairs_hook=_unique_keys)
     except json.JSONDecodeError as err:
-        raise DataError(f"{path}: line {err.lineno}, column {err.colno}: {err.msg}; the file is no valid JSON") from err
+        raise DataError(
+            f"{path}: line {err.lineno}, column {err.colno}: {err.msg}; the file is not valid JSON"
+        ) from err
     except _DuplicateKeyError as err:
-        raise DataError(f"{path}: the key {err.key!r} stands twice in one object; take one of the two out") from err
+        raise DataError(f"{path}: the key {err.key!r} occurs twice in one object; remove one of the two") from err
     except (ValueError, RecursionError) as err:  # numbers of thousands of digits, nesting without end
         raise DataError(f"{path}: cannot be read as JSON ({err})") from err
 
 
 class Problems:
-    """Faults found in one file. The first `limit` are told, the others counted."""
+    """Faults found in one file. The first `limit` are listed, the others counted."""
 
     def __init__(self, file: Path, limit: int = 20) -> None:
         self.file = file
@@ -58,7 +60,7 @@ class Problems:
         self._lines: list[str] = []
 
     def add(self, where: str, what: str) -> None:
-        """`where` names the record, `what` what is wrong and how to mend it."""
+        """`where` names the record, `what` what is wrong and how to fix it."""
         self.count += 1
         if len(self._lines) < self.limit:
             self._lines.append(f"{where}: {what}")

@@ -1,4 +1,4 @@
-"""How many pixels of each class a dataset's label files have."""
+"""Number of pixels of each class in a dataset's label files."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class LabelFacts:
     """Counts over label files.
 
     Args:
-        files: how many were read, of `of_files`.
+        files: number of files that were read, of `of_files`.
         pixels: (K + 1,) int64, of each class, and last those without one.
         images: (K + 1,) int64, files that have any.
     """
@@ -34,7 +34,7 @@ def count_labels(dataset: Dataset, limit: int = _FILES) -> LabelFacts | None:
     """Read the label files, at most `limit` at even distances; None if there are none, or the classes have no names.
 
     Raises:
-        DataError: a file that cannot be read, or has labels that are no class.
+        DataError: a file that cannot be read, or has labels that are not classes.
     """
     names = dataset.metadata.get("stuff_classes")
     if "sem_seg_file_name" not in dataset.fields or not names:

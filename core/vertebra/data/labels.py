@@ -1,11 +1,11 @@
-"""Label files to classes: what the numbers or colours of a dataset's masks mean, looked up while reading.
+"""Label files to classes: what the numbers or colors of a dataset's masks mean, looked up while reading.
 
 The files stay as they are. A dataset's metadata says how to read them:
 
 - `stuff_classes`: names of the K classes, numbered from 0;
 - `ignore_label`: the number of pixels without a class, 255 if it says nothing;
 - `label_map`: {number in the files: class, or 255 for none}; without one the numbers are the classes;
-- `label_colors`: [[r, g, b], class, or 255 for none] pairs, for masks that hold colours instead of numbers.
+- `label_colors`: [[r, g, b], class, or 255 for none] pairs, for masks that hold colors instead of numbers.
 
 Where it has `panoptic_labels`, labels come from the panoptic PNG (see `panoptic_labels`). A dataset dict may have a
 `sem_seg_label_map` of its own, which goes before the dataset's.
@@ -59,14 +59,14 @@ class LabelReader:
         Args:
             size: (height, width) of the image, where it is known.
         Raises:
-            DataError: no such file, damaged, of another size, or it holds numbers or colours that mean no class: names
-                the file, those and how to mend it.
+            DataError: no such file, damaged, of another size, or it holds numbers or colors that mean no class: names
+                the file, those and how to fix it.
         """
         path = label_file(record)
         if self.num_classes is not None and self.none < self.num_classes:
             raise DataError(
                 f"{path}: the dataset names {self.num_classes} labels, but in training {self.none} stands for pixels "
-                f"without one: at most {self.none} labels can be learnt"
+                f"without one: at most {self.none} labels can be learned"
             )
         if not record.get("sem_seg_file_name"):
             return _sized(self.panoptic.read(record).astype(np.uint8 if self.few else np.int32), size, path)
@@ -110,9 +110,9 @@ class LabelReader:
             order = np.argsort(-counts, kind="stable")[:5]
             shown = ", ".join(str([int(c) >> 16, int(c) >> 8 & 255, int(c) & 255]) for c in found[order])
             raise DataError(
-                f"{path}: colours {shown}{', ...' if len(found) > 5 else ''} on {counts.sum()} pixels mean no class.\n"
-                "  Add them to the dataset's `colors` or `ignored_colors`. Many colours near to those there are come "
-                "from a mask that was resized or saved as JPEG: make it anew, by nearest neighbour and as PNG"
+                f"{path}: colors {shown}{', ...' if len(found) > 5 else ''} on {counts.sum()} pixels mean no class.\n"
+                "  Add them to the dataset's `colors` or `ignored_colors`. Many colors close to the known ones come "
+                "from a mask that was resized or saved as JPEG: resize with nearest neighbor and save as PNG"
             )
         found = classes[place]
         found = np.where(found == IGNORED_LABEL, self.none, found)
@@ -122,13 +122,13 @@ class LabelReader:
         return np.uint8 if labels.dtype == np.uint8 and self.none <= 255 else np.int32
 
     def _strange(self, path: str, shown: str, count: int, label_map: Mapping[Any, int] | None) -> str:
-        what = f"{path}: labels {shown} on {count} pixels are no class"
+        what = f"{path}: labels {shown} on {count} pixels belong to no class"
         if label_map is not None:
             known = ", ".join(map(str, list(label_map)[:8])) + (", ..." if len(label_map) > 8 else "")
             return f"{what}: label_map has {known}.\n  Add them to label_map: the class of each, or 255 for none"
         return (
             f"{what}; there are {self.num_classes} classes from 0, and {self.ignore_label} for pixels without one.\n"
-            "  Mend it: name all classes of these files (stuff_classes, things among them), say which number means "
+            "  Fix it: name all classes of these files (stuff_classes, things among them), say which number means "
             "none (ignore_label), or what the numbers mean (label_map, as {0: 0, 255: 1})"
         )
 
@@ -139,7 +139,7 @@ def label_file(record: Mapping[str, Any]) -> str:
 
 
 def _packed(colors: Sequence[tuple[Sequence[int], int]]) -> tuple[np.ndarray, np.ndarray]:
-    """Colours as sorted 24-bit numbers, and the class of each."""
+    """Colors as sorted 24-bit numbers, and the class of each."""
     codes = np.array([(r << 16) | (g << 8) | b for (r, g, b), _ in colors], np.int32)
     order = np.argsort(codes, kind="stable")
     return codes[order], np.array([meaning for _, meaning in colors], np.int32)[order]

@@ -38,7 +38,7 @@ class TrainLoader:
         workers: number of processes that make samples; 0 makes them here.
         aspect_ratio_grouping: batches hold either images that are wider than high or others.
         rank, world_size: which process this is, of how many.
-        max_bad_images: how many different images that cannot be used are skipped and logged, in this process; the
+        max_bad_images: maximum number of different unusable images that are skipped and logged, in this process; the
             next one is an error. In the place of a skipped image comes another one, drawn by the key alone.
         start_method: `fork`, `spawn` or `forkserver`; None: the platform's own.
     """
@@ -58,11 +58,11 @@ class TrainLoader:
         start_method: str | None = None,
     ) -> None:
         if batch_size < 1 or batch_size % world_size:
-            raise ValueError(f"batch_size {batch_size} cannot be shared out evenly among {world_size} processes")
+            raise ValueError(f"batch_size {batch_size} is not divisible by {world_size} processes")
         self.dataset = dataset
         self.dicts = _packed(dataset)
         if not len(self.dicts):
-            raise DataError("there is no image to train on: the dataset is empty")
+            raise DataError("there are no images to train on: the dataset is empty")
         self.mapper = mapper
         self.batch_size = batch_size
         self.sampler = sampler or TrainingSampler()
@@ -106,7 +106,7 @@ class TrainLoader:
         if outcome.error is not None:
             raise outcome.error
         if outcome.sample is None:
-            raise DataError(f"{outcome.bad[-1][1]}\n  {len(outcome.bad)} tries in a row found no usable image")
+            raise DataError(f"{outcome.bad[-1][1]}\n  {len(outcome.bad)} attempts in a row found no usable image")
         return outcome.sample
 
 

@@ -32,20 +32,20 @@ class Mapper:
     """Turns (dict, epoch, index) into a model's input; equal arguments give equal results, in whichever process.
 
     The result holds `image` (3, H, W) uint8 RGB, `height` and `width` of the file's image in pixels, whatever else the
-    dict holds (`file_name`, `image_id`, ...), and in training `instances` (crowd regions left out) and, where the dict
+    dict holds (`file_name`, `image_id`, ...), and in training `instances` (without crowd regions) and, where the dict
     names label files, `sem_seg` (H, W): classes from 0, and 255 for none whatever number the files have for that.
     Where a dict has proposals made beforehand, the result has `proposals`, see `proposals_of`.
 
     Args:
         transforms: applied in this order.
-        training: make ground truth; without it, annotations are left out, and the image may only be scaled, and
-            padded on the right and below (`content_size` then tells how much of it is image).
+        training: make ground truth; without it, annotations are ignored, and the image may only be scaled, and
+            padded on the right and below (`content_size` is then the size of the image in it).
         seed: of all random numbers, together with epoch and index.
         mask_format: `polygon` keeps polygons (an image with run length masks gets bitmasks), `bitmask` draws all
-            masks, `none` leaves masks out.
+            masks, `none` loads no masks.
         metadata: of the dataset, for keypoint names, left and right, and the labels that may occur.
         others: the dicts that transforms like Mosaic draw further images from; None: such transforms do nothing.
-        mix_epochs: from this epoch on such transforms are left out; None: never.
+        mix_epochs: from this epoch on such transforms are skipped; None: never.
         fields: which of `segmentation` and `keypoints` the dataset has, so that images without instances agree with
             the others; None: what each image's own annotations have.
     """
@@ -81,7 +81,7 @@ class Mapper:
 
         Args:
             epoch, index: pass over the data and place in the dataset, the seed of this sample.
-            repeat: how many times before the sampler has drawn this index in this epoch.
+            repeat: number of times that the sampler has drawn this index before in this epoch.
         Raises:
             DataError: names the image and what is wrong with it or its annotations.
         """
@@ -97,8 +97,8 @@ class Mapper:
         if "proposal_boxes" in dataset_dict:
             if mixes and any(map(_mixes, transforms)):
                 raise RecipeError(
-                    f"{dataset_dict['file_name']} has proposals made beforehand, which know nothing of images joined "
-                    "to it; leave transforms that join images out of data.train_transforms"
+                    f"{dataset_dict['file_name']} has precomputed proposals, which do not cover images joined to it; "
+                    "remove transforms that join images from data.train_transforms"
                 )
             result["proposals"] = proposals_of(dataset_dict, sample.matrix, sample.size)
         if not self.training:
@@ -141,7 +141,7 @@ class Mapper:
         try:
             sample = self._read(dataset_dict, classes)
         except DataError as err:
-            err.file_name = dataset_dict["file_name"]  # not the image that was asked for
+            err.file_name = dataset_dict["file_name"]  # not the requested image
             raise
         return self._transformed(sample, transforms, rng, classes)
 

@@ -1,6 +1,6 @@
 """COCO panoptic JSON beside an instance file: segment ids in PNG files, what they are in the JSON.
 
-Format: https://cocodataset.org/#format-data, section 4; a PNG's colour is the id R + 256 G + 65536 B.
+Format: https://cocodataset.org/#format-data, section 4; a PNG's color is the id R + 256 G + 65536 B.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ def proposals_of(dataset_dict: dict, matrix: np.ndarray, size: tuple[int, int]) 
         matrix: (3, 3), a point (x, y, 1) of the file's image to its place in the transformed one.
         size: (height, width) of the transformed image.
     Raises:
-        DataError: boxes and logits differ in number, or are no numbers.
+        DataError: boxes and logits differ in number, or are not numbers.
     """
     where = dataset_dict.get("file_name", "a dataset dict")
     try:
@@ -35,7 +35,7 @@ def proposals_of(dataset_dict: dict, matrix: np.ndarray, size: tuple[int, int]) 
         ) from err
     if len(boxes) != len(logits) or not (np.isfinite(boxes).all() and np.isfinite(logits).all()):
         raise DataError(
-            f"{where}: {len(boxes)} proposal_boxes and {len(logits)} logits; as many finite ones are wanted"
+            f"{where}: {len(boxes)} proposal_boxes and {len(logits)} logits; expected the same number of finite ones"
         )
     if mode != BoxMode.XYXY_ABS and len(boxes):
         boxes = BoxMode.convert(boxes, mode, BoxMode.XYXY_ABS)

@@ -34,7 +34,7 @@ class SampleKey(NamedTuple):
     index: int
     """Place in the dataset."""
     repeat: int = 0
-    """How many times before the index has come in this epoch."""
+    """Number of times that the index was drawn before in this epoch."""
 
 
 class Sampler:
@@ -138,7 +138,7 @@ def inference_indices(size: int, rank: int = 0, world_size: int = 1) -> range:
 
 
 def _repeats(indices: np.ndarray) -> np.ndarray:
-    """How many times each entry has stood in the array before."""
+    """Number of times that each entry has occurred in the array before."""
     result = np.zeros(len(indices), dtype=np.int64)
     if len(np.unique(indices)) < len(indices):
         seen: Counter[int] = Counter()

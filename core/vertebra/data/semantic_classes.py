@@ -1,4 +1,4 @@
-"""The classes of a dataset of label files: names, colours, and what the numbers in the files mean."""
+"""The classes of a dataset of label files: names, colors, and what the numbers in the files mean."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class SemanticClasses:
     Args:
         names: of the classes, numbered from 0.
         colors: RGB of each class, or None.
-        ignored_colors: RGB of what is no class (void, unlabelled).
+        ignored_colors: RGB of what is not a class (void, unlabeled).
         label_map: {number in the files: class, or 255 for none}; None: the numbers are the classes.
         ignore_label: number of pixels without a class in the files.
     """
@@ -36,7 +36,7 @@ class SemanticClasses:
     ignore_label: int = IGNORED_LABEL
 
     def metadata(self, name: str, *, by_color: bool = False) -> Metadata:
-        """As a dataset's metadata, which `LabelReader` reads by; `by_color`: the files hold the colours."""
+        """As a dataset's metadata, which `LabelReader` reads by; `by_color`: the files hold the colors."""
         metadata = Metadata(name).set(stuff_classes=list(self.names), evaluator_type="sem_seg")
         if self.colors is not None:
             metadata.set(stuff_colors=[list(color) for color in self.colors])
@@ -120,7 +120,7 @@ def _fault(entry: Any) -> str | None:
             return f'"{key}" is {entry[key]!r}, expected a whole number from 0'
     color = entry.get("colour", entry.get("color"))
     if color is not None and _color(entry) is None:
-        return f"its colour is {color!r:.60}, expected [red, green, blue], each 0 to 255"
+        return f"its color is {color!r:.60}, expected [red, green, blue], each 0 to 255"
     return None
 
 

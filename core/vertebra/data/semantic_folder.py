@@ -19,7 +19,7 @@ class SemanticFolderFormat(Format):
     """Semantic labels: `images/a.jpg` belongs to `masks/a.png`, subfolders too. The files are only read.
 
     A mask holds a number for each pixel (gray or palette PNG of 8 or 16 bits), which is the class unless `label_map`
-    says otherwise, or a colour, if `colors` are given.
+    says otherwise, or a color, if `colors` are given.
 
     Args:
         images: the folder of images.
@@ -28,8 +28,8 @@ class SemanticFolderFormat(Format):
             with `index`, `name` and perhaps `colour`, `mask_value`, `ignore`.
         ignore_label: number of pixels without a class; by default what the file of classes says, else 255.
         label_map: {number in the masks: class, or 255 for none}, as {0: 0, 255: 1}; then all other numbers are errors.
-        colors: [red, green, blue] of each class, for masks that hold colours; true: those in the file of classes.
-        ignored_colors: colours of pixels without a class.
+        colors: [red, green, blue] of each class, for masks that hold colors; true: those in the file of classes.
+        ignored_colors: colors of pixels without a class.
         name: of the dataset in messages; by default the end of the path of the images.
         names: a list of images in a text file, one name without suffix in each line; by default all.
         image_ending: what stands between the common name and the suffix of images, as `_leftImg8bit`.
@@ -138,4 +138,4 @@ def _check(classes: SemanticClasses, by_color: bool) -> None:
         )
     for color in colors:
         if len(color) != 3 or not all(0 <= value <= 255 for value in color) or colors.count(color) > 1:
-            raise DataError(f"semantic_folder: the color {list(color)} is no [red, green, blue], or stands twice")
+            raise DataError(f"semantic_folder: the color {list(color)} is not [red, green, blue], or occurs twice")

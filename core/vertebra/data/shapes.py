@@ -77,7 +77,7 @@ def write_plan(directory: Path, plan: ShapesPlan, workers: int = 1) -> Path:
     """`make_shapes` for a plan that was checked already. Writes beside the folder and renames at the end."""
     target = directory.expanduser().absolute()
     if _is_done(target, plan):
-        _log.info("%s holds this dataset already, nothing to do", target)
+        _log.info("%s already holds this dataset; nothing to do", target)
         return target
     draft = target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}.partial"
     try:
@@ -117,7 +117,7 @@ def _is_done(target: Path, plan: ShapesPlan) -> bool:
     except ValueError:
         raise DataError(f"shapes: {target / MANIFEST} is damaged; remove {target} or name another folder") from None
     except OSError as err:
-        raise DataError(f"shapes: cannot look into {target}: {err.strerror or err}") from err
+        raise DataError(f"shapes: cannot read {target}: {err.strerror or err}") from err
     if manifest == plan.manifest():
         return True
     differs = _differences(manifest, plan.manifest()) if isinstance(manifest, dict) else "everything"
@@ -131,5 +131,5 @@ def _differences(there: dict, asked: dict) -> str:
     flat_there, flat_asked = ({**d, **(d.get("scene") or {})} for d in (there, asked))
     keys = [key for key in flat_asked if key != "scene" and flat_there.get(key) != flat_asked[key]]
     return (
-        ", ".join(f"{key} {flat_there.get(key)} there, {flat_asked[key]} asked for" for key in keys) or "more settings"
+        ", ".join(f"{key} {flat_there.get(key)} there, {flat_asked[key]} requested" for key in keys) or "more settings"
     )

@@ -1,7 +1,7 @@
 """The classes of the generated dataset `shapes`: twelve outlines, then outlines with patterns, then with colors too.
 
-An outline lies in its own frame: the origin is the object's centre, y points down, and all points are within
-distance 1 of the centre.
+An outline lies in its own frame: the origin is the object's center, y points down, and all points are within
+distance 1 of the center.
 """
 
 from __future__ import annotations
@@ -133,12 +133,12 @@ def outline_of(kind: str) -> tuple[np.ndarray, ...]:
     if kind == "drop":
         t = _angles(40)
         return (np.stack((0.72 * np.sin(t) * np.sin(t / 2) ** 1.2, -np.cos(t)), axis=1),)
-    raise ValueError(f"no outline is called {kind!r}; there are {', '.join(KINDS)}")
+    raise ValueError(f"no outline is named {kind!r}; known are {', '.join(KINDS)}")
 
 
 @cache
 def keypoints_of(kind: str) -> np.ndarray:
-    """(5, 2): the centre, then a point close below the outline straight above, right, below and left of it."""
+    """(5, 2): the center, then a point close below the outline straight above, right, below and left of it."""
     outer = outline_of(kind)[0]
     found = [(0.0, 0.0)]
     for direction in ((0, -1), (1, 0), (0, 1), (-1, 0)):

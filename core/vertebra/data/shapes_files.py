@@ -58,7 +58,7 @@ def _map(function: partial, number: int, workers: int) -> Iterator[tuple]:
     except BrokenProcessPool as err:
         raise DataError(
             "shapes: a worker process ended early (memory, or a script without `if __name__ == '__main__':`?).\n"
-            "  Its own message is above. workers=1 needs no processes."
+            "  Its own message is above. workers=1 starts no processes."
         ) from err
 
 

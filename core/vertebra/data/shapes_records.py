@@ -68,7 +68,7 @@ def panoptic_ids(scene: Scene) -> np.ndarray:
 
 
 def panoptic_segments(scene: Scene, ids: np.ndarray, num_classes: int) -> list[dict]:
-    """COCO's `segments_info` for the ids of `panoptic_ids`; stuff that things hide wholly is left out."""
+    """COCO's `segments_info` for the ids of `panoptic_ids`; stuff that things hide completely is omitted."""
     candidates = [(_segment_id(row), stuff_category_id(row, num_classes), 0) for row in range(len(STUFF))]
     candidates += [
         (_segment_id(len(STUFF) + number), thing.class_index + 1, int(thing.crowd))
@@ -164,14 +164,14 @@ def _keypoints(thing: Thing, nearer: list[Thing]) -> dict:
         return {"keypoints": [0] * (3 * len(KEYPOINT_NAMES)), "num_keypoints": 0}
     height, width = thing.visible.shape
     values: list[int] = []
-    labelled = 0
+    labeled = 0
     for column, row in np.floor(thing.keypoints).astype(int).tolist():
         if not (0 <= column < width and 0 <= row < height):
             values += [0, 0, 0]
             continue
-        labelled += 1
+        labeled += 1
         values += [column, row, 1 if any(other.mask[row, column] for other in nearer) else 2]
-    return {"keypoints": values, "num_keypoints": labelled}
+    return {"keypoints": values, "num_keypoints": labeled}
 
 
 def _box(mask: np.ndarray) -> list[int]:

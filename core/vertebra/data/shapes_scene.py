@@ -18,7 +18,7 @@ from vertebra.data.shapes_texture import background
 __all__ = ["Scene", "SceneOptions", "Thing", "clip_to_frame", "draw_scene", "rasterize"]
 
 _SUPERSAMPLING = 3  # painted finer by this factor, then averaged: soft edges
-_MIN_VISIBLE = 0.35  # share of an object's area that must show; less than that and it is left out of the picture
+_MIN_VISIBLE = 0.35  # share of an object's area that must show; less than that and it is not drawn
 _MAX_OVERLAP = 0.3  # intersection over union that the extents of two objects may have
 _COLOR_FOLLOWS_CLASS = 0.5  # share of the objects that wear their class's usual color
 _MIN_CONTRAST = 70.0  # RGB distance of an object's color from the mean color behind it, where there is a choice
@@ -33,7 +33,7 @@ class SceneOptions:
         width: least and largest width in pixels.
         max_objects: most objects (without crowds) in a picture.
         object_size: least and largest diameter of an object, as a share of the picture's shorter side.
-        crowds: share of the pictures that hold a crowd: many tiny objects, labelled as one group.
+        crowds: share of the pictures that hold a crowd: many tiny objects, labeled as one group.
         empty: share of the pictures without any object.
     """
 
@@ -54,7 +54,7 @@ class Thing:
         outlines: one per member, each the outer polygon (P, 2) and perhaps its hole's; not clipped to the frame.
         keypoints: (5, 2) points, or None for a crowd.
         turn: rotation in radians, clockwise on the screen.
-        crowd: whether this is a group labelled as one.
+        crowd: whether this is a group labeled as one.
         mask: (H, W) bool, the pixels it covers were nothing in front of it.
         visible: (H, W) bool, the pixels where it shows.
     """
@@ -164,7 +164,7 @@ def _place_things(
 
 
 def _make_object(
-    rng: np.random.Generator, classes: list[ShapeClass], centre: tuple[float, float], radius: float
+    rng: np.random.Generator, classes: list[ShapeClass], center: tuple[float, float], radius: float
 ) -> Thing:
     class_index = int(rng.integers(len(classes)))
     kind = classes[class_index].kind
@@ -173,7 +173,7 @@ def _make_object(
     scale = radius * np.array((stretch, 1 / stretch))
 
     def place(points: np.ndarray) -> np.ndarray:
-        return (points * scale) @ _rotation(turn).T + centre
+        return (points * scale) @ _rotation(turn).T + center
 
     outlines = tuple(place(polygon) for polygon in outline_of(kind))
     return Thing(class_index, [outlines], place(keypoints_of(kind)), turn)
@@ -184,11 +184,11 @@ def _place_crowd(rng: np.random.Generator, classes: list[ShapeClass], height: in
     class_index = int(rng.integers(len(classes)))
     polygons = outline_of(classes[class_index].kind)
     short = min(height, width)
-    centre = rng.uniform(0.2, 0.8, 2) * (width, height)
+    center = rng.uniform(0.2, 0.8, 2) * (width, height)
     outlines = []
     for _ in range(int(rng.integers(7, 16))):
         angle, reach = rng.uniform(0, 2 * np.pi), 0.2 * short * np.sqrt(rng.random())
-        middle = centre + reach * np.array((1.3 * np.cos(angle), 0.7 * np.sin(angle)))
+        middle = center + reach * np.array((1.3 * np.cos(angle), 0.7 * np.sin(angle)))
         radius = max(short * rng.uniform(0.03, 0.05), 2.5)
         turned = [radius * (polygon @ _rotation(rng.uniform(-0.4, 0.4)).T) + middle for polygon in polygons]
         outlines.append(tuple(turned))
@@ -196,7 +196,7 @@ def _place_crowd(rng: np.random.Generator, classes: list[ShapeClass], height: in
 
 
 def _keep_visible(things: list[Thing], height: int, width: int) -> list[Thing]:
-    """Fill in the masks, nearest first, and leave out what hardly shows, so that no label is a mere sliver."""
+    """Fill in the masks, nearest first, and drop what is hardly visible, so that no label is a mere sliver."""
     covered = np.zeros((height, width), bool)
     kept = []
     for thing in reversed(things):
@@ -289,7 +289,7 @@ def _rotation(turn: float) -> np.ndarray:
 
 
 def _square_iou(a: tuple[float, float, float], b: tuple[float, float, float]) -> float:
-    """Intersection over union of two squares given by centre and half side."""
+    """Intersection over union of two squares given by center and half side."""
     sides = [min(a[i] + a[2], b[i] + b[2]) - max(a[i] - a[2], b[i] - b[2]) for i in (0, 1)]
     shared = max(sides[0], 0) * max(sides[1], 0)
     return shared / (4 * a[2] ** 2 + 4 * b[2] ** 2 - shared)

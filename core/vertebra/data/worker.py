@@ -27,7 +27,7 @@ class Outcome:
     bad: list[tuple[str, str]] = field(default_factory=list)
     """(path of the image, message) of each image that could not be used."""
     error: VertebraError | None = None
-    """A fault that no other image would mend, to be raised by the main process."""
+    """A fault that no other image would fix, to be raised by the main process."""
 
 
 class SampleReader(Dataset):
@@ -36,7 +36,7 @@ class SampleReader(Dataset):
     Args:
         dicts: all standard dicts, packed.
         mapper: dict, epoch and index to sample.
-        replacements: how many other images are tried in the place of a bad one.
+        replacements: number of other images that are tried in the place of a bad one.
         wide: (number of images,) bool; a replacement is of the same sort, as its batch is.
         workers: number of worker processes.
     """

@@ -94,7 +94,7 @@ class Box2BoxTransformLinear:
         """Distances (..., 4), negative where the center lies beyond that edge of the target.
 
         Args:
-            src_boxes: (..., 4) `xyxy`; of sizes above 0 if normalised.
+            src_boxes: (..., 4) `xyxy`; of sizes above 0 if normalized.
             target_boxes: (..., 4) `xyxy`.
         """
         center = (src_boxes[..., :2] + src_boxes[..., 2:]) / 2

@@ -1,4 +1,4 @@
-"""Pairing candidates (anchors, proposals) with true boxes by their overlap. Knows no model.
+"""Pairing candidates (anchors, proposals) with ground-truth boxes by their overlap. Knows no model.
 
 Source: the rule of Detectron2's `Matcher`, ties included; the batched form does all images at once.
 """
@@ -26,11 +26,11 @@ MAX_PAIRS_ELSEWHERE = 2**25
 
 
 class Matcher:
-    """Labels each candidate by its best overlap with a true box.
+    """Labels each candidate by its best overlap with a ground-truth box.
 
-    With low-quality matches allowed, the candidates that overlap a true box best (all, if several tie) are
-    positive however small the overlap is; each keeps its own best true box, which may be another one. As in
-    Detectron2 that holds for an overlap of 0 as well, where every candidate ties: drop empty true boxes first.
+    With low-quality matches allowed, the candidates that overlap a ground-truth box best (all, if several tie) are
+    positive however small the overlap is; each keeps its own best ground-truth box, which may be another one. As in
+    Detectron2 that holds for an overlap of 0 as well, where every candidate ties: drop empty ground-truth boxes first.
 
     Args:
         thresholds: ascending, more than 0; `labels[i]` is for overlaps in [thresholds[i-1], thresholds[i]).
@@ -58,9 +58,9 @@ class Matcher:
         """One image, Detectron2's form.
 
         Args:
-            match_quality_matrix: (M, R), the overlap of M true boxes with R candidates.
+            match_quality_matrix: (M, R), the overlap of M ground-truth boxes with R candidates.
         Returns:
-            (R,) int64, the best true box of each candidate (0 if there is none), and (R,) int8, its label.
+            (R,) int64, the best ground-truth box of each candidate (0 if there is none), and (R,) int8, its label.
         """
         quality = match_quality_matrix
         if quality.numel() == 0:
@@ -78,7 +78,7 @@ class Matcher:
 
         Args:
             candidates: (R, 4) for all images, or (N, R, 4), `xyxy`.
-            truth: (N, M, 4) true boxes, `xyxy`, padded.
+            truth: (N, M, 4) ground-truth boxes, `xyxy`, padded.
             valid: (N, M) bool, false where `truth` is padding, which never matches.
         Returns:
             (N, R) int64: row of `truth`, or BACKGROUND, or IGNORE.
@@ -116,5 +116,5 @@ class Matcher:
 
 
 def _is_best_of_a_row(quality: Tensor) -> Tensor:
-    """(..., M, R) -> bool: this candidate overlaps this true box as well as the best one does."""
+    """(..., M, R) -> bool: this candidate overlaps this ground-truth box as well as the best one does."""
     return quality == quality.amax(dim=-1, keepdim=True)

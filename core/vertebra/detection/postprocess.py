@@ -132,7 +132,7 @@ def suppress(
 
 
 def rescale_instances(instances: Instances, height: int, width: int, mask_threshold: float = 0.5) -> Instances:
-    """Detections in input pixels to the size asked for; new objects, the given ones stay as they are.
+    """Detections in input pixels to the requested size; new objects, the given ones stay as they are.
 
     Boxes are scaled and clipped, and those that are empty then are dropped with all their fields; masks are
     pasted into the whole image; keypoints are scaled.
@@ -173,7 +173,7 @@ def rescale_instances(instances: Instances, height: int, width: int, mask_thresh
 
 
 def sem_seg_postprocess(scores: Tensor, image_size: tuple[int, int], height: int, width: int) -> Tensor:
-    """Class scores of one image without their padding, resized (bilinear) to the size asked for.
+    """Class scores of one image without their padding, resized (bilinear) to the requested size.
 
     Args:
         scores: (K, H, W) at the padded input size.

@@ -1,4 +1,4 @@
-"""Random choice of a fixed number of labelled candidates, so that background does not drown the objects."""
+"""Random choice of a fixed number of labeled candidates, so that background does not drown the objects."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def subsample_labels(
 
     Args:
         labels: (R,) whole numbers: -1 is never drawn, `bg_label` is negative, all else positive.
-        num_samples: how many to draw in all.
+        num_samples: number of candidates to draw in all.
         positive_fraction: of `num_samples`, rounded down.
     Returns:
         Indices of the positives and of the negatives, int64, in random order.

@@ -47,7 +47,7 @@ def write_checkpoint(path: Path, content: dict[str, Any]) -> None:
     """Writes a checkpoint atomically.
 
     Raises:
-        CheckpointError: the disk is full or not writable, or something in it is no plain data.
+        CheckpointError: the disk is full or not writable, or something in it is not plain data.
     """
     _check_plain(content, "checkpoint")
     try:
@@ -55,7 +55,7 @@ def write_checkpoint(path: Path, content: dict[str, Any]) -> None:
     except (OSError, RuntimeError) as err:  # torch.save turns a full disk into a RuntimeError
         raise CheckpointError(
             f"{path}: could not write the checkpoint: {err}\n"
-            "  Free some space or choose another folder with --output; checkpoints written before are whole"
+            "  Free some space or choose another folder with --output; earlier checkpoints are intact"
         ) from err
 
 
@@ -70,7 +70,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         _check_sums(path)  # torch.load does not: a flipped bit would only show in the results
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as err:
-        raise CheckpointError(f"{path}: there is no such file") from err
+        raise CheckpointError(f"{path}: no such file") from err
     except pickle.UnpicklingError as err:
         raise CheckpointError(
             f"{path}: refused: it is not a checkpoint, or it holds something other than tensors and plain data.\n"
@@ -88,13 +88,13 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         zipfile.BadZipFile,
     ) as err:
         size = path.stat().st_size if path.is_file() else 0
-        raise CheckpointError(f"{path}: damaged or no checkpoint ({size} bytes): {_first_line(err)}") from err
+        raise CheckpointError(f"{path}: damaged, or not a checkpoint ({size} bytes): {_first_line(err)}") from err
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: holds a {type(content).__name__}, expected a checkpoint's dict")
     missing = [key for key in ("model", "optimizer", "step", "rng", "hooks", "format") if key not in content]
     if missing:
         raise CheckpointError(
-            f"{path}: no training checkpoint, it has no {', '.join(missing)}; training resumes from files in "
+            f"{path}: not a training checkpoint, it has no {', '.join(missing)}; training resumes from files in "
             "checkpoints/ only.\n  To start a new training from weights, set model.weights"
         )
     if content["format"] > FORMAT:
@@ -117,7 +117,7 @@ class CheckpointStore:
     """The folder `checkpoints` of a run: step_0000100.pth, ..., and `last`, a text file with the newest name.
 
     Args:
-        keep: how many of the newest checkpoints stay.
+        keep: number of the newest checkpoints that are kept.
     """
 
     def __init__(self, folder: Path, keep: int = 2) -> None:
@@ -169,7 +169,7 @@ class CheckpointStore:
         name = pointer.read_text(encoding="utf-8", errors="replace").strip()
         names = [file.name for file in files]
         if name not in names:  # compared with names that are here, so it can lead nowhere else
-            return files, [f"{pointer} names {name[:100]!r}, which is not here: taking the newest checkpoint"]
+            return files, [f"{pointer} names {name[:100]!r}, which does not exist: using the newest checkpoint"]
         at = names.index(name)
         return [*files[at:], *files[:at]], []
 

@@ -53,7 +53,7 @@ class Plan:
 
 @dataclass(kw_only=True)
 class Parts:
-    """Everything that a training is made of.
+    """All parts of a training run.
 
     Args:
         model: on its device; maps a batch to {name: scalar loss}.
@@ -90,7 +90,7 @@ def build_parts(recipe: Recipe, *, starting_weights: bool = True) -> Parts:
     """Seeds the process, joins the process group and builds what the recipe describes.
 
     Args:
-        starting_weights: False leaves out pretrained weights, for a run that is resumed and has its own.
+        starting_weights: False loads no pretrained weights, for a run that is resumed and has its own.
     """
     from vertebra.data import build_train_loader, load_dataset
     from vertebra.data.category_ids import category_ids
@@ -105,8 +105,8 @@ def build_parts(recipe: Recipe, *, starting_weights: bool = True) -> Parts:
     rank, world_size = distributed.rank(), distributed.world_size()
     if section.batch_size % world_size:
         raise RecipeError(
-            f"{recipe.source}: train.batch_size is {section.batch_size}, which {world_size} processes cannot share "
-            "evenly; it counts images over all processes"
+            f"{recipe.source}: train.batch_size is {section.batch_size}, which is not divisible by "
+            f"{world_size} processes; it is the number of images over all processes"
         )
     seed_everything(recipe.seed)  # the same everywhere: all processes start with the same weights
 
@@ -170,7 +170,7 @@ def parse_period(value: int | str | None, steps_per_epoch: float, where: str) ->
 
 @contextlib.contextmanager
 def _told_of(spec: ComponentSpec) -> Iterator[None]:
-    """What a component finds wrong once it sees model or run is the recipe's mistake: tells where it stands."""
+    """What a component finds wrong once it sees model or run is the recipe's mistake: names where it is written."""
     try:
         yield
     except ValueError as err:
@@ -205,7 +205,7 @@ def _evaluation(recipe: Recipe, device: torch.device) -> Callable[[nn.Module, Pa
     from vertebra.evaluation import evaluate
     from vertebra.models.inference import with_inference
 
-    with_inference(list, recipe.evaluate.inference)  # a wrong argument is told now, not after the training
+    with_inference(list, recipe.evaluate.inference)  # a wrong argument is reported now, not after the training
     read_once = cache(lambda: load_dataset(spec, recipe.data.root))
 
     def evaluate_now(model: nn.Module, folder: Path | None, last: bool) -> dict[str, float | None]:

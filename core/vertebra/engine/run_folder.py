@@ -54,7 +54,7 @@ class RunFolder:
         if self.holds_a_run() and not resume:
             raise RecipeError(
                 f"{self.path} already holds a run.\n"
-                "  To go on with it: --resume (in Python: Trainer(..., resume=True)).\n"
+                "  To continue it: --resume (in Python: Trainer(..., resume=True)).\n"
                 "  To start another: --output with a new folder, or remove this one"
             )
 
@@ -94,7 +94,7 @@ class RunFolder:
             if err.errno not in (errno.EACCES, errno.EAGAIN):
                 return  # a file system without locks
             raise RecipeError(
-                f"{self.path}: another process is training into this folder now.\n"
+                f"{self.path}: another process is training in this folder.\n"
                 "  Wait for it or stop it, or choose another folder with --output"
             ) from err
         self._locked = file

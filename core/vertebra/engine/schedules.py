@@ -63,8 +63,8 @@ class WarmupMultiStep(Schedule):
         late = [m for m in self.milestones if m >= 1 and m >= total_steps]
         if late:
             raise ValueError(
-                f"milestones {late} lie beyond the run's {total_steps} steps and would never be reached.\n"
-                "  Leave them out, or write milestones as fractions of the run, such as [0.667, 0.889]"
+                f"milestones {late} are beyond the {total_steps} steps of the run and would never be reached.\n"
+                "  Remove them, or write milestones as fractions of the run, such as [0.667, 0.889]"
             )
 
     def factor(self, step: int, total_steps: int) -> float:
@@ -185,7 +185,7 @@ class _WarmUp:
         if self.steps is not None and self.steps >= total_steps > 0 and self.steps > 0:
             raise ValueError(
                 f"warmup_steps is {self.steps}, but the whole run has {total_steps} steps.\n"
-                "  Lower it, or leave it out: the default is 1000 steps, but at most a tenth of the run"
+                "  Lower it, or omit it: the default is 1000 steps, but at most a tenth of the run"
             )
 
     def length(self, total_steps: int) -> int:

@@ -78,7 +78,7 @@ def resume_from(trainer: Trainer, found: Found) -> list[str]:
     notes = [*notes, f"resuming {path} at step {step} of {trainer.max_steps}"]
     changes = recipe_changes(content.get("recipe", ""), trainer.parts.recipe_text)
     if changes:
-        notes.append("the recipe is not the one of the checkpoint; from here on:\n  " + "\n  ".join(changes))
+        notes.append("the recipe differs from that of the checkpoint; from here on:\n  " + "\n  ".join(changes))
     recorded = content.get("plugins") or {}
     notes += [f"local plugin {line}" for line in changes_since(recorded, trainer.parts.plugin_files)]
     _load_model(trainer.model, content["model"], path, changes)
@@ -92,8 +92,8 @@ def resume_from(trainer: Trainer, found: Found) -> list[str]:
         trainer.resumed_rng = states[distributed.rank()]
     else:
         notes.append(
-            f"the checkpoint is of {len(states)} processes, here are {distributed.world_size()}: random numbers "
-            "start anew, the run goes on but not exactly as it would have"
+            f"the checkpoint was written by {len(states)} processes, this run has {distributed.world_size()}: random "
+            "states are not restored, so the run continues, but not exactly"
         )
     return notes
 
@@ -137,7 +137,7 @@ def _load_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module, saved: d
     unknown = [name for name in names if name not in state_of]
     if unknown:
         raise CheckpointError(
-            f"{path}: the optimizer's state lacks parameters that are trained now:\n  {_shorten(unknown)}\n"
+            f"{path}: the optimizer's state has no entry for parameters that are trained now:\n  {_shorten(unknown)}\n"
             "  Was more of the model frozen when it was written? Resume with the run's own recipe.yaml"
         )
     state = {index: state_of[name] for index, name in enumerate(names) if state_of[name] is not None}
@@ -186,7 +186,7 @@ def _load_hooks(hooks: list[Hook], states: dict[str, Any]) -> list[str]:
             notes.append(f"the hook {name} is new in this run and starts without a state")
     gone = [name for name, state in states.items() if state and name not in named]
     if gone:
-        notes.append(f"hooks of the checkpoint that this run does not have, their state is left out: {', '.join(gone)}")
+        notes.append(f"hooks of the checkpoint that this run does not have; their state is ignored: {', '.join(gone)}")
     return notes
 
 

@@ -48,8 +48,8 @@ def load_trained_model(
     source = str(weights) if weights is not None else loaded.model.weights
     if source is None:
         raise CheckpointError(
-            f"{loaded.source}: weights are needed, but none were given and model.weights is empty.\n"
-            "  Mend it: Predictor(recipe, 'runs/NAME/final.pth'), or --weights on the command line"
+            f"{loaded.source}: no weights given, and model.weights is empty.\n"
+            "  Fix it: Predictor(recipe, 'runs/NAME/final.pth'), or --weights on the command line"
         )
     state = read_weights(source)
     warn_of_changes(loaded, source)

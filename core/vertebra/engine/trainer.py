@@ -141,7 +141,7 @@ class Trainer:
         return self.results
 
     def stop(self, reason: str) -> None:
-        """Ends the training after this step, as if all steps were done."""
+        """Ends the training after this step, as after the last one."""
         if self.stop_reason is None:
             logger.info("Stopping at step %d: %s", self.step, reason)
             self.stop_reason = reason
@@ -218,6 +218,7 @@ def _total(losses: Any) -> Tensor:
     if not isinstance(losses, dict) or not losses:
         raise TypeError(
             f"in training a model returns a dict of named scalar losses, got {type(losses).__name__} "
-            f"{'without any' if isinstance(losses, dict) else ''}; has it a head, and is it in training mode?"
+            f"{'without any' if isinstance(losses, dict) else ''}; does the model have a head, and is it in "
+            "training mode?"
         )
     return reduce(operator.add, losses.values())

@@ -51,7 +51,7 @@ class COCOEvaluator(Evaluator):
     `AP50-<class>`, `AP75-<class>` and `AR-<class>`.
 
     Ground truth is the file `metadata.json_file` where there is one, else the dataset dicts; it covers the dataset's
-    images, predicted or not. Predictions with a NaN or infinite number are left out, counted in `notes`.
+    images, predicted or not. Predictions with a NaN or infinite number are dropped, counted in `notes`.
 
     Args:
         dataset: injected; has `.dicts` and `.metadata` (`thing_classes`, and where there are any `json_file`,
@@ -118,7 +118,7 @@ class COCOEvaluator(Evaluator):
                 if not output["instances"].has(_FIELD_OF[task]):
                     raise RecipeError(
                         f"COCOEvaluator: task {task} needs {_FIELD_OF[task]}, which the model does not predict.\n"
-                        f"  Leave {task} out of the evaluator's tasks, or add a head that predicts it"
+                        f"  Remove {task} from the evaluator's tasks, or add a head that predicts it"
                     )
             self.fields |= set(output["instances"].get_fields())
             self._write(ImageKey.of(record), detections)
@@ -164,7 +164,7 @@ class COCOEvaluator(Evaluator):
         return write_results(self.output_dir, self.truth, self.table, tasks, written=streamed)
 
     def _evaluate_all(self, shards: list[tuple[Detections, set[str]]]) -> tuple[dict, dict, list, dict, dict]:
-        """Metrics, reasons, notes, intervals and files, from everyone's detections."""
+        """Metrics, reasons, notes, intervals and files, from the detections of all processes."""
         if self.truth is None:
             self.truth = GroundTruth.of_dataset(self.dataset)
         truth, notes = self.truth, list(self.truth.notes)
@@ -203,7 +203,7 @@ class COCOEvaluator(Evaluator):
         if task == "segm":
             lacking = sum(not annotation.get("segmentation") for annotation in truth.annotations)
             if lacking:
-                notes.append(f"segm: {lacking} ground truth objects without a mask are left out")
+                notes.append(f"segm: {lacking} ground-truth objects without a mask are ignored")
         self.arrays[task] = _ENGINES[self.engine](
             truth, self.table, task, iou_thresholds=self.iou_thresholds, max_dets=max_dets, sigmas=sigmas
         )

@@ -27,7 +27,7 @@ METRIC_MEANINGS = {
     "ARm": "AR of objects of 32² to 96² pixels",
     "ARl": "AR of objects above 96² pixels",
 }
-"""What a reader of the report is told about each number (`AR<n>`: with n detections per image and class)."""
+"""The meaning of each number, for readers of the report (`AR<n>`: with n detections per image and class)."""
 
 
 def metric_names(task: str, max_dets: list[int]) -> list[str]:
@@ -108,9 +108,7 @@ def _value(
 def _reason(arrays: CocoArrays, area: str, classes: int | None, class_name: str | None) -> str:
     """Why nothing counts in an area range, over one class or all."""
     which = slice(None) if classes is None else classes
-    things = {"bbox": "object", "segm": "object with a mask", "keypoints": "object with labelled keypoints"}[
-        arrays.task
-    ]
+    things = "objects" + {"bbox": "", "segm": " with a mask", "keypoints": " with labeled keypoints"}[arrays.task]
     of_class = "" if class_name is None else f" of class {class_name}"
     if arrays.num_truth.shape[0] == 0:
         return "the dataset has no classes"
@@ -120,6 +118,6 @@ def _reason(arrays: CocoArrays, area: str, classes: int | None, class_name: str 
         return f"the ground truth has no {area} {things}{of_class} (area {size} square pixels)"
     ignored = int(arrays.num_crowd[which].sum())
     if ignored:
-        what = "are crowd regions" + (" or have no labelled keypoints" if arrays.task == "keypoints" else "")
-        return f"the ground truth has no {things}{of_class} that counts: all {ignored} {what}"
+        what = "are crowd regions" + (" or have no labeled keypoints" if arrays.task == "keypoints" else "")
+        return f"the ground truth has no {things}{of_class} that count: all {ignored} {what}"
     return f"the ground truth has no {things}{of_class}"

@@ -46,7 +46,7 @@ def check_classes(table: DetectionTable, truth: GroundTruth) -> None:
         wrong = table.classes[(table.classes < 0) | (table.classes >= count)]
         raise DataError(
             f"the model predicts class {wrong[0]}, but the dataset has {count} classes, numbered from 0.\n"
-            "  The weights are of a model for other classes, or the dataset lacks metadata.thing_classes"
+            "  The weights are of a model for other classes, or the dataset has no metadata.thing_classes"
         )
 
 
@@ -56,7 +56,7 @@ def notes_on_predictions(detections: Detections, table: DetectionTable, truth: G
     dropped, images = detections.dropped
     if dropped:
         notes.append(
-            f"{dropped} of {dropped + len(table)} predictions were left out: a coordinate or score is NaN or infinite "
+            f"{dropped} of {dropped + len(table)} predictions were dropped: a coordinate or score is NaN or infinite "
             f"({len(images)} images, first {images[0].image_id!r})"
         )
     unseen = len(truth.keys) - len(detections.images)
@@ -65,7 +65,7 @@ def notes_on_predictions(detections: Detections, table: DetectionTable, truth: G
             f"{unseen} of the dataset's {len(truth.keys)} images were not predicted; their objects count as missed"
         )
     if not len(table) and truth.annotations:
-        notes.append("the model gave no detection at all, so every AP and AR that has ground truth is 0")
+        notes.append("the model returned no detections at all, so every AP and AR that has ground truth is 0")
     sizes = np.array([(size[1], size[0]) if size else (np.nan, np.nan) for size in truth.sizes]).reshape(-1, 2)
     odd = (equal_scores(table.scores), boxes_look_like_xywh(table.boxes, sizes[table.image]))
     return notes + [sentence for sentence in odd if sentence]

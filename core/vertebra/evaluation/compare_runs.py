@@ -50,7 +50,7 @@ class RunResults:
         if not path.is_dir():
             raise DataError(f"{path}: no such folder or file")
         raise DataError(
-            f"{path}: no evaluation of boxes, masks or keypoints is there: no {FACTS_FILE} in it, nor in its "
+            f"{path}: contains no evaluation of boxes, masks or keypoints: no {FACTS_FILE} in it or in its "
             "folder evaluation.\n  Run `vertebra evaluate` on its weights, or name a result file and --annotations"
         )
 
@@ -67,7 +67,7 @@ class RunResults:
             )
         except (KeyError, TypeError, AttributeError) as err:
             raise DataError(
-                f"{folder / FACTS_FILE} is not what an evaluation writes: no {err}; evaluate again"
+                f"{folder / FACTS_FILE} was not written by an evaluation: it has no {err}; evaluate again"
             ) from err
 
     def results_of(self, task: str) -> Path:
@@ -104,9 +104,11 @@ def compare_runs(
     task = task or _common_task(*runs)
     ground_truth = annotations or runs[0].ground_truth or runs[1].ground_truth
     if ground_truth is None:
-        raise DataError(f"{first} and {second} do not tell their ground truth; name it with --annotations")
+        raise DataError(f"{first} and {second} do not record their ground truth; set it with --annotations")
     if not Path(ground_truth).is_file():
-        raise DataError(f"{ground_truth}: the ground truth of {runs[0].name} is gone; name it with --annotations")
+        raise DataError(
+            f"{ground_truth}: the ground truth of {runs[0].name} no longer exists; set it with --annotations"
+        )
     chosen = {name: getattr(runs[0], name) or getattr(runs[1], name) for name in ("image_ids", "category_ids")}
     truth = read_ground_truth(ground_truth, task, **chosen)
     columns, notes = [], []

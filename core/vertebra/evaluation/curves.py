@@ -18,14 +18,14 @@ AREA_RANGES = {"all": (0.0, 1e10), "small": (0.0, 32.0**2), "medium": (32.0**2, 
 
 @dataclass
 class MatchTable:
-    """Who met whom at one IoU threshold, objects of all sizes.
+    """The matches at one IoU threshold, objects of all sizes.
 
     Args:
         iou: the threshold.
         detection_image, detection_class: (D,) int64; detection_score: (D,) float64.
-        detection_state: (D,) int8, 1 met an object, 0 met none, -1 does not count (met a crowd).
+        detection_state: (D,) int8, 1 matched, 0 unmatched, -1 does not count (matched a crowd).
         truth_image, truth_class: (G,) int64, objects that count.
-        truth_score: (G,) float64, score of the detection that met it; -inf where none did.
+        truth_score: (G,) float64, score of the detection matched to it; -inf where unmatched.
     """
 
     iou: float

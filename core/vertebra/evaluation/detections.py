@@ -64,7 +64,7 @@ class DetectionTable:
         """(D, 4) boxes as COCO has them, `xywh`.
 
         They are rounded to 1/1000 pixel, beyond what float32 knows of them: so decimals that went through a float32
-        come back as they were, and a box that meets an IoU threshold exactly still does.
+        come back as they were, and a box that reaches an IoU threshold exactly still does.
         """
         boxes = self.boxes[rows]
         return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1).round(_DECIMALS)
@@ -130,7 +130,7 @@ class Detections:
 
     @property
     def dropped(self) -> tuple[int, list[ImageKey]]:
-        """How many predictions were left out because they are not finite, and of which images."""
+        """Number of predictions that were dropped because they are not finite, and of which images."""
         return sum(self._dropped.values()), list(self._dropped)
 
     def table(self, row_of: dict[ImageKey, int]) -> DetectionTable:

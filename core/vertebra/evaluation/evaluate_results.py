@@ -97,7 +97,7 @@ def evaluate_result_files(
 
 
 def match_results(results: str | Path, truth: GroundTruthColumns, task: str) -> tuple[CocoNumbers, MatchColumns]:
-    """Read a result file, evaluate it, and say who met whom."""
+    """Read a result file, evaluate it, and return the matches."""
     numbers = coco_evaluate(truth, read_results(results, truth, task), task)
     return numbers, columns_of_result(numbers.result, truth, numbers.detections)
 

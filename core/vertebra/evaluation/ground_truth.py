@@ -38,7 +38,7 @@ class GroundTruth:
         annotated: False if the dataset has no annotations at all, not even an empty list of them.
         source: where it comes from, in words; `file` if that is a JSON file.
         ids_are_distinct: the dataset has an id for each image, and `image_ids` are those.
-        notes: what had to be left out or guessed.
+        notes: what had to be dropped or guessed.
     """
 
     keys: list[ImageKey]
@@ -183,7 +183,7 @@ class GroundTruth:
                 continue
             self.annotations.append(dict(annotation, image_id=row, category_id=number))
         if other_classes:
-            self.notes.append(f"{other_classes} annotations of categories that are not evaluated were left out")
+            self.notes.append(f"{other_classes} annotations of categories that are not evaluated were dropped")
 
     def _read_dicts(self, dicts: Iterable[dict]) -> None:
         """Annotations out of dataset dicts; ids count from 1."""
@@ -198,16 +198,16 @@ class GroundTruth:
                 converted = from_dict(annotation, where)
                 if not 0 <= converted["category_id"] < len(self.class_names):
                     raise DataError(
-                        f"{where}: category_id {converted['category_id']} is none of the {len(self.class_names)} "
+                        f"{where}: category_id {converted['category_id']} is not one of the {len(self.class_names)} "
                         "classes of metadata.thing_classes; dataset dicts number classes from 0"
                     )
                 self.annotations.append(converted | {"image_id": row, "id": len(self.annotations) + 1})
 
     def _finish(self) -> None:
-        """Fill what COCO's tools need and files may leave out: ids, crowd flags, areas, keypoint counts."""
+        """Fill what COCO's tools need and files may omit: ids, crowd flags, areas, keypoint counts."""
         ids = [annotation.get("id") for annotation in self.annotations]
         if len(set(ids)) < len(ids) or not all(isinstance(i, int) for i in ids):
-            self.notes.append("annotation ids are missing or repeat; they were numbered anew from 1")
+            self.notes.append("annotation ids are missing or repeat; they were renumbered from 1")
             for number, annotation in enumerate(self.annotations, start=1):
                 annotation["id"] = number
         elif 0 in ids:
@@ -236,4 +236,4 @@ def _distinct(names: list[str]) -> list[str]:
 def _plain_number(value: Any) -> Any:
     if isinstance(value, np.generic):
         return value.item()
-    raise TypeError(f"{value!r} does not go into JSON")
+    raise TypeError(f"{value!r} cannot be written as JSON")

@@ -54,7 +54,7 @@ class GrowingColumn:
 
 
 class RunLengths(Sequence):
-    """n compressed run-length masks; a row is {"size": [h, w], "counts": bytes}, made when it is asked for.
+    """n compressed run-length masks; a row is {"size": [h, w], "counts": bytes}, made when it is requested.
 
     Args:
         data: (B,) uint8, the counts of all masks. starts, lengths: (n,) int64, where in it a mask's lie.

@@ -1,7 +1,7 @@
 """A model's output for one image as columns.
 
 Boxes are `xyxy` in pixels of the original image. Masks are kept run-length encoded. Predictions that are not finite
-cannot be ranked or compared, so they are left out and counted.
+cannot be ranked or compared, so they are dropped and counted.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class ImageDetections:
         classes: (n,) int64, from 0.
         masks: n run-length masks {"size": [h, w], "counts": bytes}; None if the model gives none.
         keypoints: (n, K, 3) float64 x, y, score; None if the model gives none.
-        dropped: how many more there were that are not finite.
+        dropped: number of further detections, which are not finite.
     """
 
     boxes: np.ndarray
@@ -55,7 +55,7 @@ class ImageDetections:
         if "instances" not in output:
             raise DataError(
                 f"{where} has no 'instances', only {', '.join(map(repr, output)) or 'nothing'}.\n"
-                "  COCOEvaluator judges instances; choose evaluators for the tasks of the model's heads"
+                "  COCOEvaluator evaluates instances; choose evaluators for the tasks of the model's heads"
             )
         instances = output["instances"]
         missing = [name for name in ("pred_boxes", "scores", "pred_classes") if not instances.has(name)]

@@ -1,10 +1,10 @@
 """LVIS' federated average precision: `lvis_evaluate`.
 
 Not every image was searched for every category. An image's `neg_category_ids` are certainly absent; those it has
-objects of are present; of all others nothing is known, and detections of them are left out. Where a category is in
-`not_exhaustive_category_ids` some objects may lack, so a detection that meets none is not wrong. An image may give
+objects of are present; of all others nothing is known, and detections of them are ignored. Where a category is in
+`not_exhaustive_category_ids` some objects may be missing, so an unmatched detection is not wrong. An image may give
 300 detections over all categories. Matching, precision and recall are COCO's, without crowds.
-Source: Gupta et al., "LVIS", arXiv:1908.03195, section 2, and the behaviour of the package lvis 0.5.3.
+Source: Gupta et al., "LVIS", arXiv:1908.03195, section 2, and the behavior of the package lvis 0.5.3.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class LVISNumbers(dict):
     """`<task>/AP`, `AP50`, `AP75`, `APs`, `APm`, `APl`, `APr`, `APc`, `APf`, `AR`, `ARs`, `ARm`, `ARl`, `AP-<class>`.
 
     Args:
-        reasons: one sentence for each metric that is None. notes: what was left out or assumed.
+        reasons: one sentence for each metric that is None. notes: what was dropped or assumed.
         result: the full arrays.
     """
 
@@ -82,7 +82,7 @@ class Federation:
                 for key in image.get(name) or () if image["id"] in row else ():
                     if key not in number:
                         raise DataError(
-                            f"image {image['id']!r}: {name} has {key!r}, which is the id of no category; they look "
+                            f"image {image['id']!r}: {name} has {key!r}, which is not the id of a category; they look "
                             f"like {', '.join(map(repr, list(category_ids)[:3])) or 'nothing, there are none'}"
                         )
                     found.append((row[image["id"]], number[key]))
@@ -142,8 +142,8 @@ def lvis_numbers(
     left_out = len(given) - len(judged)
     if left_out:
         notes.append(
-            f"{left_out} of {len(given)} detections are of categories their image was not searched for; they count "
-            "neither way"
+            f"{left_out} of {len(given)} detections are of categories that their image was not annotated for; they "
+            "are ignored"
         )
     return LVISNumbers(metrics, reasons, notes, result)
 
@@ -152,22 +152,22 @@ def _metrics(
     result: CocoResult, truth: GroundTruthColumns, frequency: Sequence[str | None], task: str
 ) -> tuple[dict[str, float | None], dict[str, str]]:
     thresholds, areas = result.params.iou_thresholds, list(result.params.area_ranges)
-    found: dict[str, tuple[np.ndarray, str]] = {}  # name -> numbers to average, -1 undefined; what there is none of
+    found: dict[str, tuple[np.ndarray, str]] = {}  # name -> numbers to average, -1 undefined; what is missing
     precision, recall = result.precision[..., 0], result.recall[..., 0]  # (T, R, K, A), (T, K, A)
-    found["AP"] = precision[..., 0], "object"
+    found["AP"] = precision[..., 0], "objects"
     for iou in (50, 75):
-        found[f"AP{iou}"] = precision[np.isclose(thresholds, iou / 100), ..., 0], "object"
+        found[f"AP{iou}"] = precision[np.isclose(thresholds, iou / 100), ..., 0], "objects"
     for short, name in _AREAS.items():
-        found[f"AP{short}"] = precision[..., areas.index(name)], f"{name} object"
+        found[f"AP{short}"] = precision[..., areas.index(name)], f"{name} objects"
     for short, name in _GROUPS.items():
         own = [k for k, group in enumerate(frequency) if group == short]
-        what = f"object of a {name} category" if own else f"category that is known to be {name}"
+        what = f"objects of a {name} category" if own else f"categories that are known to be {name}"
         found[f"AP{short}"] = precision[:, :, own, 0], what
-    found["AR"] = recall[..., 0], "object"
+    found["AR"] = recall[..., 0], "objects"
     for short, name in _AREAS.items():
-        found[f"AR{short}"] = recall[..., areas.index(name)], f"{name} object"
+        found[f"AR{short}"] = recall[..., areas.index(name)], f"{name} objects"
     for number, name in enumerate(truth.category_names):
-        found[f"AP-{name}"] = precision[:, :, number, 0], f"object of class {name}"
+        found[f"AP-{name}"] = precision[:, :, number, 0], f"objects of class {name}"
     metrics: dict[str, float | None] = {}
     reasons: dict[str, str] = {}
     for name, (numbers, what) in found.items():

@@ -1,4 +1,4 @@
-"""Who met whom at every IoU threshold, as plain columns: what all analyses of detections start from.
+"""The matches at every IoU threshold, as plain columns: what all analyses of detections start from.
 
 No evaluator is known here: whatever tool matches detections to objects fills these columns.
 """
@@ -22,7 +22,7 @@ __all__ = ["MatchColumns", "columns_of_result"]
 class MatchColumns:
     """D detections and G objects in N images, matched within image and class at T thresholds, objects of all sizes.
 
-    The objects are the ground truth's in its order; for segm those without a mask are left out.
+    The objects are the ground truth's in its order; for segm those without a mask are ignored.
 
     Args:
         num_images: N; images are rows from 0.
@@ -31,10 +31,10 @@ class MatchColumns:
         detection_row: (D,) int64, which detection of the table or file it is. Those beyond the largest limit on
             detections per image and class are not among the D.
         detection_image, detection_class: (D,) int64; detection_score: (D,) float64.
-        detection_match: (D, T) int64, row of the object it met; -1 none.
-        detection_ignored: (D, T) bool, does not count: it met an object that does not.
+        detection_match: (D, T) int64, row of the matched object; -1 none.
+        detection_ignored: (D, T) bool, does not count: it matched an object that does not.
         truth_image, truth_class: (G,) int64.
-        truth_ignored: (G,) bool, does not count: a crowd region, or an object without labelled keypoints.
+        truth_ignored: (G,) bool, does not count: a crowd region, or an object without labeled keypoints.
         truth_box: (G, 4) float64 `xyxy` pixels; truth_area: (G,) square pixels as annotated.
         detection_box: (D, 4) float64 `xyxy` pixels; None where detections are not boxes.
 

@@ -159,7 +159,7 @@ def _count(truths: list[dict], task: str, num_classes: int, areas: list[str]) ->
 
 
 def _columns(tool: COCOeval, truth: GroundTruth, truths: list[dict], records: list[dict]) -> MatchColumns:
-    """Who met whom, out of the per-image results for objects of all sizes."""
+    """The matches, out of the per-image results for objects of all sizes."""
     whole = tool.params.areaRng[0]
     results = [result for result in tool.evalImgs if result is not None and result["aRng"] == whole]
     counts = [len(result["dtIds"]) for result in results]

@@ -1,9 +1,9 @@
 """Result files of any tool, as COCO has them: read and checked.
 
-An error: no JSON or no list, a record without a field or with one of another type, an image the ground truth lacks, a
-mask of another size than its image, run lengths that do not fill it, and a file of which nothing can be used. Left out
-and counted: records of categories the ground truth lacks, with a number that is NaN or infinite, with a box of
-negative size. An empty list is a valid result: nothing was found.
+An error: no JSON or no list, a record without a field or with one of another type, an image that the ground truth does
+not have, a mask of another size than its image, run lengths that do not fill it, and a file of which nothing can be
+used. Dropped and counted: records of categories that the ground truth does not have, with a number that is NaN or
+infinite, with a box of negative size. An empty list is a valid result: nothing was found.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["read_results"]
 
 
 def read_results(path: str | Path, truth: GroundTruthColumns, task: str) -> DetectionColumns:
-    """Columns of a result file; `notes` says what was left out, and the likely cause.
+    """Columns of a result file; `notes` says what was dropped, and the likely cause.
 
     Args:
         task: bbox, segm or keypoints.
@@ -35,7 +35,7 @@ def read_results(path: str | Path, truth: GroundTruthColumns, task: str) -> Dete
         causes = _id_causes(path, truth)
         raise DataError("\n  ".join([str(err), *causes])) from err
     notes = list(detections.notes)
-    if notes:  # something was left out
+    if notes:  # something was dropped
         causes = _id_causes(path, truth)
         if not len(detections):
             raise DataError("\n  ".join([f"{path}: no record of it can be evaluated:", *notes, *causes]))

@@ -104,7 +104,7 @@ def _merge(result: EvaluationResult, evaluator: Evaluator) -> None:
     twice = sorted(set(metrics) & set(result.metrics))
     if twice:
         raise RecipeError(
-            f"two evaluators give {', '.join(twice[:3])}; evaluate.evaluators may judge each task only once.\n"
+            f"two evaluators return {', '.join(twice[:3])}; evaluate.evaluators may evaluate each task only once.\n"
             "  Set `tasks` of COCOEvaluator so that they differ"
         )
     result.metrics |= metrics
@@ -160,8 +160,8 @@ def _run_facts(info: dict[str, Any]) -> dict[str, str]:
         "processes": str(info["processes"]),
         "number format": info["precision"],
         "predicting": f"{info['predict_seconds']:.1f} s for {info['images']} images",
-        "of that waiting for data": f"{info['data_seconds']:.1f} s",
-        "of that in the model": f"{info['model_seconds']:.1f} s",
+        "of this, waiting for data": f"{info['data_seconds']:.1f} s",
+        "of this, in the model": f"{info['model_seconds']:.1f} s",
     }
     if info["images"]:
         facts["images per second"] = f"{info['images_per_second']:.2f}"

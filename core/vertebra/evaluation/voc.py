@@ -28,7 +28,7 @@ class VOCNumbers(dict):
     """`voc/AP` (2010 and later, the area under the curve), `voc/AP07` (11 points), and both with `-<class>`.
 
     Args:
-        reasons: one sentence for each metric that is None. notes: what was left out or assumed.
+        reasons: one sentence for each metric that is None. notes: what was dropped or assumed.
     """
 
     def __init__(self, metrics: dict[str, float | None], reasons: dict[str, str], notes: list[str]) -> None:
@@ -44,7 +44,7 @@ def voc_evaluate(gt: Any, dt: Any, *, iou: float = 0.5, image_ids: Iterable[Hash
         gt: COCO ground truth: a path, or the dict in it; an annotation with `difficult` (or `ignore`, `iscrowd`) set
             counts neither way.
         dt: COCO results: a path, or the list in it.
-        iou: from which on a box meets an object.
+        iou: from which on a box matches an object.
         image_ids: only these. None: all of the ground truth.
     """
     truth = read_ground_truth(gt, "bbox", image_ids=image_ids, ignored_by=DIFFICULT)
@@ -55,7 +55,8 @@ def voc_evaluate(gt: Any, dt: Any, *, iou: float = 0.5, image_ids: Iterable[Hash
 
 
 def voc_numbers(truth: GroundTruthColumns, detections: DetectionColumns, *, iou: float = 0.5) -> VOCNumbers:
-    """The same of columns; `truth.ignored` are the difficult objects, and crowds are nothing else."""
+    """Like voc_evaluate, but takes columns. `truth.ignored` are the difficult objects; crowds are not treated
+    specially."""
     metrics: dict[str, float | None] = {"voc/AP": None, "voc/AP07": None}
     reasons: dict[str, str] = {}
     of_class: list[tuple[float, float]] = []
@@ -96,7 +97,7 @@ def average_precision_07(recall: np.ndarray, precision: np.ndarray) -> float:
 def _hits(
     truth: GroundTruthColumns, detections: DetectionColumns, own: np.ndarray, objects: np.ndarray, iou: float
 ) -> np.ndarray:
-    """(n,) bool by falling score: right or wrong. Detections of difficult objects are left out.
+    """(n,) bool by falling score: right or wrong. Detections of difficult objects are ignored.
 
     Args:
         own: rows of one class's detections. objects: rows of its objects, image after image.
@@ -123,5 +124,5 @@ def _hits(
 
 def _no_object(of_class: str, num_ignored: int) -> str:
     if num_ignored:
-        return f"the ground truth has no object{of_class} that counts: all {num_ignored} are difficult"
-    return f"the ground truth has no object{of_class}"
+        return f"the ground truth has no objects{of_class} that count: all {num_ignored} are difficult"
+    return f"the ground truth has no objects{of_class}"

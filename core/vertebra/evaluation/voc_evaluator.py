@@ -25,7 +25,7 @@ class VOCEvaluator(Evaluator):
 
     Args:
         dataset: injected; as for COCOEvaluator.
-        iou: from which on a box meets an object.
+        iou: from which on a box matches an object.
     """
 
     def __init__(self, dataset: Any, *, iou: float = 0.5) -> None:

@@ -19,7 +19,7 @@ TOLERANCE = 1e-3
 LABEL_SHARE = 1e-3
 """Share of whole numbers that may differ: two classes with equal scores but for rounding."""
 ROW_SHARE = 0.02
-"""Share of detections that may lack a counterpart: rounding decides at the threshold of the overlap."""
+"""Share of detections that may have no counterpart: rounding decides at the threshold of the overlap."""
 EQUAL_SCORES = 1e-5
 """Of equal scores, rounding decides which suppresses the other; an untrained head may have nothing else."""
 
@@ -129,7 +129,7 @@ def _compare_detections(expected: dict[str, Tensor], given: dict[str, Tensor], s
             total += len(these)
     detail = f"{total // 2} detections"
     detail += f", {missing} without a counterpart" if missing else ""
-    detail += f", {undecided} of equal scores left out" if undecided else ""
+    detail += f", {undecided} of equal scores ignored" if undecided else ""
     return Comparison("detections", shape, worst, missing <= ROW_SHARE * total, detail)
 
 
@@ -146,7 +146,7 @@ def _distance_to_nearest(these: np.ndarray, those: np.ndarray, side: int) -> np.
         return np.full(len(these), np.inf)
     apart = np.abs(these[:, None] - those[None])  # (n, m, 6)
     apart[..., :4] /= side
-    apart[..., 4] *= 1e9  # another class is no counterpart
+    apart[..., 4] *= 1e9  # another class is not a counterpart
     return apart.max(axis=2).min(axis=1)
 
 

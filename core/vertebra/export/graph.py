@@ -1,4 +1,4 @@
-"""What is exported of a model: images in, named tensors out, with normalisation, padding and cropping inside.
+"""What is exported of a model: images in, named tensors out, with normalization, padding and cropping inside.
 
 Letters: N images, H x W pixels of the input, H' x W' the same padded to multiples of the model's `size_divisibility`.
 """
@@ -39,7 +39,7 @@ class ExportGraph(nn.Module):
     def __init__(self, model: Model, form: Form, pixel_range: PixelRange = 1, *, fused: bool = True) -> None:
         super().__init__()
         if form not in FORMS:
-            raise ExportError(f"the form {form!r} is unknown; there are: {', '.join(FORMS)}")
+            raise ExportError(f"the form {form!r} is unknown; known are: {', '.join(FORMS)}")
         if pixel_range not in (1, 255):
             raise ExportError(f"the pixel range is {pixel_range!r}; it must be 1 (values 0 to 1) or 255 (0 to 255)")
         self.model = copy.deepcopy(model).to("cpu").float().eval()

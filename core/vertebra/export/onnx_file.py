@@ -77,8 +77,8 @@ def export_onnx(
 ) -> ExportReport:
     """Writes an ONNX file and compares it with the model in ONNX Runtime.
 
-    The graph's one input is `images` (N, 3, H, W) float32 RGB; normalisation and padding are inside. Its outputs are
-    in this input's pixels. The file's metadata holds class names, the recipe, and what inputs and outputs mean.
+    The graph's one input is `images` (N, 3, H, W) float32 RGB; normalization and padding are inside. Its outputs are
+    in this input's pixels. The metadata of the file contains class names, the recipe, and what inputs and outputs mean.
 
     Args:
         model: a model; or a recipe (loaded, a file, `plugin:recipe`), with its weights.
@@ -105,7 +105,7 @@ def export_onnx(
     if not isinstance(model, Model):
         model, facts = _load(model, weights)
     elif weights is not None:
-        raise ExportError("weights belong to a recipe; this is a model, which has its own already")
+        raise ExportError("weights can be given with a recipe only; a model already has its own")
     if class_names is not None:
         facts["class_names"] = list(class_names)
     shape = InputShape((int(size[0]), int(size[1])), dynamic, None if batch == "dynamic" else int(batch))
@@ -130,7 +130,7 @@ def _check_output(output: Path, force: bool) -> None:
     if output.suffix.lower() != ".onnx":
         raise ExportError(f"{output}: the file's name must end in .onnx")
     if output.is_dir() or (output.exists() and not force):
-        raise ExportError(f"{output}: exists already; name another file, or replace it with --force (force=True)")
+        raise ExportError(f"{output}: already exists; choose another file, or replace it with --force (force=True)")
 
 
 def _load(recipe: Any, weights: Any) -> tuple[Model, dict[str, Any]]:
@@ -192,8 +192,8 @@ def _describe(proto: Any, graph: ExportGraph, model: Model, facts: dict[str, Any
                 "layout": "NCHW",
                 "channels": "RGB",
                 "range": [0, facts["pixel_range"]],
-                "normalisation": "inside the graph",
-                "placement": "the image in the upper left corner; what is left over of a fixed size may be anything",
+                "normalization": "inside the graph",
+                "placement": "the image in the upper left corner; the rest of a fixed size may hold any values",
             }
         ),
         "outputs": json.dumps(describe_outputs(model, graph, proto.graph.output)),
@@ -227,7 +227,7 @@ def _compared(
     if any(not comparison.agrees for comparison in comparisons):
         told = "\n  ".join(map(str, comparisons))
         raise ExportError(
-            f"ONNX Runtime does not give what the model gives, so nothing was written:\n  {told}\n"
+            f"ONNX Runtime's outputs differ from the model's, so nothing was written:\n  {told}\n"
             "  Does a head's forward or export function depend on values in Python (if, int(), a loop over them)?"
         )
     return comparisons

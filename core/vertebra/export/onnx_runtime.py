@@ -26,7 +26,7 @@ def need_onnx() -> None:
     if missing:
         raise SetupError(
             f"ONNX export needs packages that cannot be imported: {'; '.join(missing)}.\n"
-            "  Mend it: pip install 'vertebra[onnx]'"
+            "  Fix it: pip install 'vertebra[onnx]'"
         )
 
 

@@ -33,8 +33,8 @@ def suppressed(
 
     Args:
         boxes: (N, R, 4) xyxy, input pixels.
-        scores: (N, R, K) in [0, 1]; (box, class) pairs that are no candidates have 0.
-        nms_threshold: of two boxes of a class with a greater IoU, the worse one goes.
+        scores: (N, R, K) in [0, 1]; (box, class) pairs that are not candidates have 0.
+        nms_threshold: IoU threshold of NMS: of two boxes of a class that overlap more, the lower score is dropped.
         score_threshold: candidates need more than this.
         max_detections: D.
         class_agnostic: a box suppresses those of other classes too, and has its best class alone.
@@ -49,7 +49,7 @@ def suppressed(
         boxes, scores.contiguous(), float(nms_threshold), float(score_threshold), int(max_detections)
     )
     num_groups = kept.shape[1]
-    # As many pairs of score 0 again as are asked for, so that there are always enough, whatever R is.
+    # As many pairs of score 0 again as are requested, so that there are always enough, whatever R is.
     pairs = pad(kept.transpose(1, 2).flatten(1), (0, max_detections))  # (N, R * K + D)
     best, index = pairs.topk(max_detections, dim=1)  # (N, D)
     row, classes = (index // num_groups).clamp(max=kept.shape[2] - 1), index % num_groups

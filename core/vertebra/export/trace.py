@@ -53,8 +53,8 @@ def trace(graph: ExportGraph, shape: InputShape) -> torch.export.ExportedProgram
         smallest = _coarsest_stride(graph) + 1  # two cells on every level: one would make it a graph for one cell
         if min(shape.size) < smallest:
             raise ExportError(
-                f"size is {shape.size[0]}x{shape.size[1]}, but a graph for any size has to be made with an example of "
-                f"at least {smallest}x{smallest} pixels for this model; smaller images work in the graph all the same"
+                f"size is {shape.size[0]}x{shape.size[1]}, but a graph for any size has to be traced with an example "
+                f"of at least {smallest}x{smallest} pixels for this model; the graph works for smaller images as well"
             )
         dynamic |= {2: torch.export.Dim("height", min=smallest), 3: torch.export.Dim("width", min=smallest)}
     if shape.batch is None:
@@ -70,10 +70,10 @@ def trace(graph: ExportGraph, shape: InputShape) -> torch.export.ExportedProgram
         reason = "\n    ".join(
             [line.strip() for line in str(err).splitlines() if line.strip()][:4] or ["no reason given"]
         )
-        hint = "leave out --dynamic, or mend" if dynamic else "mend"
+        hint = "drop --dynamic, or fix" if dynamic else "fix"
         raise ExportError(
-            f"the model cannot be traced for the {graph.form} form: {type(err).__name__}: {reason}\n  To go on, {hint} "
-            "the code that stands in the traceback (VERTEBRA_TRACEBACK=1 shows it)"
+            f"the model cannot be traced for the {graph.form} form: {type(err).__name__}: {reason}\n  To continue, "
+            f"{hint} the code that the traceback points to (VERTEBRA_TRACEBACK=1 shows it)"
         ) from err
 
 

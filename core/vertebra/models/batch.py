@@ -35,9 +35,9 @@ class Batch:
     """Images of different sizes side by side in one tensor, with their ground truth where there is any.
 
     Args:
-        images: (N, 3, H, W) float, normalised, then padded with zeros on the right and below.
+        images: (N, 3, H, W) float, normalized, then padded with zeros on the right and below.
         image_sizes: (height, width) of each image before padding, in input pixels.
-        original_sizes: (height, width) the outputs are asked for; the image's size where an input names none.
+        original_sizes: (height, width) requested for the outputs; the image's size where an input names none.
         inputs: the dicts it was made of.
         gt_boxes: (N, M, 4) float32 xyxy in input pixels, 0 where padded; None if no input has `instances`.
             M is at least 1, so that a maximum over the objects always exists.
@@ -71,7 +71,7 @@ class Batch:
     def instances(self) -> list[Instances] | None:
         """Each image's Instances (`gt_boxes`, `gt_classes`, and `gt_masks`, `gt_keypoints` where given), on the device.
 
-        Moved at the first use, so that a model that needs only `gt_boxes` never pays for masks.
+        Moved to the device on first use, so models that only need `gt_boxes` do not pay for masks.
         None if no input has `instances`; an input without any counts as an image without objects.
         """
         given = [sample.get("instances") for sample in self.inputs]

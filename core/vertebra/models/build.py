@@ -25,11 +25,11 @@ def build_model(
 
     Args:
         recipe: a validated recipe; of its sections `model` counts.
-        num_classes: given to parts that leave it out; by default the number of classes in `metadata`, which for a head
+        num_classes: given to parts that do not set it; by default the number of classes in `metadata`, which for a head
             that gives semantic labels and nothing else is that of `stuff_classes`.
         metadata: the dataset's, given to parts that ask for it. Where neither is given and a part needs one of them,
             the recipe's own dataset is read.
-        pretrained: False leaves out the starting weights of backbone and heads: right where the whole model's
+        pretrained: False does not load the starting weights of backbone and heads: right where the whole model's
             weights are loaded afterwards, so that their files need not be at hand.
     """
     section = recipe.model
@@ -51,12 +51,12 @@ def build_model(
         shapes = neck.output_shape()
     labels = {} if given else {name: _count_labels(spec, metadata) for name, spec in section.heads.items()}
     counts = {name: {"num_classes": count} for name, count in labels.items() if count is not None}
-    labelled = {name: _with_label_counts(spec, metadata) for name, spec in section.heads.items()}
+    labeled = {name: _with_label_counts(spec, metadata) for name, spec in section.heads.items()}
     heads = {
         name: (spec if pretrained else _without_weights(spec)).build(
             input_shape=shapes, **(injected | counts.get(name, {}))
         )
-        for name, spec in labelled.items()
+        for name, spec in labeled.items()
     }
     return Model(
         backbone,
@@ -89,7 +89,7 @@ def _check_written_classes(section: ModelSection, in_dataset: int | None) -> Non
             raise RecipeError(
                 f"{spec.where}: model.heads.{name}.num_classes is {written}, but the dataset has {in_dataset} "
                 "classes.\n"
-                f"  Leave num_classes out (the dataset then decides), or write at least {in_dataset}"
+                f"  Remove num_classes (the dataset then decides), or write at least {in_dataset}"
             )
 
 
@@ -110,14 +110,14 @@ def _own_metadata(recipe: Recipe, where: str) -> Any:
     from vertebra.data import load_dataset  # the data package is needed in this case alone
 
     spec = next((one for one in (recipe.data.train, recipe.data.val, recipe.data.test) if one), None)
-    mend = "Write its num_classes, or give build_model num_classes or metadata."
+    fix = "Write its num_classes, or give build_model num_classes or metadata."
     if spec is None:
-        raise RecipeError(f"{where} needs num_classes, and the recipe names no dataset that would tell it.\n  {mend}")
+        raise RecipeError(f"{where} needs num_classes, and the recipe names no dataset to take it from.\n  {fix}")
     try:
         return load_dataset(spec, recipe.data.root).metadata
     except VertebraError as err:
         raise RecipeError(
-            f"{where} needs num_classes, and the recipe's dataset that would tell it cannot be read:\n  {err}\n  {mend}"
+            f"{where} needs num_classes, and the recipe's dataset, which gives it, cannot be read:\n  {err}\n  {fix}"
         ) from err
 
 

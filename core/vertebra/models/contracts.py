@@ -56,7 +56,7 @@ class Backbone(nn.Module):
         raise NotImplementedError
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Normalised images (N, 3, H, W) to {name: (N, C, H/s, W/s)}."""
+        """Normalized images (N, 3, H, W) to {name: (N, C, H/s, W/s)}."""
         raise NotImplementedError
 
 
@@ -99,7 +99,7 @@ class Head(nn.Module):
     task_outputs: ClassVar[Sequence[str]] = ()
     """Keys of the dicts that `predict` returns, as far as they are known beforehand."""
     training_only: bool = False
-    """An auxiliary head: it learns beside the others, and the model leaves it out in eval mode."""
+    """An auxiliary head: it is trained with the others, and the model skips it in eval mode."""
 
     def forward(self, features: dict[str, Tensor]) -> Any:
         """Features to raw outputs: a tensor, or a dict, list or NamedTuple of tensors."""

@@ -1,4 +1,4 @@
-"""A convolution with its normalisation and activation, and the ways to fill one at the start."""
+"""A convolution with its normalization and activation, and the ways to fill one at the start."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ __all__ = ["ConvNorm", "becomes_graph", "fill_bias", "msra_fill", "normal_fill",
 
 
 class ConvNorm(nn.Conv2d):
-    """Convolution, normalisation, perhaps ReLU. The norm is the child `norm`, as in Detectron2's weights.
+    """Convolution, normalization, perhaps ReLU. The norm is the child `norm`, as in Detectron2's weights.
 
-    Batch normalisation with fixed statistics (frozen, or in eval mode) is folded into the kernel wherever the kernel
+    Batch normalization with fixed statistics (frozen, or in eval mode) is folded into the kernel wherever the kernel
     is smaller than its output: one pass over the feature map less, and nothing of it kept for the backward pass.
 
     Args:
@@ -62,7 +62,7 @@ class ConvNorm(nn.Conv2d):
         if norm is not None:
             x = self._conv_forward(x, *self._folded(norm, x.dtype))
         else:
-            x = self._normalise(self._conv_forward(x, self.weight, self.bias))
+            x = self._normalize(self._conv_forward(x, self.weight, self.bias))
         return F.relu_(x) if self.relu else x
 
     def forward_parts(self, x: Tensor, everywhere: Tensor) -> Tensor:
@@ -78,7 +78,7 @@ class ConvNorm(nn.Conv2d):
         weight, bias = (self.weight, self.bias) if norm is None else self._folded(norm, x.dtype)
         x = F.conv2d(x, weight[:, :split]).add_(F.conv2d(everywhere, weight[:, split:], bias))
         if norm is None:
-            x = self._normalise(x)
+            x = self._normalize(x)
         return F.relu_(x) if self.relu else x
 
     def freeze(self) -> None:
@@ -110,12 +110,12 @@ class ConvNorm(nn.Conv2d):
     def _keeps_size(self) -> bool:
         return self.padding == tuple(d * (k - 1) / 2 for d, k in zip(self.dilation, self.kernel_size, strict=True))
 
-    def _normalise(self, x: Tensor) -> Tensor:
+    def _normalize(self, x: Tensor) -> Tensor:
         if self.norm is None:
             return x
         if self.norm.training and isinstance(self.norm, _BatchNorm) and x.shape[0] * x.shape[2:].numel() == 1:
             raise ValueError(
-                f"batch normalisation in training needs more than one value per channel, but this feature map is "
+                f"batch normalization in training needs more than one value per channel, but this feature map is "
                 f"{tuple(x.shape)}: one image of one cell. Train on larger images or crops, on two images or more a "
                 "batch, or with another norm ('gn', 'frozen_bn')"
             )

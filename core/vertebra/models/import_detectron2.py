@@ -50,7 +50,7 @@ def import_detectron2(
         weights: path or URL of a `.pkl` or `.pth`, Detectron2's or Caffe2's; nothing in it is executed.
         recipe: of the same model; where its heads leave `num_classes` out, it is worked out from the shapes.
         output: left alone if it exists, unless `force`.
-        partial: parameters that the weights lack stay as new (to start a training from a backbone alone);
+        partial: parameters that the weights do not have stay as new (to start a training from a backbone alone);
             otherwise that is an error.
 
     Raises:

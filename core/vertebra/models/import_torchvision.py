@@ -35,9 +35,9 @@ def import_torchvision(
         weights: path or URL of a `.pth`, or `torchvision:FCN_ResNet50_Weights.COCO_WITH_VOC_LABELS_V1`; nothing in it
             is executed.
         recipe: of the same model; where its heads leave `num_classes` out, it is worked out from the shapes. Heads that
-            it has not (the auxiliary classifier) are left out of the weights.
+            it does not have (the auxiliary classifier) are dropped from the weights.
         output: left alone if it exists, unless `force`.
-        partial: parameters that the weights lack stay as new; otherwise that is an error.
+        partial: parameters that the weights do not have stay as new; otherwise that is an error.
 
     Raises:
         CheckpointError: the weights cannot be read, do not fit the recipe's model, or `output` exists.

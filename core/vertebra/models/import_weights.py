@@ -32,7 +32,7 @@ class Layout:
         library: its name, for messages.
         attribute: of a part: (regular expression, replacement) pairs from the library's names to the part's own.
         prefixes: put before a name of the weights, until one fits: backbones often come without what they sit in.
-        constants: names of entries that are no weights and need no place.
+        constants: names of entries that are not weights and need no place.
         prepare: changes the names of a whole file first.
     """
 
@@ -51,7 +51,7 @@ class ImportReport:
         output: the file written.
         num_loaded: entries of the model taken from the weights.
         num_classes: that the model was built for; None if its shapes do not depend on it.
-        kept: entries of the model that the weights lack, left as they are when the model is new.
+        kept: entries of the model that the weights do not have, left as they are when the model is new.
         unused: entries of the weights that no part of the model knows.
     """
 
@@ -67,7 +67,7 @@ class ImportReport:
         if self.kept:
             lines.append(f"not in the weights, left as new ({len(self.kept)}): {_listing(self.kept)}")
         if self.unused:
-            lines.append(f"in the weights, of no use here ({len(self.unused)}): {_listing(self.unused)}")
+            lines.append(f"in the weights, unused here ({len(self.unused)}): {_listing(self.unused)}")
         return "\n".join(lines)
 
 
@@ -88,7 +88,7 @@ def import_weights(
         weights: path or URL; nothing in it is executed.
         recipe: of the same model; where its heads leave `num_classes` out, it is worked out from the shapes.
         output: left alone if it exists, unless `force`.
-        partial: parameters that the weights lack stay as new (to start a training from a backbone alone);
+        partial: parameters that the weights do not have stay as new (to start a training from a backbone alone);
             otherwise that is an error.
 
     Raises:
@@ -98,7 +98,7 @@ def import_weights(
     if output.suffix != ".pth":
         raise CheckpointError(f"{output}: the weights are written as a .pth file; name it {output.with_suffix('.pth')}")
     if output.exists() and not force:
-        raise CheckpointError(f"{output} exists and is left alone; name another file or replace it with --force")
+        raise CheckpointError(f"{output} already exists; choose another file, or overwrite it with --force")
     if not isinstance(recipe, Recipe):
         recipe = load_recipe(str(recipe))
 
@@ -130,7 +130,7 @@ def translate_names(names: Iterable[str], model: Model, layout: Layout) -> tuple
     """The library's parameter names to the model's.
 
     Returns:
-        {the model's name: the library's}, and the names that no part of the model knows, constants left out.
+        {the model's name: the library's}, and the names that no part of the model knows, without constants.
 
     Raises:
         CheckpointError: two names mean the same entry.
@@ -147,7 +147,7 @@ def translate_names(names: Iterable[str], model: Model, layout: Layout) -> tuple
             if not constants.fullmatch(name):
                 unused.append(name)
         elif own in renamed:
-            raise CheckpointError(f"the weights hold {own} twice: as {renamed[own]} and as {name}")
+            raise CheckpointError(f"the weights contain {own} twice: as {renamed[own]} and as {name}")
         else:
             renamed[own] = name
     return renamed, unused
@@ -195,7 +195,7 @@ def _num_classes_of(given: Mapping[str, Tensor], recipe: Recipe, weights: str | 
     if len(found) > 1:
         readings = ", ".join(f"{count} by {name}" for count, name in found.items())
         raise CheckpointError(
-            f"{weights}: the number of classes cannot be told from the shapes ({readings}); "
+            f"{weights}: the number of classes cannot be determined from the shapes ({readings}); "
             "write num_classes at the heads in the recipe"
         )
     return next(iter(found), None)
@@ -220,9 +220,10 @@ def _check_shapes(
 def _check_complete(
     renamed: dict[str, str], unused: list[str], model: Model, weights: str | Path, partial: bool, library: str
 ) -> list[str]:
-    """The model's entries that the weights lack: running means and counters may be, weights and biases if `partial`.
+    """The model's entries that the weights do not have: running means and counters may be, weights and biases if
+    `partial`.
 
-    Caffe2 folds a normalisation's mean and variance into its scale, so they are 0 and 1, as in a new model.
+    Caffe2 folds a normalization's mean and variance into its scale, so they are 0 and 1, as in a new model.
     """
     kept = [own for own in model.state_dict() if own not in renamed]
     if not renamed:
@@ -237,7 +238,7 @@ def _check_complete(
             near = difflib.get_close_matches(own, unused, n=1, cutoff=0.3)
             lines.append(own + (f" (nearest unused name: {near[0]})" if near else ""))
         raise CheckpointError(
-            f"{weights}: lacks {len(missing)} entries of the recipe's model:\n  "
+            f"{weights}: {len(missing)} entries of the recipe's model are missing:\n  "
             + "\n  ".join(lines)
             + (f"\n  Unused names in it ({len(unused)}): {_listing(unused)}" if unused else "")
             + "\n  Is the recipe the one of these weights?"

@@ -3,7 +3,7 @@
 Without AVX-512, oneDNN's gradients of large 3x3 kernels run at half to two thirds of the speed of its other passes;
 for a kernel of 512 x 2048 x 3 x 3 that is a tenth of FCN's whole training step. The gradient of one tap is a product
 of two matrices, the output's gradient (C_out, cells) and the input as this tap sees it (cells, C_in), and the BLAS
-below torch multiplies those at full speed. Cells that a tap would read from the padding are left out.
+below torch multiplies those at full speed. Cells that a tap would read from the padding are skipped.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ else:
 
 
 class Model(nn.Module):
-    """Normalises images on the device, runs the parts, and nothing else.
+    """Normalizes images on the device, runs the parts, and nothing else.
 
     Args:
         backbone: images to features.
@@ -100,12 +100,13 @@ class Model(nn.Module):
         return {name: tuple(head.task_outputs) for name, head in self.heads.items() if not _training_only(head)}
 
     def forward(self, inputs: list[dict[str, Any]]) -> dict[str, Tensor] | list[dict[str, Any]]:
-        """In training {"<head>/<loss>": scalar}; otherwise one dict of predictions per input.
+        """Returns a dict of losses {"<head>/<loss>": scalar} in training mode, and one dict of predictions per image
+        otherwise.
 
         Args:
             inputs: one dict per image: `image` (3, h, w) uint8 RGB; where known `height`, `width` of the output,
                 `instances` and `sem_seg` for training. `content_size` (height, width) where the image is padded on the
-                right and below already: the part of it that is no padding.
+                right and below already: the part of it that is not padding.
         """
         batch = self.make_batch(inputs)
         raw = self.compute(batch.images)
@@ -122,7 +123,7 @@ class Model(nn.Module):
         padded = (height, width)
         boxes, classes, valid = pad_ground_truth(inputs, self.device)
         return Batch(
-            images=self._normalise(images, padded),
+            images=self._normalize(images, padded),
             image_sizes=[tuple(sample.get("content_size", size)) for sample, size in zip(inputs, sizes, strict=True)],
             original_sizes=[
                 (int(sample.get("height", h)), int(sample.get("width", w)))
@@ -136,14 +137,14 @@ class Model(nn.Module):
         )
 
     def features(self, images: Tensor) -> dict[str, Tensor]:
-        """Normalised images (N, 3, H, W) to what the heads see."""
+        """Normalized images (N, 3, H, W) to what the heads see."""
         features = self.backbone(images)
         return features if self.neck is None else self.neck(features)
 
     def compute(self, images: Tensor) -> dict[str, Any]:
-        """Normalised images (N, 3, H, W) to each head's raw outputs: the part that compiles and exports.
+        """Normalized images (N, 3, H, W) to each head's raw outputs: the part that compiles and exports.
 
-        Heads for the training only are left out in eval mode.
+        Heads for training only are skipped in eval mode.
         """
         features = self.features(images)
         return {name: head(features) for name, head in self.heads.items() if self.training or not _training_only(head)}
@@ -168,7 +169,7 @@ class Model(nn.Module):
                     target[f"{name}/{key}" if key in target else key] = value
         return merged
 
-    def _normalise(self, images: list[Tensor], padded_size: tuple[int, int]) -> Tensor:
+    def _normalize(self, images: list[Tensor], padded_size: tuple[int, int]) -> Tensor:
         """Images (3, h, w) of any sizes to (N, 3, H, W) float32: on the device, zero where padded."""
         order = torch.channels_last if self.channels_last else torch.contiguous_format
         out = torch.empty((len(images), 3, *padded_size), device=self.device, memory_format=order).zero_()
@@ -208,7 +209,7 @@ def _image(sample: Any, row: int) -> Tensor:
         if not 1 < highest < 256:
             raise DataError(
                 f"{where}: 'image' is {image.dtype} with values up to {highest:g}; values must run from 0 to 255, the "
-                "model normalises them. For an image in 0..1: (image * 255).round().to(torch.uint8)"
+                "model normalizes them. For an image in 0..1: (image * 255).round().to(torch.uint8)"
             )
     elif image.dtype != torch.uint8:
         raise DataError(f"{where}: 'image' is {image.dtype}; it must be uint8, values 0 to 255")

@@ -1,4 +1,4 @@
-"""Normalisation layers by name, and batch normalisation whose statistics never change."""
+"""Normalization layers by name, and batch normalization whose statistics never change."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _GROUPS = 32  # Wu & He, "Group Normalization", arXiv:1803.08494, table 3
 
 
 class FrozenBatchNorm2d(nn.Module):
-    """Batch normalisation with fixed statistics and fixed affine parameters: one scale and one shift per channel.
+    """Batch normalization with fixed statistics and fixed affine parameters: one scale and one shift per channel.
 
-    All four vectors are buffers under batch normalisation's own names, so that weights of either load into the other.
+    All four vectors are buffers under batch normalization's own names, so that weights of either load into the other.
     Nothing here is trained; gradients pass through to the input.
 
     Args:
@@ -41,7 +41,7 @@ class FrozenBatchNorm2d(nn.Module):
 
     @classmethod
     def from_batch_norm(cls, norm: nn.modules.batchnorm._BatchNorm) -> FrozenBatchNorm2d:
-        """A frozen copy of a batch normalisation, of its present statistics and parameters."""
+        """A frozen copy of a batch normalization, of its present statistics and parameters."""
         frozen = cls(norm.num_features, norm.eps)
         for name in ("weight", "bias", "running_mean", "running_var"):
             getattr(frozen, name).copy_(getattr(norm, name).detach())
@@ -54,7 +54,7 @@ class FrozenBatchNorm2d(nn.Module):
         return x * scale.to(x.dtype).view(shape) + shift.to(x.dtype).view(shape)
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: Any, **kwargs: Any) -> None:
-        state_dict.pop(f"{prefix}num_batches_tracked", None)  # batch normalisation's counter has no meaning here
+        state_dict.pop(f"{prefix}num_batches_tracked", None)  # batch normalization's counter has no meaning here
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def extra_repr(self) -> str:
@@ -62,7 +62,7 @@ class FrozenBatchNorm2d(nn.Module):
 
 
 def scale_and_shift(norm: FrozenBatchNorm2d | nn.modules.batchnorm._BatchNorm) -> tuple[Tensor, Tensor]:
-    """(C,) float32 each: with fixed statistics, normalised = x * scale + shift."""
+    """(C,) float32 each: with fixed statistics, normalized = x * scale + shift."""
     mean, variance = norm.running_mean, norm.running_var
     if mean is None or variance is None:
         raise ValueError(f"{norm} keeps no running statistics that could be fixed")

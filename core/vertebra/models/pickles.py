@@ -2,7 +2,7 @@
 
 A pickle is a small program: it names functions and calls them. Here none of the functions it names is ever
 called. The few that a dictionary of numpy arrays needs have stand-ins of our own, which check their arguments
-and yield plain numbers; any other name ends the reading. Numpy's own unpickling is left out as well, because a
+and yield plain numbers; any other name ends the reading. Numpy's own unpickling is not used either, because a
 forged dtype could make it take raw bytes for pointers.
 """
 
@@ -29,10 +29,10 @@ def read_pickle_arrays(path: str | Path) -> dict[str, np.ndarray]:
     """The arrays of a pickled `{name: array}`, or of one under `model`, `state_dict` or `blobs`.
 
     Strings of Python 2 are read as Latin-1, as Caffe2's model zoo needs. Entries beside the arrays (an author's
-    name, hints for matching) are left out. Arrays are native-endian, writable and own their memory.
+    name, hints for matching) are dropped. Arrays are native-endian, writable and own their memory.
 
     Raises:
-        CheckpointError: the file is missing, is no pickle, is cut off, holds no arrays, or names a function or
+        CheckpointError: the file is missing, is not a pickle, is cut off, holds no arrays, or names a function or
             class that arrays of numbers do not need; says which.
     """
     path = Path(path)
@@ -58,8 +58,8 @@ def read_pickle_content(path: str | Path) -> Any:
     """Everything in a pickle of dicts, lists, texts, numbers and numpy arrays, nested in any way.
 
     Raises:
-        CheckpointError: the file is missing, is no pickle, is cut off, or names a function or class that these do not
-            need; says which.
+        CheckpointError: the file is missing, is not a pickle, is cut off, or names a function or class that these do
+            not need; says which.
     """
     path = Path(path)
     return _unwrapped(_load(path), path)
@@ -85,7 +85,7 @@ def _load(path: Path) -> Any:
         raise CheckpointError(f"{path}: cannot be read: {err.strerror or err}") from err
     except Exception as err:  # broken bytes make the unpickler raise nearly anything: EOFError, KeyError, MemoryError
         raise CheckpointError(
-            f"{path}: is not a whole pickle of numpy arrays ({type(err).__name__}: {err}). Is the download complete?"
+            f"{path}: is not a complete pickle of numpy arrays ({type(err).__name__}: {err}). Is the download complete?"
         ) from err
 
 

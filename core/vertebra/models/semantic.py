@@ -42,7 +42,7 @@ def semantic_losses(
 def semantic_predictions(scores: Tensor, batch: Batch) -> list[dict[str, Tensor]]:
     """One `sem_seg` (K, height, width) per image, in its original size, from scores (N, K, h, w).
 
-    The scores are resized to the padded input, cut to the image and resized to the size asked for, all bilinearly.
+    The scores are resized to the padded input, cut to the image and resized to the requested size, all bilinearly.
     They stay what they were: logits for a head that gives logits.
     """
     scores = resize(scores, batch.padded_size).float()

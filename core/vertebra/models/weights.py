@@ -80,7 +80,7 @@ def fetch(uri: str | Path) -> str:
     except OSError as err:
         raise CheckpointError(f"{uri}: cannot be fetched ({err}). Is the address right? Is there a network?") from err
     if not os.path.isfile(path):
-        what = "is a folder, not a file" if os.path.isdir(path) else "there is no such file"
+        what = "is a folder, not a file" if os.path.isdir(path) else "no such file"
         raise CheckpointError(f"{uri}: {what}{_siblings(path)}")
     return path
 
@@ -98,7 +98,7 @@ def read_checkpoint(uri: str | Path) -> dict[str, Any]:
         lines = str(err).strip().splitlines()
         told = next((line.strip(" .") for line in lines if "GLOBAL" in line), "unknown contents")
         raise CheckpointError(
-            f"{uri}: is no checkpoint of tensors and plain data; nothing in it was run ({told}).\n"
+            f"{uri}: is not a checkpoint of tensors and plain data; nothing in it was run ({told}).\n"
             "  Save weights as a dict of tensors with torch.save(module.state_dict(), path), or as .safetensors."
         ) from err
     except Exception as err:  # damaged files make torch raise nearly anything
@@ -116,7 +116,7 @@ def read_weights(uri: str | Path) -> dict[str, Tensor]:
     """The named tensors of a file, on the CPU: `.pth`, `.safetensors`, or Detectron2's `.pkl`.
 
     `uri` is a path, a URL, `torchvision:ResNet50_Weights.IMAGENET1K_V1` or `detectron2://...`. Weights inside a
-    training checkpoint (under `model` or `state_dict`) are taken out of it; entries that are no tensors are left out.
+    training checkpoint (under `model` or `state_dict`) are taken out of it; entries that are not tensors are skipped.
 
     Raises:
         CheckpointError: the file is missing, damaged or hostile, or holds no tensors.
@@ -128,7 +128,7 @@ def read_weights(uri: str | Path) -> dict[str, Tensor]:
         try:
             content = load_file(path)
         except (SafetensorError, OSError) as err:
-            raise CheckpointError(f"{uri}: is no whole safetensors file ({err})") from err
+            raise CheckpointError(f"{uri}: is not a complete safetensors file ({err})") from err
     elif suffix in (".pkl", ".pickle"):
         content = {name: torch.from_numpy(array) for name, array in read_pickle_arrays(path).items()}
     else:
@@ -140,7 +140,7 @@ def read_weights(uri: str | Path) -> dict[str, Tensor]:
     weights = {name: value for name, value in content.items() if isinstance(name, str) and isinstance(value, Tensor)}
     if not weights:
         raise CheckpointError(
-            f"{uri}: holds no weights; its entries: {', '.join(map(repr, list(content)[:_SHOWN])) or 'none at all'}"
+            f"{uri}: contains no weights; its entries: {', '.join(map(repr, list(content)[:_SHOWN])) or 'none at all'}"
         )
     if all(name.startswith("module.") for name in weights):  # saved from inside DistributedDataParallel
         weights = {name.removeprefix("module."): value for name, value in weights.items()}
@@ -153,8 +153,8 @@ class LoadReport:
 
     Args:
         loaded: names copied.
-        missing: names of the module that the weights lack.
-        unexpected: names of the weights that the module lacks.
+        missing: names of the module that the weights do not have.
+        unexpected: names of the weights that the module does not have.
         mismatched: by name, the module's and the weights' shape.
     """
 
@@ -187,7 +187,7 @@ def load_weights(
 ) -> LoadReport:
     """Copies named tensors into a module's parameters and buffers.
 
-    Batch normalisation's counters (`num_batches_tracked`) may be absent or superfluous.
+    Batch normalization's counters (`num_batches_tracked`) may be absent or superfluous.
 
     Args:
         strict: every name and shape must fit; otherwise what fits is loaded and the report tells the rest.

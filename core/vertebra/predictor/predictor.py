@@ -130,12 +130,12 @@ class Predictor:
             source: files, folders, patterns such as `"data/*.jpg"`, videos, numbers of cameras, arrays; or `-`, which
                 reads names of files from standard input, one a line.
             batch_size: images that go through the model together.
-            score: detections with a lower one are left out.
-            classes: names or numbers; detections of other classes are left out.
+            score: detections with a lower one are dropped.
+            classes: names or numbers; detections of other classes are dropped.
             labels_only: give `sem_seg` as labels (H, W) rather than scores (K, H, W), which are many times larger.
             unreadable: gets what is wrong with each image that cannot be read, and the stream goes on; None: the first
                 one ends it with a DataError.
-            times: is told how long each stage takes.
+            times: records how long each stage takes.
         """
         times = times or StageTimes(self.device)
         wanted = DetectionFilter(score, None if classes is None else class_numbers(classes, self.class_names))
@@ -186,7 +186,7 @@ def _next_batch(frames: Iterator[Frame], size: int, times: StageTimes) -> list[F
 
 
 def _finished(value: Any, wanted: DetectionFilter, labels_only: bool) -> Any:
-    """One output on the CPU, as it was asked for."""
+    """One output on the CPU, as it was requested."""
     if isinstance(value, Instances) and value.has("pred_classes"):
         return wanted(value.to("cpu"))
     if labels_only and isinstance(value, torch.Tensor) and value.dim() == 3 and value.is_floating_point():

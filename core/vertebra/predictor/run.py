@@ -74,8 +74,8 @@ def predict_files(
         save: of `pictures`, `coco` (predictions.json), `yolo` (labels/*.txt), `csv` (predictions.csv), `labels`
             (label_maps/*.png), `panoptic` (panoptic_predictions.json and its folder of PNG files); None: pictures, and
             coco, labels or panoptic, whichever the model's outputs fill.
-        max_images: stop after so many images and frames.
-        on_written: is told each picture when it is written, and each video when it is begun.
+        max_images: stop after this many images or frames.
+        on_written: called with each picture when it is written, and with each video when it is begun.
         settings: of the Predictor: `device`, `transforms`, `nms_threshold`, `class_agnostic_nms`, `max_detections`.
 
     Raises:
@@ -85,7 +85,7 @@ def predict_files(
     places = list_places([source] if isinstance(source, (str, Path, int, Camera)) else source)
     predictor = recipe if isinstance(recipe, Predictor) else _predictor(recipe, weights, score, settings)
     if classes is not None:
-        class_numbers(classes, predictor.class_names)  # a wrong name is told before anything is written
+        class_numbers(classes, predictor.class_names)  # a wrong name is reported before anything is written
     saved = _checked(save, predictor)
     output = Path(output)
     unreadable: list[str] = []
@@ -141,7 +141,7 @@ def _checked(save: Sequence[str] | None, predictor: Predictor) -> list[str]:
     for name in save:
         if name not in SAVED:
             near = ", ".join(nearest(name, SAVED)) or ", ".join(SAVED)
-            raise RecipeError(f"there is no format {name!r} to save predictions in.\n  Nearest: {near}")
+            raise RecipeError(f"no format is named {name!r}.\n  Nearest: {near}")
     unfit = [name for name in save if name not in fit]
     if unfit:
         raise RecipeError(

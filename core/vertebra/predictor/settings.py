@@ -16,9 +16,9 @@ __all__ = ["DetectionFilter", "class_numbers", "look_from_score", "set_threshold
 
 _MEANINGS = {
     "score_threshold": "a score threshold",
-    "nms_threshold": "suppression by overlap (NMS)",
+    "nms_threshold": "suppression by IoU (NMS)",
     "class_agnostic_nms": "a choice of suppression within or across classes",
-    "max_detections": "a greatest number of detections",
+    "max_detections": "a maximum number of detections",
 }
 
 
@@ -97,6 +97,6 @@ def class_numbers(wanted: Sequence[str | int], class_names: Sequence[str]) -> tu
                 ", ".join(nearest(text, class_names)) or ", ".join(class_names) or "this model's classes have no names"
             )
             raise DataError(
-                f"there is no class {text!r} among the {len(class_names)} of this model.\n  Nearest: {near}"
+                f"none of the {len(class_names)} classes of this model is named {text!r}.\n  Nearest: {near}"
             )
     return tuple(dict.fromkeys(found))

@@ -95,7 +95,7 @@ def list_places(
         elif str(place) == _STDIN:
             lines = [line.strip() for line in stdin or sys.stdin]
             if not any(lines):
-                raise DataError("-: standard input holds no names; expected one file, folder or pattern a line")
+                raise DataError("-: standard input holds no names; expected one file, folder or pattern per line")
             found += list_places([line for line in lines if line and line != _STDIN])
         else:
             found += _named(str(place))
@@ -117,13 +117,13 @@ def _named(place: str) -> Sequence[Path | Camera]:
             what = f"fits {len(fitting)} files, none of them an image or a video" if fitting else "fits no file"
             raise DataError(f"{place}: this pattern {what}")
         return known
-    raise DataError(f"{place}: there is no such image, video or folder")
+    raise DataError(f"{place}: no such file (expected an image, a video or a folder)")
 
 
 def _inside(folder: Path) -> list[Path]:
     inside = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
     if not inside:
-        raise DataError(f"{folder}: this folder holds no image ({', '.join(sorted(IMAGE_SUFFIXES))})")
+        raise DataError(f"{folder}: this folder holds no images ({', '.join(sorted(IMAGE_SUFFIXES))})")
     return inside
 
 

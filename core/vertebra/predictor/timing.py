@@ -45,4 +45,4 @@ class StageTimes:
         if not self.images:
             return "no images"
         per_image = ", ".join(f"{name} {1000 * value / self.images:.1f}" for name, value in self.seconds.items())
-        return f"{self.images / self.total:.1f} images/s; ms an image: {per_image}"
+        return f"{self.images / self.total:.1f} images/s; ms per image: {per_image}"

@@ -29,9 +29,7 @@ def read_video(source: str | int, name: str) -> Iterator[tuple[np.ndarray, float
     capture = cv2.VideoCapture(source)
     try:
         if not capture.isOpened():
-            what = (
-                "there is no such camera, or it is in use" if isinstance(source, int) else "not a video OpenCV can read"
-            )
+            what = "no such camera, or it is in use" if isinstance(source, int) else "not a video OpenCV can read"
             raise DataError(f"{name}: {what}")
         rate = capture.get(cv2.CAP_PROP_FPS)
         rate = float(rate) if 0 < rate < 1000 else _USUAL_RATE
@@ -86,6 +84,6 @@ def _opencv(name: str) -> Any:
     except ImportError as err:
         raise SetupError(
             f"{name}: videos and cameras need OpenCV, which cannot be imported ({err}).\n"
-            "  Mend it: pip install 'vertebra[video]'"
+            "  Fix it: pip install 'vertebra[video]'"
         ) from err
     return cv2

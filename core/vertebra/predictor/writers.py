@@ -169,7 +169,7 @@ class GrowingFile:
 def check_free(path: Path) -> None:
     """Raises DataError where an earlier prediction lies."""
     if path.exists():
-        raise DataError(f"{path}: this folder holds predictions already; name another with --output, or move them")
+        raise DataError(f"{path}: this folder already holds predictions; choose another with --output, or move them")
 
 
 def free_path(folder: Path, stem: str, suffix: str) -> Path:

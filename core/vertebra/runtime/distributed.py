@@ -102,7 +102,7 @@ def barrier() -> None:
 
 
 def gather_objects(value: Any) -> list[Any]:
-    """Everyone's value in everyone's hands, by rank."""
+    """Gathers a value from every process on all processes, by rank."""
     if world_size() == 1:
         return [value]
     values: list[Any] = [None] * world_size()
@@ -140,7 +140,7 @@ def on_main_process(work: Callable[[], Result]) -> Result:
 
 
 def broadcast_object(value: Any) -> Any:
-    """The main process's value in everyone's hands."""
+    """Broadcasts a value from the main process to all processes."""
     if world_size() == 1:
         return value
     box = [value]

@@ -18,14 +18,14 @@ def choose_device(name: str = "auto") -> torch.device:
 
     Under torchrun each process takes the GPU of its LOCAL_RANK.
     Raises:
-        SetupError: a GPU was asked for that this machine does not have.
+        SetupError: a GPU was requested that this machine does not have.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
     except RuntimeError as err:
-        raise SetupError(f"device {name!r} is none that torch knows; use auto, cpu, cuda or cuda:0") from err
+        raise SetupError(f"device {name!r} is not known to torch; use auto, cpu, cuda or cuda:0") from err
     if device.type == "cuda":
         count = torch.cuda.device_count()
         index = int(os.environ.get("LOCAL_RANK", "0")) if device.index is None else device.index

@@ -31,7 +31,7 @@ def plugin_names(name: str, kind: str) -> PluginNames:
     """All names of a plugin that is called `name`.
 
     Raises:
-        PluginError: the name cannot be a distribution's or a package's, or is taken; all that is wrong is told.
+        PluginError: the name cannot be a distribution's or a package's, or is taken; all problems are reported.
     """
     if not _FORM.fullmatch(name) or len(name) > _LONGEST:
         raise PluginError(
@@ -54,7 +54,7 @@ def plugin_names(name: str, kind: str) -> PluginNames:
 def _problems(names: PluginNames, kind: str) -> Iterator[str]:
     package = names.package
     if keyword.iskeyword(package) or keyword.issoftkeyword(package):
-        yield f"{package} is a word of Python itself, so it cannot be imported"
+        yield f"{package} is a Python keyword, so it cannot be imported"
     elif package in sys.stdlib_module_names:
         yield f"{package} is a module of Python's standard library"
     elif package == "vertebra" or locate_module(package) or locate_package(package):

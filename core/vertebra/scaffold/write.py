@@ -49,11 +49,11 @@ def new_plugin(name: str, kind: str, output: str | Path = ".", base: str | None 
     """
     if kind not in SCAFFOLD_KINDS:
         near = ", ".join(nearest(kind, SCAFFOLD_KINDS)) or "none"
-        raise PluginError(f"there is no template for a {kind!r}.\n  Nearest: {near}. All: {', '.join(SCAFFOLD_KINDS)}")
+        raise PluginError(f"no template exists for a {kind!r}.\n  Nearest: {near}. All: {', '.join(SCAFFOLD_KINDS)}")
     names = plugin_names(name, kind)
     target = Path(output).expanduser() / names.distribution
     if target.exists() or target.is_symlink():
-        raise PluginError(f"{target} exists already; remove it, or choose another name or --output")
+        raise PluginError(f"{target} already exists; remove it, or choose another name or --output")
     values = _values(names, kind, None if kind == "head" else find_base(kind, base))
     contents = {Path(Template(place).substitute(values)): text for place, text in _texts(kind, values).items()}
     _write(target, contents)

@@ -20,7 +20,7 @@ class Keypoints:
     """K keypoints of each of N objects in one image.
 
     Args:
-        keypoints: (N, K, 3): x and y in pixels, and visibility: 0 not labelled, 1 hidden, 2 visible.
+        keypoints: (N, K, 3): x and y in pixels, and visibility: 0 not labeled, 1 hidden, 2 visible.
 
     Attributes:
         tensor: (N, K, 3) float32.
@@ -56,7 +56,7 @@ class Keypoints:
             boxes: (N, 4) `xyxy`, one for each object.
         Returns:
             (N, K) int64, the cell as row * heatmap_size + column (0 where not valid), and (N, K) int64, 1 where the
-            keypoint is labelled and inside the box, else 0. A keypoint on the right or bottom edge is inside.
+            keypoint is labeled and inside the box, else 0. A keypoint on the right or bottom edge is inside.
         """
         if len(boxes) != len(self):
             raise ValueError(f"Keypoints.to_heatmap needs a box for each object, got {len(boxes)} and {len(self)}")

@@ -171,13 +171,13 @@ def _in_boxes(
 def _interpolate(masks: Tensor, frame: tuple[float, float], window: tuple[int, int, int, int]) -> Tensor:
     """Masks (n, h, w) that cover `frame`, as seen through a window (x0, y0, x1, y1): (n, y1 - y0, x1 - x0)."""
     x0, y0, x1, y1 = window
-    above, below, share = _neighbours(y0, y1, frame[0], masks.shape[1], masks.device)
+    above, below, share = _neighbors(y0, y1, frame[0], masks.shape[1], masks.device)
     rows = masks[:, above].lerp(masks[:, below], share[:, None])  # (n, y1 - y0, w)
-    left, right, share = _neighbours(x0, x1, frame[1], masks.shape[2], masks.device)
+    left, right, share = _neighbors(x0, x1, frame[1], masks.shape[2], masks.device)
     return rows[:, :, left].lerp(rows[:, :, right], share)
 
 
-def _neighbours(start: int, end: int, extent: float, size: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+def _neighbors(start: int, end: int, extent: float, size: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     """For pixels start..end - 1 the cell before and behind, of `size` over `extent` pixels, and the latter's share."""
     centers = torch.arange(start, end, device=device, dtype=torch.float32) + 0.5
     places = (centers / extent * size - 0.5).clamp(0, size - 1)  # in cells from the first's center

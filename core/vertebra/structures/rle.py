@@ -26,7 +26,7 @@ def polygons_to_bitmask(polygons: Sequence[np.ndarray | Sequence[float]], height
     Args:
         polygons: flat lists x0, y0, x1, y1, ... in pixels; none of them gives an empty mask.
     Raises:
-        ValueError: a polygon that is no list of 3 or more x, y pairs, or reaches absurdly far.
+        ValueError: a polygon that is not a list of 3 or more x, y pairs, or reaches absurdly far.
     """
     if len(polygons) == 0:
         return np.zeros((height, width), dtype=bool)
@@ -92,7 +92,7 @@ def decode_rle(rle: dict[str, Any]) -> np.ndarray:
     """(H, W) bool from one COCO RLE, compressed (text or bytes) or not (numbers).
 
     Raises:
-        ValueError: it is no RLE, or the runs do not add up to the size.
+        ValueError: it is not an RLE, or the runs do not add up to the size.
     """
     if not isinstance(rle, dict) or "size" not in rle or "counts" not in rle:
         raise ValueError(f"an RLE is a dict with `size` and `counts`, got {_short(rle)}")
@@ -122,7 +122,7 @@ def segmentation_to_bitmask(segmentation: Any, height: int, width: int) -> np.nd
     """(height, width) bool from any COCO segmentation (polygons or RLE) or a mask array.
 
     Raises:
-        ValueError: what is given is none of these, or a mask of another size.
+        ValueError: what is given is not one of these, or a mask of another size.
     """
     if isinstance(segmentation, dict):
         mask = decode_rle(segmentation)

@@ -63,7 +63,7 @@ class BackboneConformance:
         total_of(backbone(self.make_images(backbone))).backward()
         check_gradients(backbone, "a loss on all feature maps")
 
-    def test_an_image_does_not_see_its_neighbours(self) -> None:
+    def test_an_image_does_not_see_its_neighbors(self) -> None:
         backbone = self.make().eval()
         images = self.make_images(backbone)
         with torch.no_grad():
@@ -103,12 +103,12 @@ class BackboneConformance:
             check_trains_by_recipe(self.recipe, "backbone", self.component)
 
     def make(self, seed: int = 0) -> Backbone:
-        """A fresh one."""
+        """A new backbone."""
         torch.manual_seed(seed)
         return build_from_defaults("backbone", self.component, self.arguments)
 
     def make_images(self, backbone: Backbone, count: int = 2, cells: tuple[int, int] | None = None) -> Tensor:
-        """Noise as normalised images (count, 3, H, W)."""
+        """Noise as normalized images (count, 3, H, W)."""
         multiple = backbone.size_divisibility
         height, width = (multiple * number for number in cells or self.cells)
         return torch.randn(count, 3, height, width, generator=torch.Generator().manual_seed(1))

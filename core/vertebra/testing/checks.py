@@ -105,7 +105,7 @@ def check_losses(losses: Any, what: str) -> Tensor:
     """A dict of named finite scalars that can be summed and differentiated; returns their sum."""
     require(isinstance(losses, dict) and bool(losses), f"{what}: losses are a dict of named scalars, got {losses!r}")
     for name, loss in losses.items():
-        require(isinstance(name, str), f"{what}: the loss name {name!r} is no text")
+        require(isinstance(name, str), f"{what}: the loss name {name!r} is not a string")
         require(
             isinstance(loss, Tensor) and loss.dim() == 0 and loss.is_floating_point(),
             f"{what}: loss {name} must be a scalar float tensor, it is {_short(loss)}",

@@ -99,7 +99,7 @@ class EvaluatorConformance:
     # What the checks are made of; a subclass may replace these.
 
     def make(self, output_dir: Path | None = None) -> Evaluator:
-        """A fresh one on the generated dataset, ready for its first `process`."""
+        """A new evaluator on the generated dataset, ready for its first `process`."""
         dataset = self.make_dataset()
         evaluator = build_from_defaults(
             "evaluator",

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
-from functools import lru_cache
-from typing import Any, ClassVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -44,7 +43,7 @@ class HeadConformance:
         overrides: `key=value` laid over the recipe.
         arguments: for constructor arguments without default, besides input_shape, num_classes and metadata.
         image_size: (height, width) of the inputs made by hand, in pixels.
-        overfit_steps, overfit_lr, overfit_size: at most so many AdamW steps at this rate on 8 images (height, width).
+        overfit_steps, overfit_lr, overfit_size: at most this many AdamW steps at this rate on 8 images (height, width).
         overfit_overrides: further `key=value` for that training.
     """
 
@@ -87,23 +86,23 @@ class HeadConformance:
         inputs = self.make_inputs()
         first, second = self.copy_model(), self.make_model()
         check_same(first.state_dict(), second.state_dict(), "weights of two models of one seed")
-        results = []
+        losses, predictions = [], []
         for model in (first, second):
             torch.manual_seed(7)
-            losses = model.train()(inputs)
+            losses.append(model.train()(inputs))
             torch.manual_seed(8)
-            results.append((losses, self._predict(model, inputs)))
-        check_same(*(losses for losses, _ in results), "losses under one seed")
-        check_same(*(found for _, found in results), "predictions under one seed")
+            predictions.append(self._predict(model, inputs))
+        check_same(losses[0], losses[1], "losses under one seed")
+        check_same(predictions[0], predictions[1], "predictions under one seed")
 
     def test_every_parameter_gets_a_gradient(self) -> None:
         self.train_on(self.make_inputs(), "two images with objects")
 
     def test_images_without_objects(self) -> None:
         empty, full = self.make_inputs(objects=0), self.make_inputs()
-        unlabelled = [{**one, "instances": one["instances"]} for one in empty]
+        unlabeled = [{**one, "instances": one["instances"]} for one in empty]
         self.train_on(empty, "two images without objects")
-        self.train_on([full[0], unlabelled[1]], "an image without objects beside one with")
+        self.train_on([full[0], unlabeled[1]], "an image without objects beside one with")
 
     def test_a_batch_of_one(self) -> None:
         self.train_on(self.make_inputs()[:1], "a batch of one")
@@ -183,7 +182,8 @@ class HeadConformance:
     def load(self, overrides: Sequence[str] = ()) -> Recipe:
         """The recipe with its overrides."""
         require(bool(self.recipe), "set `recipe` to a path or plugin:recipe whose model has this head")
-        return _load_once(type(self), self.recipe, (*self.overrides, *overrides))
+        key = (type(self), self.recipe, *self.overrides, *overrides)
+        return _once(_recipes, key, lambda: load_recipe(self.recipe, [*self.overrides, *overrides]))
 
     def make_model(self, seed: int = 0) -> Model:
         """Builds the recipe's model for the classes of the inputs made by hand, in training mode."""
@@ -193,7 +193,7 @@ class HeadConformance:
 
     def copy_model(self) -> Model:
         """A copy of `make_model()`, which is called once per class."""
-        return copy.deepcopy(_build_once(type(self), self.recipe, tuple(self.overrides)))
+        return copy.deepcopy(_once(_models, (type(self), self.recipe, *self.overrides), self.make_model))
 
     def make_input_shape(self) -> dict[str, ShapeSpec]:
         """Shapes of the features that the recipe's backbone and neck give to the head."""
@@ -272,14 +272,18 @@ class HeadConformance:
         check_predictions(outputs, inputs, keys=keys, num_things=self.num_things, num_labels=labels)
 
 
-@lru_cache(maxsize=4)
-def _load_once(kit: type[HeadConformance], recipe: str, overrides: tuple[str, ...]) -> Recipe:
-    return load_recipe(recipe, overrides)
+_recipes: dict[tuple, Recipe] = {}
+_models: dict[tuple, Model] = {}
+T = TypeVar("T")
 
 
-@lru_cache(maxsize=1)  # the checks of one class run one after the other
-def _build_once(kit: type[HeadConformance], recipe: str, overrides: tuple[str, ...]) -> Model:
-    return kit().make_model()
+def _once(kept: dict[tuple, T], key: tuple, make: Callable[[], T]) -> T:
+    """`make()`, kept until another key comes: the checks of one class run one after the other."""
+    if key not in kept:
+        made = make()
+        kept.clear()
+        kept[key] = made
+    return kept[key]
 
 
 @torch.no_grad()

@@ -111,7 +111,7 @@ class HookConformance:
             check_trains_by_recipe(self.recipe, "hook", self.component)
 
     def make(self) -> Hook:
-        """A fresh one."""
+        """A new hook."""
         return build_from_defaults("hook", self.component, self.arguments)
 
     def make_trainer(self, folder: Path | None, hooks: list[Hook], *, resume: bool = False) -> Trainer:

@@ -51,7 +51,7 @@ def make_input(
         edge: least and largest edge of a box in pixels; (1, 1) makes boxes of one pixel.
         ignored: all semantic labels are 255 and all masks empty.
         mask_format: "polygon" or "bitmask"; empty masks are always bitmasks.
-        original: (height, width) that predictions are asked for.
+        original: (height, width) requested for the predictions.
     """
     rng = np.random.default_rng(seed)
     height, width = size
@@ -105,10 +105,10 @@ def _masks(boxes: np.ndarray, size: tuple[int, int], empty: bool, mask_format: s
     return BitMasks(masks)
 
 
-def _keypoints(boxes: np.ndarray, unlabelled: bool) -> Keypoints:
-    """Center and middles of the edges, all visible; or none labelled."""
+def _keypoints(boxes: np.ndarray, unlabeled: bool) -> Keypoints:
+    """Center and middles of the edges, all visible; or none labeled."""
     x0, y0, x1, y1 = boxes.T  # (n,) each
     x, y = (x0 + x1) / 2, (y0 + y1) / 2
     points = np.stack([np.stack(p, axis=1) for p in ((x, y), (x, y0), (x1, y), (x, y1), (x0, y))], axis=1)  # (n, 5, 2)
-    seen = np.full((*points.shape[:2], 1), 0.0 if unlabelled else 2.0, np.float32)
-    return Keypoints(torch.from_numpy(np.concatenate((points * (not unlabelled), seen), axis=2).astype(np.float32)))
+    seen = np.full((*points.shape[:2], 1), 0.0 if unlabeled else 2.0, np.float32)
+    return Keypoints(torch.from_numpy(np.concatenate((points * (not unlabeled), seen), axis=2).astype(np.float32)))

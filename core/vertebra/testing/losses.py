@@ -102,7 +102,7 @@ class LossConformance:
             check_trains_by_recipe(self.recipe, "loss", self.component)
 
     def make(self) -> Loss:
-        """A fresh one."""
+        """A new loss."""
         return build_from_defaults("loss", self.component, self.arguments)
 
     def make_pair(self) -> tuple[Tensor, Tensor]:

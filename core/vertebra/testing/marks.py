@@ -8,7 +8,7 @@ __all__ = ["slow"]
 
 
 def slow(test: Callable) -> Callable:
-    """Marks a test as `slow`, so that `pytest -m "not slow"` leaves it out."""
+    """Marks a test as `slow`, so that `pytest -m "not slow"` skips it."""
     try:
         import pytest
     except ImportError:

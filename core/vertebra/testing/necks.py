@@ -102,7 +102,7 @@ class NeckConformance:
             check_trains_by_recipe(self.recipe, "neck", self.component)
 
     def make(self, seed: int = 0) -> Neck:
-        """A fresh one."""
+        """A new neck."""
         torch.manual_seed(seed)
         return build_from_defaults("neck", self.component, self.arguments, input_shape=dict(self.input_shape))
 

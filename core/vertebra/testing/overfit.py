@@ -1,4 +1,4 @@
-"""Whether a recipe's model can learn at all: eight generated images by heart."""
+"""Checks that a recipe's model can overfit eight generated images."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def check_overfits(
     require(bool(facts), "the model's predictions have neither instances nor sem_seg, so there is nothing to measure")
     found = ", ".join(f"{name} {'undefined' if value is None else f'{value:.3f}'}" for name, value in facts.items())
     raise AssertionError(
-        f"after {steps} steps on 8 images the loss went from {first:.3g} to {now:.3g} and {found}; wanted are "
+        f"after {steps} steps on 8 images the loss went from {first:.3g} to {now:.3g} and {found}; expected "
         "a loss below a third and more than 0.9. Raise overfit_steps or overfit_lr if it only learns slowly"
     )
 

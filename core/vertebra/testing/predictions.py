@@ -37,7 +37,7 @@ def check_predictions(
         where = f"prediction {row}"
         require(isinstance(output, dict), f"{where} is a {type(output).__name__}, it must be a dict")
         missing = [key for key in keys if key not in output]
-        require(not missing, f"{where} lacks {', '.join(missing)}, which the head's task_outputs declare")
+        require(not missing, f"{where} has no {', '.join(missing)}, which the head's task_outputs declare")
         size = (sample["height"], sample["width"])
         for key, value in output.items():
             name, place = key.rpartition("/")[2], f"{where}: {key}"
@@ -55,10 +55,10 @@ def _check_instances(found: Any, size: tuple[int, int], num_things: int | None, 
     require(isinstance(found, Instances), f"{place} must be Instances, it is a {type(found).__name__}")
     require(
         tuple(found.image_size) == size,
-        f"{place}: image_size is {tuple(found.image_size)}, the input asked for {size} (height, width)",
+        f"{place}: image_size is {tuple(found.image_size)}, the input requested {size} (height, width)",
     )
     missing = [name for name in ("pred_boxes", "scores", "pred_classes") if not found.has(name)]
-    require(not missing, f"{place} lacks {', '.join(missing)}")
+    require(not missing, f"{place} has no {', '.join(missing)}")
     require(isinstance(found.pred_boxes, Boxes), f"{place}.pred_boxes must be Boxes")
     boxes, scores, classes = found.pred_boxes.tensor, found.scores, found.pred_classes
     count = len(found)
@@ -77,7 +77,7 @@ def _check_instances(found: Any, size: tuple[int, int], num_things: int | None, 
         low, high = int(classes.min()), int(classes.max())
         require(low >= 0 and high < num_things, f"{place}.pred_classes run from {low} to {high}, of {num_things}")
     limit = boxes.new_tensor([size[1], size[0]]) + _ROOM
-    require(bool((boxes[:, :2] <= boxes[:, 2:]).all()), f"{place}.pred_boxes has swapped corners; xyxy is wanted")
+    require(bool((boxes[:, :2] <= boxes[:, 2:]).all()), f"{place}.pred_boxes has swapped corners; expected xyxy")
     inside = bool((boxes >= -_ROOM).all()) and bool((boxes[:, 2:] <= limit).all())
     require(inside, f"{place}.pred_boxes reach out of the image of size {size}; clip them")
     if found.has("pred_masks"):
@@ -108,7 +108,7 @@ def _check_sem_seg(scores: Any, size: tuple[int, int], num_labels: int | None, p
     )
     require(
         tuple(scores.shape[1:]) == size,
-        f"{place} is {tuple(scores.shape[1:])}, the input asked for {size} (height, width)",
+        f"{place} is {tuple(scores.shape[1:])}, the input requested {size} (height, width)",
     )
     require(
         num_labels is None or scores.shape[0] == num_labels, f"{place} has {scores.shape[0]} classes, not {num_labels}"
@@ -123,6 +123,6 @@ def _check_panoptic(value: Any, size: tuple[int, int], place: str) -> None:
     good = isinstance(ids, Tensor) and tuple(ids.shape) == size and not ids.is_floating_point()
     require(good, f"{place}: ids must be an integer tensor {size}")
     lacking = [key for info in segments or () for key in ("id", "category_id", "isthing") if key not in info]
-    require(not lacking, f"{place}: segments_info lacks {', '.join(sorted(set(lacking)))}")
+    require(not lacking, f"{place}: segments_info has no {', '.join(sorted(set(lacking)))}")
     named, there = {info["id"] for info in segments or ()}, {i for i in ids.unique().tolist() if i > 0}
     require(named == there, f"{place}: ids {sorted(named ^ there)} are in the map or in segments_info, not in both")

@@ -38,7 +38,7 @@ def draw_instances(
         instances: `Instances` in this image's pixels (fields `pred_*` and `scores`, or `gt_*`), a dict that holds them
             under `instances`, or a standard dataset dict. Crowds are hatched.
         class_names: written on the labels; class numbers where they are missing.
-        score_threshold: objects with a lower score are left out, as are those whose box is not finite.
+        score_threshold: objects with a lower score are not drawn, as are those whose box is not finite.
         skeleton: pairs of keypoint numbers, from 0, that a line joins.
     """
     style = style or Style()
@@ -46,7 +46,7 @@ def draw_instances(
     marks = read_marks(instances, pixels.shape[:2])
     marks = marks.select(np.flatnonzero(np.isfinite(marks.boxes).all(axis=1)))
     if marks.scores is not None:
-        order = np.argsort(marks.scores, kind="stable")  # the surest on top
+        order = np.argsort(marks.scores, kind="stable")  # the highest score on top
         marks = marks.select(order[marks.scores[order] >= score_threshold])
     canvas = Canvas(pixels, style.min_side)
     colors = _object_colors(marks, class_names, style)
@@ -56,8 +56,8 @@ def draw_instances(
     if marks.keypoints is not None:
         for points, box, color in zip(marks.keypoints, marks.boxes, colors, strict=True):
             _draw_keypoints(canvas, points, skeleton, color, box)
-    for i in reversed(range(len(marks))):  # the surest first, so that it gets the best place
-        if _is_labelled(canvas, marks, i, class_names, style):
+    for i in reversed(range(len(marks))):  # the highest score first, so that it gets the best place
+        if _is_labeled(canvas, marks, i, class_names, style):
             canvas.label(_label_text(marks, i, class_names), marks.boxes[i], colors[i])
     return canvas.result()
 
@@ -173,7 +173,7 @@ def _object_colors(marks: Marks, class_names: Sequence[str] | None, style: Style
     return [class_color(i if by == "instance" else int(label)) for i, label in enumerate(marks.classes)]
 
 
-def _is_labelled(canvas: Canvas, marks: Marks, i: int, class_names: Sequence[str] | None, style: Style) -> bool:
+def _is_labeled(canvas: Canvas, marks: Marks, i: int, class_names: Sequence[str] | None, style: Style) -> bool:
     if style.labels is not None:
         return style.labels
     if class_names is not None and len(class_names) == 1 and marks.scores is None:

@@ -8,7 +8,7 @@ __all__ = ["PALETTE", "Color", "class_color", "readable_on", "shade"]
 
 Color = tuple[int, int, int]
 
-PALETTE: tuple[Color, ...] = (  # neighbours differ in hue and in brightness; none is close to white, black or gray
+PALETTE: tuple[Color, ...] = (  # neighbors differ in hue and in brightness; none is close to white, black or gray
     (230, 57, 70),
     (29, 120, 226),
     (252, 191, 33),

@@ -176,7 +176,7 @@ def draw_semantic_panel(
 ) -> np.ndarray:
     """All of it on one sheet: truth and prediction, below them errors and uncertainty, one legend for all.
 
-    Without truth: the prediction and the uncertainty. The uncertainty is left out where it is not known.
+    Without truth: the prediction and the uncertainty. The uncertainty is omitted where it is not known.
 
     Args:
         sem_seg: scores (K, H, W), or labels (H, W).

@@ -132,7 +132,7 @@ def test_images_of_one_pixel_train_two_at_a_time_or_without_batch_statistics(kin
         make_model(kind).train()(inputs[:1])
 
 
-def test_one_image_trains_unless_the_pooled_branch_has_batch_normalisation():
+def test_one_image_trains_unless_the_pooled_branch_has_batch_normalization():
     sample = make_input(24, 40, random_labels(24, 40))
     assert make_model("v3+").train()([sample])["labels/loss_sem_seg"].isfinite()
     with pytest.raises(ValueError, match="more than one value per channel"):

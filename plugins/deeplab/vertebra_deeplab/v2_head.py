@@ -1,7 +1,7 @@
 """DeepLab v1 and v2 heads: dilated 3x3 convolutions with a large field of view, scored and summed.
 
 Source: Chen et al., "DeepLab", arXiv:1606.00915, section 4.1.2 and figure 7: LargeFOV is one branch of rate 12, ASPP-S
-four of rates 2, 4, 8, 12, ASPP-L four of rates 6, 12, 18, 24. No normalisation, as in the paper; without its CRF.
+four of rates 2, 4, 8, 12, ASPP-L four of rates 6, 12, 18, 24. No normalization, as in the paper; without its CRF.
 Letters: N images, K classes, h x w cells of the feature.
 """
 

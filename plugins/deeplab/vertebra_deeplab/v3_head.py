@@ -1,7 +1,7 @@
 """DeepLabV3 head: atrous spatial pyramid pooling over the last feature map, then one score per class.
 
 Source: Chen et al., "Rethinking Atrous Convolution for Semantic Image Segmentation", arXiv:1706.05587, section 3.3.
-As in Detectron2, and unlike the paper, the pooled branch has a bias in place of batch normalisation, so that one image
+As in Detectron2, and unlike the paper, the pooled branch has a bias in place of batch normalization, so that one image
 a batch can train; `pool_norm: bn` is the paper's.
 Letters: N images, K classes, H x W padded input pixels, h x w cells of the last feature.
 """
@@ -33,13 +33,13 @@ class DeepLabV3Head(Head):
         channels: of the ASPP and what follows.
         num_convs: 3x3 convolutions between ASPP and scores: 0 in the paper, 1 in torchvision.
         norm: of all convolutions but the pooled branch and the scores; see `get_norm`.
-        pool_norm: of the pooled branch; batch normalisation there needs two images a batch in training.
+        pool_norm: of the pooled branch; batch normalization there needs two images a batch in training.
         separable: each 3x3 convolution depthwise and then 1x1.
         dropout: behind the ASPP.
         pool_size: (height, width) in cells that the pooled branch averages over; None: the whole map. See `ASPP`.
         loss: called with logits (N, K, H, W) and labels (N, H, W), 255 where a pixel has none. None: CrossEntropy().
         loss_weight: factor of the loss.
-        training_only: an auxiliary head, left out in eval mode.
+        training_only: an auxiliary head, skipped in eval mode.
     """
 
     detectron2_names: ClassVar = (

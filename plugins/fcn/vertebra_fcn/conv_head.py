@@ -30,7 +30,7 @@ class FCNConvHead(Head):
         dropout: share of the values set to 0 in training.
         loss: takes logits (N, K, H, W) and labels (N, H, W), 255 where a pixel has none. None: CrossEntropy().
         loss_weight: factor of the loss.
-        training_only: an auxiliary head, left out when the model predicts; its weights are then torchvision's
+        training_only: an auxiliary head, skipped when the model predicts; its weights are then torchvision's
             `aux_classifier`, otherwise `classifier`.
     """
 
@@ -77,7 +77,7 @@ class FCNConvHead(Head):
         return self.score(self.dropout(self.conv(features[self.in_feature])))
 
     def losses(self, raw: Tensor, batch: Batch) -> dict[str, Tensor]:
-        """`loss_sem_seg` over the labelled pixels, at the labels' resolution."""
+        """`loss_sem_seg` over the labeled pixels, at the labels' resolution."""
         return semantic_losses(raw, batch, self.loss, self.loss_weight)
 
     def predict(self, raw: Tensor, batch: Batch) -> list[dict]:

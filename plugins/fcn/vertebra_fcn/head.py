@@ -32,7 +32,7 @@ class FCNHead(Head):
     paper's names: fc6, fc7, score_fr; score_pool4, score_pool3 (score_ and the level's name); upscore2 and so on.
 
     Args:
-        fc_channels: of fc6 (7x7) and fc7 (1x1), each with ReLU and dropout: 4096 in the paper. 0 leaves both out: the
+        fc_channels: of fc6 (7x7) and fc7 (1x1), each with ReLU and dropout: 4096 in the paper. 0 omits both: the
             coarsest map is scored as it is, as suits a ResNet.
         dropout: share of the channels of fc6 and fc7 set to 0 in training.
         skip_scale: factors of the finer levels before they are scored, from the coarser one on; None: all 1. The
@@ -40,7 +40,7 @@ class FCNHead(Head):
         learned_upsampling: False keeps the last upsampling bilinear, as the paper does; the others always learn.
         loss: takes logits (N, K, H, W) and labels (N, H, W), 255 where a pixel has none. None: CrossEntropy().
         loss_weight: factor of the loss.
-        training_only: an auxiliary head, left out when the model predicts.
+        training_only: an auxiliary head, skipped when the model predicts.
         weights: a file, URL or `torchvision:VGG16_Weights.IMAGENET1K_V1` whose classifier becomes fc6 and fc7
             (figure 2); needs pool5 of a VGG and fc_channels 4096. None: random ones.
     """
@@ -107,7 +107,7 @@ class FCNHead(Head):
         return getattr(self, self.upscore_names[-1])(scores)
 
     def losses(self, raw: Tensor, batch: Batch) -> dict[str, Tensor]:
-        """`loss_sem_seg` over the labelled pixels."""
+        """`loss_sem_seg` over the labeled pixels."""
         return semantic_losses(crop(raw, batch.padded_size), batch, self.loss, self.loss_weight)
 
     def predict(self, raw: Tensor, batch: Batch) -> list[dict]:

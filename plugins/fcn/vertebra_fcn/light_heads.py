@@ -31,7 +31,7 @@ class FCNLightHead(Head):
         input_shape: three levels, each of twice the stride of the one before; the finest is upsampled to the image.
         loss: takes logits (N, K, H, W) and labels (N, H, W), 255 where a pixel has none. None: CrossEntropy().
         loss_weight: factor of the loss.
-        training_only: an auxiliary head, left out when the model predicts.
+        training_only: an auxiliary head, skipped when the model predicts.
     """
 
     task_outputs: ClassVar = ("sem_seg",)
@@ -67,7 +67,7 @@ class FCNLightHead(Head):
         return self.upscore_fine(fine + crop_like(self.upscore_middle(middle), fine, offset=0))
 
     def losses(self, raw: Tensor, batch: Batch) -> dict[str, Tensor]:
-        """`loss_sem_seg` over the labelled pixels."""
+        """`loss_sem_seg` over the labeled pixels."""
         return semantic_losses(crop(raw, batch.padded_size), batch, self.loss, self.loss_weight)
 
     def predict(self, raw: Tensor, batch: Batch) -> list[dict]:
@@ -135,7 +135,7 @@ class FCNSumHead(Head):
         return self.upscore_fine(fine + crop_like(middle, fine, offset=0) + crop_like(coarse, fine, offset=0))
 
     def losses(self, raw: Tensor, batch: Batch) -> dict[str, Tensor]:
-        """`loss_sem_seg` over the labelled pixels."""
+        """`loss_sem_seg` over the labeled pixels."""
         return semantic_losses(crop(raw, batch.padded_size), batch, self.loss, self.loss_weight)
 
     def predict(self, raw: Tensor, batch: Batch) -> list[dict]:

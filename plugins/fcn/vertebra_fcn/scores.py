@@ -12,7 +12,7 @@ __all__ = ["WideConv2d", "repeating_conv", "score_conv"]
 
 
 class WideConv2d(nn.Conv2d):
-    """A convolution padded to its input's size, which leaves out what of the kernel can only meet padding.
+    """A convolution padded to its input's size, which skips what of the kernel can only meet padding.
 
     On a map of h rows, offsets of h rows and more never meet the map. Without them the result is the same, and done
     sooner; and the CPU's bfloat16 gradient of a 7x7 kernel over one or two rows is right, which it is not with them

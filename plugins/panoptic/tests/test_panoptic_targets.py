@@ -1,4 +1,4 @@
-"""Targets of centres and offsets by hand, and that right maps give back the instances they were made of."""
+"""Targets of centers and offsets by hand, and that right maps give back the instances they were made of."""
 
 import pytest
 import torch
@@ -33,7 +33,7 @@ def _batch(masks, size=(12, 16), sem_seg=None):
 
 def test_offsets_lead_from_each_pixel_to_the_center_of_mass():
     masks = torch.zeros(1, 5, 6)
-    masks[0, 1:4, 2:5] = 1  # centre (2, 3)
+    masks[0, 1:4, 2:5] = 1  # center (2, 3)
     targets = center_targets(_batch([masks]), sigma=2.0)
     assert targets.offsets[0, :, 1, 2].tolist() == [1, 1]
     assert targets.offsets[0, :, 3, 4].tolist() == [-1, -1]
@@ -79,7 +79,7 @@ def test_ignored_pixels_do_not_count_unless_they_have_an_instance():
 
 
 def test_a_crowd_neither_has_centers_nor_lacks_them():
-    """Labelled as a thing, but no instance: such pixels teach nothing about centres and offsets."""
+    """Labeled as a thing, but no instance: such pixels teach nothing about centers and offsets."""
     masks = torch.zeros(1, 12, 16)
     masks[0, :4, :4] = 1
     sem_seg = torch.full((1, 12, 16), 2)
@@ -133,7 +133,7 @@ def test_instances_without_masks_say_what_is_needed():
 @given(seed=st.integers(0, 2**31 - 1), count=st.integers(0, 6))
 @settings(deadline=None, max_examples=40)
 def test_right_maps_give_back_the_instances(seed, count):
-    """Rectangles whose centres lie apart: grouped by their own targets, each pixel is with its own again."""
+    """Rectangles whose centers lie apart: grouped by their own targets, each pixel is with its own again."""
     generator = torch.Generator().manual_seed(seed)
     cells = torch.randperm(12, generator=generator)[:count]
     masks = torch.zeros(count, 36, 48)

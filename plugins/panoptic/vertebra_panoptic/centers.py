@@ -1,4 +1,4 @@
-"""The instance branch of Panoptic-DeepLab: where centres are, and which way from each pixel its own centre is.
+"""The instance branch of Panoptic-DeepLab: where centers are, and which way from each pixel its own center is.
 
 Source: Cheng et al., "Panoptic-DeepLab", arXiv:1911.10194, sections 3.1 and 3.3: heat by mean squared error, weight
 200; offsets of the pixels of instances by L1, weight 0.01.
@@ -27,7 +27,7 @@ class CenterOffsetRaw(NamedTuple):
 
     Args:
         centers: (N, 1, H/s, W/s), heat.
-        offsets: (N, 2, H/s, W/s), y and x to the centre, in cells.
+        offsets: (N, 2, H/s, W/s), y and x to the center, in cells.
     """
 
     centers: Tensor
@@ -45,7 +45,7 @@ class CenterOffsetHead(Head):
         project_channels: of the finer levels' projections, finest first.
         decoder_channels: of the decoder's maps. head_channels: of the last maps before heat and offsets.
         norm: of every convolution.
-        sigma: deviation of a centre's Gaussian, in input pixels.
+        sigma: deviation of a center's Gaussian, in input pixels.
         center_weight, offset_weight: factors of the two losses.
         metadata: injected; the dataset's, which tells the semantic labels of things, for crowds (see `center_targets`).
     """

@@ -25,7 +25,7 @@ class CombineInstances(Merge):
     Args:
         overlap_threshold: an instance goes if more than this share of its mask belongs to better ones.
         stuff_area: a stuff class with fewer free pixels than this is left void.
-        instance_score: instances with a lower score are left out.
+        instance_score: instances with a lower score are dropped.
     """
 
     def __init__(self, overlap_threshold: float = 0.5, stuff_area: int = 4096, instance_score: float = 0.5) -> None:

@@ -1,7 +1,7 @@
-"""Pixels to the centre they point at: the merge of Panoptic-DeepLab.
+"""Pixels to the center they point at: the merge of Panoptic-DeepLab.
 
-Source: Cheng et al., "Panoptic-DeepLab", arXiv:1911.10194, section 3.2: centres are local maxima of a heat map, a thing
-pixel belongs to the centre nearest to where its offset leads, an instance has the class that most of its pixels have.
+Source: Cheng et al., "Panoptic-DeepLab", arXiv:1911.10194, section 3.2: centers are local maxima of a heat map, a thing
+pixel belongs to the center nearest to where its offset leads, an instance has the class that most of its pixels have.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ class GroupCenters(Merge):
     """For a things head that gives `centers` and `offsets`, such as `CenterOffsetHead`.
 
     Args:
-        threshold: a centre's heat must be above it.
-        nms_kernel: edge of the square, odd, in pixels, in which a centre must have the greatest heat.
+        threshold: a center's heat must be above it.
+        nms_kernel: edge of the square, odd, in pixels, in which a center must have the greatest heat.
         max_centers: of an image, the hottest.
         stuff_area: a stuff class with fewer pixels than this is left void.
         min_area: an instance with fewer pixels than this is left void.
@@ -88,10 +88,10 @@ def find_centers(heat: Tensor, threshold: float, kernel: int, limit: int) -> tup
 
 
 def nearest_center(offsets: Tensor, places: Tensor, wanted: Tensor) -> Tensor:
-    """Number, from 1, of the centre nearest to where each wanted pixel's offset leads; 0 elsewhere.
+    """Number, from 1, of the center nearest to where each wanted pixel's offset leads; 0 elsewhere.
 
     Args:
-        offsets: (2, H, W) float y, x in pixels, from the pixel to its centre.
+        offsets: (2, H, W) float y, x in pixels, from the pixel to its center.
         places: (C, 2) y, x. wanted: (H, W) bool.
     Returns:
         (H, W) int64. Distances are made a part of the pixels at a time, so memory stays bounded.

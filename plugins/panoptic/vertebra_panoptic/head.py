@@ -2,7 +2,7 @@
 
 Source: Kirillov et al., "Panoptic Feature Pyramid Networks", arXiv:1901.02446; Cheng et al., "Panoptic-DeepLab",
 arXiv:1911.10194. Which of the two it is, its parts say: Mask R-CNN, a semantic head and `CombineInstances` are Panoptic
-FPN; centres with offsets, a semantic head and `GroupCenters` are Panoptic-DeepLab. Any other heads that fit do too.
+FPN; centers with offsets, a semantic head and `GroupCenters` are Panoptic-DeepLab. Any other heads that fit do too.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class PanopticHead(Head):
         things: predicts what `merge` needs: `instances` with `pred_masks`, or `centers` and `offsets`.
         stuff: predicts `sem_seg`, with its labels as the dataset's `stuff_classes` name them.
         merge: None: CombineInstances().
-        thing_labels: how many of the semantic labels, from 0 on, are things and never become stuff. None: found by
+        thing_labels: number of the semantic labels, from 0 on, that are things and never become stuff. None: found by
             the dataset's names: all things first, one label "things" first, or stuff alone.
         metadata: injected; the dataset's `thing_classes` and `stuff_classes`.
     """

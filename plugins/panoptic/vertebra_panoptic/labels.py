@@ -14,7 +14,7 @@ __all__ = ["num_thing_labels", "panoptic_ids"]
 
 
 def num_thing_labels(metadata: Any) -> int:
-    """How many of a dataset's semantic labels, from 0 on, are things: all classes of things, one for all, or none."""
+    """Number of a dataset's semantic labels, from 0 on, that are things: all thing classes, one for all, or none."""
     things, names = (getattr(metadata, key, None) for key in ("thing_classes", "stuff_classes"))
     return len(names or ()) - len(stuff_segment_names(things, names))
 

@@ -1,6 +1,6 @@
-"""What a centre-and-offset head learns: a heat map of instance centres, and where each thing pixel's centre is.
+"""What a center-and-offset head learns: a heat map of instance centers, and where each thing pixel's center is.
 
-Source: Cheng et al., "Panoptic-DeepLab", arXiv:1911.10194, section 3.1: a Gaussian of deviation 8 pixels at the centre
+Source: Cheng et al., "Panoptic-DeepLab", arXiv:1911.10194, section 3.1: a Gaussian of deviation 8 pixels at the center
 of mass, and the offset from every pixel of an instance to it. Built for the whole batch at once.
 Letters: N images, T instances of all of them, H x W padded input pixels.
 """
@@ -24,8 +24,8 @@ class CenterTargets(NamedTuple):
     """Targets at the input's resolution.
 
     Args:
-        heat: (N, H, W) float32, 1 at an instance's centre of mass, 0 far from all.
-        offsets: (N, 2, H, W) float32 y, x in pixels, from a pixel to its instance's centre; 0 outside instances.
+        heat: (N, H, W) float32, 1 at an instance's center of mass, 0 far from all.
+        offsets: (N, 2, H, W) float32 y, x in pixels, from a pixel to its instance's center; 0 outside instances.
         owned: (N, H, W) bool, pixels that belong to an instance.
         known: (N, H, W) bool, pixels of the images that are neither ignored nor of a crowd: where the heat counts.
     """
@@ -39,8 +39,8 @@ class CenterTargets(NamedTuple):
 def center_targets(batch: Batch, sigma: float = 8.0, thing_labels: int = 0) -> CenterTargets:
     """Heat, offsets and where they count, out of the batch's `gt_masks` and `sem_seg`.
 
-    A pixel that several masks claim belongs to the last of them. An instance that others cover whole has no centre.
-    Where the semantic label is a thing's and no instance is, a crowd lies: whether it has centres is not known.
+    A pixel that several masks claim belongs to the last of them. An instance that others cover whole has no center.
+    Where the semantic label is a thing's and no instance is, a crowd lies: whether it has centers is not known.
     Args:
         thing_labels: semantic labels below this are things.
     Raises:
@@ -70,14 +70,14 @@ def instance_map(batch: Batch) -> tuple[Tensor, Tensor, int]:
     """(N, H, W) int64: 0, or 1 + the instance's number in the batch; (T,) image of each instance; and T."""
     if batch.instances is None:
         raise DataError(
-            "a centre-and-offset head learns from masks of instances, but no input of the batch has `instances`"
+            "a center-and-offset head learns from masks of instances, but no input of the batch has `instances`"
         )
     height, width = batch.padded_size
     masks, images = [], []
     for row, instances in enumerate(batch.instances):
         if len(instances) and not instances.has("gt_masks"):
             raise DataError(
-                "a centre-and-offset head learns from masks of instances, but the inputs have none; the dataset needs "
+                "a center-and-offset head learns from masks of instances, but the inputs have none; the dataset needs "
                 "`segmentation`, and data.mask_format must not be none"
             )
         if len(instances):

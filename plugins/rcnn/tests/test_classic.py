@@ -185,9 +185,9 @@ def test_a_dataset_without_objects_is_named():
         context=2,
     )
     recipe = load_recipe("rcnn:faster_rcnn_shapes_quick")
-    with pytest.raises(DataError, match="by hand: no image has a true box"):
+    with pytest.raises(DataError, match="by hand: no image has a ground-truth box"):
         ClassicRCNN(features, 3).fit(Dataset([], Metadata("by hand").set(thing_classes=["a", "b", "c"])), recipe)
-    with pytest.raises(ValueError, match="has learned nothing yet"):
+    with pytest.raises(ValueError, match="is not trained yet"):
         ClassicRCNN(features, 3)([{"image": torch.zeros(3, 20, 20, dtype=torch.uint8)}])
 
 

@@ -41,7 +41,7 @@ class TestRFCN(HeadConformance):
         "model.heads.objects.proposals.anchor_generator={sizes: [[16, 32, 64]], strides: [8]}",
         "model.heads.objects.boxes={name: RFCNBoxes, channels: 64, bins: 3}",
     )
-    overfit_lr, overfit_steps = 1e-4, 800  # nothing normalises the maps: at 3e-4 the loss climbs again, or not
+    overfit_lr, overfit_steps = 1e-4, 800  # nothing normalizes the maps: at 3e-4 the loss climbs again, or not
 
 
 class TestC4(HeadConformance):

@@ -313,7 +313,7 @@ def _write_png(path, image):
 
 
 def test_instances_of_no_image_size_mistakes():
-    """Boxes of the original image scale with it: the same image, asked for at twice the size."""
+    """Boxes of the original image scale with it: the same image, requested at twice the size."""
     model = make_model(overrides=("model.heads.objects.score_threshold=0.0",)).eval()
     image = make_input(0)["image"]
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""How far predicted deltas are from true boxes: on the deltas, or on the boxes that they give."""
+"""How far predicted deltas are from ground-truth boxes: on the deltas, or on the boxes that they give."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class BoxRegression(nn.Module):
         self.loss = loss
 
     def forward(self, deltas: Tensor, sources: Tensor, truth: Tensor) -> Tensor:
-        """Predicted deltas, the boxes they start from, and the true boxes, (T, 4) each, to unreduced losses."""
+        """Predicted deltas, the boxes they start from, and the ground-truth boxes, (T, 4) each, to unreduced losses."""
         if getattr(self.loss, "on_boxes", False):
             return self.loss(self.coder.apply_deltas(deltas, sources), truth)
         return self.loss(deltas.float(), self.coder.get_deltas(sources, truth))

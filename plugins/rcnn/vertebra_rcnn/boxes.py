@@ -1,6 +1,6 @@
 """The box branch: what is in each region, and where exactly.
 
-Source: Girshick, "Fast R-CNN", arXiv:1504.08083; normalisation of the losses as in Detectron2.
+Source: Girshick, "Fast R-CNN", arXiv:1504.08083; normalization of the losses as in Detectron2.
 Letters: T regions of all images together, K classes.
 """
 

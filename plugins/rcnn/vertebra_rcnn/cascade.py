@@ -3,7 +3,7 @@
 Source: Cai and Vasconcelos, "Cascade R-CNN", arXiv:1712.00726. As in Detectron2: one box for all classes, the gradient
 into the features divided by the number of stages, and in evaluation the mean of all stages' probabilities with the
 last one's boxes.
-Letters: N images, M true boxes in the fullest image, T regions of all images together, K classes.
+Letters: N images, M ground-truth boxes in the fullest image, T regions of all images together, K classes.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ class CascadeBoxes(BoxBranch):
 
     @torch.no_grad()
     def _refined(self, stage: _Stage, deltas: Tensor, regions: Regions, truth: Truth, matcher: Matcher) -> Regions:
-        """The boxes that a stage has made, matched anew with the truth of their images; empty ones are left out."""
+        """The boxes that a stage has made, matched anew with the truth of their images; empty ones are dropped."""
         boxes = stage.predictor.boxes(deltas, regions.boxes)[:, 0]  # (T, 4)
         boxes = torch.minimum(boxes.clamp(min=0), truth.image_sizes.to(boxes)[regions.image].repeat(1, 2))
         full = (boxes[:, 2:] > boxes[:, :2]).all(dim=1)

@@ -31,8 +31,8 @@ def select_detections(
         boxes: (T, K, 4) or (T, 1, 4) `xyxy`, input pixels.
         image: (T,) int64, which image each region is of.
         image_sizes: (height, width) of each image.
-        score_threshold: detections need more than this.
-        nms_threshold: of two boxes of a class with a greater IoU, the worse one goes.
+        score_threshold: minimum score.
+        nms_threshold: IoU threshold of NMS: of two boxes of a class that overlap more, the lower score is dropped.
         max_detections: kept of each image.
         class_agnostic: boxes suppress each other whatever their classes.
     """

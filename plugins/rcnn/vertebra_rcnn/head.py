@@ -2,7 +2,7 @@
 
 Sources: Girshick, "Fast R-CNN", arXiv:1504.08083; Ren et al., "Faster R-CNN", arXiv:1506.01497; He et al., "Mask
 R-CNN", arXiv:1703.06870. Which of these (and Cascade R-CNN, R-FCN) it is depends on the parts that it is made of.
-Letters: N images, P proposals of the image with most of them, M true boxes in the fullest image, T regions.
+Letters: N images, P proposals of the image with most of them, M ground-truth boxes in the fullest image, T regions.
 """
 
 from __future__ import annotations
@@ -48,9 +48,9 @@ class RCNNHead(Head):
         boxes: None: ROIBoxes(), Fast R-CNN's.
         masks: None: no masks.
         keypoints: None: no keypoints.
-        matcher: regions to true boxes. None: an object from IoU 0.5, background below.
+        matcher: regions to ground-truth boxes. None: an object from IoU 0.5, background below.
         sampler: which regions are learned from. None: RandomSampler(512, 0.25).
-        append_truth: true boxes join the proposals in training, so that there are good ones from the start.
+        append_truth: ground-truth boxes join the proposals in training, so that there are good ones from the start.
         score_threshold, nms_threshold, max_detections, class_agnostic_nms: see `select_detections`.
     """
 
@@ -133,7 +133,7 @@ class RCNNHead(Head):
 
     @torch.no_grad()
     def sample(self, proposals: Proposals, truth: Truth) -> Regions:
-        """Proposals (and true boxes) matched with the truth, and as many of them drawn as are learned from."""
+        """Proposals (and ground-truth boxes) matched with the truth, and as many of them drawn as are learned from."""
         boxes, valid = proposals.boxes, proposals.valid
         if self.append_truth:
             boxes, valid = torch.cat((boxes, truth.boxes), dim=1), torch.cat((valid, truth.valid), dim=1)

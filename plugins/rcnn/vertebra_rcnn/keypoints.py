@@ -1,6 +1,6 @@
 """The keypoint branch: for each region a heat map of every keypoint.
 
-Source: He et al., "Mask R-CNN", arXiv:1703.06870, section 5; normalisation by the visible keypoints as in Detectron2.
+Source: He et al., "Mask R-CNN", arXiv:1703.06870, section 5; normalization by the visible keypoints as in Detectron2.
 Letters: T regions, F of them with an object, J keypoints, S cells along each side of a heat map.
 """
 
@@ -88,7 +88,7 @@ class ROIKeypoints(KeypointBranch):
         self.rescore = rescore
 
     def losses(self, regions_seen: Tensor, regions: Regions, batch: Batch) -> dict[str, Tensor]:
-        """`loss_keypoint`: mean cross entropy over the keypoints that are labelled and inside their region."""
+        """`loss_keypoint`: mean cross entropy over the keypoints that are labeled and inside their region."""
         maps = self.heatmaps(regions_seen)  # (F, J, S, S)
         points = _true_keypoints(regions, batch, self.num_keypoints)
         cells, valid = points.to_heatmap(regions.boxes, maps.shape[-1])  # (F, J) each
@@ -121,7 +121,7 @@ def _true_keypoints(regions: Regions, batch: Batch, count: int) -> Keypoints:
     """The true keypoints (F, J, 3) of each region's object.
 
     Raises:
-        DataError: an image with objects has no `gt_keypoints`, or not so many.
+        DataError: an image with objects has no `gt_keypoints`, or a different number.
     """
     given = []
     for number, instances in enumerate(batch.ground_truth_instances("a keypoint branch")):

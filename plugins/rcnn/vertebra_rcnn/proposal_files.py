@@ -33,7 +33,7 @@ class WithProposals(Format):
     Args:
         dataset: any other format.
         proposals: the file, see this module. A relative path counts from `data.root`.
-        topk: only the best so many of each image are kept.
+        topk: only this many of the best per image are kept.
     """
 
     def __init__(self, dataset: Format, proposals: str, topk: int = 2000) -> None:
@@ -126,7 +126,9 @@ def _by_image(ids: Iterable[Any], boxes: Iterable[np.ndarray], logits: Iterable[
     for name, one, score in zip(ids, boxes, logits, strict=True):
         one, score = np.asarray(one, np.float32).reshape(-1, 4), np.asarray(score, np.float32).reshape(-1)
         if len(one) != len(score) or not (np.isfinite(one).all() and np.isfinite(score).all()):
-            raise ValueError(f"image {name}: {len(one)} boxes and {len(score)} scores; as many finite ones are wanted")
+            raise ValueError(
+                f"image {name}: {len(one)} boxes and {len(score)} scores; expected the same number of finite ones"
+            )
         found[_key(name)] = (one, score)
     return found
 

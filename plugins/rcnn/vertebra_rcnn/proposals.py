@@ -41,7 +41,7 @@ class PrecomputedProposals(ProposalGenerator):
     `proposal_objectness_logits` and `proposal_bbox_mode`.
 
     Args:
-        topk_train, topk_test: of each image the best so many are used in training, and in evaluation.
+        topk_train, topk_test: number of the best per image used in training, and in evaluation.
     """
 
     def __init__(self, *, topk_train: int = 2000, topk_test: int = 1000) -> None:

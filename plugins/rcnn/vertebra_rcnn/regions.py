@@ -1,7 +1,7 @@
 """What flows between the parts of a two-stage head: proposals, regions to learn from, and the truth they are held to.
 
-Letters: N images, P proposals of the image with most of them, M true boxes in the fullest image, T regions of all
-images together, K classes.
+Letters: N images, P proposals of the image with most of them, M ground-truth boxes in the fullest image, T regions of
+all images together, K classes.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Proposals(NamedTuple):
 
 
 class Truth(NamedTuple):
-    """The true boxes of a batch; those without area do not count."""
+    """The ground-truth boxes of a batch; those without area do not count."""
 
     boxes: Tensor
     """(N, M, 4) `xyxy`, input pixels."""
@@ -60,9 +60,9 @@ class Regions(NamedTuple):
     classes: Tensor
     """(T,) int64 in [0, K], where K is the background."""
     truth: Tensor
-    """(T, 4) `xyxy` of the true box; of background anything."""
+    """(T, 4) `xyxy` of the ground-truth box; of background anything."""
     row: Tensor
-    """(T,) int64, which of its image's true boxes that is; of background anything."""
+    """(T,) int64, which of its image's ground-truth boxes that is; of background anything."""
 
     @property
     def image(self) -> Tensor:

@@ -57,7 +57,7 @@ class RFCNBoxes(BoxBranch):
         if in_feature is None:
             in_feature = max(input_shape, key=lambda name: input_shape[name].stride)
         if in_feature not in input_shape:
-            raise ValueError(f"RFCNBoxes: in_feature {in_feature} is none of the features {', '.join(input_shape)}")
+            raise ValueError(f"RFCNBoxes: in_feature {in_feature} is not one of the features {', '.join(input_shape)}")
         if bins < 1 or num_classes < 1:
             raise ValueError(f"RFCNBoxes: bins {bins} and num_classes {num_classes} must be at least 1")
         self.num_classes = num_classes

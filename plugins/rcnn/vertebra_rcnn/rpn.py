@@ -1,7 +1,7 @@
 """The region proposal network: of every anchor, whether it holds an object and where that is.
 
 Source: Ren et al., "Faster R-CNN", arXiv:1506.01497, section 3.1; on several levels as in Lin et al., "Feature
-Pyramid Networks", arXiv:1612.03144, section 4.1. Numbers, loss and normalisation as in Detectron2.
+Pyramid Networks", arXiv:1612.03144, section 4.1. Numbers, loss and normalization as in Detectron2.
 Letters: N images, A anchors a cell, H_l x W_l cells on level l, R anchors over all levels, S sampled ones of an image.
 """
 
@@ -45,14 +45,14 @@ class RPN(ProposalGenerator):
         in_features: levels to look at; None: all.
         num_convs: 3x3 convolutions before the two that score.
         anchor_generator: None: edges 8 strides on several levels, 32 to 512 pixels on a single one; ratios 1/2, 1, 2.
-        matcher: None: object from IoU 0.7, background below 0.3, ignored between; each true box keeps its best.
+        matcher: None: object from IoU 0.7, background below 0.3, ignored between; each ground-truth box keeps its best.
         sampler: which anchors are learned from. None: RandomSampler(256, 0.5).
         box_coder: None: weights 1, 1, 1, 1.
         box_loss: see `BoxRegression`. None: SmoothL1Loss(beta=0).
         box_loss_weight, loss_weight: factor of the box loss, and of both losses.
         pre_nms_topk: best anchors of each level that go on to the suppression, in training and in evaluation.
         post_nms_topk: proposals of an image, in training and in evaluation.
-        nms_threshold: of two boxes of a level with a greater IoU, the worse one goes.
+        nms_threshold: IoU threshold of NMS: of two boxes of a level that overlap more, the lower score is dropped.
         min_box_size: proposals have both sides longer than this, in input pixels.
     """
 
@@ -192,7 +192,7 @@ def _same_channels(input_shape: dict[str, ShapeSpec], names: list[str]) -> int:
 def _same_anchors(num_anchors: list[int], levels: list[str]) -> int:
     if len(num_anchors) != len(levels) or len(set(num_anchors)) != 1:
         raise ValueError(
-            f"RPN: the anchor generator makes {num_anchors} anchors a cell, one number a level; wanted is the same "
+            f"RPN: the anchor generator makes {num_anchors} anchors per cell, one number per level; expected the same "
             f"number for each of the levels {', '.join(levels)}"
         )
     return num_anchors[0]

@@ -1,4 +1,4 @@
-"""Which candidates a step of training looks at: so many of each image, objects up to a share, background for the rest.
+"""Which candidates a training step uses: a number per image, objects up to a share, background for the rest.
 
 Source: Girshick, "Fast R-CNN", arXiv:1504.08083, section 2.3.
 """
@@ -22,7 +22,7 @@ class Sampled(NamedTuple):
     index: Tensor  # type: ignore[assignment]  # hides tuple.index, which nobody asks of it
     """(N, S) int64, which candidate."""
     positive: Tensor
-    """(N, S) bool: valid, and matched with a true box."""
+    """(N, S) bool: valid, and matched with a ground-truth box."""
     valid: Tensor
     """(N, S) bool."""
 
@@ -31,7 +31,7 @@ class Sampler:
     """Draws candidates of all images without replacement.
 
     Args:
-        num_samples: of each image at most.
+        num_samples: maximum number per image.
         positive_fraction: share of them that may hold an object; what is left is background. Too little background is
             not made up for by more objects.
     """

@@ -26,7 +26,7 @@ class SharedBoxFeatures(RegionPooler):
 
 
 def check_shared(branch: object | None, boxes: object) -> None:
-    """Raises ValueError where a branch shares the box branch's features and these are not as it was told."""
+    """Raises ValueError where a branch shares the box branch's features and these are not as it expects."""
     pooler = getattr(branch, "pooler", None)
     if not isinstance(pooler, SharedBoxFeatures):
         return
@@ -35,12 +35,12 @@ def check_shared(branch: object | None, boxes: object) -> None:
     if gives != (pooler.channels, pooler.resolution):
         what = "no maps" if gives[1] is None else f"{gives[0]} channels of {gives[1]} x {gives[1]} cells"
         raise ValueError(
-            f"{type(branch).__name__} shares the box branch's features and was told {pooler.channels} channels of "
+            f"{type(branch).__name__} shares the box branch's features and expects {pooler.channels} channels of "
             f"{pooler.resolution} x {pooler.resolution} cells, but {type(boxes).__name__} gives {what}"
         )
     own = next(vars(cls) for cls in type(boxes).__mro__ if "losses" in vars(cls) or "losses_of" in vars(cls))
     if "losses_of" not in own:
         raise ValueError(
-            f"{type(boxes).__name__} has its own `losses`, which is not asked where {type(branch).__name__} shares its "
-            "features: give it `losses_of(region_features, regions)` as well"
+            f"{type(boxes).__name__} has its own `losses`, which is not called where {type(branch).__name__} shares "
+            "its features: give it `losses_of(region_features, regions)` as well"
         )

@@ -81,7 +81,7 @@ def one_anchor_head(num_classes=2, **arguments):
 
 
 def test_losses_of_a_case_worked_by_hand():
-    """Two anchors: one on a true box, one background; all logits 0, all deltas 0.1."""
+    """Two anchors: one on a ground-truth box, one background; all logits 0, all deltas 0.1."""
     head = one_anchor_head(loss_normalizer_momentum=0.0).train()
     raw = RetinaNetRaw(logits=[torch.zeros(1, 2, 1, 2)], deltas=[torch.full((1, 4, 1, 2), 0.1)])
     anchor = head.anchor_generator(raw.deltas)[0][1]

@@ -4,7 +4,7 @@ Source: Lin et al., "Focal Loss for Dense Object Detection", arXiv:1708.02002; s
 As in Detectron2 and unlike the paper, the losses are divided by a running mean of the number of positive
 anchors, and the box loss is plain L1 on the deltas.
 Letters: N images, K classes, A anchors a cell, H_l x W_l cells on level l, R anchors over all levels,
-M true boxes in the fullest image, P positive anchors.
+M ground-truth boxes in the fullest image, P positive anchors.
 """
 
 import math
@@ -52,20 +52,21 @@ class RetinaNetHead(Head):
     Args:
         num_convs: 3x3 convolutions in each tower, before the one that scores.
         prior_prob: what an untrained head answers for every class; keeps the first steps stable (section 4.1).
-        norm: after each tower convolution, see `get_norm`. Batch normalisation gets statistics, scale and shift of its
+        norm: after each tower convolution, see `get_norm`. Batch normalization gets statistics, scale and shift of its
             own for each level; GroupNorm is shared by the levels like the convolutions.
         anchor_generator: None: edges 4 * stride * 2^(0, 1/3, 2/3), ratios 1/2, 1, 2.
-        matcher: None: positive from IoU 0.5, background below 0.4, ignored between; each true box keeps its best.
+        matcher: None: positive from IoU 0.5, background below 0.4, ignored between; each ground-truth box
+            keeps its best.
         box_coder: None: weights 1, 1, 1, 1.
         cls_loss: elementwise on logits and targets of 0 and 1, both (..., K). None: SigmoidFocalLoss().
         box_loss: on deltas, elementwise; the core's IoU losses, and any with an attribute `on_boxes` that is true, on
             decoded boxes (P, 4) instead. None: SmoothL1Loss(beta=0).
         box_loss_weight: factor of the box loss.
-        score_threshold: detections need more than this.
+        score_threshold: minimum score.
         topk_candidates: best (anchor, class) pairs of each level that go on to the suppression.
-        nms_threshold: of two boxes of a class with a greater IoU, the worse one goes.
+        nms_threshold: IoU threshold of NMS: of two boxes of a class that overlap more, the lower score is dropped.
         class_agnostic_nms: boxes of different classes suppress each other too.
-        max_detections: kept in an image.
+        max_detections: maximum number of detections per image.
         loss_normalizer_momentum: of the running mean of positives, which starts at 100.
     """
 
@@ -200,7 +201,7 @@ class RetinaNetHead(Head):
         return total
 
     def _box_loss(self, deltas: Tensor, anchors: Tensor, truth: Tensor) -> Tensor:
-        """Deltas, their anchors and their true boxes, (P, 4) each, to unreduced losses."""
+        """Deltas, their anchors and their ground-truth boxes, (P, 4) each, to unreduced losses."""
         if self._loss_on_boxes:
             return self.box_loss(self.box_coder.apply_deltas(deltas, anchors), truth)
         return self.box_loss(deltas, self.box_coder.get_deltas(anchors, truth))

@@ -124,7 +124,7 @@ def levels_by_stride(who: str, input_shape: dict[str, ShapeSpec]) -> dict[int, s
                 "them in the backbone's out_features"
             )
         if math.log2(spec.stride) % 1:
-            raise ValueError(f"{who}: feature {name} has stride {spec.stride}, which is no power of 2")
+            raise ValueError(f"{who}: feature {name} has stride {spec.stride}, which is not a power of 2")
         levels[spec.stride] = name
     return levels
 
@@ -157,7 +157,7 @@ def _plan(
 
 
 def _margin(padding: Padding, levels: dict[int, str], steps: list[_Step], num_convs: int) -> int:
-    """What the finest map lacks on every side, in input pixels; an error where valid padding has no meaning."""
+    """What the finest map is missing on every side, in input pixels; an error where valid padding has no meaning."""
     if padding == "same":
         return 0
     if any(step.skip is None for step in steps) or steps[-1].stride != 1 or min(levels) != 1:

@@ -21,14 +21,14 @@ __all__ = ["UNetHead"]
 class UNetHead(Head):
     """Semantic segmentation; `predict` gives `sem_seg` (K, height, width), logits in the original size.
 
-    A pixel labelled 255 has no loss; an image or a batch of such pixels alone gives the loss 0. Labels outside the
+    A pixel labeled 255 has no loss; an image or a batch of such pixels alone gives the loss 0. Labels outside the
     classes are refused where they are read, before they come here.
 
     Args:
         decoder: its finest map is scored. None: UNetDecoder(). Any neck fits.
         loss: takes logits (N, K, H, W) and labels (N, H, W), 255 where a pixel has none. None: CrossEntropy().
         loss_weight: factor of the loss.
-        training_only: True makes it an auxiliary head, left out of predictions.
+        training_only: True makes it an auxiliary head, not used in predictions.
     """
 
     task_outputs: ClassVar = ("sem_seg",)

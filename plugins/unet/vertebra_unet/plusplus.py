@@ -35,7 +35,7 @@ class UNetPlusPlusDecoder(Neck):
         num_convs: 3x3 convolutions of a node.
         norm: behind each convolution, see `get_norm`. "gn" takes up to 32 groups.
         upsampling: None: Interpolation("bilinear"), without a convolution of its own.
-        depth: how many of the maps are made, 1 to L: the paper's pruned networks L^1, ..., L^4. None: all.
+        depth: number of the maps that are computed, 1 to L: the paper's pruned networks L^1, ..., L^4. None: all.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class UNetPlusPlusHead(Head):
         prune_to: the map that predictions take alone, 1 to L; None: the mean of all of them. Training is unchanged.
         loss: takes logits (N, K, H, W) and labels (N, H, W), 255 where a pixel has none. None: CrossEntropy().
         loss_weight: factor of the loss, which is the mean over the maps.
-        training_only: True makes it an auxiliary head, left out of predictions.
+        training_only: True makes it an auxiliary head, not used in predictions.
     """
 
     task_outputs: ClassVar = ("sem_seg",)

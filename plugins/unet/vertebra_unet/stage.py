@@ -13,11 +13,11 @@ __all__ = ["ConvStage", "Padding"]
 
 Padding = Literal["same", "valid"]
 
-_GROUPS = 32  # of group normalisation, as everywhere; fewer where the channels do not divide by it
+_GROUPS = 32  # of group normalization, as everywhere; fewer where the channels do not divide by it
 
 
 class ConvStage(nn.Module):
-    """Dropout, then `num_convs` times a 3x3 convolution, normalisation and ReLU.
+    """Dropout, then `num_convs` times a 3x3 convolution, normalization and ReLU.
 
     Args:
         norm: see `get_norm`; without one the convolutions have a bias. "gn" takes as many groups up to 32 as divide

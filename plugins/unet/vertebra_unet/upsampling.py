@@ -92,7 +92,7 @@ class _Transposed(nn.ConvTranspose2d):
         else:
             nn.init.kaiming_normal_(self.weight, mode="fan_out", nonlinearity="linear")
 
-    def forward(  # type: ignore[override]  # every step of upsampling is told the size to fill, see Upsampling
+    def forward(  # type: ignore[override]  # every upsampling step gets the size to fill, see Upsampling
         self, x: Tensor, size: tuple[int, int]
     ) -> Tensor:
         return super().forward(x)[..., : size[0], : size[1]]

@@ -69,7 +69,7 @@ def operators_in():
 @pytest.fixture
 def top_values_of_any_size(monkeypatch):
     """Returns a function that makes a module's `top_values` do what it does in a graph for any size of images: there it
-    always gives as many values as are asked for, minus infinity beyond those that exist, at the last place."""
+    always gives as many values as are requested, minus infinity beyond those that exist, at the last place."""
 
     def filled(values, count):
         best, index = torch.nn.functional.pad(values, (0, count), value=-torch.inf).topk(count, dim=1)

@@ -1,4 +1,4 @@
-"""Darknet's `.cfg` and `.weights`: the binary layout, written and read; networks recognised and imported."""
+"""Darknet's `.cfg` and `.weights`: the binary layout, written and read; networks recognized and imported."""
 
 import struct
 
@@ -99,7 +99,7 @@ def test_files_of_before_version_02_count_images_in_32_bits(tmp_path):
     [
         (b"abc", "too few for the header"),
         (struct.pack("<iiiq", 0, 2, 0, 0) + b"12345", "is cut off"),
-        (b"PK\x03\x04 not a weights file, but a zip", "which no Darknet ever had"),
+        (b"PK\x03\x04 not a weights file, but a zip", "which is not a Darknet version"),
         (struct.pack("<iiiq", 0, 2, 0, 0) + bytes(4 * 2), "holds 2 numbers.*convolutions of this network 3"),
         (struct.pack("<iiiq", 0, 2, 0, 0) + bytes(4 * 9), "holds 9 numbers"),
     ],
@@ -178,7 +178,7 @@ def test_a_network_is_imported_with_its_recipe(tmp_path):
         expected, answer = (one.eval().compute(images)["boxes"] for one in (model, again))
     for a, b in zip(expected, answer, strict=True):
         torch.testing.assert_close(a, b)
-    with pytest.raises(RecipeError, match="exists already"):
+    with pytest.raises(RecipeError, match="already exists"):
         raise (
             CliRunner()
             .invoke(app, ["import-darknet", "--cfg", str(cfg), "--weights", str(weights), "--output", str(output)])

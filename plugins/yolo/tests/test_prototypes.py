@@ -134,7 +134,7 @@ def test_bitmaps_and_polygons_teach_the_same():
 
 
 def test_an_object_whose_mask_has_no_cell_teaches_nothing():
-    """It has none at all, or it is a single pixel; the others count as if it were not there."""
+    """It has none at all, or it is a single pixel; the others count as if it did not exist."""
     prototypes = torch.rand(1, 2, 2, 3)
     boxes = [[0.0, 0, 8, 8], [5.0, 5, 6, 6], [0.0, 0, 12, 8]]
     pixels = torch.zeros(3, *SIZE, dtype=torch.bool)

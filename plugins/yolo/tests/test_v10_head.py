@@ -111,7 +111,7 @@ def test_what_fills_up_a_graph_for_any_size_is_no_detection(top_values_of_any_si
     head = make_head(score_threshold=0.0).eval()
     with torch.no_grad():
         raw = head(features(1))
-        raw.one.logits[-1][..., -1, -1] += 20.0  # the last cell is the surest, and the one that is repeated
+        raw.one.logits[-1][..., -1, -1] += 20.0  # the last cell has the highest score, and is repeated
         expected = head.export_predictions(raw, SIZE)
         top_values_of_any_size(v10_head)
         found = head.export_predictions(raw, SIZE)

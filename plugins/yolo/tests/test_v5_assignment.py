@@ -44,7 +44,7 @@ def by_loops(boxes, max_ratio=4.0):
     return sorted(found)
 
 
-def test_an_object_goes_to_its_cell_and_the_two_nearest_neighbours():
+def test_an_object_goes_to_its_cell_and_the_two_nearest_neighbors():
     # 12 x 12 pixels about (26, 29): cell (3, 3) of stride 8; left of its middle, below its middle
     cells = {pair[4:] for pair in match([[[20, 23, 32, 35]]]) if pair[0] == 0}
     assert cells == {(3, 3), (2, 3), (3, 4)}

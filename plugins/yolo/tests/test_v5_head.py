@@ -177,7 +177,7 @@ def test_a_batch_without_ground_truth_is_told(truth_batch):
 def test_what_fills_up_a_graph_for_any_size_is_no_candidate(truth_batch, top_values_of_any_size):
     head = make_head(topk_candidates=30, score_threshold=0.0, nms_threshold=1.0)
     raw = [torch.randn(x.shape, generator=torch.Generator().manual_seed(0)) for x in make_raw(1)]
-    raw[2][..., -1, -1] += 3.0  # the last cell of the coarsest level, which has 18 anchors, is the surest
+    raw[2][..., -1, -1] += 3.0  # the last cell of the coarsest level, which has 18 anchors, has the highest score
     expected = head.export_predictions(raw, SIZE)
     top_values_of_any_size(v5_head)
     found = head.export_predictions(raw, SIZE)

@@ -83,7 +83,7 @@ def test_a_detection_takes_the_coefficients_of_its_own_anchor(truth_batch, level
 
 
 def test_masks_take_the_size_of_the_original_without_the_padding(truth_batch):
-    """An image of 64 x 80 pixels, padded to 64 x 96, asked for three times as wide and twice as high."""
+    """An image of 64 x 80 pixels, padded to 64 x 96, requested three times as wide and twice as high."""
     batch = truth_batch([[]], originals=[(128, 240)])
     batch.image_sizes = [(64, 80)]
     found = make_head().predict(make_raw(), batch)[0]["instances"]

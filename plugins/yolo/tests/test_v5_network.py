@@ -148,7 +148,7 @@ def test_weights_with_other_anchors_say_which(tmp_path):
 
 def test_weights_of_something_else_are_told_whatever_the_dataset(tmp_path):
     torch.save({"backbone.stem.conv.weight": torch.zeros(16, 3, 6, 6)}, tmp_path / "mine.pth")
-    with pytest.raises(CheckpointError, match=r"mine\.pth: is no state dict of YOLOv5.*like backbone\.stem\.conv"):
+    with pytest.raises(CheckpointError, match=r"mine\.pth: is not a state dict of YOLOv5.*like backbone\.stem\.conv"):
         import_yolov5(tmp_path / "mine.pth", "yolo:yolov5n", tmp_path / "ours.pth")
 
 

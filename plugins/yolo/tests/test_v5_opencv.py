@@ -33,7 +33,7 @@ def by_opencv(cv2, path, image):
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """YOLOv5n that has learned one picture by heart, as a weights file; and the picture."""
+    """YOLOv5n overfitted to one picture, as a weights file; and the picture."""
     folder = tmp_path_factory.mktemp("opencv")
     images = {"format": "shapes", "images": 8, "size": [SIZE, SIZE], "object_size": [0.15, 0.4], "empty": 0.0}
     overrides = [

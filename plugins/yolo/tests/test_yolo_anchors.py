@@ -86,7 +86,7 @@ def test_shapes_are_measured_in_input_pixels():
 
 def test_anchors_are_shared_out_by_growing_area():
     assert split_levels(CENTERS[::-1], 2) == [[[10, 12], [40, 30]], [[35, 90], [120, 110]]]
-    with pytest.raises(ValueError, match="4 anchors cannot be shared out evenly to 3 levels"):
+    with pytest.raises(ValueError, match="4 anchors are not divisible by 3 levels"):
         split_levels(CENTERS, 3)
 
 
@@ -131,7 +131,7 @@ def test_the_command_reads_a_recipe_and_repeats_itself(tmp_path, monkeypatch):
 def test_the_command_prints_what_each_head_takes(tmp_path):
     path = str(coco_file(tmp_path, make_shapes()))
     found = CliRunner().invoke(app, ["anchors", path, "--number", "4", "--size", "64x96", "--generations", "0"])
-    assert found.exit_code == 0, found.output  # 4 are no multiple of 3, so there is one level
+    assert found.exit_code == 0, found.output  # 4 is not a multiple of 3, so there is one level
     *_, nested, flat = found.output.splitlines()
     [anchors], flat = json.loads(nested.partition(": ")[2]), json.loads(flat.rpartition(": ")[2])
     assert anchors == flat

@@ -1,4 +1,4 @@
-"""Boxes from anchors on cells, and which row is responsible for which true box."""
+"""Boxes from anchors on cells, and which row is responsible for which ground-truth box."""
 
 import math
 

@@ -69,7 +69,7 @@ def test_where_no_box_overlaps_the_nearest_is_responsible(truth_batch):
     assert losses["loss_object"] == pytest.approx(0.25)  # towards an overlap of 0
 
 
-def test_of_two_objects_in_a_cell_the_first_is_learnt(truth_batch):
+def test_of_two_objects_in_a_cell_the_first_is_learned(truth_batch):
     raw = torch.rand(1, 2, 2, 12, generator=torch.Generator().manual_seed(0))
     one, other = [2, 2, 20, 20], [4, 4, 28, 28]
     head = make_head()

@@ -22,7 +22,7 @@ def values(losses):
 
 
 def test_the_network_for_coco_has_darknets_number_of_parameters():
-    """yolov2.weights holds 50,983,561 numbers; 20,672 of them are batch normalisation's means and variances."""
+    """yolov2.weights holds 50,983,561 numbers; 20,672 of them are batch normalization's means and variances."""
     with torch.device("meta"):
         backbone = Darknet19()
         neck = YOLOv2Neck(backbone.output_shape())
@@ -128,7 +128,7 @@ def test_scores_are_objectness_times_softmax(truth_batch):
     assert instances.scores.tolist() == pytest.approx([0.5 * share, 0.5 * (1 - share)])
 
 
-def test_the_passthrough_stacks_neighbouring_cells():
+def test_the_passthrough_stacks_neighboring_cells():
     x = torch.arange(2 * 4 * 4 * 6).view(2, 4, 4, 6)
     moved = cells_to_channels(x)
     assert moved.shape == (2, 16, 2, 3)
@@ -154,7 +154,7 @@ def test_darknets_order_is_that_of_its_layer():
 
 def test_several_levels_are_refused():
     spec = ShapeSpec(channels=4, stride=32)
-    with pytest.raises(ValueError, match="sees one level, got p4, p5"):
+    with pytest.raises(ValueError, match="takes one level, got p4, p5"):
         YOLOv2Head({"p4": spec, "p5": spec}, 2)
     with pytest.raises(ValueError, match="takes two features"):
         YOLOv2Neck({"c5": spec})

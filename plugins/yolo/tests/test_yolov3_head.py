@@ -77,7 +77,7 @@ def test_a_prediction_that_overlaps_a_true_box_well_is_ignored(truth_batch):
 
 
 def test_two_objects_on_one_row_share_it(truth_batch):
-    """The last one's place is learnt, the classes of both: they are independent."""
+    """The last one's place is learned, the classes of both: they are independent."""
     raw = torch.zeros(1, 14, 2, 2, requires_grad=True)
     one, other = [0, 0, 30, 30], [1, 1, 31, 31]
     head = make_head()
@@ -151,7 +151,7 @@ def test_anchors_that_do_not_fit_are_refused():
         YOLOv3Head(four, 3)
     with pytest.raises(ValueError, match=r"2 lists of anchors for 1 levels \(p2\)"):
         YOLOv3Head(one, 3, anchors=[[(1, 2)], [(3, 4)]])
-    with pytest.raises(ValueError, match=r"wanted: .width, height. above 0"):
+    with pytest.raises(ValueError, match=r"expected .width, height. above 0"):
         YOLOv3Head(one, 3, anchors=[[(1, 0)]])
     with pytest.raises(ValueError, match="needs reduction 'none'"):
         YOLOv3Head(one, 3, anchors=[[(1, 2)]], box_loss=CIoULoss(reduction="mean"))

@@ -31,7 +31,7 @@ class AnchorReport:
         mean_iou: of a box's shape and its best anchor's.
         recall: best possible recall: share of boxes whose shape has an IoU above 0.5 with an anchor.
         recall_by_ratio: share of boxes with an anchor that is less than 4 times wider, narrower, higher and lower.
-        boxes: how many there are.
+        boxes: number of boxes.
     """
 
     mean_iou: float
@@ -41,7 +41,7 @@ class AnchorReport:
 
 
 def box_shapes(records: Iterable[Mapping[str, Any]], size: tuple[int, int], stretch: bool = False) -> np.ndarray:
-    """(B, 2) float64: width and height, in input pixels, of all boxes that are no crowd and have an area.
+    """(B, 2) float64: width and height, in input pixels, of all boxes that are not crowds and have an area.
 
     Args:
         records: standard dataset dicts.
@@ -67,8 +67,8 @@ def cluster_shapes(shapes: np.ndarray, number: int, seed: int = 0, rounds: int =
 
     Args:
         shapes: (B, 2).
-        rounds: at most so many; it ends when no box changes its cluster.
-        starts: by k-means++; of so many, tried on a random part of the boxes, the best one is gone on with.
+        rounds: maximum number; it ends when no box changes its cluster.
+        starts: number of starts by k-means++, tried on a random part of the boxes; the best one is continued.
     Returns:
         (A, 2), by growing area.
     Raises:
@@ -122,13 +122,13 @@ def describe_anchors(shapes: np.ndarray, anchors: np.ndarray) -> AnchorReport:
 
 
 def split_levels(anchors: np.ndarray, levels: int, digits: int = 0) -> list[list[list[float]]]:
-    """Anchors by growing area, shared out evenly to the levels, finest first: what a head's `anchors` takes.
+    """Anchors by growing area, equally many per level, finest first: what a head's `anchors` takes.
 
     Raises:
-        ValueError: the number of anchors is no multiple of `levels`.
+        ValueError: the number of anchors is not a multiple of `levels`.
     """
     if levels < 1 or len(anchors) % levels:
-        raise ValueError(f"{len(anchors)} anchors cannot be shared out evenly to {levels} levels")
+        raise ValueError(f"{len(anchors)} anchors are not divisible by {levels} levels")
     rounded = np.maximum(_by_area(anchors).round(digits), 1).reshape(levels, -1, 2)
     return rounded.astype(int).tolist() if digits == 0 else rounded.tolist()
 

@@ -1,7 +1,7 @@
 """Which anchors learn which object, by the ratio of their sides: YOLOv5's rule, all images at once.
 
 An anchor of a level takes an object if neither side differs by more than the factor `max_ratio`. The object goes to the
-cell that holds its center and to the two neighbours that the center is nearest to, across and down.
+cell that holds its center and to the two neighbors that the center is nearest to, across and down.
 Source: the rule as published with YOLOv5 (anchor_t 4.0, offset 0.5).
 Letters: N images, M objects in the fullest image, L levels, A anchors a level, P pairs.
 """

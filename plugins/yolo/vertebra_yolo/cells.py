@@ -1,9 +1,10 @@
-"""Boxes from anchors on cells, and which of them is responsible for which true box: shared by YOLOv2 and YOLOv3.
+"""Boxes from anchors on cells, and which is responsible for which ground-truth box: for YOLOv2 and YOLOv3.
 
 Sources: Redmon & Farhadi, "YOLO9000", arXiv:1612.08242, section 2, "Direct location prediction";
 "YOLOv3", arXiv:1804.02767, section 2.1.
-A row is one anchor of one cell of one level. Letters: N images, M true boxes in the fullest image, L levels,
-A_l anchors and H_l x W_l cells on level l, A anchors and R rows over all levels, P pairs of a row and a true box.
+A row is one anchor of one cell of one level. Letters: N images, M ground-truth boxes in the fullest image, L levels,
+A_l anchors and H_l x W_l cells on level l, A anchors and R rows over all levels, P pairs of a row and a ground-truth
+box.
 """
 
 import math
@@ -50,7 +51,7 @@ class Grid(NamedTuple):
 
 
 class Pairs(NamedTuple):
-    """P rows that are responsible for a true box, with their images; (P,) int64 each."""
+    """P rows that are responsible for a ground-truth box, with their images; (P,) int64 each."""
 
     image: Tensor
     truth: Tensor
@@ -112,13 +113,14 @@ def regression_loss(regression: Tensor, place: Tensor, scale: Tensor) -> Tensor:
 
 
 def real_boxes(boxes: Tensor, valid: Tensor) -> Tensor:
-    """(N, M) bool: true boxes, of (N, M, 4), that are no padding and have an area."""
+    """(N, M) bool: ground-truth boxes, of (N, M, 4), that are not padding and have an area."""
     return valid & (boxes[..., 2:] > boxes[..., :2]).all(dim=-1)
 
 
 @torch.no_grad()
 def pair_by_shape(boxes: Tensor, valid: Tensor, anchors: Tensor, grid: Grid, threshold: float = 1.0) -> Pairs:
-    """Each true box and the anchor whose shape fits it best, in the cell of its center; one wait for the device.
+    """Each ground-truth box and the anchor whose shape fits it best, in the cell of its center; one wait for the
+    device.
 
     Args:
         boxes: (N, M, 4) `xyxy` in input pixels.
@@ -150,9 +152,9 @@ def last_of_each_row(pairs: Pairs, num_images: int, num_rows: int) -> Tensor:
 
 @torch.no_grad()
 def best_overlaps(candidates: Tensor, boxes: Tensor, valid: Tensor) -> Tensor:
-    """(N, R) greatest IoU of each candidate (N, R, 4) with a true box (N, M, 4), 0 where there is none.
+    """(N, R) greatest IoU of each candidate (N, R, 4) with a ground-truth box (N, M, 4), 0 where there is none.
 
-    A few true boxes at a time, so that the memory does not grow with their number.
+    A few ground-truth boxes at a time, so that the memory does not grow with their number.
     """
     best = candidates.new_zeros(candidates.shape[:2])
     step = max(1, MAX_OVERLAPS.get(best.device.type, MAX_OVERLAPS_ELSEWHERE) // best.numel())
@@ -181,5 +183,7 @@ def checked_anchors(
         raise ValueError(f"{who}: {len(anchors)} lists of anchors for {len(levels)} levels ({', '.join(levels)})")
     for level, name in zip(anchors, levels, strict=True):
         if not level or any(len(one) != 2 or min(one) <= 0 for one in level):
-            raise ValueError(f"{who}: the anchors of level {name} are {level}; wanted: [width, height] above 0, pixels")
+            raise ValueError(
+                f"{who}: the anchors of level {name} are {level}; expected [width, height] above 0, in pixels"
+            )
     return [[(float(w), float(h)) for w, h in level] for level in anchors]

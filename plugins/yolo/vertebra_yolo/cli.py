@@ -12,35 +12,46 @@ if TYPE_CHECKING:
 
 __all__ = ["app"]
 
-app = typer.Typer(help="Around the YOLO detectors.", no_args_is_help=True)
+app = typer.Typer(help="Commands for the YOLO detectors.", no_args_is_help=True)
 
 
 @app.callback()
 def yolo() -> None:
-    """Around the YOLO detectors."""
+    """Commands for the YOLO detectors."""
 
 
 @app.command("anchors")
 def anchors(
     data: Annotated[str, typer.Argument(metavar="DATA", help="A recipe, or a COCO JSON file.")],
-    number: Annotated[int, typer.Option(min=1, help="How many anchors.")] = 9,
+    number: Annotated[int, typer.Option(min=1, help="Number of anchors.")] = 9,
     levels: Annotated[
         int | None,
-        typer.Option(min=1, help="Feature levels that share them evenly. Default: one for each 3, or a single one."),
+        typer.Option(
+            min=1,
+            help="Number of feature levels; must divide --number. Default: --number / 3, or 1 if 3 does not divide it.",
+        ),
     ] = None,
-    size: Annotated[str, typer.Option(help="The network's input in pixels: 416, or 480x640 (height x width).")] = "416",
-    stretch: Annotated[bool, typer.Option(help="Images are stretched to the input, not fitted into it.")] = False,
-    generations: Annotated[int, typer.Option(min=0, help="Random changes tried after the clustering; 0: none.")] = 1000,
-    seed: Annotated[int, typer.Option(help="The same seed gives the same anchors.")] = 0,
-    split: Annotated[str, typer.Option(help="Which split of a recipe.")] = "train",
-    overrides: Annotated[list[str] | None, typer.Option("--set", help="Recipe overrides, KEY=VALUE.")] = None,
+    size: Annotated[
+        str, typer.Option(help="Input size of the network in pixels: 416, or 480x640 (height x width).")
+    ] = "416",
+    stretch: Annotated[
+        bool, typer.Option(help="Stretch images to the input size instead of fitting them into it.")
+    ] = False,
+    generations: Annotated[
+        int, typer.Option(min=0, help="Number of random changes tried after the clustering; 0 disables them.")
+    ] = 1000,
+    seed: Annotated[int, typer.Option(help="Random seed of the clustering.")] = 0,
+    split: Annotated[str, typer.Option(help="Dataset split of a recipe: train, val or test.")] = "train",
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", help="Recipe override, KEY=VALUE; may be repeated.")
+    ] = None,
 ) -> None:
     """Find anchors for a dataset: k-means with IoU as the distance, improved by random changes."""
     from vertebra_yolo.anchors import box_shapes, cluster_shapes, describe_anchors, evolve_anchors, split_levels
 
     levels = levels or (1 if number % 3 else number // 3)
     if number % levels:
-        raise typer.BadParameter(f"{number} anchors cannot be shared out evenly to {levels} levels: --number, --levels")
+        raise typer.BadParameter(f"--number {number} is not divisible by --levels {levels}")
     shapes = box_shapes(_read(data, split, overrides or ()), _height_width(size), stretch)
     found = cluster_shapes(shapes, number, seed)
     clustered = describe_anchors(shapes, found)
@@ -57,11 +68,13 @@ def anchors(
 
 @app.command("import-darknet")
 def import_darknet(
-    cfg: Annotated[Path, typer.Option("--cfg", help="Darknet's .cfg of YOLOv2, YOLOv3 or YOLOv3-tiny.")],
-    weights: Annotated[Path, typer.Option("--weights", help="Its .weights.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The .pth to write; its recipe comes beside it.")],
+    cfg: Annotated[Path, typer.Option("--cfg", help="Path of the Darknet .cfg file of YOLOv2, YOLOv3 or YOLOv3-tiny.")],
+    weights: Annotated[
+        Path, typer.Option("--weights", help="Path of the Darknet .weights file that belongs to the .cfg.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Output .pth file; the recipe is written beside it.")],
     names: Annotated[
-        Path | None, typer.Option("--names", help="Names of the classes, one a line, such as Darknet's coco.names.")
+        Path | None, typer.Option("--names", help="File of class names, one per line, such as Darknet's coco.names.")
     ] = None,
 ) -> None:
     """Translate a Darknet network into a recipe and its weights."""
@@ -74,11 +87,11 @@ def import_darknet(
 @app.command("import-yolov5")
 def import_yolov5(
     weights: Annotated[
-        str, typer.Option("--weights", help="YOLOv5's state dict, .pth or .safetensors; no code is run.")
+        str, typer.Option("--weights", help="YOLOv5 state dict, .pth or .safetensors; no code in it is run.")
     ],
-    recipe: Annotated[str, typer.Option("--recipe", help="A recipe of the same size: yolo:yolov5n.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The .pth to write.")],
-    force: Annotated[bool, typer.Option("--force", help="Replace the output file where it exists.")] = False,
+    recipe: Annotated[str, typer.Option("--recipe", help="Recipe of the same size, such as yolo:yolov5n.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Output .pth file.")],
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the output file if it exists.")] = False,
 ) -> None:
     """Translate YOLOv5's weights into weights of a recipe's model."""
     from vertebra_yolo.v5_import import import_yolov5 as run_import
@@ -109,5 +122,5 @@ def _height_width(text: str) -> tuple[int, int]:
     """`416` or `480x640`."""
     parts = text.split("x")
     if len(parts) > 2 or not all(part.isdecimal() and int(part) > 0 for part in parts):
-        raise typer.BadParameter(f"--size {text!r}: expected pixels, such as 416 or 480x640 (height x width)")
+        raise typer.BadParameter(f"--size {text!r}: expected a size in pixels, such as 416 or 480x640 (height x width)")
     return int(parts[0]), int(parts[-1])

@@ -16,7 +16,7 @@ __all__ = ["SIZES", "CSPDarknet", "Multiples"]
 
 
 class Multiples(NamedTuple):
-    """Of the depths and the widths of a size."""
+    """Depth and width multipliers of a model size."""
 
     depth: float
     width: float
@@ -72,7 +72,7 @@ class CSPDarknet(Backbone):
             raise ValueError(f"CSPDarknet: out_features are {list(out_features)}; choose among {', '.join(shapes)}")
         self._shapes = {name: shape for name, shape in shapes.items() if name in out_features}
         for name in list(self.stages)[list(shapes).index(list(self._shapes)[-1]) + 1 :]:
-            del self.stages[name]  # behind the last one that is asked for
+            del self.stages[name]  # behind the last requested one
 
     def output_shape(self) -> dict[str, ShapeSpec]:
         return dict(self._shapes)

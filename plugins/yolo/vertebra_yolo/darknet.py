@@ -21,11 +21,11 @@ SLOPE = 0.1  # of the leaky ReLU, for what is below 0
 
 
 class DarknetConv(nn.Module):
-    """Convolution, normalisation, leaky ReLU: Darknet's section `[convolutional]`.
+    """Convolution, normalization, leaky ReLU: Darknet's section `[convolutional]`.
 
     Args:
         norm: see `vertebra.models.norms.get_norm`; without one the convolution has a bias.
-        activate: False ends with the normalisation ("linear").
+        activate: False ends with the normalization ("linear").
     """
 
     def __init__(
@@ -182,7 +182,7 @@ class PoolInPlace(nn.Module):
 
 
 def chosen_shapes(who: str, shapes: Mapping[str, ShapeSpec], out_features: Sequence[str]) -> dict[str, ShapeSpec]:
-    """Those of `shapes` that are asked for, in the order of `shapes`."""
+    """Those of `shapes` that are requested, in the order of `shapes`."""
     unknown = [name for name in out_features if name not in shapes]
     if unknown or not out_features:
         raise ValueError(f"{who}: out_features {list(out_features)} must be some of {', '.join(shapes)}")

@@ -35,7 +35,7 @@ class Section:
             raise RecipeError(f"{self.where}: [{self.name}] needs {key}=NUMBER, it has {text!r}") from None
 
     def numbers(self, key: str) -> list[float]:
-        """An option as numbers between commas; [] where it is left out."""
+        """An option as numbers between commas; [] where it is missing."""
         try:
             return [float(part) for part in self.options.get(key, "").split(",") if part.strip()]
         except ValueError:

@@ -1,7 +1,7 @@
 """Darknet's `.weights` files: a header, then the numbers of one convolution after the other.
 
 The layout is Darknet's own: three int32 (major, minor, revision) and the number of images seen (int64 from version 0.2
-on, before that int32), little endian; then float32: of each convolution its biases, or with batch normalisation shift,
+on, before that int32), little endian; then float32: of each convolution its biases, or with batch normalization shift,
 scale, mean and variance; then its kernel (C_out, C_in, k, k).
 """
 
@@ -40,7 +40,7 @@ def read_darknet(path: str | Path) -> tuple[Header, np.ndarray]:
     """The header and all further numbers, float32.
 
     Raises:
-        CheckpointError: there is no such file, or it is no Darknet weights file.
+        CheckpointError: there is no such file, or it is not a Darknet weights file.
     """
     content = Path(fetch(path)).read_bytes()
     if len(content) < _FIRST.itemsize + 4:
@@ -48,20 +48,20 @@ def read_darknet(path: str | Path) -> tuple[Header, np.ndarray]:
     header = Header(*(int(number) for number in np.frombuffer(content, _FIRST, count=1)[0]))
     if not (0 <= header.major < 1000 and 0 <= header.minor < 1000):
         raise CheckpointError(
-            f"{path}: begins with version {header.major}.{header.minor}, which no Darknet ever had; is it a Darknet "
-            "weights file?"
+            f"{path}: begins with version {header.major}.{header.minor}, which is not a Darknet version; is it a "
+            "Darknet weights file?"
         )
     start = _FIRST.itemsize + header.counter.itemsize
     if len(content) < start or (len(content) - start) % 4:
         raise CheckpointError(
-            f"{path}: is cut off: after the header, {len(content) - start} bytes are no whole float32"
+            f"{path}: is cut off: after the header, {len(content) - start} bytes are not a multiple of 4 (float32)"
         )
     seen = int(np.frombuffer(content, header.counter, count=1, offset=_FIRST.itemsize)[0])
     return header._replace(images_seen=seen), np.frombuffer(content, "<f4", offset=start)
 
 
 def load_convs(convs: Sequence[nn.Conv2d], path: str | Path, *, whole: bool = True) -> Header:
-    """Fills convolutions, and the batch normalisation in their child `norm`, from a file.
+    """Fills convolutions, and the batch normalization in their child `norm`, from a file.
 
     Args:
         convs: in the order of the file.
@@ -96,6 +96,6 @@ def _tensors_of(convs: Sequence[nn.Conv2d]) -> Iterator[Tensor]:
             yield from (norm.bias, norm.weight, norm.running_mean, norm.running_var)
         else:
             raise CheckpointError(
-                f"Darknet knows batch normalisation alone, but a layer here has {type(norm).__name__}; set norm: bn"
+                f"Darknet knows batch normalization alone, but a layer here has {type(norm).__name__}; set norm: bn"
             )
         yield conv.weight

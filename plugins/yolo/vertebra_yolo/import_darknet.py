@@ -1,6 +1,6 @@
 """Darknet's YOLOv2, YOLOv3 and YOLOv3-tiny, `.cfg` and `.weights`, as a recipe and weights of ours.
 
-Networks are recognised by their convolutions: the cfg's must agree, one by one, with those of a recipe of this plugin.
+Networks are recognized by their convolutions: the cfg's must agree, one by one, with those of a recipe of this plugin.
 """
 
 from collections.abc import Sequence
@@ -76,7 +76,7 @@ def build_darknet(cfg: str | Path) -> tuple[Model, str, dict]:
     """The model that a cfg describes, with random weights, its recipe's name, and what to lay over that recipe.
 
     Raises:
-        RecipeError: it is none of the networks known here; says where it first differs from the nearest.
+        RecipeError: it is not one of the networks known here; says where it first differs from the nearest.
     """
     network = read_network(cfg)
     differences = {}
@@ -91,7 +91,7 @@ def build_darknet(cfg: str | Path) -> tuple[Model, str, dict]:
         differences[name] = found
     (nearest, (agree, where)) = max(differences.items(), key=lambda item: item[1][0])
     raise RecipeError(
-        f"{cfg}: is none of {', '.join(_RECIPES)}. It agrees with {nearest} in {agree} convolutions; then {where}"
+        f"{cfg}: is not one of {', '.join(_RECIPES)}. It agrees with {nearest} in {agree} convolutions; then {where}"
     )
 
 
@@ -114,7 +114,7 @@ def import_darknet(cfg: str | Path, weights: str | Path, output: str | Path, nam
     recipe = output.with_suffix(".yaml")
     for path in (output, recipe):
         if path.exists():
-            raise RecipeError(f"{path}: exists already, and no file is overwritten; name another with --output")
+            raise RecipeError(f"{path}: already exists and is not overwritten; choose another file with --output")
     model, base, changes = build_darknet(cfg)
     num_classes = changes["model.heads.boxes.num_classes"]
     remembered = {"num_classes": num_classes} if names is None else {"classes": _read_names(names, num_classes)}
@@ -179,7 +179,7 @@ def _changes(network: DarknetNetwork, name: str) -> dict | None:
 
 
 def _first_difference(sections: Sequence[Section], convs: Sequence[nn.Conv2d]) -> tuple[int, str] | None:
-    """How many convolutions agree, and what is different then; None if all do."""
+    """Number of convolutions that agree, and the first difference; None if all agree."""
     for number, (section, conv) in enumerate(zip(sections, convs, strict=False)):
         ours = {
             "filters": conv.out_channels,

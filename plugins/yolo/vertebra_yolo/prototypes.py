@@ -1,8 +1,8 @@
 """Masks of a one-stage detector: maps of the whole image, which every detection adds up with weights of its own.
 
 Source: Bolya et al., "YOLACT: Real-time Instance Segmentation", arXiv:1904.02689, sections 3.1 to 3.3 and figure 3:
-a small network gives the prototypes, a mask is the sigmoid of their sum, cut to its box; learnt is the binary cross
-entropy of the pixels in the true box, divided by the box's area.
+a small network gives the prototypes, a mask is the sigmoid of their sum, cut to its box; learned is the binary cross
+entropy of the pixels in the ground-truth box, divided by the box's area.
 Letters: N images, Q prototypes of h x w cells, F matched pairs of an anchor and an object, T of them in an image, M
 objects in the fullest image, n detections in an image.
 """
@@ -37,7 +37,7 @@ class MaskPairs(NamedTuple):
     object: Tensor
     """(F,) int64, row of the ground truth."""
     most: int
-    """How many of them the image with most of them has."""
+    """Their number in the image that has the most of them."""
 
 
 class MaskedRaw(NamedTuple):
@@ -68,7 +68,7 @@ class PrototypeMasks(nn.Module):
         norm: of the convolutions. Unlike the paper, which has none, batch norm.
         loss: on logits (N, T, h, w) and 0 or 1, unreduced. None: BinaryCrossEntropy.
         loss_weight: its factor. 0.2 is to a box gain of 0.05 what 6.125 is to 1.5 in the paper.
-        max_pairs: of an image in a step; of more, so many are drawn. It bounds memory by T h w values an image.
+        max_pairs: maximum per image in a step; of more, this many are drawn. It bounds memory by T h w values an image.
         threshold: a pixel belongs to the object from this probability on.
     """
 
@@ -109,7 +109,7 @@ class PrototypeMasks(nn.Module):
         if not 0 < threshold < 1:
             raise ValueError(f"PrototypeMasks: threshold is {threshold}; it must lie between 0 and 1")
         if getattr(loss, "reduction", "none") != "none":
-            raise ValueError(f"PrototypeMasks averages by itself: {type(loss).__name__} needs reduction 'none'")
+            raise ValueError(f"PrototypeMasks averages the losses itself: {type(loss).__name__} needs reduction 'none'")
         widths = [input_shape[self.in_feature].channels, *[channels] * num_convs]
         self.convs = nn.Sequential(*(ConvNorm(c, channels, 3, norm=norm, relu=True) for c in widths[:-1]))
         self.refine = ConvNorm(widths[-1], channels, 3, norm=norm, relu=True)
@@ -156,7 +156,7 @@ class PrototypeMasks(nn.Module):
         """Detections with `pred_masks` (n, height, width) bool in place of `details`, their coefficients (n, Q).
 
         Args:
-            found: in the size that is asked for.
+            found: in the requested size.
             prototypes: (Q, h, w) of the image.
             frame: (height, width) in pixels of that size which the prototypes cover.
         """

@@ -113,7 +113,7 @@ class PSA(nn.Module):
 class _Attention(nn.Module):
     """Multi-head self-attention over the cells; keys and queries have half of the values' channels.
 
-    A depthwise convolution of the values tells where they are. Heads have 64 channels, as in the paper's models.
+    A depthwise convolution of the values encodes their positions. Heads have 64 channels, as in the paper's models.
     """
 
     def __init__(self, channels: int) -> None:

@@ -49,8 +49,8 @@ class YOLOv10Head(Head):
         one_to_one: how strongly the one-to-one branch counts beside the other.
         scale_by_batch: losses are multiplied by the number of images of a step, over all processes: what published
             learning rates for SGD are made for.
-        score_threshold: detections need more than this.
-        max_detections: kept in an image.
+        score_threshold: minimum score.
+        max_detections: maximum number of detections per image.
     """
 
     task_outputs: ClassVar = ("instances",)
@@ -180,9 +180,9 @@ class YOLOv10Head(Head):
     def _best(self, raw: BranchRaw) -> tuple[Tensor, Tensor, Tensor]:
         """The D best (cell, class) pairs of each image: boxes (N, D, 4), scores (N, D), classes (N, D)."""
         logits, bins = by_cell(raw.logits).float(), by_cell(raw.boxes)
-        surest, rows = top_values(logits.amax(dim=2), self.max_detections)  # (N, D): the best D pairs lie there
+        top, rows = top_values(logits.amax(dim=2), self.max_detections)  # (N, D): the best D pairs lie there
         short = logits.gather(1, rows[..., None].expand(-1, -1, self.num_classes))  # (N, D, K)
-        short = short.masked_fill(surest[..., None] == -torch.inf, -torch.inf)  # what only fills up an exported graph
+        short = short.masked_fill(top[..., None] == -torch.inf, -torch.inf)  # what only fills up an exported graph
         best, pair = top_values(short.flatten(1), self.max_detections)
         rows, classes = rows.gather(1, pair // self.num_classes), pair % self.num_classes
         cells = make_cells(raw.logits, self.strides)

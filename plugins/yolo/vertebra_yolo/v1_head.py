@@ -1,8 +1,8 @@
 """YOLOv1 head: fully connected layers that see the whole image and answer for each cell of a coarse grid.
 
 Source: Redmon et al., "You Only Look Once: Unified, Real-Time Object Detection", arXiv:1506.02640, section 2 and
-equation 3. Where the centers of two objects fall into one cell, the first one is learnt, as in Darknet.
-Letters: N images, K classes, S x S cells, B boxes a cell, M true boxes in the fullest image.
+equation 3. Where the centers of two objects fall into one cell, the first one is learned, as in Darknet.
+Letters: N images, K classes, S x S cells, B boxes a cell, M ground-truth boxes in the fullest image.
 """
 
 import math
@@ -38,9 +38,9 @@ class YOLOv1Head(Head):
         dropout: share of the last hidden layer's values that is dropped in training (section 2.2).
         coord_weight, no_object_weight: lambda_coord and lambda_noobj of equation 3.
         score_threshold: detections need more than this; the score is confidence times class probability.
-        nms_threshold: of two boxes of a class with a greater IoU, the worse one goes.
+        nms_threshold: IoU threshold of NMS: of two boxes of a class that overlap more, the lower score is dropped.
         class_agnostic_nms: boxes suppress those of other classes too.
-        max_detections: kept in an image.
+        max_detections: maximum number of detections per image.
     """
 
     task_outputs: ClassVar = ("instances",)
@@ -201,7 +201,7 @@ class YOLOv1Head(Head):
         return torch.cat((place, (truth[..., 2:] - truth[..., :2]).clamp(min=0).sqrt()), dim=-1)
 
     def _truth_of_cells(self, objects: GroundTruth) -> tuple[Tensor, Tensor, Tensor]:
-        """For each cell its true box (N, S*S, 4) as shares of the input's sides, class, and whether it has one."""
+        """For each cell its ground-truth box (N, S*S, 4) as fractions of the image, class, and whether it has one."""
         boxes = objects.boxes / self.image_size
         count = boxes.shape[1]
         x, y = ((boxes[..., :2] + boxes[..., 2:]) / 2 * self.grid).floor().long().clamp(0, self.grid - 1).unbind(dim=-1)

@@ -4,8 +4,8 @@ Source: Redmon & Farhadi, "YOLO9000: Better, Faster, Stronger", arXiv:1612.08242
 The paper gives no formula for the loss; this one has the gradients of Darknet's layer `[region]`: cross entropy on the
 place in the cell and on the objectness, whose target is the overlap, half the squared error on the log sizes, softmax
 cross entropy on the classes; summed, and divided by the images of the batch.
-Letters: N images, K classes, A anchors a cell, H_l x W_l cells, R rows (anchors of all cells), M true boxes in the
-fullest image, P pairs of a row and a true box.
+Letters: N images, K classes, A anchors a cell, H_l x W_l cells, R rows (anchors of all cells), M ground-truth boxes in
+the fullest image, P pairs of a row and a ground-truth box.
 """
 
 import math
@@ -46,15 +46,16 @@ class YOLOv2Head(Head):
     Args:
         anchors: width and height of each anchor in input pixels. None: the five of Darknet's yolov2.cfg.
             `vertebra yolo anchors DATA --number 5` finds others, its last line is what goes here.
-        ignore_threshold: a prediction that overlaps a true box more, and is not responsible for it, has no loss.
+        ignore_threshold: predictions that overlap a ground-truth box more, and are not responsible for it, have no
+            loss.
         object_weight, no_object_weight: of the objectness where there is an object, and where not.
         box_weight, cls_weight: factors of the other two losses. A box's has 2 - area beside it (the image's is 1).
-        warm_images: for so many images in training, rows without an object are drawn weakly (0.01) to their anchors.
+        warm_images: for this many images in training, rows without an object are drawn weakly (0.01) to their anchors.
         score_threshold: detections need more than this; the score is objectness times class probability.
         topk_candidates: best (row, class) pairs of an image that go on to the suppression.
-        nms_threshold: of two boxes of a class with a greater IoU, the worse one goes.
+        nms_threshold: IoU threshold of NMS: of two boxes of a class that overlap more, the lower score is dropped.
         class_agnostic_nms: boxes suppress those of other classes too.
-        max_detections: kept in an image.
+        max_detections: maximum number of detections per image.
     """
 
     task_outputs: ClassVar = ("instances",)
@@ -82,7 +83,7 @@ class YOLOv2Head(Head):
         super().__init__()
         if len(input_shape) != 1:
             raise ValueError(
-                f"YOLOv2Head sees one level, got {', '.join(input_shape) or 'none'}. Put YOLOv2Neck before it, or "
+                f"YOLOv2Head takes one level, got {', '.join(input_shape) or 'none'}. Put YOLOv2Neck before it, or "
                 "choose one by the backbone's out_features"
             )
         if num_classes < 1:
@@ -125,7 +126,7 @@ class YOLOv2Head(Head):
         grid = Grid.of([(raw.shape[-2], raw.shape[-1])], self.strides, self.counts, raw.device)
         pairs = pair_by_shape(objects.boxes, valid, self.anchors, grid)
         owner = last_of_each_row(pairs, *found.shape[:2])
-        kept = owner == torch.arange(len(owner), device=owner.device)  # two true boxes on one row: the last one counts
+        kept = owner == torch.arange(len(owner), device=owner.device)  # two boxes on one row: the last one counts
         chosen = found[pairs.image, pairs.row]  # (P, 5 + K)
         truth = objects.boxes[pairs.image, pairs.truth]  # (P, 4)
         classes = objects.classes[pairs.image, pairs.truth]

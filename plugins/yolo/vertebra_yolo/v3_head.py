@@ -2,9 +2,10 @@
 
 Source: Redmon & Farhadi, "YOLOv3: An Incremental Improvement", arXiv:1804.02767, sections 2.1 to 2.3.
 What the paper leaves open is as in Darknet: cross entropy on the place in the cell, half the squared error on the log
-sizes, both weighted by 2 - area of the true box (the image's is 1), all summed and divided by the images of the batch.
+sizes, both weighted by 2 - area of the ground-truth box (the image's is 1), all summed and divided by the number of
+images in the batch.
 Letters: N images, K classes, A_l anchors a cell, H_l x W_l cells and stride s_l on level l, R rows (anchors of all
-cells and levels), M true boxes in the fullest image, P pairs of a row and a true box.
+cells and levels), M ground-truth boxes in the fullest image, P pairs of a row and a ground-truth box.
 """
 
 import math
@@ -47,7 +48,8 @@ class YOLOv3Head(Head):
     Args:
         anchors: per level, finest first: width and height of each anchor in input pixels. None: the paper's nine for
             three levels, YOLOv3-tiny's six for two. `vertebra yolo anchors` finds others.
-        ignore_threshold: a prediction that overlaps a true box more, and is not responsible for it, has no loss.
+        ignore_threshold: a prediction that overlaps a ground-truth box more, and is not responsible for it, has no
+            loss.
         pair_threshold: besides the best anchor, those are responsible whose shape has a greater IoU with the true
             box's; 1: the best alone, as in the paper.
         prior_prob: objectness of an untrained head; keeps the first steps stable.
@@ -56,9 +58,9 @@ class YOLOv3Head(Head):
         box_weight, objectness_weight, cls_weight: factors of the three losses.
         score_threshold: detections need more than this; the score is objectness times class probability.
         topk_candidates: best (row, class) pairs of an image that go on to the suppression.
-        nms_threshold: of two boxes of a class with a greater IoU, the worse one goes.
+        nms_threshold: IoU threshold of NMS: of two boxes of a class that overlap more, the lower score is dropped.
         class_agnostic_nms: boxes suppress those of other classes too.
-        max_detections: kept in an image.
+        max_detections: maximum number of detections per image.
     """
 
     task_outputs: ClassVar = ("instances",)
@@ -142,7 +144,7 @@ class YOLOv3Head(Head):
         grid = Grid.of(_sizes(raw), self.strides, self.counts, found.device)
         pairs = pair_by_shape(objects.boxes, valid, self.anchors, grid, self.pair_threshold)
         owner = last_of_each_row(pairs, *found.shape[:2])
-        kept = owner == torch.arange(len(owner), device=owner.device)  # two true boxes on one row: the last one's place
+        kept = owner == torch.arange(len(owner), device=owner.device)  # two boxes on one row: the last one's place
         chosen = found[pairs.image, pairs.row].float()  # (P, 5 + K)
         truth = objects.boxes[pairs.image, pairs.truth]  # (P, 4)
 
@@ -217,7 +219,7 @@ class YOLOv3Head(Head):
         return cell_rows(_sizes(raw), self.strides, self.anchors.split(self.counts))
 
     def _box_loss(self, regression: Tensor, rows: Tensor, truth: Tensor) -> Tensor:
-        """(P,) from the regression (P, 4), its rows (P, 5) and true boxes (P, 4)."""
+        """(P,) from the regression (P, 4), its rows (P, 5) and ground-truth boxes (P, 4)."""
         if self.box_loss is not None:
             return self.box_loss(decode_boxes(regression, rows), truth)
         return regression_loss(regression, *encode_boxes(truth, rows))

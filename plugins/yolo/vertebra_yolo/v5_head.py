@@ -56,11 +56,11 @@ class YOLOv5Head(Head):
         max_ratio: see `match_by_ratio`.
         scale_by_batch: losses are multiplied by the number of images of a step, over all processes: what published
             learning rates for SGD are made for.
-        score_threshold: detections need more than this.
+        score_threshold: minimum score.
         topk_candidates: best (anchor, class) pairs of each level that go on to the suppression.
-        nms_threshold: of two boxes of a class with a greater IoU, the worse one goes.
+        nms_threshold: IoU threshold of NMS: of two boxes of a class that overlap more, the lower score is dropped.
         class_agnostic_nms: of two boxes of any classes.
-        max_detections: kept in an image.
+        max_detections: maximum number of detections per image.
     """
 
     task_outputs: ClassVar = ("instances",)
@@ -102,7 +102,7 @@ class YOLOv5Head(Head):
             raise ValueError(f"YOLOv5Head: balance has {len(balance)} values for {len(self.levels)} levels")
         for loss in (box_loss, cls_loss):
             if getattr(loss, "reduction", "none") != "none":
-                raise ValueError(f"YOLOv5Head averages by itself: {type(loss).__name__} needs reduction 'none'")
+                raise ValueError(f"YOLOv5Head averages the losses itself: {type(loss).__name__} needs reduction 'none'")
         self.num_classes = num_classes
         self.num_anchors = sizes.shape[1]
         self.width = 5 + num_classes  # numbers an anchor: x, y, w, h, objectness, classes
@@ -282,12 +282,12 @@ class YOLOv5Head(Head):
         likely = rows[..., 4].float().sigmoid()
         if self.num_classes > 1:
             likely = likely * rows[..., 5:].float().amax(dim=-1).sigmoid()
-        surest, index = top_values(likely, self.topk_candidates)  # (N, T): the best T pairs lie on the T best anchors
+        top, index = top_values(likely, self.topk_candidates)  # (N, T): the best T pairs lie on the T best anchors
         chosen = rows.gather(1, index[..., None].expand(-1, -1, self.width)).float()  # (N, T, 5 + K)
         scores = chosen[..., 4:5].sigmoid()
         if self.num_classes > 1:
             scores = scores * chosen[..., 5:].sigmoid()
-        scores = scores.masked_fill(surest[..., None] == -torch.inf, 0.0)  # what only fills up an exported graph
+        scores = scores.masked_fill(top[..., None] == -torch.inf, 0.0)  # what only fills up an exported graph
         best, pair = top_values(scores.flatten(1), self.topk_candidates)
         place, classes = pair // self.num_classes, pair % self.num_classes
         index = index.gather(1, place)

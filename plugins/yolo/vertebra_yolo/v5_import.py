@@ -77,7 +77,7 @@ def import_yolov5(
     given = rename_yolov5(read_weights(str(weights)))
     if "head.m.0.weight" not in given:
         raise CheckpointError(
-            f"{weights}: is no state dict of YOLOv5's releases 6 or 7, whose detection layer is model.24.m.0.weight; "
+            f"{weights}: is not a state dict of YOLOv5's releases 6 or 7 (detection layer model.24.m.0.weight); "
             f"its names are like {', '.join(list(given)[:3]) or 'none, it is empty'}"
         )
     _check_anchors(given.get("head.anchors"), recipe, weights)

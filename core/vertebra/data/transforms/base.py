@@ -35,11 +35,11 @@ class MixTransform(Transform):
     """
 
     def count_others(self, rng: np.random.Generator) -> int:
-        """How many other images this image is joined with; 0 leaves it alone."""
+        """Number of other images that this image is joined with; 0 leaves it unchanged."""
         raise NotImplementedError
 
     def mix(self, sample: Sample, others: Sequence[Sample], rng: np.random.Generator) -> Sample:
-        """One sample of several; called only with as many others as were asked for, at least one."""
+        """One sample of several; called only with as many others as it requested, at least one."""
         raise NotImplementedError
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:

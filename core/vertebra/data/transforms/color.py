@@ -1,4 +1,4 @@
-"""Transforms that change colours and leave all places as they are."""
+"""Transforms that change colors and leave all places as they are."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class ColorJitter(Transform):
 
     Args:
         brightness, contrast, saturation: the factor is uniform in [1 - x, 1 + x], never below 0; 0 leaves it alone.
-        hue: the shift is uniform in [-hue, hue] parts of the colour circle; at most 0.5. The slowest of the four.
+        hue: the shift is uniform in [-hue, hue] parts of the color circle; at most 0.5. The slowest of the four.
         prob: how likely an image is changed at all.
     """
 

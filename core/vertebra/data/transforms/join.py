@@ -45,5 +45,5 @@ def _bitmasks(sample: Sample, size: tuple[int, int]) -> torch.Tensor:
 
 
 def _keypoints(sample: Sample, count: int) -> np.ndarray:
-    """(n, count, 3); zeros, which is not labelled, where the sample has none."""
+    """(n, count, 3); zeros, which is not labeled, where the sample has none."""
     return np.zeros((len(sample.boxes), count, 3)) if sample.keypoints is None else sample.keypoints

@@ -34,7 +34,7 @@ class Sample:
     bitmasks: Tensor | None = None
     """(N, H, W) uint8, 0 and 1."""
     keypoints: np.ndarray | None = None
-    """(N, K, 3) float64: x, y in pixels, visibility 0 (not labelled), 1 (hidden), 2."""
+    """(N, K, 3) float64: x, y in pixels, visibility 0 (not labeled), 1 (hidden), 2."""
     keypoint_mirror: np.ndarray | None = None
     """(K,) the keypoint that stands in each place after mirroring: left and right change places."""
     sem_seg: Tensor | None = None
@@ -42,7 +42,7 @@ class Sample:
     ignore_label: int = 255
     """Label of `sem_seg` where padding adds pixels."""
     rows: np.ndarray | None = None
-    """(N,) which of the instances at the start these are; crops leave some out."""
+    """(N,) which of the instances at the start these are; crops drop some."""
     matrix: np.ndarray = field(default_factory=lambda: np.eye(3))
     """(3, 3): a point (x, y, 1) of the image at the start to its place in this one."""
 
@@ -77,7 +77,7 @@ class Sample:
             if self.keypoints is not None:
                 if self.keypoint_mirror is None:
                     raise DataError(
-                        "keypoints are mirrored, but nothing says which change places; set keypoint_names and "
+                        "mirroring keypoints needs to know which of them are swapped; set keypoint_names and "
                         "keypoint_flip_map (pairs of names, or []) in the dataset's metadata"
                     )
                 self.keypoints = self.keypoints[:, self.keypoint_mirror]
@@ -94,7 +94,7 @@ class Sample:
         """Cut out a window that lies within the image. Boxes and polygons are cut at its border.
 
         An instance stays if some of its box, and more than the part `min_visible` of the box's area, is in the window.
-        Keypoints outside it count as not labelled: a later padding must not bring them back.
+        Keypoints outside it count as not labeled: a later padding must not bring them back.
         """
         if (top, left, height, width) == (0, 0, *self.size):
             return self

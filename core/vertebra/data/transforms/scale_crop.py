@@ -23,7 +23,7 @@ class RandomScaleCrop(Transform):
     Args:
         size: [height, width] of the result in pixels, or one number for a square.
         min_scale, max_scale: bounds of the uniform scale; at 1 the image keeps its resolution.
-        max_class_share: windows of whose labelled pixels one class has more than this part are drawn anew, as in
+        max_class_share: windows of whose labeled pixels one class has more than this part are drawn anew, as in
             Detectron2's RandomCrop_CategoryAreaConstraint; 1 takes the first.
         tries: windows drawn at most; the last is taken as it is.
         pad_value: gray value 0..255 of the padding; labels get 255, no class.

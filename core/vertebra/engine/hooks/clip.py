@@ -22,7 +22,7 @@ class ClipGradients(Hook):
 
     def __init__(self, max_norm: float) -> None:
         if max_norm <= 0:
-            raise ValueError(f"clip_gradients must be above 0, got {max_norm}; leave it out to clip nothing")
+            raise ValueError(f"clip_gradients must be above 0, got {max_norm}; omit it to disable clipping")
         self.max_norm = max_norm
 
     def after_backward(self, trainer: Trainer) -> None:

@@ -70,4 +70,4 @@ class EarlyStop(Hook):
 
     def _stop_if_done(self, trainer: Trainer) -> None:
         if self.misses >= self.patience:
-            trainer.stop(f"{self.metric} did not get better than {self.best} in {self.misses} records")
+            trainer.stop(f"{self.metric} did not improve on {self.best} in {self.misses} records")

@@ -76,7 +76,7 @@ class Evaluate(Hook):
                 raise
             raise DataError(
                 f"the evaluation at step {trainer.step} failed: {err}\n"
-                f"  The training is not lost: its checkpoints are in {trainer.folder.path}. Mend the data, then the "
+                f"  The training is not lost: its checkpoints are in {trainer.folder.path}. Fix the data, then the "
                 "same command with --resume goes on"
             ) from err
         model.train(was_training)

@@ -1,4 +1,4 @@
-"""SaveOnInterrupt: Ctrl-C and SIGTERM finish the step, save, and say how to go on."""
+"""SaveOnInterrupt: Ctrl-C and SIGTERM finish the step, save, and log how to continue."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class SaveOnInterrupt(Hook):
         path = trainer.save_checkpoint()
         if path is not None and trainer.folder is not None:
             logger.warning("Stopped after step %d of %d; saved %s.", trainer.step, trainer.max_steps, path)
-            logger.warning("To go on: the same command with --output %s --resume", trainer.folder.path)
+            logger.warning("To continue: the same command with --output %s --resume", trainer.folder.path)
         if self._signal == signal.SIGTERM:
             raise SystemExit(128 + signal.SIGTERM)
         raise KeyboardInterrupt
@@ -71,4 +71,4 @@ class SaveOnInterrupt(Hook):
         if self._signal is not None:
             raise KeyboardInterrupt
         self._signal = number
-        logger.warning("%s: stopping after this step. Once more stops at once.", signal.Signals(number).name)
+        logger.warning("%s: stopping after this step. A second signal stops immediately.", signal.Signals(number).name)

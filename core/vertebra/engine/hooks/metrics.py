@@ -77,7 +77,7 @@ class Metrics(Hook):
         self._start_clock(trainer)
 
     def write(self, trainer: Trainer, record: dict[str, Any]) -> None:
-        if "loss" not in record:  # an evaluation: its time is none of the next interval's
+        if "loss" not in record:  # an evaluation: its time does not belong to the next interval
             self._start_clock(trainer)
 
     def _start_clock(self, trainer: Trainer) -> None:

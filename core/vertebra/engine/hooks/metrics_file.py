@@ -51,7 +51,7 @@ class MetricsFile(Hook):
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The records of a metrics.jsonl; a line that a kill cut short is left out. No file: no records."""
+    """The records of a metrics.jsonl; a line that a kill cut short is skipped. No file: no records."""
     if not path.exists():
         return []
     records = []

@@ -34,7 +34,7 @@ class MultiScale(Hook):
 
     def __init__(self, sizes: Sequence[int] = tuple(range(320, 609, 32)), every: int = 10) -> None:
         if not sizes or min(sizes) < 1:
-            raise ValueError(f"MultiScale: sizes are {list(sizes)}; wanted are lengths of at least 1 pixel")
+            raise ValueError(f"MultiScale: sizes are {list(sizes)}; expected lengths of at least 1 pixel")
         if every < 1:
             raise ValueError(f"MultiScale: every is {every}; it must be at least 1 step")
         self.sizes = list(sizes)

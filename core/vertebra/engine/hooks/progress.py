@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 
 class LogLines(Hook):
-    """One line a record in log.txt; on the console too where that is no terminal (there the bar shows losses)."""
+    """One line a record in log.txt; on the console too where that is not a terminal (there the bar shows losses)."""
 
     def write(self, trainer: Trainer, record: dict[str, Any]) -> None:
         is_progress = "loss" in record

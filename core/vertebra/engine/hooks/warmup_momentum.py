@@ -35,7 +35,7 @@ class WarmupMomentum(Hook):
     def before_train(self, trainer: Trainer) -> None:
         if not all("momentum" in group or "betas" in group for group in trainer.optimizer.param_groups):
             name = type(trainer.optimizer).__name__
-            raise ValueError(f"WarmupMomentum: {name} has no momentum; leave the hook out, or use SGD or AdamW")
+            raise ValueError(f"WarmupMomentum: {name} has no momentum; remove the hook, or use SGD or AdamW")
 
     def before_step(self, trainer: Trainer) -> None:
         share = min(trainer.step / self.steps, 1.0)

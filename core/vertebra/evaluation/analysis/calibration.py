@@ -17,7 +17,7 @@ class Calibration:
 
     Args:
         edges: (M + 1,); counts: (M,) int64 detections.
-        confidence: (M,) mean score, precision: (M,) share that met an object; NaN in empty bins.
+        confidence: (M,) mean score, precision: (M,) share that matched an object; NaN in empty bins.
         error: expected calibration error, the mean over detections of |confidence - precision| of their bin.
     """
 
@@ -37,9 +37,9 @@ def calibration(matches: MatchTable, bins: int = 10) -> Calibration | str:
     counted = matches.detection_state >= 0
     scores, hits = matches.detection_score[counted], matches.detection_state[counted] == 1
     if not len(scores):
-        return "there is no detection that counts"
+        return "there are no detections that count"
     if scores.min() < 0 or scores.max() > 1:
-        return f"scores are no probabilities: they go from {scores.min():g} to {scores.max():g}"
+        return f"scores are not probabilities: they range from {scores.min():g} to {scores.max():g}"
     edges = np.linspace(0, 1, bins + 1)
     number = (np.searchsorted(edges, scores, side="left") - 1).clip(min=0)
     counts = np.bincount(number, minlength=bins)

@@ -18,7 +18,8 @@ class ConfusionMatrix:
 
     Args:
         counts: (K + 1, K + 1) int64, rows the annotated class, columns the detected one; the last row is background
-            (detections of nothing), the last column missed objects. Background met by background is no count: 0.
+            (detections of nothing), the last column missed objects. Background matched with background is
+            not counted: 0.
         class_names: (K); score: detections from here on are counted; iou: the least overlap of a pair.
         ignored: detections that lie in a region which does not count (a crowd).
     """
@@ -34,7 +35,7 @@ class ConfusionMatrix:
         return [*self.class_names, "background"]
 
     def confusions(self, most: int) -> list[tuple[str, str, int]]:
-        """(annotated, detected, count) of the pairs of different classes that occur most often, background left out."""
+        """(annotated, detected, count) of the pairs of different classes that occur most often, without background."""
         wrong = self.counts[:-1, :-1].copy()
         np.fill_diagonal(wrong, 0)
         order = np.argsort(-wrong, axis=None, kind="stable")[:most]
@@ -51,7 +52,7 @@ def confusion_matrix(columns: MatchColumns, pairs: Overlaps, *, score: float, io
 
     Args:
         pairs: overlaps of at least `iou`, or fewer.
-        score: detections below are left out.
+        score: detections below are ignored.
     """
     classes = columns.num_classes
     judged = columns.detection_score >= score

@@ -20,13 +20,13 @@ __all__ = ["BACKGROUND_IOU", "ERROR_MEANINGS", "FOREGROUND_IOU", "ErrorSplit", "
 FOREGROUND_IOU, BACKGROUND_IOU = 0.5, 0.1  # t_f and t_b, section 2.2
 ERROR_MEANINGS = {
     "class": "on an object (IoU from 0.5), but of another class",
-    "localisation": "the right class, but IoU only 0.1 to 0.5",
+    "localization": "the right class, but IoU only 0.1 to 0.5",
     "both": "another class and IoU only 0.1 to 0.5",
     "duplicate": "on an object that a better-scored detection has found",
     "background": "on no object (IoU below 0.1)",
     "missed": "an object without a detection, nor one of wrong class or place",
 }
-"""The causes, in the order they are told; all but the last are of detections."""
+"""The causes, in the order in which they are reported; all but the last are of detections."""
 _KINDS = tuple(ERROR_MEANINGS)
 
 
@@ -37,7 +37,7 @@ class ErrorSplit:
     Args:
         ap50: as it is.
         counts: cause -> number of detections, or of objects for `missed`.
-        delta_ap50: cause -> AP50 gained if all errors of it were mended, at least 0. They do not add up.
+        delta_ap50: cause -> AP50 gained if all errors of it were fixed, at least 0. They do not add up.
         missed: (G,) bool.
     """
 
@@ -50,7 +50,7 @@ class ErrorSplit:
 def error_split(columns: MatchColumns, pairs: Overlaps) -> ErrorSplit | None:
     """Split the errors at IoU 0.5; None if that threshold was not evaluated or no object counts.
 
-    Mending, as section 2.3 has it: a wrong class or place is put right, unless the object is found already or a
+    Fixing, as in section 2.3: a wrong class or place is put right, unless the object is found already or a
     better-scored detection of these two kinds stands for it: then the detection goes. Both, duplicate, background:
     the detection goes. Missed: the object goes.
 
@@ -71,7 +71,7 @@ def error_split(columns: MatchColumns, pairs: Overlaps) -> ErrorSplit | None:
     other_iou, other_truth = _best(pairs, ~same & counted, len(match))
     error = np.full(len(match), -1)  # (D,) position in `_KINDS`; -1 right or not counted
     for kind, holds in (  # the first that holds
-        ("localisation", (same_iou >= BACKGROUND_IOU) & (same_iou < FOREGROUND_IOU)),
+        ("localization", (same_iou >= BACKGROUND_IOU) & (same_iou < FOREGROUND_IOU)),
         ("class", other_iou >= FOREGROUND_IOU),
         ("duplicate", same_iou >= FOREGROUND_IOU),
         ("both", other_iou >= BACKGROUND_IOU),
@@ -79,7 +79,7 @@ def error_split(columns: MatchColumns, pairs: Overlaps) -> ErrorSplit | None:
     ):
         error[false & (error < 0) & holds] = _KINDS.index(kind)
 
-    misplaced, misnamed = (error == _KINDS.index(kind) for kind in ("localisation", "class"))
+    misplaced, misnamed = (error == _KINDS.index(kind) for kind in ("localization", "class"))
     target = np.where(misplaced, same_truth, np.where(misnamed, other_truth, -1))
     stands_for = _best_scored(columns.detection_score, target, found)
     missed = ~columns.truth_ignored & ~found & ~np.isin(np.arange(len(found)), target)
@@ -88,9 +88,9 @@ def error_split(columns: MatchColumns, pairs: Overlaps) -> ErrorSplit | None:
     delta = {}
     for number, kind in enumerate(_KINDS):
         of_kind = error == number
-        mended = np.where(of_kind & stands_for, target, match)
+        fixed = np.where(of_kind & stands_for, target, match)
         keep = ~columns.detection_ignored[:, at] & ~(of_kind & ~stands_for)
-        delta[kind] = max(0.0, _ap50(columns, mended, keep, missed if kind == "missed" else None) - base)
+        delta[kind] = max(0.0, _ap50(columns, fixed, keep, missed if kind == "missed" else None) - base)
     return ErrorSplit(base, counts, delta, missed)
 
 
@@ -115,7 +115,7 @@ def _best_scored(score: np.ndarray, target: np.ndarray, found: np.ndarray) -> np
 
 
 def _ap50(columns: MatchColumns, match: np.ndarray, keep: np.ndarray, without: np.ndarray | None = None) -> float:
-    """AP50 if detections met `match` (their class becomes the object's), only `keep` exist, and not `without`."""
+    """AP50 if detections matched `match` (their class becomes the object's), only `keep` exist, and not `without`."""
     classes = columns.detection_class.copy()
     classes[match >= 0] = columns.truth_class[match[match >= 0]]
     changed = replace(

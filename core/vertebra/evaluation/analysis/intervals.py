@@ -29,7 +29,7 @@ def bootstrap_intervals(
 ) -> dict[str, tuple[float, float]]:
     """Intervals of the numbers in `INTERVAL_NAMES`; empty with fewer than two images or without objects.
 
-    Resamples that draw no image with an object are left out. An interval ends within [0, 1] and holds the estimate,
+    Resamples that draw no image with an object are skipped. An interval ends within [0, 1] and holds the estimate,
     which a strongly biased one would not.
 
     Args:
@@ -59,7 +59,7 @@ def resample_weights(rng: np.random.Generator, num_images: int, count: int) -> n
 
 
 def ap_values(values: np.ndarray, iou_thresholds: np.ndarray) -> dict[str, np.ndarray]:
-    """AP of each threshold (T, B) to the named numbers (B,); those whose threshold was not evaluated are left out."""
+    """AP of each threshold (T, B) to the named numbers (B,); those whose threshold was not evaluated are skipped."""
     named = {}
     for name, iou in INTERVAL_NAMES.items():
         rows = np.arange(len(values)) if iou is None else np.flatnonzero(np.isclose(iou_thresholds, iou))

@@ -1,8 +1,8 @@
 """Sentences for the usual causes of numbers that are 0, missing or meaningless.
 
-What the ground truth lacks (no object in an area range, crowds only) is told by `coco_metrics`, number by number; here
-is what the detections look like: none at all, none from a score on, equal scores, boxes in another format, ids that
-do not meet.
+What is missing in the ground truth (no object in an area range, crowds only) is reported by `coco_metrics`, number by
+number; here is what the detections look like: none at all, none from a score on, equal scores, boxes in another format,
+ids that do not match.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = [
     "no_detection_from",
 ]
 
-_FEWEST = 5  # boxes or scores from which on a pattern is no accident
+_FEWEST = 5  # boxes or scores from which on a pattern is not an accident
 _MANY, _NEARLY_ALL = 0.2, 0.98  # shares of the boxes
 _SLACK = 1.0  # pixels a box may leave its image by
 
@@ -28,7 +28,7 @@ _SLACK = 1.0  # pixels a box may leave its image by
 def no_detection_from(scores: np.ndarray, threshold: float) -> str | None:
     """The sentence for scores (D,) that are all below the threshold, or for none at all."""
     if not len(scores):
-        return "there is no detection at all"
+        return "there are no detections at all"
     if scores.max() < threshold:
         return f"no detection has a score of {threshold:g} or above; the highest of {len(scores)} is {scores.max():.3g}"
     return None
@@ -54,7 +54,7 @@ def equal_scores(scores: np.ndarray) -> str | None:
         return None
     return (
         f"all {len(scores)} detections have the score {scores[0]:g}, so nothing ranks them and AP depends on their "
-        "order; give each its confidence"
+        "order; give each detection its confidence"
     )
 
 
@@ -105,7 +105,7 @@ def ids_apart(what: str, given: Collection[Hashable], known: Collection[Hashable
     if unknown and what == "category" and _are_class_numbers(given, known):
         return "the category ids look like class numbers from 0; write the ground truth's category ids"
     if unknown and len(unknown) == len(given):
-        return f"not one {what} id is in the ground truth; the results seem to be of another dataset"
+        return f"none of the {what} ids is in the ground truth; the results seem to belong to another dataset"
     return None
 
 

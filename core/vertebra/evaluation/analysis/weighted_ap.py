@@ -5,7 +5,7 @@ A bootstrap resample draws images with replacement, so it is a weight per image;
 
 Precision falls between two hits, so its envelope needs only the ranks of hits: with W(j) the weight of all counted
 detections down to hit j and P(j) that of the hits alone, precision there is P(j) / W(j) and recall P(j) / objects.
-Definitions: https://cocodataset.org/#detection-eval, 101 recalls, classes without objects left out.
+Definitions: https://cocodataset.org/#detection-eval, 101 recalls, without classes that have no objects.
 Letters: D detections of one class, T thresholds, N images (or rows of weights), B weightings.
 """
 

@@ -1,4 +1,4 @@
-"""COCO evaluation on columns: pycocotools' numbers to the last bit, vectorised over images, thresholds and sizes."""
+"""COCO evaluation on columns: pycocotools' numbers to the last bit, vectorized over images, thresholds and sizes."""
 
 from vertebra.evaluation.cocoeval.columns import DetectionColumns, GroundTruthColumns
 from vertebra.evaluation.cocoeval.evaluate import evaluate_columns

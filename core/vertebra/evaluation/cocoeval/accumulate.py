@@ -24,8 +24,8 @@ class CategoryMatches:
 
     Args:
         positions: (S,) ascending, in the category's ranked detections.
-        found: (S, A, T) bool, met an object. ignored: (S, A, T) bool, met an ignored object, or none and is outside
-            the area range.
+        found: (S, A, T) bool, matched an object. ignored: (S, A, T) bool, matched an ignored object, or none and is
+            outside the area range.
     """
 
     positions: np.ndarray
@@ -69,7 +69,7 @@ def category_curves(
     needed = np.repeat(needed, T, axis=0)  # (C, R) objects to be found for each recall
     for m, limit in enumerate(params.max_dets):
         within = ranked.rank < limit
-        wrong_so_far = np.cumsum(~outside & within, axis=1, dtype=np.int32)  # (A', n) if nothing was ever met
+        wrong_so_far = np.cumsum(~outside & within, axis=1, dtype=np.int32)  # (A', n) if nothing was ever matched
         usual = ~outside[:, matches.positions]  # (A', S) what that count holds for the candidates
         usual &= within[matches.positions]
         admitted = within[matches.positions, None]

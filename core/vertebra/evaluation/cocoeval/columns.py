@@ -22,16 +22,16 @@ class GroundTruthColumns:
 
     Args:
         image, category: (G,) int, numbers of image and category.
-        boxes: (G, 4) float64 xywh. For keypoints they are where detections of unlabelled objects are looked for.
+        boxes: (G, 4) float64 xywh. For keypoints they are where detections of unlabeled objects are looked for.
         areas: (G,) float64, square pixels, as annotated; they choose the area range and scale the OKS.
         crowd: (G,) bool, takes any number of detections, each by the part of it that lies inside.
         ignored: (G,) bool, neither to be found nor to be missed; includes crowds.
-        annotation_ids: (G,) int. As in pycocotools, who meets the object with id 0 counts as having met nothing.
+        annotation_ids: (G,) int. As in pycocotools, a detection matched with the object of id 0 counts as unmatched.
         image_ids: (I,), category_ids: (K,) ids of the numbers; category_names: (K,).
         masks: of all objects, or None. keypoints: (G, J, 3) x, y, visibility, or None.
         image_sizes: (I, 2) int height, width, 0 where unknown; or None.
         other_image_ids, other_category_ids: known, but not evaluated; readers leave detections of them out.
-        source: where the columns come from, for messages. notes: what a reader had to leave out, in words.
+        source: where the columns come from, for messages. notes: what a reader had to drop, in words.
     """
 
     image: np.ndarray
@@ -80,7 +80,7 @@ class DetectionColumns:
         boxes: (D, 4) float64 xywh. areas: (D,) float64, square pixels: they say which area range an unmatched
             detection belongs to. scores: (D,) float64, finite.
         masks: of all detections, or None. keypoints: (D, J, 3), only x and y are read; or None.
-        notes: what a reader had to leave out, in words.
+        notes: what a reader had to drop, in words.
     """
 
     image: np.ndarray
@@ -101,7 +101,7 @@ class DetectionColumns:
         return len(self.image)
 
     def take(self, rows: np.ndarray) -> DetectionColumns:
-        """Only these rows."""
+        """Selects rows by index or boolean mask."""
         return replace(
             self,
             image=self.image[rows],

@@ -79,7 +79,7 @@ def _check(truth: GroundTruthColumns, detections: DetectionColumns, task: str) -
                 f"{detections.source}: column {name} has the number {wrong}, but {truth.source} has {count}"
             )
     if not np.isfinite(detections.scores).all():
-        raise DataError(f"{detections.source}: a score is NaN or infinite; leave such detections out")
+        raise DataError(f"{detections.source}: a score is NaN or infinite; remove such detections")
     needed = {"segm": "masks", "keypoints": "keypoints"}.get(task)
     if needed and any(len(part) and getattr(part, needed) is None for part in (truth, detections)):
         raise DataError(f"task {task} needs a column of {needed} in both {truth.source} and {detections.source}")

@@ -53,7 +53,7 @@ class MaskColumn(Sequence):
         return np.concatenate(boxes), np.concatenate(areas)
 
     def take(self, rows: np.ndarray) -> MaskColumn:
-        """Only these rows."""
+        """Selects rows by index or boolean mask."""
         return MaskColumn(
             [self.segmentations[row] for row in rows.tolist()], None if self.sizes is None else self.sizes[rows]
         )
@@ -66,11 +66,11 @@ class MaskColumn(Sequence):
             rows: (rows,) numbers of the records, for the message. None: 0, 1, 2, ...
 
         Raises:
-            DataError: naming the first record that has a mask of another size, or something that is no mask.
+            DataError: naming the first record that has a mask of another size, or something that is not a mask.
         """
 
         def where(row: int) -> str:
-            return f"{source}: image {image_ids[row]!r}: the mask of record {row if rows is None else rows[row]}"
+            return f"{source}: image {image_ids[row]!r}: record {row if rows is None else rows[row]}: segmentation"
 
         sizes = [(0, 0)] * len(self) if self.sizes is None else self.sizes.tolist()
         encoded = []
@@ -78,7 +78,7 @@ class MaskColumn(Sequence):
             if isinstance(segmentation, dict):
                 size = segmentation.get("size")
                 if not _is_size(size) or not isinstance(segmentation.get("counts"), (str, bytes, list)):
-                    raise DataError(f"{where(row)} is no run-length mask: expected size [height, width] and counts")
+                    raise DataError(f"{where(row)} is not a run-length mask: expected size [height, width] and counts")
                 if height and list(size) != [height, width]:
                     raise DataError(
                         f"{where(row)} has size {list(size)} (height, width), the image [{height}, {width}]"
@@ -90,7 +90,7 @@ class MaskColumn(Sequence):
                 )
             elif not _are_polygons(segmentation):
                 raise DataError(
-                    f"{where(row)} is no list of polygons [x0, y0, x1, y1, x2, y2, ...], finite and in pixels: "
+                    f"{where(row)} is not a list of polygons [x0, y0, x1, y1, x2, y2, ...], finite and in pixels: "
                     f"{segmentation!r:.200}"
                 )
         for start in range(0, len(encoded), _AT_A_TIME):
@@ -99,7 +99,7 @@ class MaskColumn(Sequence):
             for row, pixels in zip(part, covered, strict=True):
                 height, width = self.segmentations[row]["size"]
                 if pixels != height * width:
-                    runs = "are no run lengths" if pixels < 0 else f"cover {pixels} pixels"
+                    runs = "are not run lengths" if pixels < 0 else f"cover {pixels} pixels"
                     raise DataError(f"{where(row)} is broken: its counts {runs}, its size is [{height}, {width}]")
 
 

@@ -3,7 +3,7 @@
 In an image and category, detections choose in the order of their scores. A detection takes, among the objects that
 overlap it by at least the threshold and are still free (a crowd always is), the one with the largest overlap; the later
 one where overlaps are equal; an ignored object only where no other is left. Sources: https://cocodataset.org, section
-"Detection Evaluation", and the behaviour of pycocotools 2.0.11.
+"Detection Evaluation", and the behavior of pycocotools 2.0.11.
 
 Only detections with an overlap of at least the lowest threshold choose at all: the candidates. Round r lets the r-th
 candidate of every image and category choose, in one go: two candidates of one round never want the same object.
@@ -24,7 +24,7 @@ _AT_A_TIME = 4096  # candidates
 
 @dataclass
 class Candidates:
-    """S detections that may meet an object, and with which: P pairs.
+    """S detections that may match an object, and which: P pairs.
 
     Args:
         turn: (S,) int, how many candidates of the same image and category choose earlier.

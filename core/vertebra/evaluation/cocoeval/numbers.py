@@ -26,8 +26,8 @@ class CocoNumbers(dict):
     """Metrics `<task>/<name>` and `<task>/<name>-<class>`: fractions, None where undefined; it goes into JSON as it is.
 
     Args:
-        reasons: one sentence for each metric that is None. notes: what was left out or assumed.
-        result: the full arrays, COCO's `stats` and who met whom.
+        reasons: one sentence for each metric that is None. notes: what was dropped or assumed.
+        result: the full arrays, COCO's `stats` and the matches.
         truth, detections: the columns that were evaluated.
     """
 
@@ -94,7 +94,7 @@ def coco_evaluate(
                 f"no OKS sigmas are known for these {count} keypoints; {mean:.4f}, the mean of COCO's, is used"
             )
     if not len(detections):
-        notes.append(f"{detections.source}: there is no detection, so every AP and AR that has ground truth is 0")
+        notes.append(f"{detections.source}: there are no detections, so every AP and AR that has ground truth is 0")
     result = evaluate_columns(truth, detections, task, chosen)
     class_names = list(truth.category_names) if chosen.use_categories else []
     metrics, reasons = coco_metrics(arrays_of_result(result, truth, detections), class_names)
@@ -138,7 +138,7 @@ def _params(task: str, changes: dict[str, Any]) -> CocoParams:
     missing = set(own.area_ranges) - set(changes.get("area_ranges", own.area_ranges))
     if missing:
         raise DataError(
-            f"area_ranges lacks {', '.join(sorted(missing))}: the metrics are named after COCO's ranges. "
-            "For ranges of your own call evaluate_columns"
+            f"area_ranges has no {', '.join(sorted(missing))}: the metrics are named after COCO's ranges. "
+            "For custom ranges call evaluate_columns"
         )
     return CocoParams.for_task(task, **changes)

@@ -41,7 +41,7 @@ class RankedDetections:
 def rank_detections(
     rows: np.ndarray, image: np.ndarray, scores: np.ndarray, num_images: int, limit: int
 ) -> RankedDetections:
-    """Order detections, and leave out those after the first `limit` of an image.
+    """Order detections, and drop those after the first `limit` of an image.
 
     Args:
         rows: (n,) of the detection columns, in the order that decides between equal scores of one image.
@@ -91,7 +91,7 @@ def pairs_of_images(
 
 
 def _runs(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Starts and lengths of the runs of equal neighbours."""
+    """Starts and lengths of the runs of equal neighbors."""
     if not len(values):
         return np.zeros(0, np.int64), np.zeros(0, np.int64)
     starts = np.flatnonzero(np.concatenate([[True], values[1:] != values[:-1]]))

@@ -58,13 +58,13 @@ def box_overlaps(detected: np.ndarray, truth: np.ndarray, crowd: np.ndarray) -> 
 def keypoint_overlaps(
     detected: np.ndarray, truth: np.ndarray, boxes: np.ndarray, areas: np.ndarray, sigmas: np.ndarray
 ) -> np.ndarray:
-    """(P,) object keypoint similarity of pairs: the mean over the labelled keypoints of exp(-d² / (2 s² k²)).
+    """(P,) object keypoint similarity of pairs: the mean over the labeled keypoints of exp(-d² / (2 s² k²)).
 
-    An object without labelled keypoints has every keypoint's distance measured to its box, doubled in width and height.
+    An object without labeled keypoints has every keypoint's distance measured to its box, doubled in width and height.
 
     Source: https://cocodataset.org/#keypoints-eval, with the constants pycocotools has: k = 2 sigma, s² = area.
     Args:
-        detected, truth: (P, J, 3) x, y, and for truth visibility, 0 unlabelled.
+        detected, truth: (P, J, 3) x, y, and for truth visibility, 0 unlabeled.
         boxes: (P, 4) xywh of the objects. areas: (P,) of the objects. sigmas: (J,).
     """
     if truth.shape[1] != len(sigmas) or detected.shape[1] != len(sigmas):
@@ -72,8 +72,8 @@ def keypoint_overlaps(
             f"objects have {truth.shape[1]} keypoints, detections {detected.shape[1]}, and there are {len(sigmas)} OKS "
             "sigmas; give one sigma for each keypoint"
         )
-    labelled = truth[..., 2] > 0  # (P, J)
-    count = labelled.sum(axis=1)
+    labeled = truth[..., 2] > 0  # (P, J)
+    count = labeled.sum(axis=1)
     x, y = detected[..., 0], detected[..., 1]
     dx, dy = x - truth[..., 0], y - truth[..., 1]
     none = count == 0
@@ -81,12 +81,12 @@ def keypoint_overlaps(
         bx, by, bw, bh = (column[none, None] for column in boxes.T)
         dx[none] = np.maximum(0, (bx - bw) - x[none]) + np.maximum(0, x[none] - (bx + bw * 2))
         dy[none] = np.maximum(0, (by - bh) - y[none]) + np.maximum(0, y[none] - (by + bh * 2))
-        labelled[none] = True
+        labeled[none] = True
         count[none] = len(sigmas)
     exponent = (dx**2 + dy**2) / (sigmas * 2) ** 2 / (areas[:, None] + np.spacing(1)) / 2
     similarity = np.zeros(len(detected))
     for number in np.unique(count):  # rows of equal length are summed as each alone would be
         rows = count == number
-        terms = np.exp(-exponent[rows][labelled[rows]]).reshape(-1, number)
+        terms = np.exp(-exponent[rows][labeled[rows]]).reshape(-1, number)
         similarity[rows] = terms.sum(axis=1) / number
     return similarity

@@ -1,4 +1,4 @@
-"""What COCO evaluation is asked for: thresholds, area ranges, limits. The defaults are COCO's.
+"""The parameters of COCO evaluation: thresholds, area ranges, limits. The defaults are COCO's.
 
 Source: https://cocodataset.org/#detection-eval and #keypoints-eval.
 """
@@ -29,7 +29,7 @@ class CocoParams:
         iou_thresholds: (T,) of box IoU, mask IoU or OKS.
         recall_thresholds: (R,) recalls at which precision is read off.
         area_ranges: name -> (lowest, highest) square pixels, both inclusive. The first one should hold everything.
-        max_dets: (M,) ascending: so many detections per image and category, the best scored ones, take part. All are
+        max_dets: (M,) ascending: maximum numbers of detections per image and category, best scores first. All are
             matched under the largest limit.
         use_categories: False pools all categories, as for proposals: K = 1.
         sigmas: (J,) OKS standard deviation of each keypoint, as a part of the object's scale.
@@ -43,7 +43,7 @@ class CocoParams:
     sigmas: np.ndarray = field(default_factory=lambda: _SIGMAS)
 
     def __post_init__(self) -> None:
-        set_ = object.__setattr__  # frozen: normalise once
+        set_ = object.__setattr__  # frozen: normalize once
         set_(self, "iou_thresholds", np.asarray(self.iou_thresholds, dtype=np.float64).reshape(-1))
         set_(self, "recall_thresholds", np.asarray(self.recall_thresholds, dtype=np.float64).reshape(-1))
         set_(self, "sigmas", np.asarray(self.sigmas, dtype=np.float64).reshape(-1))
@@ -60,7 +60,7 @@ class CocoParams:
         """COCO's own for bbox, segm or keypoints, with some changed.
 
         Raises:
-            DataError: a task that is none of those.
+            DataError: a task that is not one of those.
         """
         if task not in COCO_TASKS:
             raise DataError(f"task is {task!r}; expected one of {', '.join(COCO_TASKS)}")

@@ -27,14 +27,15 @@ def read_detections(source: Any, truth: GroundTruthColumns, task: str) -> Detect
     The first record decides: with a `bbox` (of any task) areas are those of the boxes, else with a `segmentation` those
     of the masks, else those of the boxes around the `keypoints`. A box that is not there is made of the mask or the
     keypoints, a mask of the box.
-    Left out, with their number in `notes`: detections of categories the ground truth does not have, with numbers that
+    Dropped, with their number in `notes`: detections of categories the ground truth does not have, with numbers that
     are not finite, or with boxes of negative size.
 
     Args:
         source: path, list of result dicts, or a dict or object that holds such a list as annotations.
 
     Raises:
-        DataError: what cannot be read; images the ground truth lacks; masks of another size than their image.
+        DataError: what cannot be read; images that the ground truth does not have; masks of another size than their
+            image.
     """
     name, records = "the results", getattr(source, "dataset", source)
     if isinstance(source, (str, os.PathLike)):
@@ -54,7 +55,7 @@ def read_detections(source: Any, truth: GroundTruthColumns, task: str) -> Detect
         masks = _masks(records, _has_box(first), truth, image, name, rows)
     if _has_box(first):
         boxes = box_column(records, name, rows)
-        with np.errstate(over="ignore", invalid="ignore"):  # those are left out below
+        with np.errstate(over="ignore", invalid="ignore"):  # those are dropped below
             areas = boxes[:, 2] * boxes[:, 3]
     elif masks is not None:
         boxes, areas = masks.boxes_and_areas()
@@ -107,7 +108,7 @@ def _numbers(
     if unknown:
         notes.append(
             f"{source}: {len(unknown)} of {len(records)} detections are of categories that the ground truth does not "
-            f"have, and are left out: first record {unknown[0]} with category_id {ids[unknown[0]]!r}; its ids look "
+            f"have, and are dropped: first record {unknown[0]} with category_id {ids[unknown[0]]!r}; its ids look "
             f"like {', '.join(map(repr, truth.category_ids[:3])) or 'nothing, it has none'}"
         )
     return image, category, (image >= 0) & (category >= 0), notes
@@ -139,7 +140,7 @@ def _without_bad(columns: DetectionColumns, record_rows: np.ndarray, source: str
         if bad.any():
             first = int(record_rows[np.argmax(bad)])
             columns.notes.append(
-                f"{source}: {bad.sum()} of {len(bad)} detections have {fault} and are left out, first record {first}"
+                f"{source}: {bad.sum()} of {len(bad)} detections have {fault} and are dropped, first record {first}"
             )
     good = finite & ~negative
     if good.all():

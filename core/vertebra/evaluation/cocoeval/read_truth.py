@@ -37,7 +37,7 @@ def read_ground_truth(
     """Columns of a COCO data set, treated as pycocotools treats it: a field `ignore` means nothing, `iscrowd` does.
 
     Beyond pycocotools: a missing `iscrowd` is 0, a missing `area` that of the mask or box, a missing `num_keypoints` is
-    counted. For segm, objects without a mask are left out; `notes` says so.
+    counted. For segm, objects without a mask are ignored; `notes` says so.
 
     Args:
         source: path, dict with images, annotations, categories, or an object with such a dict as `.dataset`.
@@ -69,13 +69,13 @@ def read_ground_truth(
     ]
     if strangers:
         notes.append(
-            f"{len(strangers)} annotations are of images or categories that {name} does not list, and are left out: "
+            f"{len(strangers)} annotations are of images or categories that {name} does not list, and are dropped: "
             f"first record {strangers[0]}"
         )
     if task == "segm":
         masked = np.fromiter((bool(record.get("segmentation")) for record in records), bool, len(records))
         if (used & ~masked).any():
-            notes.append(f"{(used & ~masked).sum()} ground truth objects without a mask are left out")
+            notes.append(f"{(used & ~masked).sum()} ground-truth objects without a mask are ignored")
         used &= masked
     rows = np.flatnonzero(used)
     records, image, category = [records[row] for row in rows.tolist()], image[rows], category[rows]
@@ -148,12 +148,12 @@ def _chosen(listed: dict, wanted: Iterable[Hashable] | None, what: str, source: 
     wanted = sorted_ids(wanted)
     unknown = [key for key in wanted if key not in listed]
     if unknown:
-        raise DataError(f"{source}: has no {what} {unknown[0]!r} ({len(unknown)} such ids were asked for)")
+        raise DataError(f"{source}: has no {what} {unknown[0]!r} ({len(unknown)} such ids were requested)")
     return wanted
 
 
 def _annotation_ids(records: list[dict], notes: list[str]) -> np.ndarray:
-    """(G,) ids, 1 where an id is no integer: only 0 has a meaning."""
+    """(G,) ids, 1 where an id is not an integer: only 0 has a meaning."""
     ids = [i if isinstance(i := record.get("id"), int) and abs(i) < 2**63 else 1 for record in records]
     ids = np.array(ids, dtype=np.int64)
     if (ids == 0).any():
@@ -168,7 +168,7 @@ def _annotation_ids(records: list[dict], notes: list[str]) -> np.ndarray:
 
 
 def _boxes(records: list[dict], task: str, source: str, rows: np.ndarray) -> np.ndarray:
-    """(G, 4) xywh; zeros where a task does not need what a record lacks."""
+    """(G, 4) xywh; zeros where a record has none and the task needs none."""
     if task != "bbox":
         records = [record if record.get("bbox") else {"bbox": [0.0] * 4} for record in records]
     boxes = box_column(records, source, rows)
@@ -189,7 +189,7 @@ def _areas(
     lacking = [row for row, record in enumerate(records) if record.get("area") is None]
     if lacking:
         notes.append(
-            f"{len(lacking)} ground truth objects have no area; that of their mask, else of their box, is used"
+            f"{len(lacking)} ground-truth objects have no area; that of their mask, else of their box, is used"
         )
         records = list(records)
     for row in lacking:
@@ -209,14 +209,14 @@ def _areas(
 
 
 def _keypoints(records: list[dict], crowd: np.ndarray, source: str, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(G, J, 3) keypoints, all unlabelled where there are none, and (G,) which objects are ignored."""
+    """(G, J, 3) keypoints, all unlabeled where there are none, and (G,) which objects are ignored."""
     lists = (points for record in records if isinstance(points := record.get("keypoints"), (list, tuple, np.ndarray)))
     length = next((len(points) for points in lists if len(points)), 0)
     keypoints = keypoint_column(
         [record if record.get("keypoints") else {"keypoints": [0] * length} for record in records], source, rows
     )
-    labelled = np.count_nonzero(keypoints[..., 2] > 0, axis=1) if length else np.zeros(len(records), np.int64)
+    labeled = np.count_nonzero(keypoints[..., 2] > 0, axis=1) if length else np.zeros(len(records), np.int64)
     own = [record.get("num_keypoints") for record in records]
-    counts = [{"num_keypoints": n if k is None else k} for k, n in zip(own, labelled.tolist(), strict=True)]
+    counts = [{"num_keypoints": n if k is None else k} for k, n in zip(own, labeled.tolist(), strict=True)]
     given = number_column(counts, "num_keypoints", source, rows)
     return keypoints, crowd | (given == 0)

@@ -1,4 +1,4 @@
-"""What COCO evaluation gives: the full arrays, the summary numbers, and who met whom."""
+"""What COCO evaluation gives: the full arrays, the summary numbers, and the matches."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ __all__ = ["CocoResult", "DetectionMatches"]
 
 @dataclass
 class DetectionMatches:
-    """Who met whom, in every area range (A) and at every IoU threshold (T), for the n detections that took part.
+    """The matches in every area range (A) and at every IoU threshold (T), for the n detections that took part.
 
     They are in the order category, falling score, image. Only candidates, S detections that overlap some object enough
-    at some threshold, have rows in `truth`; the others met nothing.
+    at some threshold, have rows in `truth`; the others are unmatched.
 
     Args:
         detection: (n,) rows of the detection columns. rank: (n,) detections of the same image and category before it.
         candidate: (S,) ascending, positions in the above.
-        truth: (S, A, T) int32, row of the ground truth columns that was met, or -1.
+        truth: (S, A, T) int32, row of the matched object in the ground truth columns, or -1.
         outside: (A, n) bool, the detection's own area is outside the range, so unmatched it does not count.
         truth_ignored: (A, G) bool, objects that do not count in a range.
         is_nothing: (G,) bool, objects with annotation id 0: pycocotools takes a match with them for none.
@@ -36,7 +36,7 @@ class DetectionMatches:
     is_nothing: np.ndarray
 
     def matched(self, area: int = 0) -> np.ndarray:
-        """(n, T) int32, row of the object that each detection met, or -1."""
+        """(n, T) int32, row of the object matched to each detection, or -1."""
         table = np.full((len(self.detection), self.truth.shape[2]), -1, dtype=np.int32)
         table[self.candidate] = self.truth[:, area]
         return table
@@ -48,7 +48,7 @@ class DetectionMatches:
         return table
 
     def candidate_state(self, which: slice, areas: slice = slice(None)) -> tuple[np.ndarray, np.ndarray]:
-        """(S, A, T) met an object, (S, A, T) does not count; of some of the candidates and area ranges."""
+        """(S, A, T) matched an object, (S, A, T) does not count; of some of the candidates and area ranges."""
         truth = self.truth[which, areas]
         met = truth >= 0
         found = met & ~self.is_nothing[truth] if len(self.is_nothing) else met
@@ -84,7 +84,7 @@ class CocoResult:
     @property
     def stats(self) -> np.ndarray:
         """AP, AP50, AP75, APs, APm, APl, AR at each of three limits, ARs, ARm, ARl; for keypoints without the small
-        ones and with AR, AR50, AR75. -1 where there is nothing to average, or a threshold or limit was not asked for.
+        ones and with AR, AR50, AR75. -1 where there is nothing to average, or a threshold or limit was not evaluated.
         """
         limits = self.params.max_dets
         if self.task == "keypoints":

@@ -47,7 +47,7 @@ class Segments:
         """COCO's `segments_info`, with the row of each category.
 
         Raises:
-            DataError: tells `where`: a field missing, an id twice or below 1, a category not in `classes`.
+            DataError: names `where`: a field missing, an id twice or below 1, a category not in `classes`.
         """
         ids, rows, crowd, areas = [], [], [], []
         for segment in segments:
@@ -86,7 +86,7 @@ class ImageCounts:
         matched: (M,) int64 class of each true positive, in the order of true, then predicted id; iou: (M,) float64.
         false: (F,) int64 class of each false positive. missed: (N,) int64 class of each miss.
         odd_areas: true segments whose annotated area is not the number of their pixels.
-        num_empty: predicted segments that were left out because they have no pixel.
+        num_empty: predicted segments that were dropped because they have no pixel.
     """
 
     matched: np.ndarray
@@ -108,7 +108,7 @@ def count_image(
 ) -> ImageCounts:
     """Match the segments of one image.
 
-    A pair of one class matches if its IoU is above 0.5, with true void pixels left out of the union; a true segment's
+    A pair of one class matches if its IoU is above 0.5, with true void pixels excluded from the union; a true segment's
     area is the annotated one. A prediction without a match that lies by more than half on void and on the crowd of its
     class is not counted. Where a class has several crowds, the last one written is meant, as in panopticapi.
 
@@ -116,7 +116,7 @@ def count_image(
         true_ids, pred_ids: of the same image; 0 where there is no segment.
         fast: count by numba's machine code, which must be installed and takes a moment to start.
     Raises:
-        DataError: tells `where`: sizes differ, ids without a segment, predicted segments without a pixel.
+        DataError: names `where`: sizes differ, ids without a segment, predicted segments without a pixel.
     """
     if tuple(true_ids.size) != tuple(pred_ids.size):
         (h, w), (height, width) = pred_ids.size, true_ids.size
@@ -181,7 +181,7 @@ def _rows_of(ids: np.ndarray, known: np.ndarray, where: str) -> np.ndarray:
 
 
 def _sums(rows: np.ndarray, pixels: np.ndarray, count: int) -> np.ndarray:
-    """(count,) int64 pixels by row; rows of -1 are left out."""
+    """(count,) int64 pixels by row; rows of -1 are ignored."""
     inside = rows >= 0
     return np.bincount(rows[inside], weights=pixels[inside], minlength=count).astype(np.int64)
 

@@ -34,10 +34,10 @@ class PanopticEvaluator(Evaluator):
     """PQ, SQ and RQ of the outputs' `panoptic_seg`, as panopticapi has them.
 
     Metrics: `panoptic/PQ`, `SQ`, `RQ`, each also with `_things` and `_stuff`, and `PQ-<class>`, `SQ-<class>`,
-    `RQ-<class>`: fractions. Classes that occur in neither ground truth nor predictions stay out of the means.
+    `RQ-<class>`: fractions. Classes that occur in neither ground truth nor predictions are excluded from the means.
 
     Ground truth is read from the PNG that each dataset dict names in `pan_seg_file_name`, with its `segments_info`.
-    Images that were not predicted count as missed, predicted segments without a pixel are left out; both in `notes`.
+    Images that were not predicted count as missed, predicted segments without a pixel are dropped; both in `notes`.
 
     Args:
         dataset: injected; `.dicts` and `.metadata` (`thing_classes`, `stuff_classes` and, to write results with the
@@ -124,7 +124,7 @@ class PanopticEvaluator(Evaluator):
             )
         num_empty = sum(counts[key].num_empty for key in keys)
         if num_empty:
-            quality.notes.append(f"{num_empty} predicted segments have no pixel and were left out")
+            quality.notes.append(f"{num_empty} predicted segments have no pixels and were dropped")
         for note in quality.notes:
             logger.warning("evaluation: %s", note)
         return quality, self._write_json([records[key] for key in keys if key in records])
@@ -174,7 +174,7 @@ def _prediction(output: Mapping[str, Any], where: str) -> tuple[IdRuns, list[dic
     if "panoptic_seg" not in output:
         raise DataError(
             f"the output for {where} has no 'panoptic_seg', only {', '.join(map(repr, output)) or 'nothing'}.\n"
-            "  PanopticEvaluator judges panoptic maps; choose evaluators for the tasks of the model's heads"
+            "  PanopticEvaluator evaluates panoptic maps; choose evaluators for the tasks of the model's heads"
         )
     ids, infos = output["panoptic_seg"]
     if infos is None:

@@ -78,7 +78,7 @@ def panoptic_evaluate(
     quality = panoptic_quality(classes, outcomes)
     extra = len(pred_images.keys() - true_images.keys())
     if extra:
-        quality.notes.append(f"{extra} predicted images are not in the ground truth and were left out")
+        quality.notes.append(f"{extra} predicted images are not in the ground truth and were dropped")
     return quality
 
 

@@ -1,6 +1,6 @@
 """Runs of segment ids straight from a PNG's filtered rows, without making its pixels. Needs numba.
 
-Nearly all bytes of a panoptic PNG are 0 once inflated: the pixel is what its filter expects from its neighbours. So
+Nearly all bytes of a panoptic PNG are 0 once inflated: the pixel is what its filter expects from its neighbors. So
 only the others, and the places where the row above changes, are looked at.
 Source: PNG specification, third edition, sections 5 (chunks) and 9 (filters): https://www.w3.org/TR/png-3/
 With the package `deflate` (libdeflate) files inflate about ten times as fast as with Python's zlib.
@@ -24,7 +24,7 @@ except ImportError:
 __all__ = ["png_id_runs"]
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_RGB = (8, 2, 0, 0, 0)  # bit depth, colour type, compression, filter method, no interlace
+_RGB = (8, 2, 0, 0, 0)  # bit depth, color type, compression, filter method, no interlace
 _FEW_RUNS = 8  # pixels in a run, on average; real images have 30 and more
 _SUB, _UP, _AVERAGE, _PAETH = 1, 2, 3, 4  # and 0: none
 
@@ -163,7 +163,7 @@ def _add(first, second):  # pragma: no cover - runs as machine code
 
 @njit(nogil=True, cache=True)
 def _paeth(left, up, corner):  # pragma: no cover - runs as machine code
-    """Of each byte, the neighbour nearest to left + up - corner."""
+    """Of each byte, the neighbor nearest to left + up - corner."""
     expected = 0
     for shift in (0, 8, 16):
         a, b, c = left >> shift & 255, up >> shift & 255, corner >> shift & 255

@@ -1,4 +1,4 @@
-"""How many pixels each true segment shares with each predicted one, from runs, as machine code. Needs numba."""
+"""Number of pixels that each true segment shares with each predicted one, from runs, as machine code. Needs numba."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Segment ids of an image as runs of equal neighbours, which is what they mostly are; read from and written to PNG.
+"""Segment ids of an image as runs of equal neighbors, which is what they mostly are; read from and written to PNG.
 
-Format: https://cocodataset.org/#format-results, section 4. A pixel's colour (R, G, B) is the id R + 256 G + 65536 B.
+Format: https://cocodataset.org/#format-results, section 4. A pixel's color (R, G, B) is the id R + 256 G + 65536 B.
 """
 
 from __future__ import annotations

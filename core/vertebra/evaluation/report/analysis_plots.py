@@ -14,7 +14,7 @@ from vertebra.evaluation.report.plot_style import BLUE, GRAY, INK, ORANGE, STYLE
 __all__ = ["confusion_heatmap", "error_bars", "reliability"]
 
 _MOST_CLASSES = 20
-_MOST_NUMBERS = 12  # up to so many rows the cells have room for their counts
+_MOST_NUMBERS = 12  # up to this many rows the cells have room for their counts
 _BLUES = LinearSegmentedColormap.from_list("blues", ["#ffffff", "#9dc0f2", BLUE, "#173f82"])
 
 
@@ -65,7 +65,7 @@ def _worst_classes(counts: np.ndarray) -> np.ndarray:
 
 
 def error_bars(split: ErrorSplit, path: Path) -> None:
-    """AP50 gained by mending each kind of error, with the counts."""
+    """AP50 gained by fixing each kind of error, with the counts."""
     kinds = list(split.delta_ap50)
     values = np.array([split.delta_ap50[kind] for kind in kinds])
     with rc_context(STYLE):
@@ -77,7 +77,9 @@ def error_bars(split: ErrorSplit, path: Path) -> None:
             count = split.counts[kind]
             axes.text(values[row] + 0.015 * most, row, f"{values[row]:.3f}  ({count:,})", va="center", fontsize=9)
         axes.set_yticks(rows, kinds)
-        axes.set(xlim=(0, 1.3 * most), ylim=(len(kinds) - 0.4, -0.6), xlabel="AP50 gained if all of them were mended")
+        axes.set(
+            xlim=(0, 1.3 * most), ylim=(len(kinds) - 0.4, -0.6), xlabel="AP50 gained by fixing all errors of a kind"
+        )
         axes.set_title(f"What costs AP50 ({split.ap50:.3f} now)")
         axes.grid(True, axis="x")
         axes.tick_params(axis="y", length=0)
@@ -98,7 +100,7 @@ def reliability(found: Calibration, iou: float, path: Path) -> None:
         for x, y, count in zip(centers[filled], found.precision[filled], found.counts[filled], strict=True):
             text = f"{count:,}" if count < 10_000 else f"{count / 1000:,.0f}k"
             axes.text(x, y + 0.015, text, ha="center", va="bottom", fontsize=7.5, color=INK)
-        axes.set(xlim=(0, 1), ylim=(0, 1.1), xlabel="score", ylabel=f"met an object (IoU {iou:.2f})")
+        axes.set(xlim=(0, 1), ylim=(0, 1.1), xlabel="score", ylabel=f"matched an object (IoU {iou:.2f})")
         axes.set_yticks(np.arange(0, 1.01, 0.2))
         axes.set_title(f"Calibration: expected error {found.error:.3f}")
         axes.grid(True, axis="y")

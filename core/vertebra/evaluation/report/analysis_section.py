@@ -24,7 +24,7 @@ from vertebra.evaluation.report.blocks import Figure, Section, Table, Text
 __all__ = ["analysis_sections"]
 
 Block = Text | Table | Figure
-_WITHOUT_HITS = 0.5  # score threshold of the confusion matrix where no detection met anything
+_WITHOUT_HITS = 0.5  # score threshold of the confusion matrix where no detection matched anything
 _MOST_CONFUSIONS = 10
 
 
@@ -64,7 +64,7 @@ def _errors(arrays: CocoArrays, columns: MatchColumns, pairs: Overlaps, folder: 
     error_bars(split, path)
     rows = [[kind, split.counts[kind], split.delta_ap50[kind], ERROR_MEANINGS[kind]] for kind in ERROR_MEANINGS]
     return [
-        Figure(path, "What mending all errors of a kind would gain, and in brackets how many there are."),
+        Figure(path, "AP50 gained by fixing all errors of a kind, and in brackets their number."),
         Text(
             "Each false detection and each missed object has one kind (TIDE, arXiv:2008.08115). The gains do not add "
             "up, as the kinds depend on each other."
@@ -78,7 +78,7 @@ def _confusion(arrays: CocoArrays, columns: MatchColumns, pairs: Overlaps, folde
     score = _WITHOUT_HITS if best is None else best
     why_none = no_detection_from(columns.detection_score, score)
     if why_none:
-        return [Text(f"There is no confusion matrix: {why_none}.")]
+        return [Text(f"No confusion matrix: {why_none}.")]
     matrix = confusion_matrix(columns, pairs, score=score)
     blocks: list[Block] = []
     path = folder / f"{arrays.task}_confusion.png"
@@ -91,21 +91,21 @@ def _confusion(arrays: CocoArrays, columns: MatchColumns, pairs: Overlaps, folde
         blocks.append(Figure(path, caption))
     confusions = matrix.confusions(_MOST_CONFUSIONS)
     if confusions:
-        blocks.append(Text("The classes taken for others most often:"))
+        blocks.append(Text("The classes confused most often:"))
         blocks.append(Table(["annotated", "detected as", "count"], [list(row) for row in confusions]))
     elif len(columns.class_names) > 1:
-        blocks.append(Text(f"From score {score:.2f} on, no object was taken for one of another class."))
+        blocks.append(Text(f"From score {score:.2f} on, no object was confused with another class."))
     return blocks
 
 
 def _calibration(arrays: CocoArrays, folder: Path) -> list[Block]:
     found = calibration(arrays.matches)
     if isinstance(found, str):
-        return [Text(f"There is no calibration: {found}.")]
+        return [Text(f"No calibration: {found}.")]
     path = folder / f"{arrays.task}_calibration.png"
     reliability(found, arrays.matches.iou, path)
     caption = (
-        "How often detections of a score met an object, and their number. The expected calibration error is the mean "
+        "How often detections of a score match an object, and their number. The expected calibration error is the mean "
         "distance of the two over all detections."
     )
     return [Figure(path, caption)]

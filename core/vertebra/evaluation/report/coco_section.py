@@ -23,7 +23,7 @@ __all__ = ["coco_sections"]
 
 _TITLES = {"bbox": "Boxes", "segm": "Masks", "keypoints": "Keypoints"}
 _MOST_MISTAKES = 8  # false detections, and as many missed objects
-_WITHOUT_TRUTH = 0.5  # score from which on detections are drawn where no ground truth says better
+_WITHOUT_TRUTH = 0.5  # score from which on detections are drawn without ground truth
 
 
 def coco_sections(
@@ -72,13 +72,11 @@ def _task_section(task: str, arrays: CocoArrays, truth: GroundTruth, folder: Pat
         blocks.append(Figure(path, "Precision at each recall, mean over the classes that have ground truth."))
     path = folder / f"{task}_scores.png"
     if score_histogram(arrays, best_threshold(arrays.matches), path):
-        blocks.append(
-            Figure(path, "Detections that met an object and those that met none; a good model keeps them apart.")
-        )
+        blocks.append(Figure(path, "Scores of matched and unmatched detections; a good model separates them."))
     path = folder / f"{task}_class_ap.png"
     if len(truth.class_names) > 1 and class_bars(truth.class_names, ap, ap50, path):
         blocks.append(
-            Figure(path, "AP over AP50 of each class, best first; classes without ground truth are left out.")
+            Figure(path, "AP over AP50 of each class, best first; classes without ground truth are not shown.")
         )
     return [Section(f"Plots: {_TITLES[task].lower()}", blocks)] if blocks else []
 
@@ -92,7 +90,7 @@ def _mistakes(
     count: int,
     skeleton: Sequence[tuple[int, int]],
 ) -> list[Section]:
-    """The surest false detections and the missed objects, at most `count` of each, cut out of their images."""
+    """Crops of the false detections of highest score and of the missed objects, at most `count` of each."""
     columns, iou = arrays.columns, arrays.matches.iou
     boxes, measure = table.boxes[columns.detection_row], "OKS" if arrays.task == "keypoints" else "IoU"
     title = _TITLES[arrays.task].lower()
@@ -100,12 +98,12 @@ def _mistakes(
         (
             "false",
             worst_false,
-            f"False detections (they meet no object of their class at {measure} {iou:.2f}), the surest first.",
+            f"False detections (unmatched with objects of their class at {measure} {iou:.2f}), highest score first.",
         ),
         (
             "missed",
             worst_missed,
-            f"Missed objects: no detection from score {threshold:.2f} on meets them. First those that none meets at "
+            f"Missed objects: unmatched by detections of score {threshold:.2f} or more. First those unmatched at "
             "any score, then by that score; large ones before small ones.",
         ),
     )

@@ -33,7 +33,7 @@ def draw_mistakes(
     prefix: str,
     skeleton: Sequence[tuple[int, int]] = (),
 ) -> list[Picture]:
-    """Each mistake as a PNG `<prefix>_<number>.png` in `folder`; images whose file is gone are left out.
+    """Each mistake as a PNG `<prefix>_<number>.png` in `folder`; images whose file no longer exists are skipped.
 
     Args:
         threshold: score from which on detections are drawn.
@@ -134,12 +134,12 @@ class _View:
             return np.zeros((self.size[1], self.size[0]), bool)
         x0, y0, x1, y1 = self.window
         crop = segmentation_to_bitmask(segmentation, *size)[y0:y1, x0:x1]
-        grey = Image.fromarray(crop.astype(np.uint8) * 255).resize(self.size, Image.Resampling.BILINEAR)
-        return np.asarray(grey) >= 128
+        gray = Image.fromarray(crop.astype(np.uint8) * 255).resize(self.size, Image.Resampling.BILINEAR)
+        return np.asarray(gray) >= 128
 
 
 def _objects(record: dict, size: tuple[int, int]) -> Instances:
-    """Annotations of a dataset dict as `gt_*` fields; masks stay as they are written, crowds are left out."""
+    """Annotations of a dataset dict as `gt_*` fields; masks stay as they are written, crowds are ignored."""
     annotations = [a for a in record["annotations"] if not a.get("iscrowd")]
     objects = Instances(size)
     boxes = [BoxMode.convert(list(a["bbox"]), a["bbox_mode"], BoxMode.XYXY_ABS) for a in annotations]

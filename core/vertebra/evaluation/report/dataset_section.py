@@ -35,7 +35,7 @@ def dataset_sections(dataset: Any, folder: Path) -> list[Section]:
         blocks.append(Figure(path, "Objects by size: the square root of the area of their boxes, on a log scale."))
     counts = _counts(facts, total)
     if "sem_seg_file_name" in dataset.fields and not facts.objects:
-        del counts["objects"]  # what it has are labelled pixels
+        del counts["objects"]  # what it has are labeled pixels
     blocks.append(Facts(counts))
     if total:
         names = dataset.metadata.get("thing_classes") or [str(k) for k in range(max(facts.objects) + 1)]
@@ -84,7 +84,7 @@ def _counts(facts: DatasetFacts, total: int) -> dict[str, str]:
 
 
 def _outside(areas: np.ndarray) -> tuple[int, int]:
-    """How many areas are small, and how many large."""
+    """Number of small and of large areas."""
     return (areas < _BORDERS[0]).sum(), (areas > _BORDERS[1]).sum()
 
 

@@ -15,14 +15,14 @@ _STEPS = ((1200, 84), (1000, 80), (800, 76), (640, 70), (480, 62))  # widest sid
 
 
 def png_uri(path: Path) -> str:
-    """A plot as it is: few colours, which PNG keeps small and sharp."""
+    """A plot as it is: few colors, which PNG keeps small and sharp."""
     with Image.open(path) as image:
         few = image.convert("RGB").quantize(128, dither=Image.Dither.NONE)
     return _uri(few, "png", optimize=True)
 
 
 def jpeg_uris(paths: Sequence[Path], budget: int) -> list[str]:
-    """Photographs as JPEG, as large as `budget` bytes allow; the last are left out if even the smallest do not fit."""
+    """Photographs as JPEG, as large as `budget` bytes allow; the last are omitted if even the smallest do not fit."""
     uris: list[str] = []
     for side, quality in _STEPS:
         uris = [_jpeg(path, side, quality) for path in paths]

@@ -110,7 +110,7 @@ def _summary(
         heading = f"<h3>{escape(_TASK_TITLES.get(task, task))}</h3>"
         parts.append(f'<div class="task">{heading}<table class="summary">{body}</table></div>')
     explained = (
-        '<p class="without">Intervals are for other images like these: bootstrap over images, 95 % by name. With few '
+        '<p class="without">Intervals are bootstrap intervals over images, nominally 95 %. With few '
         "images a class they hold the number that all images would give less often than that: in simulations 92 % of "
         "the time with 3 classes on 80 images, 78 % with 20 classes on 100, 13 % with 80 classes on 100.</p>"
         if intervals

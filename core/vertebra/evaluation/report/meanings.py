@@ -1,4 +1,4 @@
-"""What a reader of the report is told about the numbers of semantic and panoptic evaluations."""
+"""The meanings of the numbers of semantic and panoptic evaluations, for readers of the report."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The mistakes most worth a look: false detections the model is surest of, and objects it has missed."""
+"""The mistakes most worth a look: false detections of highest score, and missed objects."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ class Mistake:
 
 
 def worst_false(columns: MatchColumns, boxes: np.ndarray, threshold: float, count: int, iou: float) -> list[Mistake]:
-    """At most `count` detections from `threshold` on that met no object, best score first.
+    """At most `count` detections from `threshold` on that matched no object, best score first.
 
     Args:
         boxes: (D, 4) `xyxy` of the detections, by row of the columns; the texts compare boxes for every task.
-        iou: of box, mask or OKS, from which on a detection meets an object.
+        iou: of box, mask or OKS, from which on a detection matches an object.
     """
     matches = columns.at(columns.threshold_index(iou))
     false = np.flatnonzero((matches.detection_state == 0) & (columns.detection_score >= threshold))
@@ -52,9 +52,9 @@ def worst_false(columns: MatchColumns, boxes: np.ndarray, threshold: float, coun
 
 
 def worst_missed(columns: MatchColumns, boxes: np.ndarray, threshold: float, count: int, iou: float) -> list[Mistake]:
-    """At most `count` objects that no detection from `threshold` on met.
+    """At most `count` objects that no detection from `threshold` on matched.
 
-    First those that none met at any score, then by the score of the one that did; large ones before small ones.
+    First those that none matched at any score, then by the score of the one that did; large ones before small ones.
     Arguments as of `worst_false`.
     """
     matches = columns.at(columns.threshold_index(iou))
@@ -113,7 +113,7 @@ def _why_missed(columns: MatchColumns, boxes: np.ndarray, row: int, score: float
     best = int(overlap.argmax())
     found = f"{_name(columns, columns.detection_class[near[best]])} {columns.detection_score[near[best]]:.2f}"
     if overlap[best] >= iou and columns.detection_class[near[best]] == columns.truth_class[row]:
-        return f"the detection here, {found} (IoU {overlap[best]:.2f}), has met another object"
+        return f"the detection here, {found} (IoU {overlap[best]:.2f}), is matched to another object"
     return f"nearest detection: {found} (IoU {overlap[best]:.2f})"
 
 

@@ -46,10 +46,11 @@ def draw_pictures(
     count: int,
     skeleton: Sequence[tuple[int, int]] = (),
 ) -> list[Picture]:
-    """Draw ground truth (left) and the detections from `threshold` on (right); images whose file is gone are left out.
+    """Draw ground truth (left) and the detections from `threshold` on (right); images whose file no longer exists are
+    skipped.
 
     Args:
-        matches: who met whom, for the choice and the captions; None without ground truth.
+        matches: of the detections, for the choice and the captions; None without ground truth.
         threshold: score from which on detections are drawn and judged.
         skeleton: pairs of keypoint numbers that a line joins.
     """

@@ -71,7 +71,7 @@ def class_bars(names: Sequence[str], ap: Sequence[float | None], ap50: Sequence[
 
 
 def score_histogram(arrays: CocoArrays, threshold: float | None, path: Path) -> bool:
-    """Scores of detections that met an object and of those that met none. False without detections."""
+    """Scores of matched and of unmatched detections. False without detections."""
     matches = arrays.matches
     hits = matches.detection_score[matches.detection_state == 1]
     misses = matches.detection_score[matches.detection_state == 0]

@@ -32,7 +32,7 @@ def draw_pairs(items: Iterable[tuple[str, Draw, Draw, str]], folder: Path, count
 
 
 def draw_sheets(items: Iterable[tuple[str, Draw, str]], folder: Path, count: int) -> list[Picture]:
-    """Draw at most `count` images; those whose file is gone are left out.
+    """Draw at most `count` images; those whose file no longer exists are skipped.
 
     Args:
         items: (image file, what makes the picture of the image (H, W, 3) uint8, what the caption says).

@@ -42,7 +42,7 @@ class SemSegEvaluator(Evaluator):
     Metrics: `sem_seg/mIoU`, `fwIoU` (weighted by how frequent a class is), `pixel_accuracy`, `mean_accuracy`, `mDice`,
     `mF1` (the same), `mPrecision`, `mBoundaryIoU`, and for each class `IoU-<class>`, `Dice-`, `F1-` (the same),
     `precision-`, `recall-`, `BoundaryIoU-<class>`: fractions, from exact counts. Classes that the ground truth does
-    not have stay out of the means and have no number; `reasons` and `notes` name them.
+    not have are excluded from the means and have no number; `reasons` and `notes` name them.
 
     Takes `sem_seg` of the outputs, scores (K, H, W) or labels (H, W), in the original image's size, and counts where
     it lies: nothing waits for the device until `evaluate`. Ground truth is the file that the dataset dict names in
@@ -100,7 +100,7 @@ class SemSegEvaluator(Evaluator):
 
         Raises:
             DataError: no `sem_seg` in an output, a number of scores that is not that of the classes, another size than
-                the ground truth's, true labels that are no class. Predicted ones are looked at in `evaluate`.
+                the ground truth's, true labels that are not classes. Predicted ones are looked at in `evaluate`.
         """
         for record, output in zip(inputs, outputs, strict=True):
             key = ImageKey.of(record)
@@ -121,7 +121,7 @@ class SemSegEvaluator(Evaluator):
         """The metrics of all processes' images.
 
         Raises:
-            DataError: a model predicted labels that are no class, or several processes counted the same images.
+            DataError: a model predicted labels that are not classes, or several processes counted the same images.
         """
         shards = gather_to_main(self.tally.on_cpu())
         self.scores = on_main_process(lambda: self._evaluate_all(shards or []))
@@ -137,7 +137,7 @@ class SemSegEvaluator(Evaluator):
         """(H, W) true codes of an image of the dataset, out of its label file.
 
         Raises:
-            DataError: there is no such image or file, or the file has labels that are no class.
+            DataError: there is no such image or file, or the file has labels that are not classes.
         """
         if self._rows is None:
             self._rows = {ImageKey.of(record): row for row, record in enumerate(self.dataset.dicts)}
@@ -178,7 +178,7 @@ class SemSegEvaluator(Evaluator):
         if "sem_seg" not in output:
             raise DataError(
                 f"{where} has no 'sem_seg', only {', '.join(map(repr, output)) or 'nothing'}.\n"
-                "  SemSegEvaluator judges a class per pixel; choose evaluators for the tasks of the model's heads"
+                "  SemSegEvaluator evaluates one class per pixel; choose evaluators for the tasks of the model's heads"
             )
         given = torch.as_tensor(output["sem_seg"])
         if given.ndim == 3:
@@ -210,7 +210,7 @@ class SemSegEvaluator(Evaluator):
         wrong = int(tally.counts[:, -1].sum())
         if wrong:
             raise DataError(
-                f"the model gave {wrong:,} pixels a label that is no class: the dataset has {len(self.class_names)} "
+                f"the model gave {wrong:,} pixels a label that is not a class: the dataset has {len(self.class_names)} "
                 f"classes, numbered from 0, and {self.ignore_label} for none.\n"
-                "  The weights are of a model for other classes, or the dataset lacks some in metadata.stuff_classes"
+                "  The weights are of a model for other classes, or classes are missing in metadata.stuff_classes"
             )

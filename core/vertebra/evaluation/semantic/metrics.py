@@ -9,7 +9,7 @@ import numpy as np
 
 __all__ = ["SemanticScores", "semantic_scores"]
 
-_ABSENT = "the class does not occur in the ground truth; it stays out of the means"
+_ABSENT = "the class does not occur in the ground truth; it is excluded from the means"
 _NOTHING = "no pixel of the ground truth has a class"
 
 
@@ -102,7 +102,9 @@ def _notes(counts: np.ndarray, present: np.ndarray, predicted: np.ndarray, label
         shown = ", ".join(absent[:10]) + (f" and {len(absent) - 10} more" if len(absent) > 10 else "")
         pixels = int(predicted[~present].sum())
         wrong = f"; {pixels:,} pixels were predicted as such, which counts against the true classes" if pixels else ""
-        notes.append(f"sem_seg: classes that do not occur in the ground truth stay out of the means: {shown}{wrong}")
+        notes.append(
+            f"sem_seg: classes that do not occur in the ground truth are excluded from the means: {shown}{wrong}"
+        )
     none = int(counts[:, -1].sum())
     if none:
         notes.append(f"sem_seg: {none:,} pixels with a true class were predicted as none and count as missed")

@@ -54,7 +54,7 @@ def boundary_counts(truth: Tensor, predicted: Tensor, num_classes: int, radius: 
     Source: Cheng et al., "Boundary IoU", arXiv:2103.16562: a mask's boundary is the mask without its erosion by
     `radius` steps of a 3 x 3 square, and the image's edge is a contour too. All classes are done at once, as a
     pixel lies on the boundary of its own class's mask alone. In addition, pixels without a true class make no contour
-    and are left out, in both maps: what is predicted there makes no difference.
+    and are ignored, in both maps: what is predicted there makes no difference.
     """
     ignored = truth == num_classes
     true_edge = ~ignored & ~_is_inner(truth, ignored, radius)
@@ -93,7 +93,7 @@ def _window_min(values: Tensor, radius: int, outside: int) -> Tensor:
 
 
 def _running_min(values: Tensor, length: int) -> Tensor:
-    """Minimum over `length` neighbours along the last axis, which gets shorter by length - 1; log2(length) steps."""
+    """Minimum over `length` neighbors along the last axis, which gets shorter by length - 1; log2(length) steps."""
     width = 1
     while 2 * width <= length:
         values = torch.minimum(values[..., :-width], values[..., width:])

@@ -39,7 +39,7 @@ def semantic_sections(evaluator: SemSegEvaluator, folder: Path, pictures: int) -
         second_measure="boundary IoU",
     ):
         over = "IoU over boundary IoU" if boundary is not None else "IoU"
-        figures.append(Figure(path, f"{over} of each class, best first; classes without ground truth are left out."))
+        figures.append(Figure(path, f"{over} of each class, best first; classes without ground truth are not shown."))
     path = plots / "sem_seg_confusion.png"
     if confusion_map(tally.counts.numpy()[:-1, :-1], [*labels, "(none)"], path):
         figures.append(Figure(path, "Where the pixels of each true class went. Off the diagonal is what is mixed up."))

@@ -35,11 +35,11 @@ _CAFFE2_NORM = {"s": "weight", "b": "bias", "rm": "running_mean", "riv": "runnin
 def load_renamed(backbone: nn.Module, source: str, rename: Callable[[str], str | None]) -> None:
     """Reads weights and loads them under new names.
 
-    Stages of the weights that the backbone was built without are left out. Statistics of batch normalisation may be
+    Stages of the weights that the backbone was built without are skipped. Statistics of batch normalization may be
     missing altogether: MSRA's weights have them folded into scale and shift.
 
     Args:
-        rename: a name of the file to one of the backbone, or None for what is none of it (a classifier's weights).
+        rename: a name of the file to one of the backbone, or None for what it does not have (a classifier's weights).
     Raises:
         CheckpointError: the file cannot be read, its layout is not known, or the weights do not fit.
     """
@@ -50,7 +50,7 @@ def load_renamed(backbone: nn.Module, source: str, rename: Callable[[str], str |
     fitting = {name: value for name, value in renamed.items() if name.split(".")[0] in parts}
     if not fitting:
         raise CheckpointError(
-            f"{source}: its names are in no layout that {type(backbone).__name__} knows; "
+            f"{source}: its names match no layout that {type(backbone).__name__} knows; "
             f"they begin with {', '.join(list(given)[:3])}"
         )
     if not _has_statistics(fitting):

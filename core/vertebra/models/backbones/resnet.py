@@ -114,7 +114,7 @@ class ResNet(Backbone):
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """(N, 3, H, W) to {name: (N, C, ceil(H / s), ceil(W / s))} for the `out_features`."""
-        features = {}  # only what is asked for, so that the rest is freed on the way
+        features = {}  # only what is requested, so that the rest is freed on the way
         if "conv1" in self.out_features:
             features["conv1"] = self.stem.convolve(images)
             x = _pool(features["conv1"])

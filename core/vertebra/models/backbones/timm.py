@@ -36,7 +36,7 @@ class TimmBackbone(Backbone):
         try:
             import timm  # optional, and slow to import
         except ImportError as err:
-            raise SetupError("backbone timm needs the package timm.\n  Mend it: pip install 'vertebra[timm]'") from err
+            raise SetupError("backbone timm needs the package timm.\n  Fix it: pip install 'vertebra[timm]'") from err
         if not timm.is_model(model.split(".")[0]) and "/" not in model:
             near = nearest(model.split(".")[0], timm.list_models())
             raise ValueError(f"timm has no model {model!r}. Nearest: {', '.join(near) or 'none'}")

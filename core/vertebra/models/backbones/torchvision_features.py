@@ -51,7 +51,7 @@ def choose_features(backbone: str, known: dict[str, ShapeSpec], wanted: Sequence
 
 
 def load_features(backbone: Backbone, source: str) -> None:
-    """Loads torchvision's weights (`features.0.0.weight`, ...); layers not built and the classifier are left out."""
+    """Loads torchvision's weights (`features.0.0.weight`, ...); layers not built and the classifier are skipped."""
     own = backbone.state_dict()
     layers = {name.split(".")[1] for name in own}
     given = read_weights(source)

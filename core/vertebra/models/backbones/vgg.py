@@ -1,4 +1,4 @@
-"""VGG, with and without batch normalisation.
+"""VGG, with and without batch normalization.
 
 Source: Simonyan & Zisserman, "Very Deep Convolutional Networks", arXiv:1409.1556; layers and weights: torchvision.
 """
@@ -27,7 +27,7 @@ class VGG(Backbone):
     (strides 2 to 32).
 
     Args:
-        batch_norm: normalise after every convolution.
+        batch_norm: normalize after every convolution.
         out_features: which to return; layers behind the last of these are not built.
         weights: a file, URL or `torchvision:VGG16_Weights.IMAGENET1K_V1` in torchvision's names; None: random ones.
     """

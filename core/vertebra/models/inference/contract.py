@@ -44,8 +44,8 @@ def with_inference(predict: Predict, inference: ComponentSpec | Sequence[Compone
         mode = spec.build()
         if not isinstance(mode, InferenceMode):
             raise RecipeError(
-                f"{spec.where}: evaluate.inference: {spec.name} is a part, but no way to predict.\n"
-                "  There are SlidingWindow and MultiScaleFlip, and any class that derives from InferenceMode"
+                f"{spec.where}: evaluate.inference: {spec.name} is a part, but not an inference mode.\n"
+                "  Available: SlidingWindow, MultiScaleFlip, and any subclass of InferenceMode"
             )
         predict = partial(mode, predict)
     return predict
@@ -74,11 +74,11 @@ def scores_of(output: dict[str, Any], size: tuple[int, int], who: str) -> Tensor
         given = f"labels of shape {tuple(scores.shape)}" if isinstance(scores, Tensor) else ", ".join(output)
         raise RecipeError(
             f"evaluate.inference: {who} joins scores of classes, `sem_seg` (K, H, W) and nothing else, but this model "
-            f"gives {given or 'nothing'}.\n  Leave evaluate.inference out, or take the other heads out of the recipe"
+            f"gives {given or 'nothing'}.\n  Remove evaluate.inference, or remove the other heads from the recipe"
         )
     if tuple(scores.shape[-2:]) != size:
         raise RecipeError(
-            f"evaluate.inference: {who} asked for {size[0]} x {size[1]} pixels (height x width), but the model gave "
+            f"evaluate.inference: {who} requested {size[0]} x {size[1]} pixels (height x width), but the model gave "
             f"{scores.shape[-2]} x {scores.shape[-1]}"
         )
     return scores.float()

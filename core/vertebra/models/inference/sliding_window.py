@@ -26,7 +26,7 @@ class SlidingWindow(InferenceMode):
 
     Args:
         window: [height, width] in pixels of what the model sees at once, or one number for a square.
-        overlap: part of a window that its neighbours share, from 0 to below 1. The last window of a row or column is
+        overlap: part of a window that its neighbors share, from 0 to below 1. The last window of a row or column is
             moved back so that it ends with the image.
         batch_size: windows that go through the model together.
         blending: `uniform` weighs all pixels of a window alike, `gaussian` those in the middle most, with a deviation

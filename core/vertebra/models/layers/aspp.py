@@ -31,7 +31,7 @@ class ASPP(nn.Module):
         rates: dilations of the 3x3 convolutions, in cells.
         norm: behind each convolution except the pooled one.
         pool_norm: behind the convolution of the pooled branch. The mean of a whole map is one value per image and
-            channel, so batch normalisation there cannot train on one image; "none" (Detectron2's) has a bias instead.
+            channel, so batch normalization there cannot train on one image; "none" (Detectron2's) has a bias instead.
         separable: each 3x3 convolution depthwise and then 1x1, each with norm and ReLU.
         inner_norm: of separable ones, behind the depthwise convolution, see `SeparableConvNorm`; None: as `norm`.
         dropout: share of the output's values set to 0 in training.

@@ -21,7 +21,7 @@ __all__ = ["PyramidPooling"]
 class PyramidPooling(nn.Module):
     """The map itself beside averages over coarser and coarser grids, each made narrow by a 1x1 convolution.
 
-    Batch normalisation of the 1 x 1 grid sees one value per image and channel: train it with two images or more.
+    Batch normalization of the 1 x 1 grid sees one value per image and channel: train it with two images or more.
 
     Args:
         in_channels: of the input.

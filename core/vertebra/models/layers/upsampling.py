@@ -37,7 +37,7 @@ class BilinearConvTranspose2d(nn.ConvTranspose2d):
         channels: in and out; each output channel starts as the upsampled input channel of its number.
         factor: output cells per input cell, in both directions.
         kernel_size: None: the smallest bilinear one, 2 * factor - factor % 2.
-        padding: cells cut off on every side; None: so many that the output is `factor` times the input.
+        padding: cells cut off on every side; None: chosen such that the output is `factor` times the input.
         out_channels: another number of output channels starts with the first channels of the input only.
         bias: a bias for each output channel, 0 at first.
         groups: as in torch; `channels` gives every channel a kernel of its own.

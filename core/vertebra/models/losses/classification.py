@@ -62,7 +62,7 @@ class CrossEntropy(Loss):
 
     Args:
         class_weights: K factors; the mean is then the weighted mean, as in torch. None: all 1.
-        ignore_index: label without loss. 255 is the habit of semantic segmentation; with more than 255 classes
+        ignore_index: label without loss. 255 is the convention of semantic segmentation; with more than 255 classes
             name another one, such as -100.
         label_smoothing: share of the target that is spread evenly over all classes.
     """

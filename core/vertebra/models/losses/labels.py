@@ -50,16 +50,16 @@ def check_labels(loss: str, labels: Tensor, num_classes: int, ignore_index: int)
     if torch.compiler.is_compiling() or labels.numel() == 0:
         return
     wrong = ((labels < 0) | (labels >= num_classes)) & (labels != ignore_index)
-    mend = (
+    fix = (
         f"labels must be class ids 0 to {num_classes - 1} or {ignore_index} (ignored). Is the number of classes right? "
         "Does the dataset mark void pixels by another value (ignore_label)?"
     )
     if labels.is_cuda:
-        torch._assert_async(~wrong.any(), f"{loss}: {mend}")
+        torch._assert_async(~wrong.any(), f"{loss}: {fix}")
     elif labels.device.type == "cpu" and bool(wrong.any()):
         values = labels[wrong].unique()
         shown = ", ".join(map(str, values[:5].tolist())) + (", ..." if len(values) > 5 else "")
-        raise DataError(f"{loss}: {int(wrong.sum())} pixels have the label {shown}; {mend}")
+        raise DataError(f"{loss}: {int(wrong.sum())} pixels have the label {shown}; {fix}")
 
 
 def known_pixels(labels: Tensor, ignore_index: int) -> tuple[Tensor, Tensor]:
@@ -69,7 +69,7 @@ def known_pixels(labels: Tensor, ignore_index: int) -> tuple[Tensor, Tensor]:
 
 
 def one_hot(labels: Tensor, num_classes: int) -> Tensor:
-    """Class ids (N, H, W) to bool (N, K, H, W), False everywhere for an id that is no class."""
+    """Class ids (N, H, W) to bool (N, K, H, W), False everywhere for an id that is not a class."""
     return labels[:, None] == torch.arange(num_classes, device=labels.device).view(1, -1, 1, 1)
 
 

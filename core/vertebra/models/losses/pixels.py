@@ -17,7 +17,7 @@ __all__ = ["HardPixelCrossEntropy", "PixelBCE", "PixelFocalLoss", "pixel_entropy
 
 
 class HardPixelCrossEntropy(Loss):
-    """Mean cross entropy of the pixels of the batch that cost most, the others left out.
+    """Mean cross entropy of the pixels of the batch that cost most, without the others.
 
     Source: Yang et al., "DeeperLab", arXiv:1902.05093, section 3.5, as in Detectron2's DeepLab: the share is of all
     pixels of the batch, ignored ones among them, which cost 0.

@@ -1,7 +1,7 @@
 """The whole pipeline as a model: an image's proposals, their features, the SVMs' answers, the refined boxes.
 
 Source: Girshick et al., "Rich feature hierarchies for accurate object detection", arXiv:1311.2524.
-Letters: P proposals of an image, D features, K classes, M true boxes.
+Letters: P proposals of an image, D features, K classes, M ground-truth boxes.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class ClassicRCNN(nn.Module):
             512 channels and 2 x 2 cells). Regions that overlap an object come first, the others by chance.
         reverse_channels: the backbone wants blue first.
         score_threshold: detections need more than this; scores are the sigmoid of the SVMs' answers.
-        nms_threshold: of two boxes of a class with a greater IoU, the worse one goes.
+        nms_threshold: IoU threshold of NMS: of two boxes of a class that overlap more, the lower score is dropped.
     """
 
     def __init__(
@@ -92,9 +92,9 @@ class ClassicRCNN(nn.Module):
         """Learns SVMs and box regressions from a dataset, its images as the recipe's `eval_transforms` make them.
 
         Returns:
-            Numbers of images, regions and true boxes learned from.
+            Numbers of images, regions and ground-truth boxes learned from.
         Raises:
-            DataError: no image has a true box.
+            DataError: no image has a ground-truth box.
         """
         mapper = build_mapper(_plain(recipe), dataset, training=True)
         rng = np.random.default_rng(self.seed)
@@ -107,7 +107,7 @@ class ClassicRCNN(nn.Module):
             if number % 20 == 19:
                 logger.info("features of %d of %d images", number + 1, len(dataset.dicts))
         if not any(rows.any() for rows in columns.get("is_truth", ())):
-            raise DataError(f"{dataset.name}: no image has a true box; there is nothing to learn")
+            raise DataError(f"{dataset.name}: no image has a ground-truth box; there is nothing to learn")
         table = {name: np.concatenate(columns.pop(name)) for name in list(columns)}
         self.classifiers = LinearClassifiers.fit(table["features"], table["overlaps"], table["is_truth"], rng)
         self.ridges = BoxRidges.fit(table["features"], table["boxes"], table["truth"], table["overlaps"])
@@ -151,7 +151,7 @@ class ClassicRCNN(nn.Module):
         return self.classifiers, self.ridges
 
     def _rows(self, image: Tensor, instances: Any, most: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
-        """What one image adds to the training: at most so many of its proposals, then its true boxes."""
+        """What one image adds to the training: at most this many of its proposals, then its ground-truth boxes."""
         truth, classes = instances.gt_boxes.tensor, instances.gt_classes
         boxes = torch.cat((_chosen(self.propose(image), truth, most, rng), truth))  # (P + M, 4)
         iou = pairwise_iou(boxes, truth)  # (P + M, M)
@@ -189,7 +189,7 @@ class ClassicRCNN(nn.Module):
 
 
 def _chosen(boxes: Tensor, truth: Tensor, most: int, rng: np.random.Generator) -> Tensor:
-    """At most so many of the boxes (P, 4), those that overlap an object first, otherwise by chance."""
+    """At most this many of the boxes (P, 4), those that overlap an object first, otherwise by chance."""
     if len(boxes) <= most:
         return boxes
     lots = torch.from_numpy(rng.random(len(boxes)))

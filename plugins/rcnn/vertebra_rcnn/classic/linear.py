@@ -41,14 +41,14 @@ class LinearClassifiers:
         negative_iou: float = 0.3,
         rounds: int = 2,
     ) -> LinearClassifiers:
-        """Trains on proposals and true boxes of all images together. A class without examples is never found.
+        """Trains on proposals and ground-truth boxes of all images together. A class without examples is never found.
 
         Args:
             features: (P, D).
-            overlaps: (P, K), greatest IoU with a true box of each class.
-            is_truth: (P, K) bool, which rows are a class's true boxes: its positives.
+            overlaps: (P, K), greatest IoU with a ground-truth box of each class.
+            is_truth: (P, K) bool, which rows are a class's ground-truth boxes: its positives.
             cost: the SVM's C.
-            negative_iou: rows with less overlap than this are negatives; what lies between is left out.
+            negative_iou: rows with less overlap than this are negatives; what lies between is ignored.
             rounds: trainings of each class; before each but the first, hard negatives join.
         """
         factor = _LENGTH / max(float(np.linalg.norm(features, axis=1).mean()), 1e-9)
@@ -116,9 +116,9 @@ class BoxRidges:
         Args:
             features: (P, D).
             boxes: (P, 4) xyxy in pixels.
-            truth: (P, K, 4), the true box of each class that each proposal overlaps most.
+            truth: (P, K, 4), the ground-truth box of each class that each proposal overlaps most.
             overlaps: (P, K), that IoU.
-            strength: of the regularisation.
+            strength: of the regularization.
         """
         from sklearn.linear_model import Ridge
 

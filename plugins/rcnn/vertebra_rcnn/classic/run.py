@@ -46,7 +46,7 @@ def run_classic(
         raise RecipeError(f"{output} is not empty; name a new folder with --output")
     loaded = load_recipe(recipe, overrides)
     dataset = load_split(loaded, "train")
-    load_split(loaded, "val")  # a mistake in it is told now, not after the training
+    load_split(loaded, "val")  # a mistake in it is reported now, not after the training
     seed_everything(loaded.seed)  # without weights the backbone is random, but the same each time
     model = build_model(loaded, metadata=dataset.metadata, pretrained=weights is None)
     if weights is not None:

@@ -2,7 +2,7 @@
 
 Source: Uijlings et al., "Selective Search for Object Recognition", IJCV 104 (2013); the first segments are those of
 Felzenszwalb and Huttenlocher, "Efficient Graph-Based Image Segmentation", IJCV 59 (2004), by scikit-image. Each segment
-on the way to the last one gives its box. Unlike the paper, gradients are plain differences of neighbouring pixels.
+on the way to the last one gives its box. Unlike the paper, gradients are plain differences of neighboring pixels.
 Letters: S segments, P proposals.
 """
 
@@ -42,9 +42,9 @@ def selective_search(
         rng: shakes the order, so that not all of the best are large (section 4.3).
         scales: of the first segments, the larger the coarser; one search for each.
         colors: spaces in which segments are made and compared; one search for each.
-        sigma: the image is smoothed by so many pixels before.
+        sigma: standard deviation of the Gaussian that smooths the image first, in pixels.
         min_size: pixels of a first segment at least.
-        min_side: boxes with a shorter side are left out, in pixels.
+        min_side: boxes with a shorter side are dropped, in pixels.
         longest: longer side of what is searched, in pixels; sigma, min_size and min_side count there.
     """
     height, width = image.shape[:2]
@@ -89,7 +89,7 @@ def _grouped(pixels: np.ndarray, scale: float, sigma: float, min_size: int) -> n
 
     labels = felzenszwalb(pixels, scale=scale, sigma=sigma, min_size=min_size, channel_axis=2)
     segments = _Segments(pixels, labels)
-    queue = [(-segments.likeness(a, b), a, b) for a, b in _neighbours(labels)]
+    queue = [(-segments.likeness(a, b), a, b) for a, b in _neighbors(labels)]
     heapq.heapify(queue)
     touching: dict[int, set[int]] = {number: set() for number in range(len(segments.boxes))}
     for _, a, b in queue:
@@ -170,7 +170,7 @@ def _boxes(labels: np.ndarray, count: int) -> np.ndarray:
     return np.concatenate((low, high), axis=1)
 
 
-def _neighbours(labels: np.ndarray) -> list[tuple[int, int]]:
+def _neighbors(labels: np.ndarray) -> list[tuple[int, int]]:
     """Pairs of segments that touch, the smaller number first."""
     pairs = np.concatenate(
         [

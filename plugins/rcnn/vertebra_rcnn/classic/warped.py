@@ -24,7 +24,7 @@ class WarpedFeatures(nn.Module):
         pixel_mean, pixel_std: (3, 1, 1), see `vertebra.models.Model`.
         size: side of a warped region, in pixels.
         context: pixels of the warped region on each side that lie outside the box; beyond the image is the mean color.
-        cells: the feature map is averaged to so many cells along each side.
+        cells: the feature map is averaged to this many cells along each side.
         at_once: regions in a batch.
     """
 
