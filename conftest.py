@@ -3,6 +3,7 @@
 import atexit
 import os
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 
@@ -14,15 +15,21 @@ REPOSITORY = Path(__file__).resolve().parent
 IN_WORKER = "PYTEST_XDIST_WORKER" in os.environ
 
 
-def _use_own_caches() -> None:
-    """Nothing below the home folder is read or written, and no two workers share a file."""
+sys.path += [str(REPOSITORY), str(REPOSITORY / "tests")]  # the former also for processes that tests spawn
+pytest_plugins = ["command_line"]
+
+
+def _use_own_environment() -> None:
+    """The caller's settings do not count, nothing below the home folder is touched, and workers share no file."""
     folder = tempfile.mkdtemp(prefix="vertebra-tests-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    for name in [name for name in os.environ if name.startswith("VERTEBRA_") and name != "VERTEBRA_SHARED"]:
+        del os.environ[name]
     for name in ("VERTEBRA_CACHE", "MPLCONFIGDIR", "NUMBA_CACHE_DIR", "XDG_CACHE_HOME", "XDG_CONFIG_HOME"):
         os.environ[name] = str(Path(folder, name.lower()))
 
 
-_use_own_caches()  # before anything imports matplotlib or numba
+_use_own_environment()  # before anything imports matplotlib or numba
 if IN_WORKER:
     os.environ["OMP_NUM_THREADS"] = "1"  # read when torch is first imported, in processes that tests start too
 

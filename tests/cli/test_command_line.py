@@ -25,20 +25,19 @@ evaluate: {batch_size: 2, pictures: 2}
 """
 
 
-def run(*arguments, cwd, environment=None, code=0):
-    """`python -m vertebra ARGUMENTS`; returns (stdout, stderr) and checks the exit code."""
-    import os
+@pytest.fixture(scope="module")
+def run(command_line):
+    """run("train", "tiny.yaml", cwd=folder, code=0): `vertebra train tiny.yaml` there; its (stdout, stderr)."""
 
-    env = {**os.environ, "VERTEBRA_CACHE": str(cwd / "cache"), "COLUMNS": "120", **(environment or {})}
-    done = subprocess.run(
-        [sys.executable, "-m", "vertebra", *map(str, arguments)], cwd=cwd, env=env, capture_output=True, text=True
-    )
-    assert done.returncode == code, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
-    return done.stdout, done.stderr
+    def run(*arguments, cwd, code=0, **settings):
+        done = command_line(*arguments, cwd=cwd, code=code, VERTEBRA_CACHE=cwd / "cache", COLUMNS="120", **settings)
+        return done.stdout, done.stderr
+
+    return run
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
+def trained(run, tmp_path_factory):
     """A folder with tiny.yaml and a finished run `run`; and what the training printed."""
     folder = tmp_path_factory.mktemp("trained")
     (folder / "tiny.yaml").write_text(TINY)
@@ -59,19 +58,19 @@ def test_answers_without_importing_torch(arguments):
     assert done.stdout.strip()
 
 
-def test_components_shows_arguments_types_defaults_and_docs(tmp_path):
+def test_components_shows_arguments_types_defaults_and_docs(run, tmp_path):
     out, _ = run("components", "RetinaNetHead", cwd=tmp_path)
     assert "num_classes: int (given by the framework)" in out
     assert "score_threshold: float = 0.05" in out
     assert "head of vertebra-retinanet" in out
 
 
-def test_unknown_component_names_the_nearest(tmp_path):
+def test_unknown_component_names_the_nearest(run, tmp_path):
     _, err = run("components", "RetinaNetHaed", cwd=tmp_path, code=2)
     assert "RetinaNetHead" in err
 
 
-def test_mistakes_of_a_recipe_are_one_message_and_exit_code_2(tmp_path):
+def test_mistakes_of_a_recipe_are_one_message_and_exit_code_2(run, tmp_path):
     (tmp_path / "wrong.yaml").write_text(
         TINY.replace("depth: 18", "detph: 18").replace("batch_size: 2}", "batch_size: two}")
     )
@@ -92,7 +91,7 @@ def test_training_prints_the_table_and_existing_paths(trained):
         assert (folder / line.split()[1]).exists()
 
 
-def test_training_without_validation_data_ends_well(tmp_path):
+def test_training_without_validation_data_ends_well(run, tmp_path):
     (tmp_path / "tiny.yaml").write_text(TINY)
     out, err = run("train", "tiny.yaml", "data.val=null", "train.steps=1", "--output", "run", cwd=tmp_path)
     assert "Traceback" not in err
@@ -100,7 +99,7 @@ def test_training_without_validation_data_ends_well(tmp_path):
     assert "metrics.json" not in out
 
 
-def test_a_second_run_never_overwrites_the_first(trained):
+def test_a_second_run_never_overwrites_the_first(run, trained):
     folder, _ = trained
     before = (folder / "run" / "final.pth").read_bytes()
     _, err = run("train", "tiny.yaml", "--output", "run", cwd=folder, code=2)
@@ -108,7 +107,7 @@ def test_a_second_run_never_overwrites_the_first(trained):
     assert (folder / "run" / "final.pth").read_bytes() == before
 
 
-def test_the_saved_recipe_trains_to_the_same_weights(trained):
+def test_the_saved_recipe_trains_to_the_same_weights(run, trained):
     folder, _ = trained
     run("train", "run/recipe.yaml", "--output", "again", cwd=folder)
     import torch
@@ -118,7 +117,7 @@ def test_the_saved_recipe_trains_to_the_same_weights(trained):
     assert all(torch.equal(first[key], second[key]) for key in first)
 
 
-def test_evaluating_the_weights_gives_the_numbers_of_the_training(trained):
+def test_evaluating_the_weights_gives_the_numbers_of_the_training(run, trained):
     folder, _ = trained
     run("evaluate", "run/recipe.yaml", "--weights", "run/final.pth", "--output", "evaluated", cwd=folder)
     first, second = (
@@ -129,7 +128,7 @@ def test_evaluating_the_weights_gives_the_numbers_of_the_training(trained):
     assert {key: first[key] for key in keys} == {key: second[key] for key in keys}
 
 
-def test_predict_writes_pictures_and_records(trained):
+def test_predict_writes_pictures_and_records(run, trained):
     folder, _ = trained
     run("data", "make-shapes", "some", "--images", "2", "--size", "64", cwd=folder)
     out, _ = run(
@@ -147,7 +146,7 @@ def test_predict_writes_pictures_and_records(trained):
     assert "already holds predictions" in err
 
 
-def test_an_unreadable_image_loses_nothing_of_the_others(trained):
+def test_an_unreadable_image_loses_nothing_of_the_others(run, trained):
     folder, _ = trained
     mixed = folder / "mixed"
     mixed.mkdir()
@@ -162,14 +161,14 @@ def test_an_unreadable_image_loses_nothing_of_the_others(trained):
     assert (folder / "seen_mixed" / "predictions.json").is_file()
 
 
-def test_predict_without_weights_says_so(trained):
+def test_predict_without_weights_says_so(run, trained):
     folder, _ = trained
     _, err = run("predict", "tiny.yaml", "cache", cwd=folder, code=2)
     assert "weights" in err or "no image" in err
     assert "Traceback" not in err
 
 
-def test_data_info_and_show(trained):
+def test_data_info_and_show(run, trained):
     folder, _ = trained
     out, _ = run("data", "info", "tiny.yaml", cwd=folder)
     assert "8" in out
@@ -178,7 +177,7 @@ def test_data_info_and_show(trained):
     assert (folder / "sheet.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_data_show_overwrites_nothing(tmp_path):
+def test_data_show_overwrites_nothing(run, tmp_path):
     (tmp_path / "tiny.yaml").write_text(TINY)
     _, err = run("data", "show", "tiny.yaml", "--output", "tiny.yaml", cwd=tmp_path, code=2)
     assert "already exists" in err
@@ -190,7 +189,7 @@ def test_data_show_overwrites_nothing(tmp_path):
 
 
 @pytest.mark.parametrize("command", ["compare", "evaluate-results"])
-def test_json_never_replaces_a_file(tmp_path, command):
+def test_json_never_replaces_a_file(run, tmp_path, command):
     (tmp_path / "mine.yaml").write_text(TINY)
     files = ("a", "b") if command == "compare" else ("--annotations", "a", "--results", "b", "--task", "bbox")
     _, err = run(command, *files, "--json", "mine.yaml", cwd=tmp_path, code=2)
@@ -198,7 +197,7 @@ def test_json_never_replaces_a_file(tmp_path, command):
     assert (tmp_path / "mine.yaml").read_text() == TINY
 
 
-def test_a_place_that_cannot_be_written_is_one_message(tmp_path):
+def test_a_place_that_cannot_be_written_is_one_message(run, tmp_path):
     (tmp_path / "tiny.yaml").write_text(TINY)
     (tmp_path / "file").write_text("")
     _, err = run("train", "tiny.yaml", "--output", "file/run", cwd=tmp_path, code=2)
@@ -206,20 +205,18 @@ def test_a_place_that_cannot_be_written_is_one_message(tmp_path):
     assert "file/run: Not a directory" in err.replace("\\", "/")
 
 
-def test_doctor_finds_this_installation_well(tmp_path):
+def test_doctor_finds_this_installation_well(run, tmp_path):
     out, _ = run("doctor", cwd=tmp_path)
     assert "All is well" in out
     assert "vertebra-retinanet" in out
 
 
-def test_train_net_takes_detectron2s_arguments(trained, repository):
+def test_train_net_takes_detectron2s_arguments(run, trained, repository):
     folder, _ = trained
-    done = subprocess.run(
-        [sys.executable, repository / "tools" / "train_net.py", "--config-file", "tiny.yaml", "--num-gpus", "1",
-         "--output", "convention", "train.steps", "1", "seed", "3"],
-        cwd=folder, capture_output=True, text=True,
+    run(
+        *("--config-file", "tiny.yaml", "--num-gpus", "1", "--output", "convention", "train.steps", "1", "seed", "3"),
+        cwd=folder, script=repository / "tools" / "train_net.py",
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
     assert "seed: 3" in (folder / "convention" / "recipe.yaml").read_text()
 
 

@@ -1,8 +1,7 @@
 """A semantic dataset with difficult images, from looking at it to its evaluation, through the command line."""
 
-import contextlib
-import io
 import json
+import re
 
 import numpy as np
 import pytest
@@ -10,8 +9,7 @@ import torch
 from PIL import Image
 
 from vertebra import Predictor
-from vertebra.cli.app import app
-from vertebra.errors import DataError
+from vertebra.errors import DataError, RecipeError
 from vertebra.registry import REGISTRIES
 
 HEAD = '''
@@ -73,8 +71,8 @@ evaluate: {evaluators: [SemSegEvaluator], pictures: 2, amp: "off"}
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """A folder with the dataset, recipe.yaml and the run `run`, in a process that knows the head for the time being."""
+def trained(command, tmp_path_factory):
+    """A folder with the dataset, recipe.yaml and the run `run`; it is the current directory."""
     folder = tmp_path_factory.mktemp("semantic")
     (folder / "images").mkdir()
     (folder / "masks").mkdir()
@@ -91,30 +89,32 @@ def trained(tmp_path_factory):
     (folder / "score_head.py").write_text(HEAD)
     (folder / "recipe.yaml").write_text(RECIPE)
     kept = {kind: dict(registry._obj_map) for kind, registry in REGISTRIES.items()}
-    with contextlib.chdir(folder) if hasattr(contextlib, "chdir") else _inside(folder):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
         command("train", "recipe.yaml", "--output", "run")
         yield folder
     for kind, registry in REGISTRIES.items():
         registry._obj_map = kept[kind]
 
 
-@contextlib.contextmanager
-def _inside(folder):
-    import os
-
-    before = os.getcwd()
-    os.chdir(folder)
-    try:
-        yield
-    finally:
-        os.chdir(before)
+@pytest.fixture(scope="module")
+def command(command_line):
+    """command("data", "info", "recipe.yaml"): what the command prints."""
+    return lambda *words: command_line(*words).stdout
 
 
-def command(*words) -> str:
-    output = io.StringIO()
-    with contextlib.redirect_stdout(output):
-        app(list(map(str, words)), standalone_mode=False)
-    return output.getvalue()
+@pytest.fixture
+def evaluated(command, trained):
+    """evaluated("plain", "null"): the metrics of an evaluation into a folder of that name, predicting in that way."""
+
+    def run(name, inference):
+        command(
+            *("evaluate", "recipe.yaml", f"evaluate.inference={inference}", "evaluate.report=false"),
+            *("--weights", "run/final.pth", "--output", name),
+        )
+        return json.loads((trained / name / "metrics.json").read_text())
+
+    return run
 
 
 def test_a_training_with_single_pixels_and_ignored_images_has_finite_losses(trained):
@@ -131,40 +131,28 @@ def test_the_training_leaves_an_evaluation_with_its_report(trained):
     assert "light" in report and "large.png" in report
 
 
-def test_windows_that_hold_every_image_change_no_number(trained):
-    plain, windows = (
-        json.loads((trained / folder / "metrics.json").read_text())
-        for folder in (_evaluated("plain", "null"), _evaluated("whole", "{name: SlidingWindow, window: 64}"))
-    )
+def test_windows_that_hold_every_image_change_no_number(trained, evaluated):
+    plain, windows = evaluated("plain", "null"), evaluated("whole", "{name: SlidingWindow, window: 64}")
     assert _numbers(plain) == _numbers(windows)
     assert _numbers(plain) == _numbers(json.loads((trained / "run/evaluation/metrics.json").read_text()))
 
 
-def test_windows_and_scales_take_every_image(trained):
+def test_windows_and_scales_take_every_image(evaluated):
     modes = (
         "[{name: MultiScaleFlip, scales: [0.5, 1.0]}, {name: SlidingWindow, window: 16, borders: mirror, margin: 2}]"
     )
-    metrics = json.loads((trained / _evaluated("modes", modes) / "metrics.json").read_text())
+    metrics = evaluated("modes", modes)
     assert metrics["info"]["images"] == 4 and 0 <= metrics["sem_seg/mIoU"] <= 1
-
-
-def _evaluated(name, inference):
-    command(
-        *("evaluate", "recipe.yaml", f"evaluate.inference={inference}", "evaluate.report=false"),
-        *("--weights", "run/final.pth", "--output", name),
-    )
-    return name
 
 
 def _numbers(metrics):
     return {key: value for key, value in metrics.items() if key.startswith("sem_seg/")}
 
 
-def test_a_wrong_way_to_predict_is_told_before_the_training(trained):
-    from vertebra.errors import RecipeError
-
-    with pytest.raises(RecipeError, match="window is 0"):
-        command("train", "recipe.yaml", "evaluate.inference={name: SlidingWindow, window: 0}", "--output", "never")
+def test_a_wrong_way_to_predict_is_told_before_the_training(command_line, trained):
+    inference = "evaluate.inference={name: SlidingWindow, window: 0}"
+    failed = command_line("train", "recipe.yaml", inference, "--output", "never", code=2)
+    assert isinstance(failed.error, RecipeError) and "window is 0" in failed.stderr
     assert not (trained / "never/final.pth").exists()
 
 
@@ -181,14 +169,14 @@ def test_a_predictor_uses_the_recipes_way(trained):
         assert torch.equal(one, two) == (size == (1, 1))
 
 
-def test_labels_outside_the_classes_stop_the_training_with_file_values_and_remedy(trained):
+def test_labels_outside_the_classes_stop_the_training_with_file_values_and_remedy(command_line, trained):
     (trained / "incomplete.yaml").write_text(RECIPE.replace(", 7: 255", ""))
     words = r"(?s)masks/.*\.png: labels 7 on .* pixels belong to no class: label_map has .*Add them"
-    with pytest.raises(DataError, match=words):
-        command("train", "incomplete.yaml", "--output", "stopped")
+    failed = command_line("train", "incomplete.yaml", "--output", "stopped", code=2)
+    assert isinstance(failed.error, DataError) and re.search(words, failed.stderr)
 
 
-def test_info_counts_pixels_and_says_what_is_ignored(trained):
+def test_info_counts_pixels_and_says_what_is_ignored(command, trained):
     text = command("data", "info", "recipe.yaml")
     assert "labels     4 files, 2 classes" in text
     assert "objects" not in text
@@ -207,9 +195,9 @@ def test_info_of_a_large_dataset_reads_some_files(trained):
     assert facts.pixels.sum() == 30 * 30 + 9 * 40  # the first and the last by name
 
 
-def test_show_draws_labels_where_there_are_no_objects(trained):
+def test_show_draws_labels_where_there_are_no_objects(command, command_line, trained):
     assert "sheet.png" in command("data", "show", "recipe.yaml", "-o", "sheet.png", "--number", "2")
     assert command("data", "show", "recipe.yaml", "-o", "same.png", "--number", "2", "--layer", "semantic")
     assert (trained / "sheet.png").read_bytes() == (trained / "same.png").read_bytes()
-    with pytest.raises(DataError, match="--layer is 'depth'"):
-        command("data", "show", "recipe.yaml", "-o", "never.png", "--layer", "depth")
+    failed = command_line("data", "show", "recipe.yaml", "-o", "never.png", "--layer", "depth", code=2)
+    assert isinstance(failed.error, DataError) and "--layer is 'depth'" in failed.stderr

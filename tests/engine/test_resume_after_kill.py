@@ -18,6 +18,7 @@ SMALL = (
 
 
 def run(folder: Path, *arguments: str) -> dict[str, list[str]]:
+    """In a process of its own, which forks those that are killed: what differs after each kill."""
     script = Path(__file__).with_name("killed_runs.py")
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(

@@ -2,10 +2,9 @@
 
 import json
 import logging
+import multiprocessing
 import os
 import signal
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -234,17 +233,36 @@ def test_bad_weights_are_not_saved(tmp_path):
     assert not (tmp_path / "checkpoints/step_0000010.pth").exists()
 
 
+@pytest.fixture
+def handlers():
+    """Python's own handlers of Ctrl-C and SIGTERM, whatever the process that started the tests ignores."""
+    own = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in own.items()}
+    yield own
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 @pytest.mark.parametrize(("number", "error"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)])
-def test_a_signal_saves_and_the_resumed_run_ends_as_one_without(tmp_path, number, error):
+def test_a_signal_saves_and_the_resumed_run_ends_as_one_without(handlers, tmp_path, number, error):
     _, expected = train(tmp_path / "whole")
     send = Act(after_backward=at_step(6, lambda trainer: os.kill(os.getpid(), number)))
     with pytest.raises(error):
         train(tmp_path / "stopped", hooks=[send])
     assert read_checkpoint(tmp_path / "stopped/checkpoints/step_0000007.pth")["step"] == 7
     assert "--resume" in (tmp_path / "stopped/log.txt").read_text()
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert {number: signal.getsignal(number) for number in handlers} == handlers
     _, metrics = train(tmp_path / "stopped", resume=True)
     assert (metrics["loss"], metrics["stub/weight"]) == (expected["loss"], expected["stub/weight"])
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_that_the_process_ignores_stays_ignored(handlers, tmp_path, number):
+    signal.signal(number, signal.SIG_IGN)
+    send = Act(after_backward=at_step(6, lambda trainer: os.kill(os.getpid(), number)))
+    trainer, _ = train(tmp_path, hooks=[send])
+    assert trainer.step == 12
+    assert signal.getsignal(number) is signal.SIG_IGN
 
 
 def test_hooks_are_closed_after_an_error(tmp_path):
@@ -307,20 +325,29 @@ def test_bf16_autocast_learns_the_stub(tmp_path):
     assert final["conv.weight"].dtype == torch.float32
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks the other process")
 def test_a_folder_that_another_process_trains_into_is_refused(tmp_path):
-    hold = (
-        "import sys\nfrom vertebra.engine.run_folder import RunFolder\nfolder = RunFolder(sys.argv[1])\n"
-        "folder.claim('', 0)\nprint('held', flush=True)\nsys.stdin.read()\n"
-    )
-    other = subprocess.Popen(
-        [sys.executable, "-c", hold, tmp_path / "run"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
-    assert other.stdout.readline().strip() == b"held"
-    with pytest.raises(RecipeError, match="another process is training in this folder"):
-        RunFolder(tmp_path / "run").claim("", 0)
-    other.kill()
-    other.communicate()
+    # a lock belongs to a process, so the other one is real; forked, it has imported everything
+    context = multiprocessing.get_context("fork")
+    here, there = context.Pipe()
+    other = context.Process(target=hold, args=(tmp_path / "run", there))
+    other.start()
+    try:
+        assert here.poll(60) and here.recv() == "held"
+        with pytest.raises(RecipeError, match="another process is training in this folder"):
+            RunFolder(tmp_path / "run").claim("", 0)
+    finally:
+        other.kill()
+        other.join()
     folder = RunFolder(tmp_path / "run")
     folder.claim("", 0)  # the lock went with the process
     folder.release()
     assert not (tmp_path / "run" / ".lock").exists()
+
+
+def hold(path, pipe):
+    """In the other process: claims the folder, says so, and keeps it until it is killed."""
+    folder = RunFolder(path)
+    folder.claim("", 0)
+    pipe.send("held")
+    signal.pause()

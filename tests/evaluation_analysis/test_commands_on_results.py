@@ -7,18 +7,12 @@ import sys
 
 import pytest
 import torch
-from typer.testing import CliRunner
 
-from vertebra.cli.app import app
 from vertebra.data import Dataset, Metadata
 from vertebra.errors import DataError
 from vertebra.evaluation import COCOEvaluator
 from vertebra.evaluation.compare_runs import compare_runs
 from vertebra.structures import Boxes, BoxMode, Instances
-
-
-def command(*arguments):
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
 def evaluate_into(folder, truth, results):
@@ -62,15 +56,14 @@ def runs(hand, tmp_path):
     ]
 
 
-def test_compare_tells_the_difference_of_two_runs(runs, tmp_path):
-    result = command("compare", *runs, "--resamples", 200, "--json", tmp_path / "compared.json")
-    assert result.exit_code == 0, result.output
-    assert "more than noise" in result.output and "another seed" in result.output
+def test_compare_tells_the_difference_of_two_runs(command_line, runs, tmp_path):
+    said = command_line("compare", *runs, "--resamples", 200, "--json", tmp_path / "compared.json").stdout
+    assert "more than noise" in said and "another seed" in said
     written = json.loads((tmp_path / "compared.json").read_text())
     one = written["bbox/AP"]
     assert one["difference"] == pytest.approx(one["b"] - one["a"]) and one["difference"] > 0.1
     assert one["interval"][0] > 0 and one["p_value"] == pytest.approx(1 / 201) and one["noise"] is False
-    assert f"{one['difference']:+.4f}" in result.output
+    assert f"{one['difference']:+.4f}" in said
 
 
 def test_compare_takes_evaluation_folders_and_result_files(runs):
@@ -133,21 +126,20 @@ def test_the_evaluator_gives_intervals_and_notes(hand, tmp_path):
     assert any("have the score 0.5" in note for note in evaluator.notes)
 
 
-def test_evaluate_results_prints_and_writes_the_numbers(shared, tmp_path):
+def test_evaluate_results_prints_and_writes_the_numbers(command_line, shared, tmp_path):
     folder = shared("data/cocoeval_sample/val2014_100")
     files = ("--annotations", folder / "gt_instances.json", "--results", folder / "det_bbox.json")
-    result = command("evaluate-results", *files, "--task", "bbox", "--resamples", 100, "--json", tmp_path / "n.json")
-    assert result.exit_code == 0, result.output
-    assert "0.5046" in result.output and "95 % interval of bbox/AP:" in result.output
+    options = ("--task", "bbox", "--resamples", 100, "--json", tmp_path / "n.json")
+    said = command_line("evaluate-results", *files, *options).stdout
+    assert "0.5046" in said and "95 % interval of bbox/AP:" in said
     assert json.loads((tmp_path / "n.json").read_text())["bbox/AP"] == pytest.approx(0.5045806987249628, abs=1e-12)
 
 
-def test_evaluate_results_of_panoptic_files(shared, tmp_path):
+def test_evaluate_results_of_panoptic_files(command_line, shared, tmp_path):
     folder = shared("data/panoptic_sample")
     truth = ("--annotations", folder / "panoptic_examples.json", "--annotations-folder", folder / "panoptic_examples")
     results = ("--results", folder / "predictions" / "noise.json")
-    result = command("evaluate-results", *truth, *results, "--task", "panoptic", "--json", tmp_path / "n.json")
-    assert result.exit_code == 0, result.output
+    command_line("evaluate-results", *truth, *results, "--task", "panoptic", "--json", tmp_path / "n.json")
     written = json.loads((tmp_path / "n.json").read_text())
     assert {key for key in written if "/" in key and "-" not in key} == {
         f"panoptic/{name}{group}" for name in ("PQ", "SQ", "RQ") for group in ("", "_things", "_stuff")
@@ -158,13 +150,13 @@ def test_evaluate_results_of_panoptic_files(shared, tmp_path):
             assert written[f"panoptic/{name}{suffix}"] == pytest.approx(expected[group][name.lower()], abs=1e-12)
 
 
-def test_wrong_options_and_files_say_so(tmp_path, hand):
+def test_wrong_options_and_files_say_so(command_line, tmp_path, hand):
     gt = hand.write(tmp_path / "gt.json", hand.truth([(1, 1, (0, 0, 5, 5))]))
     dt = hand.write(tmp_path / "dt.json", "[{")
-    result = command("evaluate-results", "--annotations", gt, "--results", dt, "--task", "boxes")
-    assert result.exit_code != 0 and "expected one of bbox" in str(result.exception)
-    result = command("evaluate-results", "--annotations", gt, "--results", dt, "--task", "bbox")
-    assert isinstance(result.exception, DataError) and "dt.json" in str(result.exception)
+    files = ("--annotations", gt, "--results", dt)
+    assert "expected one of bbox" in command_line("evaluate-results", *files, "--task", "boxes", code=2).stderr
+    failed = command_line("evaluate-results", *files, "--task", "bbox", code=2)
+    assert isinstance(failed.error, DataError) and "dt.json" in failed.stderr
 
 
 def test_masks_in_the_report_are_those_of_their_objects(hand, tmp_path):

@@ -11,13 +11,12 @@ BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 @pytest.mark.slow
-def test_the_page_works_from_top_to_bottom(tmp_path, monkeypatch, capsys):
+def test_the_page_works_from_top_to_bottom(command_line, tmp_path, monkeypatch):
     pytest.importorskip("cv2")
     import numpy as np
     from PIL import Image
 
     from vertebra import build_model, load_recipe
-    from vertebra.cli.app import app
 
     monkeypatch.chdir(tmp_path)
     recipe = load_recipe("yolo:yolov5n", ["data.root=/nowhere"])
@@ -36,9 +35,7 @@ def test_the_page_works_from_top_to_bottom(tmp_path, monkeypatch, capsys):
             exec(compile(text, str(PAGE), "exec"), {})
             continue
         command, *shown = text.removeprefix("$ ").rstrip().splitlines()
-        capsys.readouterr()
-        app(command.split()[1:], standalone_mode=False)
-        said = capsys.readouterr().out
+        said = command_line(*command.split()[1:]).stdout
         for line in shown:
             if not line.startswith(("detector", "yolo", "  ONNX")):  # sizes and differences are the example's own
                 assert line.strip() in said

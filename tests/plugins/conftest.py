@@ -1,8 +1,7 @@
 """Forty installed distributions, ten of them broken, and a way to run the command line beside them."""
 
-import os
-import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 from dummy_plugins import BROKEN, GOOD, LOUD, install
-from tiny_local import RECIPE, SOURCE
+from tiny_local import RECIPE, SOURCE, forget_local_plugins
 
 from vertebra import plugins
 from vertebra.registry import REGISTRIES
@@ -31,20 +30,9 @@ def site(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def vertebra(tmp_path):
-    """vertebra("plugins", site=site): runs the command line in a process of its own, in tmp_path."""
-
-    def run(*arguments: object, site: Path | None = None, code: int = 0, **variables: str):
-        environment = {key: value for key, value in os.environ.items() if not key.startswith("VERTEBRA_")}
-        environment |= {"OMP_NUM_THREADS": "1", "COLUMNS": "200", **variables}
-        if site is not None:
-            environment["PYTHONPATH"] = str(site)
-        command = [sys.executable, "-m", "vertebra", *map(str, arguments)]
-        done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=240)
-        assert done.returncode == code, f"{command}\n{done.stdout}\n{done.stderr}"
-        return done
-
-    return run
+def vertebra(command_line, tmp_path):
+    """vertebra("plugins", site=site): runs the command line in tmp_path."""
+    return partial(command_line, cwd=tmp_path)
 
 
 @pytest.fixture
@@ -59,11 +47,6 @@ def clean_slate(monkeypatch):
         registry._obj_map = kept[kind]
     forget_local_plugins()
     plugins.rescan()
-
-
-def forget_local_plugins() -> None:
-    for name in [name for name in sys.modules if name.startswith("vertebra.local_plugins.")]:
-        del sys.modules[name]
 
 
 @pytest.fixture

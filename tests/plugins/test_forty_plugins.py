@@ -1,7 +1,9 @@
 """Forty plugins are installed, ten are broken: listing is instant, each is explained, and nobody else is harmed."""
 
 import json
+import os
 import resource
+import subprocess
 import sys
 import time
 
@@ -24,11 +26,16 @@ TINY = [
 ]
 
 
-def test_listing_forty_plugins_takes_under_half_a_second_and_names_them_all(site, vertebra):
+def test_listing_forty_plugins_takes_under_half_a_second_and_names_them_all(site, tmp_path):
+    # in processes of their own: the time that one takes to start is the point
+    path = os.pathsep.join([str(site), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200", "PYTHONPATH": path}
+    command = [sys.executable, "-m", "vertebra", "plugins"]
     seconds = []
     for _ in range(4):
         before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-        listing = vertebra("plugins", site=site).stdout
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path, check=True)
+        listing = done.stdout
         wall, after = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_CHILDREN)
         seconds.append(min(wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime))
     assert listing.count("A dummy.") == 40

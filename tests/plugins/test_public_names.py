@@ -57,4 +57,5 @@ def test_each_deprecated_name_has_a_successor_and_goes_in_time():
 
 
 def test_importing_vertebra_warns_of_nothing():
+    # a process of its own: this one has imported vertebra already
     subprocess.run([sys.executable, "-W", "error", "-c", "import vertebra, vertebra.registry"], check=True)

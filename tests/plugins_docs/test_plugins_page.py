@@ -4,9 +4,7 @@ A block whose first line is a comment with a file name becomes that file; other 
 each `$` line is run, and the lines below it must stand in its output. Trainings are cut to two steps.
 """
 
-import contextlib
 import importlib
-import io
 import re
 import shlex
 import subprocess
@@ -15,8 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from vertebra import VertebraError, plugins
-from vertebra.cli.app import app
+from vertebra import plugins
 from vertebra.local_plugins import load_local_plugin
 from vertebra.registry import REGISTRIES
 
@@ -50,7 +47,7 @@ def forget(registered: dict[str, dict]) -> None:
     importlib.invalidate_caches()
 
 
-def test_the_page_works_from_top_to_bottom(place, monkeypatch):
+def test_the_page_works_from_top_to_bottom(command_line, place, monkeypatch):
     registered = {kind: dict(registry._obj_map) for kind, registry in REGISTRIES.items()}
     blocks = BLOCK.findall(PAGE.read_text(encoding="utf-8"))
     assert len(blocks) >= 10 and PAGE.read_text(encoding="utf-8").count("\n```") == 2 * len(blocks)
@@ -63,9 +60,13 @@ def test_the_page_works_from_top_to_bottom(place, monkeypatch):
             exec(compile(text, str(PAGE), "exec"), {})
         elif language == "console":
             for command, shown in commands(text):
-                if not command.startswith("vertebra --no-plugin"):  # each command is a process of its own to a reader
-                    monkeypatch.delenv("VERTEBRA_PLUGINS_DISABLE", raising=False)
-                output = run(command)
+                words = shlex.split(command)
+                if words[0] == "vertebra":
+                    extra = SHORT.split() if words[1] == "train" else []
+                    code = 2 if shown and shown[0].startswith("vertebra: ") else 0
+                    output = command_line(*words[1:], *extra, code=code, site=place / "installed").output
+                else:
+                    output = run(command)
                 missing = [line for line in shown if line.strip() not in output]
                 assert not missing, f"{command} does not say {missing}, but:\n{output}"
                 if command.startswith("pip install"):
@@ -86,17 +87,8 @@ def commands(text: str):
 
 
 def run(command: str) -> str:
-    """What a command writes; `vertebra` runs in this process, which has imported torch already."""
+    """What another program than `vertebra` writes, in a process of its own."""
     words = shlex.split(command)
-    if words[0] == "vertebra":
-        extra = SHORT.split() if words[1] == "train" else []
-        output = io.StringIO()
-        with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
-            try:
-                app([*words[1:], *extra], standalone_mode=False)
-            except VertebraError as err:
-                print(f"vertebra: {err}")
-        return output.getvalue()
     if command.startswith("python -m build"):
         command = f"{sys.executable} -m build --wheel --no-isolation {words[-1]}"
     elif words[0] == "pip":

@@ -1,42 +1,34 @@
 """`vertebra predict` on the command line."""
 
-import io
 import json
-import sys
+from functools import partial
 
 import pytest
 
-from vertebra.cli.app import app
 from vertebra.errors import DataError, RecipeError
 
 
 @pytest.fixture
-def predict(trained, tmp_path, monkeypatch, capsys):
-    """predict("images", "--score", "0.3"): runs the command in tmp_path and returns what it prints."""
-    monkeypatch.chdir(tmp_path)
+def predict(command_line, trained, tmp_path):
+    """predict("images", "--score", "0.3"): runs the command in tmp_path; how it ended."""
     recipe, weights = trained
-
-    def run(*arguments: str) -> str:
-        command = ["predict", str(recipe), *arguments, "--weights", str(weights), "--device", "cpu"]
-        app(command, standalone_mode=False)
-        return capsys.readouterr().out
-
-    return run
+    command = ("predict", recipe, "--weights", weights, "--device", "cpu")
+    return partial(command_line, *command, cwd=tmp_path)
 
 
 def test_it_names_pictures_results_and_times(predict, folder):
-    out = predict("images", "--score", "0.3").splitlines()
+    out = predict("images", "--score", "0.3").stdout.splitlines()
     assert out[:2] == ["predictions/a.png", "predictions/b.png"]
     assert out[2].startswith("2 images, ") and out[2].endswith(
         "detections from score 0.3: predictions/predictions.json"
     )
     assert "images/s; ms per image: read " in out[3] and ", write " in out[3]
-    assert predict("images").startswith("predictions-2/a.png")  # nothing is overwritten
+    assert predict("images").stdout.startswith("predictions-2/a.png")  # nothing is overwritten
 
 
-def test_names_on_standard_input_formats_and_a_single_class(predict, folder, monkeypatch):
-    monkeypatch.setattr(sys, "stdin", io.StringIO("images/b.jpg\nimages/a.png\n"))
-    predict("-", "-o", "out", "--save", "coco,csv", "--class", "star", "--score", "0.3", "--batch", "2")
+def test_names_on_standard_input_formats_and_a_single_class(predict, folder):
+    options = ("-o", "out", "--save", "coco,csv", "--class", "star", "--score", "0.3", "--batch", "2")
+    predict("-", *options, stdin="images/b.jpg\nimages/a.png\n")
     records = json.loads((folder.parent / "out" / "predictions.json").read_text())
     assert {record["file_name"] for record in records} <= {"images/b.jpg", "images/a.png"}
     assert {record["category"] for record in records} == {"star"}
@@ -53,7 +45,7 @@ def test_images_are_resized_as_asked_and_boxes_stay_within_them(predict, folder,
 
 
 def test_saving_nothing_measures_alone(predict, folder):
-    out = predict("images", "--save", "none", "--limit", "1")
+    out = predict("images", "--save", "none", "--limit", "1").stdout
     assert "1 images" in out and "nothing written" in out
     assert not (folder.parent / "predictions").exists()
 
@@ -68,6 +60,7 @@ def test_saving_nothing_measures_alone(predict, folder):
     ],
 )
 def test_wrong_options_are_told_and_nothing_is_written(predict, folder, arguments, error, words):
-    with pytest.raises(error, match=words):
-        predict("images", *arguments)
+    failed = predict("images", *arguments, code=2)
+    assert isinstance(failed.error, error)
+    assert failed.stderr.startswith("vertebra: ") and words in failed.stderr
     assert not (folder.parent / "predictions").exists()

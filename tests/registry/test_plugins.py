@@ -155,6 +155,7 @@ def test_the_error_for_an_unknown_name_tells_which_plugins_were_left_out(install
 
 
 def test_none_of_registry_plugins_config_and_components_imports_torch():
+    # a process of its own: this one has imported torch
     code = (
         "import sys, vertebra, vertebra.registry, vertebra.plugins, vertebra.config, vertebra.components\n"
         "vertebra.registry.HEADS.names(); vertebra.plugins.installed_plugins(); vertebra.components.list_components()\n"

@@ -116,21 +116,14 @@ def test_a_folder_that_cannot_be_written_is_explained(tmp_path):
         new_plugin("my-head", "head", tmp_path / "file")
 
 
-def test_the_command_says_what_comes_next(tmp_path):
-    import typer
-    from typer.testing import CliRunner
-
-    from vertebra.cli.scaffold_command import new
-
-    app = typer.Typer()
-    app.command()(new)
-    result = CliRunner().invoke(app, ["my-head", "--kind", "head", "--output", str(tmp_path)])
-    assert result.exit_code == 0, result.output
-    assert "pip install -e" in result.output
-    assert "vertebra train my-head:shapes" in result.output
+def test_the_command_says_what_comes_next(command_line, tmp_path):
+    said = command_line("plugins", "new", "my-head", "--kind", "head", "--output", tmp_path).stdout
+    assert "pip install -e" in said
+    assert "vertebra train my-head:shapes" in said
 
 
 def test_writing_a_plugin_needs_no_torch(tmp_path):
+    # a process of its own: this one has imported torch
     code = (
         "import sys; from vertebra.scaffold import new_plugin\n"
         f"new_plugin('my-neck', 'neck', {str(tmp_path)!r})\n"

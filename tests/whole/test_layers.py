@@ -89,6 +89,7 @@ def test_a_plugin_imports_no_other_plugin(repository):
 
 @pytest.mark.parametrize("module", LIGHT)
 def test_light_modules_import_no_torch(module):
+    # a process of its own: this one has imported torch
     code = f"import sys, {module}; assert 'torch' not in sys.modules and 'torchvision' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 

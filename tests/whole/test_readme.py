@@ -35,6 +35,7 @@ def test_the_plugin_of_the_readme_trains(blocks, tmp_path, monkeypatch):
     (tmp_path / "my_head.py").write_text(code, encoding="utf-8")
     (tmp_path / "mine.yaml").write_text(RECIPE, encoding="utf-8")
     monkeypatch.setenv("VERTEBRA_CACHE", str(tmp_path / "cache"))
+    # a process of its own: the whole way of a command, from the start of Python to its end
     command = [sys.executable, "-m", "vertebra", "train", "mine.yaml", "--output", "run"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr

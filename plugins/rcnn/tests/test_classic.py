@@ -7,7 +7,6 @@ import sys
 import numpy as np
 import pytest
 import torch
-from typer.testing import CliRunner
 
 pytest.importorskip("skimage", reason="the classic pipeline needs scikit-image")
 pytest.importorskip("sklearn", reason="the classic pipeline needs scikit-learn")
@@ -22,7 +21,6 @@ from vertebra_rcnn.classic import BoxRidges, ClassicRCNN, LinearClassifiers, sel
 from vertebra_rcnn.classic.detector import _chosen
 from vertebra_rcnn.classic.run import run_classic
 from vertebra_rcnn.classic.warped import WarpedFeatures
-from vertebra_rcnn.cli import app
 from vertebra_rcnn.proposal_files import read_proposals
 
 
@@ -135,38 +133,35 @@ class ByChance(torch.nn.Module):
 
 
 @pytest.mark.slow
-def test_the_commands_train_evaluate_and_write_better_than_chance(tmp_path, monkeypatch):
+def test_the_commands_train_evaluate_and_write_better_than_chance(command_line, tmp_path, monkeypatch):
     monkeypatch.setenv("VERTEBRA_CACHE", str(tmp_path / "cache"))
     recipe = "rcnn:faster_rcnn_shapes_quick"
     few = [f"data.{split}.{key}" for split in ("train", "val") for key in ("images=60", "val_images=20")]
     few += ["evaluate.report=false"]
     run, options = tmp_path / "run", ["--proposals", "120", "--size", "64"]
-    done = CliRunner().invoke(app, ["classic", recipe, *few, "-o", str(run), *options])
-    assert done.exit_code == 0, done.output
-    assert "learned from 60 images" in done.output
+    assert "learned from 60 images" in command_line("rcnn", "classic", recipe, *few, "-o", run, *options).stdout
     assert {path.name for path in run.iterdir()} == {"classic.npz", "recipe.yaml", "evaluation"}
     metrics = json.loads((run / "evaluation/metrics.json").read_text())
     chance = evaluate(ByChance(3, 120), load_recipe(recipe, few), split="val", output_dir=tmp_path / "chance").metrics
     assert metrics["bbox/AP50"] > 2 * chance["bbox/AP50"]
 
-    again = CliRunner().invoke(app, ["classic", recipe, *few, "-o", str(run)])
-    assert isinstance(again.exception, RecipeError) and "is not empty" in str(again.exception)
+    again = command_line("rcnn", "classic", recipe, *few, "-o", run, code=2)
+    assert isinstance(again.error, RecipeError) and "is not empty" in again.stderr
 
 
 @pytest.mark.slow
-def test_proposals_are_written_for_fast_rcnn_and_never_over_a_file(tmp_path, monkeypatch):
-    monkeypatch.setenv("VERTEBRA_CACHE", str(tmp_path / "cache"))
+def test_proposals_are_written_for_fast_rcnn_and_never_over_a_file(command_line, tmp_path):
     few = ["data.val.images=12", "data.val.val_images=4"]
-    command = ["proposals", "rcnn:faster_rcnn_shapes_quick", *few, "--split", "val", "--most", "50"]
-    done = CliRunner().invoke(app, [*command, "-o", str(tmp_path / "p.npz")])
-    assert done.exit_code == 0, done.output
+    command = ["rcnn", "proposals", "rcnn:faster_rcnn_shapes_quick", *few, "--split", "val", "--most", "50"]
+    cache = {"VERTEBRA_CACHE": tmp_path / "cache"}
+    said = command_line(*command, "-o", tmp_path / "p.npz", **cache).stdout
     found = read_proposals(tmp_path / "p.npz")
     assert len(found) == 4 and max(len(boxes) for boxes, _ in found.values()) <= 50
-    assert f"{sum(len(boxes) for boxes, _ in found.values())} proposals of 4 images" in done.output
+    assert f"{sum(len(boxes) for boxes, _ in found.values())} proposals of 4 images" in said
     for name, message in (("p.npz", "exists; move it"), ("p.txt", "name it .*p.npz")):
-        refused = CliRunner().invoke(app, [*command, "-o", str(tmp_path / name)])
-        assert isinstance(refused.exception, RecipeError)
-        assert re.search(message, str(refused.exception))
+        refused = command_line(*command, "-o", tmp_path / name, code=2, **cache)
+        assert isinstance(refused.error, RecipeError)
+        assert re.search(message, refused.stderr)
 
 
 def test_missing_libraries_are_named_with_what_brings_them(monkeypatch, tmp_path):

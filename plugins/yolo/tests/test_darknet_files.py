@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from typer.testing import CliRunner
 
 from vertebra import Predictor
 from vertebra.config import load_recipe
@@ -14,7 +13,6 @@ from vertebra.errors import CheckpointError, DataError, RecipeError
 from vertebra.models import build_model
 from vertebra.models.weights import load_weights, read_weights
 from vertebra_yolo import Darknet19, Darknet53, TinyDarknet
-from vertebra_yolo.cli import app
 from vertebra_yolo.darknet import DarknetConv, darknet_convs
 from vertebra_yolo.darknet_cfg import read_cfg
 from vertebra_yolo.darknet_file import Header, load_convs, read_darknet
@@ -160,16 +158,14 @@ def test_another_network_is_refused_where_it_first_differs(tmp_path):
         build_darknet(path)
 
 
-def test_a_network_is_imported_with_its_recipe(tmp_path):
+def test_a_network_is_imported_with_its_recipe(command_line, tmp_path):
     """The whole way: a file with random numbers, and the network that comes out answers as the one that went in."""
     cfg, weights, output = (tmp_path / name for name in ("tiny.cfg", "tiny.weights", "tiny.pth"))
     cfg.write_text(tiny_cfg())
     model, _, _ = build_darknet(cfg)
     save_convs(model_convs(filled([model])[0]), weights, Header(images_seen=500))
-    found = CliRunner().invoke(
-        app, ["import-darknet", "--cfg", str(cfg), "--weights", str(weights), "--output", str(output)]
-    )
-    assert found.exit_code == 0, found.output
+    command = ("yolo", "import-darknet", "--cfg", cfg, "--weights", weights, "--output", output)
+    command_line(*command)
     recipe = load_recipe(tmp_path / "tiny.yaml")
     again = build_model(recipe, pretrained=False)
     load_weights(again, read_weights(output), strict=True, source=str(output))
@@ -178,22 +174,17 @@ def test_a_network_is_imported_with_its_recipe(tmp_path):
         expected, answer = (one.eval().compute(images)["boxes"] for one in (model, again))
     for a, b in zip(expected, answer, strict=True):
         torch.testing.assert_close(a, b)
-    with pytest.raises(RecipeError, match="already exists"):
-        raise (
-            CliRunner()
-            .invoke(app, ["import-darknet", "--cfg", str(cfg), "--weights", str(weights), "--output", str(output)])
-            .exception
-        )
+    refused = command_line(*command, code=2)
+    assert isinstance(refused.error, RecipeError) and "already exists" in refused.stderr
 
 
-def test_names_of_classes_come_along(tmp_path):
+def test_names_of_classes_come_along(command_line, tmp_path):
     cfg, weights, names = (tmp_path / name for name in ("tiny.cfg", "tiny.weights", "two.names"))
     cfg.write_text(tiny_cfg())
     save_convs(model_convs(build_darknet(cfg)[0]), weights)
     names.write_text("ear\n\n nose \n")
-    options = ["import-darknet", "--cfg", str(cfg), "--weights", str(weights), "--names", str(names), "--output"]
-    found = CliRunner().invoke(app, [*options, str(tmp_path / "tiny.pth")])
-    assert found.exit_code == 0, found.output
+    files = ("--cfg", cfg, "--weights", weights, "--names", names, "--output", tmp_path / "tiny.pth")
+    command_line("yolo", "import-darknet", *files)
     assert Predictor(tmp_path / "tiny.yaml", tmp_path / "tiny.pth", device="cpu").class_names == ["ear", "nose"]
     names.write_text("ear\n")
     with pytest.raises(DataError, match=r"two\.names: has 1 names, one a line, but the cfg has classes=2"):

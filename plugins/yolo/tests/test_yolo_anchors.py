@@ -1,17 +1,16 @@
 """Anchors for a dataset: clustering, evolving, how good they are, and the command."""
 
 import json
+from functools import partial
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
 from vertebra.errors import DataError
 from vertebra.models import ShapeSpec
 from vertebra.structures import BoxMode
 from vertebra_yolo import YOLOv2Head, YOLOv3Head
 from vertebra_yolo.anchors import box_shapes, cluster_shapes, describe_anchors, evolve_anchors, split_levels
-from vertebra_yolo.cli import app
 
 CENTERS = np.array([[10.0, 12.0], [40.0, 30.0], [35.0, 90.0], [120.0, 110.0]])
 
@@ -97,59 +96,47 @@ def test_too_few_boxes_are_refused():
         describe_anchors(np.zeros((0, 2)), CENTERS)
 
 
-def test_the_command_reads_a_coco_file(tmp_path):
+@pytest.fixture
+def anchors(command_line):
+    """anchors("gt.json", "--number", "4"): `vertebra yolo anchors` with these arguments."""
+    return partial(command_line, "yolo", "anchors")
+
+
+def test_the_command_reads_a_coco_file(anchors, tmp_path):
     path = coco_file(tmp_path, make_shapes())
-    found = CliRunner().invoke(app, ["anchors", str(path), "--number", "4", "--levels", "2", "--size", "640"])
-    assert found.exit_code == 0, found.output
-    assert "240 boxes at 640 pixels, 4 anchors" in found.output
-    assert found.output.count("best possible recall 1.0000") == 2
-    by_level = json.loads(found.output.rpartition("anchors: ")[2])
+    said = anchors(path, "--number", "4", "--levels", "2", "--size", "640").stdout
+    assert "240 boxes at 640 pixels, 4 anchors" in said
+    assert said.count("best possible recall 1.0000") == 2
+    by_level = json.loads(said.rpartition("anchors: ")[2])
     np.testing.assert_allclose(np.array(by_level).reshape(4, 2), CENTERS, rtol=0.1)
 
 
-def test_the_command_reads_a_recipe_and_repeats_itself(tmp_path, monkeypatch):
-    monkeypatch.setenv("VERTEBRA_CACHE", str(tmp_path))
+def test_the_command_reads_a_recipe_and_repeats_itself(anchors, tmp_path):
     data = "data.train={format: shapes, images: 12, split: train, size: [64, 96]}"
-    arguments = [
-        "anchors",
-        "yolo:yolov3_tiny_shapes",
-        "--number",
-        "6",
-        "--levels",
-        "2",
-        "--size",
-        "64x96",
-        "--set",
-        data,
-    ]
-    first, second = (CliRunner().invoke(app, arguments) for _ in range(2))
-    assert first.exit_code == 0, first.output
-    assert first.output == second.output
-    assert len(json.loads(first.output.rpartition("anchors: ")[2])) == 2
+    options = ("--number", "6", "--levels", "2", "--size", "64x96", "--set", data)
+    first, second = (anchors("yolo:yolov3_tiny_shapes", *options, VERTEBRA_CACHE=tmp_path).stdout for _ in range(2))
+    assert first == second
+    assert len(json.loads(first.rpartition("anchors: ")[2])) == 2
 
 
-def test_the_command_prints_what_each_head_takes(tmp_path):
-    path = str(coco_file(tmp_path, make_shapes()))
-    found = CliRunner().invoke(app, ["anchors", path, "--number", "4", "--size", "64x96", "--generations", "0"])
-    assert found.exit_code == 0, found.output  # 4 is not a multiple of 3, so there is one level
-    *_, nested, flat = found.output.splitlines()
-    [anchors], flat = json.loads(nested.partition(": ")[2]), json.loads(flat.rpartition(": ")[2])
-    assert anchors == flat
+def test_the_command_prints_what_each_head_takes(anchors, tmp_path):
+    path = coco_file(tmp_path, make_shapes())
+    options = ("--number", "4", "--size", "64x96", "--generations", "0")  # 4 is not a multiple of 3, so one level
+    *_, nested, flat = anchors(path, *options).stdout.splitlines()
+    [level], flat = json.loads(nested.partition(": ")[2]), json.loads(flat.rpartition(": ")[2])
+    assert level == flat
     shapes = {"p5": ShapeSpec(channels=8, stride=32)}
-    v2, v3 = YOLOv2Head(shapes, 2, anchors=flat), YOLOv3Head(shapes, 2, anchors=[anchors])
+    v2, v3 = YOLOv2Head(shapes, 2, anchors=flat), YOLOv3Head(shapes, 2, anchors=[level])
     assert v2.anchors.tolist() == v3.anchors.tolist()
     assert v2.anchors.shape == (4, 2)
 
 
 @pytest.mark.parametrize("options", [["--number", "7", "--levels", "2"], ["--number", "0"], ["--levels", "0"]])
-def test_the_command_refuses_numbers_that_do_not_fit_before_it_reads_anything(options):
-    found = CliRunner().invoke(app, ["anchors", "nothing.json", *options])
-    assert found.exit_code == 2
+def test_the_command_refuses_numbers_that_do_not_fit_before_it_reads_anything(anchors, options):
+    found = anchors("nothing.json", *options, code=2)
     assert "levels" in found.output or "number" in found.output
     assert "nothing.json" not in found.output
 
 
-def test_the_command_says_what_a_size_looks_like(tmp_path):
-    found = CliRunner().invoke(app, ["anchors", str(coco_file(tmp_path, CENTERS)), "--size", "big"])
-    assert found.exit_code == 2
-    assert "480x640" in found.output
+def test_the_command_says_what_a_size_looks_like(anchors, tmp_path):
+    assert "480x640" in anchors(coco_file(tmp_path, CENTERS), "--size", "big", code=2).stderr

@@ -22,7 +22,8 @@ logger = logging.getLogger(__name__)
 
 class SaveOnInterrupt(Hook):
     """At the first signal the running step is finished and saved, then KeyboardInterrupt (Ctrl-C) or SystemExit(143)
-    (SIGTERM) is raised; a second signal stops at once, without saving.
+    (SIGTERM) is raised; a second signal stops at once, without saving. A signal that the process ignores, as the shell
+    makes a script's `command &` ignore Ctrl-C, stays ignored.
 
     Processes agree on the step to stop at, every `every` steps. Only the main thread can take signals; elsewhere
     this hook does nothing.
@@ -39,6 +40,8 @@ class SaveOnInterrupt(Hook):
             return
         self._owner = os.getpid()
         for number in (signal.SIGINT, signal.SIGTERM):
+            if signal.getsignal(number) in (signal.SIG_IGN, None):  # None: a handler that Python could not put back
+                continue
             self._previous[number] = signal.signal(number, self._take)
 
     def after_step(self, trainer: Trainer) -> None:
