@@ -38,13 +38,11 @@ class ErrorSplit:
         ap50: as it is.
         counts: cause -> number of detections, or of objects for `missed`.
         delta_ap50: cause -> AP50 gained if all errors of it were fixed, at least 0. They do not add up.
-        missed: (G,) bool.
     """
 
     ap50: float
     counts: dict[str, int]
     delta_ap50: dict[str, float]
-    missed: np.ndarray
 
 
 def error_split(columns: MatchColumns, pairs: Overlaps) -> ErrorSplit | None:
@@ -91,7 +89,7 @@ def error_split(columns: MatchColumns, pairs: Overlaps) -> ErrorSplit | None:
         fixed = np.where(of_kind & stands_for, target, match)
         keep = ~columns.detection_ignored[:, at] & ~(of_kind & ~stands_for)
         delta[kind] = max(0.0, _ap50(columns, fixed, keep, missed if kind == "missed" else None) - base)
-    return ErrorSplit(base, counts, delta, missed)
+    return ErrorSplit(base, counts, delta)
 
 
 def _best(pairs: Overlaps, use: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
