@@ -121,6 +121,17 @@ def test_inputs_without_ground_truth_give_none():
     assert batch.gt_boxes is batch.gt_classes is batch.gt_valid is batch.instances is batch.sem_seg is None
 
 
+def test_ground_truth_is_given_whole_or_not_at_all():
+    inputs = [{"image": image(8, 8), "instances": truth((8, 8), [[1.0, 2, 3, 4]], [5])}]
+    batch = Model(Stride4()).make_batch(inputs)
+    assert batch.ground_truth("Head") == (batch.gt_boxes, batch.gt_classes, batch.gt_valid)
+    assert batch.ground_truth_instances("Head") is batch.instances
+    without = Model(Stride4()).make_batch([{"image": image(8, 8)}])
+    for method in (without.ground_truth, without.ground_truth_instances):
+        with pytest.raises(DataError, match="FCOSHead learns from ground-truth boxes, but no input"):
+            method("FCOSHead")
+
+
 def test_semantic_labels_are_ignored_where_padded_or_missing():
     labels = torch.zeros(5, 6, dtype=torch.uint8)
     batch = Model(Stride4()).make_batch([{"image": image(5, 6), "sem_seg": labels}, {"image": image(8, 8)}])
