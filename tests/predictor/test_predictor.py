@@ -123,7 +123,7 @@ def test_classes_by_name_or_number(predictor, folder):
             assert set(detections(prediction.outputs)[2].tolist()) <= {number}
     with pytest.raises(DataError, match=r"classes of this model is named 'cirle'.*\n.*Nearest: circle"):
         next(predictor.stream(folder, classes=["cirle"]))
-    with pytest.raises(DataError, match="no class '7'"):
+    with pytest.raises(DataError, match="classes of this model is named '7'"):
         next(predictor.stream(folder, classes=[7]))
 
 
