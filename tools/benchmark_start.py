@@ -50,9 +50,9 @@ def commands(recipe: str) -> dict[str, list[str]]:
         "python": [*PYTHON, "-c", "pass"],
         "import torch": [*PYTHON, "-c", "import torch"],
         "import torch, torchvision": [*PYTHON, "-c", "import torch, torchvision"],
-        "import vertebra.engine": [*PYTHON, "-c", "from vertebra import Trainer"],
-        "import vertebra.predictor": [*PYTHON, "-c", "import vertebra.predictor"],
-        "import vertebra.testing": [*PYTHON, "-c", "import vertebra.testing"],
+        "import Trainer": [*PYTHON, "-c", "from vertebra import Trainer"],
+        "import Predictor": [*PYTHON, "-c", "from vertebra import Predictor"],
+        "import HeadConformance": [*PYTHON, "-c", "from vertebra.testing import HeadConformance"],
         "vertebra --help": [*VERTEBRA, "--help"],
         "vertebra components": [*VERTEBRA, "components"],
         "vertebra config": [*VERTEBRA, "config", recipe],
@@ -60,10 +60,11 @@ def commands(recipe: str) -> dict[str, list[str]]:
     }
 
 
-def environment(tree: Path) -> dict[str, str]:
-    """The environment in which Python imports Vertebra and the bundled plugins from a source tree."""
+def environment(tree: Path, folder: Path) -> dict[str, str]:
+    """Python imports Vertebra and the bundled plugins from a source tree, and keeps compiled modules in `folder`."""
     paths = [tree / "core", *sorted(path.parent for path in tree.glob("plugins/*/pyproject.toml"))]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, paths))}
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    return {**kept, "PYTHONPATH": os.pathsep.join(map(str, paths)), "PYTHONPYCACHEPREFIX": str(folder / "compiled")}
 
 
 def run(command: list[str], folder: Path, env: Mapping[str, str]) -> Cost:
@@ -86,11 +87,11 @@ def measure(trees: Mapping[str, Path], work: Mapping[str, list[str]], repeats: i
     costs: dict[str, dict[str, list[Cost]]] = {name: {tree: [] for tree in trees} for name in work}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        run([*PYTHON, "-c", PREPARE, RECIPE], folder, environment(HERE))
+        run([*PYTHON, "-c", PREPARE, RECIPE], folder, environment(HERE, folder))
         for _ in range(repeats + 1):
             for what, command in work.items():
                 for tree, path in trees.items():
-                    costs[what][tree].append(run(command, folder, environment(path)))
+                    costs[what][tree].append(run(command, folder, environment(path, folder)))
     return {
         what: {tree: Cost(*map(statistics.median, zip(*rounds[1:], strict=True))) for tree, rounds in of_trees.items()}
         for what, of_trees in costs.items()
