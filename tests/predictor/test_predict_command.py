@@ -1,6 +1,8 @@
 """`vertebra predict` on the command line."""
 
 import json
+import subprocess
+import sys
 from functools import partial
 
 import pytest
@@ -64,3 +66,22 @@ def test_wrong_options_are_told_and_nothing_is_written(predict, folder, argument
     assert isinstance(failed.error, error)
     assert failed.stderr.startswith("vertebra: ") and words in failed.stderr
     assert not (folder.parent / "predictions").exists()
+
+
+def test_it_imports_nothing_that_loads_slowly_and_is_not_needed(trained, folder):
+    recipe, weights = trained
+    arguments = ["predict", str(recipe), str(folder / "a.png"), "--weights", str(weights), "--device", "cpu"]
+    arguments += ["--output", str(folder / "out"), "--letterbox", "96x160", "--score", "0.3"]
+    slow = ["matplotlib", "numba", "onnx", "onnxruntime", "onnxscript", "pandas", "scipy", "sympy", "tensorboard"]
+    slow += ["timm", "torch._dynamo", "torch._inductor", "torch.distributed.fsdp", "torch.distributed.tensor"]
+    slow += ["torch.onnx", "torch.utils.tensorboard", "torchvision"]
+    code = (
+        "import sys\nfrom vertebra.cli import main\n"
+        f"sys.argv = ['vertebra', *{arguments!r}]\n"
+        "try:\n    main()\nexcept SystemExit as end:\n    assert not end.code, end.code\n"
+        "assert 'torch' in sys.modules\n"
+        f"assert not {set(slow)!r} & set(sys.modules), {set(slow)!r} & set(sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((folder / "out" / "predictions.json").read_text())  # so NMS has run

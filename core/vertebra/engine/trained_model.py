@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,8 @@ from vertebra.config import Recipe, load_recipe
 from vertebra.data import Metadata, load_split
 from vertebra.engine.plugin_files import warn_of_changes
 from vertebra.errors import CheckpointError, VertebraError
-from vertebra.models import Model, build_model, load_weights, read_checkpoint, read_weights
+from vertebra.models import Model, build_model, load_weights
+from vertebra.models.weights import read_contents, weights_in
 
 __all__ = ["TrainedModel", "load_trained_model"]
 
@@ -51,9 +52,10 @@ def load_trained_model(
             f"{loaded.source}: no weights given, and model.weights is empty.\n"
             "  Fix it: Predictor(recipe, 'runs/NAME/final.pth'), or --weights on the command line"
         )
-    state = read_weights(source)
+    content = read_contents(source)
+    state = weights_in(content, source)
     warn_of_changes(loaded, source)
-    remembered = _remembered(source)
+    remembered = _remembered(content)
     metadata, unknown = _metadata(remembered, loaded)
     num_classes = remembered.get("num_classes") if metadata is None else None
     model = build_model(loaded, num_classes, metadata, pretrained=False)
@@ -64,11 +66,8 @@ def load_trained_model(
     return TrainedModel(model.eval(), loaded, metadata, source)
 
 
-def _remembered(source: str) -> dict[str, Any]:
+def _remembered(content: Mapping[str, Any]) -> dict[str, Any]:
     """What a file keeps beside weights: names and ids of classes after a training, `num_classes` after an import."""
-    if Path(source).suffix.lower() in (".safetensors", ".pkl"):
-        return {}
-    content = read_checkpoint(source)
     lists = ("classes", "stuff_classes", "category_ids", "stuff_category_ids")
     kinds: dict[str, type | tuple[type, ...]] = {**dict.fromkeys(lists, (list, tuple)), "num_classes": int}
     return {name: content[name] for name, kind in kinds.items() if isinstance(content.get(name), kind)}

@@ -20,7 +20,8 @@ from vertebra.errors import CheckpointError
 from vertebra.models.pickles import read_pickle_arrays
 from vertebra.nearest import nearest
 
-__all__ = ["PATHS", "LoadReport", "fetch", "load_weights", "read_checkpoint", "read_weights"]
+__all__ = ["PATHS", "LoadReport", "fetch", "load_weights", "read_checkpoint", "read_contents", "read_weights"]
+__all__ += ["weights_in"]
 
 _WRAPPERS = ("model", "state_dict", "model_state", "model_state_dict")  # keys under which trainers keep the weights
 _SHOWN = 8  # names per kind in a message
@@ -121,18 +122,25 @@ def read_weights(uri: str | Path) -> dict[str, Tensor]:
     Raises:
         CheckpointError: the file is missing, damaged or hostile, or holds no tensors.
     """
+    return weights_in(read_contents(uri), uri)
+
+
+def read_contents(uri: str | Path) -> dict[str, Any]:
+    """All that a file holds, by the rules of `read_weights`."""
     path = fetch(uri)
     suffix = Path(path).suffix.lower()
-    content: Any  # a dict of tensors, perhaps in another of other things
     if suffix == ".safetensors":
         try:
-            content = load_file(path)
+            return load_file(path)
         except (SafetensorError, OSError) as err:
             raise CheckpointError(f"{uri}: is not a complete safetensors file ({err})") from err
-    elif suffix in (".pkl", ".pickle"):
-        content = {name: torch.from_numpy(array) for name, array in read_pickle_arrays(path).items()}
-    else:
-        content = read_checkpoint(uri)
+    if suffix in (".pkl", ".pickle"):
+        return {name: torch.from_numpy(array) for name, array in read_pickle_arrays(path).items()}
+    return read_checkpoint(uri)
+
+
+def weights_in(content: dict[str, Any], uri: str | Path) -> dict[str, Tensor]:
+    """The named tensors in what `read_contents` gave."""
     for key in _WRAPPERS:
         if isinstance(content.get(key), Mapping):
             content = content[key]

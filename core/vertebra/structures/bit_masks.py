@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torchvision import ops
 
 from vertebra.structures.boxes import Boxes
 from vertebra.structures.polygon_masks import PolygonMasks
@@ -92,6 +91,8 @@ class BitMasks:
             rows = torch.arange(len(self), device=boxes.device)
         if len(boxes) != len(rows):
             raise ValueError(f"BitMasks.crop_and_resize needs a box for each mask, got {len(boxes)} and {len(rows)}")
+        from torchvision import ops  # loads slowly, and only mask heads in training come here
+
         used, index = rows.to(self.device).unique(return_inverse=True)  # several boxes may share one large mask
         rois = torch.cat((index[:, None].to(boxes.device, torch.float32), boxes.float()), dim=1)  # (B, 5)
         masks = self.tensor[used].to(device=boxes.device, dtype=torch.float32)[:, None]  # (used, 1, H, W)

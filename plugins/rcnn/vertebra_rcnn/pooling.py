@@ -2,7 +2,7 @@
 
 Sources: RoI pooling, Girshick, "Fast R-CNN", arXiv:1504.08083; RoI align, He et al., "Mask R-CNN", arXiv:1703.06870;
 position-sensitive pooling, Dai et al., "R-FCN", arXiv:1605.06409; the level of a box, Lin et al., "Feature Pyramid
-Networks", arXiv:1612.03144, equation 1. The operators are torchvision's.
+Networks", arXiv:1612.03144, equation 1. The operators are torchvision's, which is imported at the first call.
 Letters: T regions, C channels, S cells along each side.
 """
 
@@ -13,7 +13,6 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
-from torchvision import ops
 
 from vertebra.models import ShapeSpec
 
@@ -47,6 +46,8 @@ class ROIAlign(RegionOperator):
         self.aligned = aligned
 
     def __call__(self, feature: Tensor, rois: Tensor, size: int, scale: float) -> Tensor:
+        from torchvision import ops
+
         return ops.roi_align(feature, rois, (size, size), scale, self.sampling_ratio, self.aligned)
 
 
@@ -54,6 +55,8 @@ class ROIPool(RegionOperator):
     """The greatest value of each cell, whose borders are rounded to pixels of the map."""
 
     def __call__(self, feature: Tensor, rois: Tensor, size: int, scale: float) -> Tensor:
+        from torchvision import ops
+
         return ops.roi_pool(feature, rois, (size, size), scale)
 
 
@@ -64,6 +67,8 @@ class PSROIPool(RegionOperator):
     """
 
     def __call__(self, feature: Tensor, rois: Tensor, size: int, scale: float) -> Tensor:
+        from torchvision import ops
+
         return ops.ps_roi_pool(feature, rois, (size, size), scale)
 
 
@@ -78,6 +83,8 @@ class PSROIAlign(RegionOperator):
         self.sampling_ratio = sampling_ratio
 
     def __call__(self, feature: Tensor, rois: Tensor, size: int, scale: float) -> Tensor:
+        from torchvision import ops
+
         return ops.ps_roi_align(feature, rois, (size, size), scale, self.sampling_ratio or -1)
 
 

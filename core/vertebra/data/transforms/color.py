@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import torch
 from PIL import Image
-from torchvision.transforms.v2 import functional as F
 
 from vertebra.data.transforms.base import Transform
 from vertebra.data.transforms.sample import Sample
@@ -35,6 +34,8 @@ class ColorJitter(Transform):
                 f"ColorJitter needs amounts of at least 0, hue in [0, 0.5] and prob in [0, 1], "
                 f"got brightness={brightness}, contrast={contrast}, saturation={saturation}, hue={hue}, prob={prob}"
             )
+        import torchvision.transforms.v2  # noqa: F401  loads slowly; here, once for all workers that are forked
+
         self.brightness = brightness
         self.contrast = contrast
         self.saturation = saturation
@@ -44,6 +45,8 @@ class ColorJitter(Transform):
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
         if rng.uniform() >= self.prob:
             return sample
+        from torchvision.transforms.v2 import functional as F
+
         changes = [
             (F.adjust_brightness_image, self.brightness, 1.0),
             (F.adjust_contrast_image, self.contrast, 1.0),

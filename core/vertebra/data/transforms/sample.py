@@ -1,8 +1,8 @@
 """One image and all that is drawn on it, with the geometry that moves them together.
 
-Pixels go through torchvision's v2 kernels as uint8; coordinates are float64 arrays and are mapped exactly: pixel (i, j)
-covers [j, j+1) x [i, i+1), so a box that covers the image still does after any of these. Source of the box and point
-formulas: Detectron2's transforms (fvcore.transforms), whose results they equal.
+Pixels stay uint8 and become what torchvision's v2 kernels make of them; coordinates are float64 arrays and are mapped
+exactly: pixel (i, j) covers [j, j+1) x [i, i+1), so a box that covers the image still does after any of these. Source
+of the box and point formulas: Detectron2's transforms (fvcore.transforms), whose results they equal.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from torch import Tensor
-from torchvision.transforms import InterpolationMode
-from torchvision.transforms.v2 import functional as F
+from torch.nn.functional import pad
 
 from vertebra.data.masks import clip_polygon
 from vertebra.data.transforms.projective import map_points, warp_pixels
 from vertebra.errors import DataError
+from vertebra.structures.resize import resize_pixels
 
 __all__ = ["Sample"]
 
@@ -56,14 +56,12 @@ class Sample:
         old_height, old_width = self.size
         if (height, width) == (old_height, old_width):
             return self
-        size = [height, width]
-        self.image = F.resize_image(self.image, size, interpolation=InterpolationMode.BILINEAR, antialias=True)
-        # the pixel nearest to the center, as Pillow does it; torch's plain "nearest" takes the upper left one
-        nearest = {"interpolation": InterpolationMode.NEAREST_EXACT}
+        size = height, width
+        self.image = resize_pixels(self.image, size, smooth=True)
         if self.bitmasks is not None:
-            self.bitmasks = F.resize_image(self.bitmasks, size, **nearest)
+            self.bitmasks = resize_pixels(self.bitmasks, size, smooth=False)
         if self.sem_seg is not None:
-            self.sem_seg = F.resize_image(self.sem_seg[None], size, **nearest)[0]
+            self.sem_seg = resize_pixels(self.sem_seg[None], size, smooth=False)[0]
         self._map_points(np.array([width / old_width, height / old_height]), np.zeros(2))
         return self
 
@@ -98,11 +96,10 @@ class Sample:
         """
         if (top, left, height, width) == (0, 0, *self.size):
             return self
-        self.image = F.crop_image(self.image, top, left, height, width)
-        if self.bitmasks is not None:
-            self.bitmasks = F.crop_image(self.bitmasks, top, left, height, width)
-        if self.sem_seg is not None:
-            self.sem_seg = F.crop_image(self.sem_seg, top, left, height, width)
+        window = (..., slice(top, top + height), slice(left, left + width))
+        self.image = self.image[window]
+        self.bitmasks = None if self.bitmasks is None else self.bitmasks[window]
+        self.sem_seg = None if self.sem_seg is None else self.sem_seg[window]
         self._map_points(np.ones(2), np.array([-left, -top], float))
         return self.clip(min_visible)
 
@@ -125,12 +122,12 @@ class Sample:
         """Add pixels of `value` around the image; in `sem_seg` they get `ignore_label`."""
         if not (top or left or bottom or right):
             return self
-        padding = [left, top, right, bottom]
-        self.image = F.pad_image(self.image, padding, fill=float(value))
+        padding = [left, right, top, bottom]
+        self.image = pad(self.image[None], padding, value=value)[0]  # of a batch, the memory layout stays
         if self.bitmasks is not None:
-            self.bitmasks = F.pad_image(self.bitmasks, padding)
+            self.bitmasks = pad(self.bitmasks[None], padding)[0]
         if self.sem_seg is not None:
-            self.sem_seg = F.pad_image(self.sem_seg[None], padding, fill=float(self.ignore_label))[0]
+            self.sem_seg = pad(self.sem_seg[None], padding, value=self.ignore_label)[0]
         self._map_points(np.ones(2), np.array([left, top], float))
         return self
 
@@ -187,7 +184,7 @@ class Sample:
             self.sem_seg = canvas.sem_seg
         if self.bitmasks is not None:
             down, right = canvas.size[0] - top - height, canvas.size[1] - left - width
-            self.bitmasks = F.pad_image(self.bitmasks, [left, top, right, down])
+            self.bitmasks = pad(self.bitmasks[None], [left, right, top, down])[0]
         self._map_points(np.ones(2), np.array([left, top], float))
         return self
 
@@ -216,10 +213,10 @@ class Sample:
 
     def _mirror(self, axis: int) -> None:
         """Mirror along axis 0 (left and right change places) or 1 (top and bottom); keypoints keep their names."""
-        kernel = F.vertical_flip_image if axis else F.horizontal_flip_image
-        self.image = kernel(self.image)
-        self.bitmasks = None if self.bitmasks is None else kernel(self.bitmasks)
-        self.sem_seg = None if self.sem_seg is None else kernel(self.sem_seg)
+        dim = -2 if axis else -1
+        self.image = self.image.flip(dim)
+        self.bitmasks = None if self.bitmasks is None else self.bitmasks.flip(dim)
+        self.sem_seg = None if self.sem_seg is None else self.sem_seg.flip(dim)
         scale, shift = np.ones(2), np.zeros(2)
         scale[axis], shift[axis] = -1.0, self.size[1 - axis]
         self._map_points(scale, shift)

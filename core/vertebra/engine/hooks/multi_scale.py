@@ -7,12 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor
-from torchvision.transforms import InterpolationMode
-from torchvision.transforms.v2 import functional as F
 
 from vertebra.engine.hooks.contract import Hook
 from vertebra.structures import BitMasks, Boxes, Instances, Keypoints, PolygonMasks
+from vertebra.structures.resize import resize_pixels
 
 if TYPE_CHECKING:
     from vertebra.engine.trainer import Trainer
@@ -62,9 +60,10 @@ def resize_input(sample: dict[str, Any], scale: float, device: torch.device) -> 
     if size == (height, width):
         return sample
     image = sample["image"].to(device, non_blocking=True)
-    result = {**sample, "image": F.resize_image(image, list(size), antialias=True)}
+    result = {**sample, "image": resize_pixels(image, size, smooth=True)}
     if sample.get("sem_seg") is not None:
-        result["sem_seg"] = _nearest(sample["sem_seg"].to(device, non_blocking=True)[None], size)[0]
+        labels = sample["sem_seg"].to(device, non_blocking=True)[None]
+        result["sem_seg"] = resize_pixels(labels, size, smooth=False)[0]
     if sample.get("instances") is not None:
         result["instances"] = _resize_instances(sample["instances"], size)
     return result
@@ -82,13 +81,8 @@ def _resize_instances(instances: Instances, size: tuple[int, int]) -> Instances:
         elif isinstance(value, PolygonMasks):
             value = PolygonMasks([[points * np.tile((x, y), len(points) // 2) for points in item] for item in value])
         elif isinstance(value, BitMasks):
-            value = BitMasks(_nearest(value.tensor.to(torch.uint8), size).bool())
+            value = BitMasks(resize_pixels(value.tensor.to(torch.uint8), size, smooth=False).bool())
         elif isinstance(value, Keypoints):
             value = Keypoints(value.tensor * value.tensor.new_tensor((x, y, 1.0)))
         result.set(name, value)
     return result
-
-
-def _nearest(labels: Tensor, size: tuple[int, int]) -> Tensor:
-    """(..., H, W) to (..., *size), each cell that of the nearest center."""
-    return F.resize_image(labels, list(size), interpolation=InterpolationMode.NEAREST_EXACT)

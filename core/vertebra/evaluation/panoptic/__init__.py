@@ -1,7 +1,13 @@
 """Panoptic segmentation: PQ, SQ and RQ from memory and from COCO's files."""
 
-from vertebra.evaluation.panoptic.evaluator import PanopticEvaluator
-from vertebra.evaluation.panoptic.files import panoptic_evaluate
-from vertebra.evaluation.panoptic.quality import ClassQuality, GroupQuality, PanopticQuality
+from __future__ import annotations
 
-__all__ = ["ClassQuality", "GroupQuality", "PanopticEvaluator", "PanopticQuality", "panoptic_evaluate"]
+from vertebra._lazy import lazy_exports
+
+_HOMES = {
+    "vertebra.evaluation.panoptic.evaluator": ("PanopticEvaluator",),
+    "vertebra.evaluation.panoptic.files": ("panoptic_evaluate",),
+    "vertebra.evaluation.panoptic.quality": ("ClassQuality", "GroupQuality", "PanopticQuality"),
+}
+
+__getattr__, __dir__, __all__ = lazy_exports(__name__, _HOMES)

@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from torchvision.io import decode_png
 
 from vertebra.data.image import MAX_PIXELS
 from vertebra.errors import DataError
@@ -89,6 +88,8 @@ def read_id_runs(path: str | os.PathLike) -> IdRuns:
     Raises:
         DataError: not there, damaged, too large, not a PNG, or not one with red, green and blue of 8 bits.
     """
+    from torchvision.io import decode_png  # loads slowly
+
     try:
         with Image.open(path, formats=["PNG"]) as image:  # reads the header
             mode, (width, height) = image.mode, image.size

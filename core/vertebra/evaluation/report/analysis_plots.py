@@ -5,17 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from matplotlib import rc_context
-from matplotlib.colors import LinearSegmentedColormap
 
 from vertebra.evaluation.analysis import Calibration, ConfusionMatrix, ErrorSplit
-from vertebra.evaluation.report.plot_style import BLUE, GRAY, INK, ORANGE, STYLE, new_axes, short_name
+from vertebra.evaluation.report.plot_style import BLUE, GRAY, INK, ORANGE, new_axes, plot_style, shades, short_name
 
 __all__ = ["confusion_heatmap", "error_bars", "reliability"]
 
 _MOST_CLASSES = 20
 _MOST_NUMBERS = 12  # up to this many rows the cells have room for their counts
-_BLUES = LinearSegmentedColormap.from_list("blues", ["#ffffff", "#9dc0f2", BLUE, "#173f82"])
 
 
 def confusion_heatmap(matrix: ConfusionMatrix, path: Path) -> bool:
@@ -30,9 +27,9 @@ def confusion_heatmap(matrix: ConfusionMatrix, path: Path) -> bool:
     labels = [short_name(matrix.labels[k]) for k in shown]
     shares = matrix.counts[shown] / np.maximum(matrix.counts[shown].sum(axis=1, keepdims=True), 1)
     side = min(9.0, 2.6 + 0.34 * len(shown))
-    with rc_context(STYLE):
+    with plot_style():
         figure, axes = new_axes(side + 0.6, side)
-        image = axes.imshow(shares[:, shown], cmap=_BLUES, vmin=0, vmax=1)
+        image = axes.imshow(shares[:, shown], cmap=shades("#ffffff", "#9dc0f2", BLUE, "#173f82"), vmin=0, vmax=1)
         ticks = np.arange(len(shown))
         size = 9 if len(shown) <= _MOST_NUMBERS else 7.5
         axes.set_xticks(ticks, labels, rotation=45, ha="right", rotation_mode="anchor", fontsize=size)
@@ -68,7 +65,7 @@ def error_bars(split: ErrorSplit, path: Path) -> None:
     """AP50 gained by fixing each kind of error, with the counts."""
     kinds = list(split.delta_ap50)
     values = np.array([split.delta_ap50[kind] for kind in kinds])
-    with rc_context(STYLE):
+    with plot_style():
         figure, axes = new_axes(5.6, 3.1)
         rows = np.arange(len(kinds))
         axes.barh(rows, values, height=0.62, color=ORANGE)
@@ -90,7 +87,7 @@ def reliability(found: Calibration, iou: float, path: Path) -> None:
     """Precision of the detections in each bin of score, beside what their scores promise."""
     centers, width = (found.edges[:-1] + found.edges[1:]) / 2, found.edges[1] - found.edges[0]
     filled = found.counts > 0
-    with rc_context(STYLE):
+    with plot_style():
         figure, axes = new_axes(5.6, 3.8)
         axes.bar(
             centers[filled], found.precision[filled], width=0.92 * width, color=BLUE, alpha=0.75, label="precision"

@@ -6,14 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib import rc_context
 
 from vertebra.data.facts import DatasetFacts, count_dataset
 from vertebra.data.formats import Dataset
 from vertebra.errors import DataError
 from vertebra.evaluation.curves import AREA_RANGES
 from vertebra.evaluation.report.blocks import Facts, Figure, Section, Table, Text
-from vertebra.evaluation.report.plot_style import BLUE, INK, STYLE, new_axes
+from vertebra.evaluation.report.plot_style import BLUE, INK, new_axes, plot_style
 
 __all__ = ["dataset_sections", "size_histogram"]
 
@@ -53,7 +52,7 @@ def size_histogram(sides: np.ndarray, path: Path) -> bool:
     if not len(sides):
         return False
     bins = np.geomspace(sides.min() * 0.95, max(sides.max(), sides.min() * 1.1) * 1.05, 41)
-    with rc_context(STYLE):
+    with plot_style():
         figure, axes = new_axes(5.6, 2.8)
         axes.hist(sides, bins=bins, color=BLUE, alpha=0.8, linewidth=0)
         axes.set_xscale("log", base=2)

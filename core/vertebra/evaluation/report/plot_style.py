@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING
 
-__all__ = ["BLUE", "GRAY", "GRID", "INK", "LIGHT_BLUE", "ORANGE", "RED", "STYLE", "new_axes", "short_name"]
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.colors import Colormap
+    from matplotlib.figure import Figure
+
+__all__ = ["BLUE", "GRAY", "GRID", "INK", "LIGHT_BLUE", "ORANGE", "RED"]
+__all__ += ["new_axes", "plot_style", "shades", "short_name"]
 
 INK, GRID = "#1f2a37", "#e3e8ee"
 BLUE, LIGHT_BLUE, ORANGE, RED, GRAY = "#2563c9", "#9dc0f2", "#e07b1f", "#c8344f", "#94a0ad"
-STYLE = {
+_STYLE = {
     "font.size": 10,
     "axes.edgecolor": GRAY,
     "axes.labelcolor": INK,
@@ -26,11 +32,26 @@ STYLE = {
     "legend.frameon": False,
     "legend.fontsize": 9,
 }
-"""For matplotlib's `rc_context`."""
+
+
+def plot_style() -> AbstractContextManager[None]:
+    """Plots made within have this look. matplotlib, which loads slowly, is imported at the first."""
+    from matplotlib import rc_context
+
+    return rc_context(_STYLE)
+
+
+def shades(*colors: str) -> Colormap:
+    """From 0, the first, to 1, the last color."""
+    from matplotlib.colors import LinearSegmentedColormap
+
+    return LinearSegmentedColormap.from_list("", colors)
 
 
 def new_axes(width: float, height: float) -> tuple[Figure, Axes]:
     """A figure of width x height inches at 150 pixels per inch, tight around one plot."""
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(width, height), dpi=150, layout="constrained", facecolor="white")
     return figure, figure.add_subplot()
 

@@ -6,11 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from matplotlib import rc_context
-from matplotlib.ticker import StrMethodFormatter
 
 from vertebra.evaluation.curves import CocoArrays, pr_curve
-from vertebra.evaluation.report.plot_style import BLUE, INK, LIGHT_BLUE, ORANGE, RED, STYLE, new_axes, short_name
+from vertebra.evaluation.report.plot_style import BLUE, INK, LIGHT_BLUE, ORANGE, RED, new_axes, plot_style, short_name
 
 __all__ = ["class_bars", "pr_curves", "score_histogram"]
 
@@ -26,7 +24,7 @@ def pr_curves(arrays: CocoArrays, path: Path) -> bool:
     curves = [curve for curve in curves if curve[1] is not None]
     if not curves:
         return False
-    with rc_context(STYLE):
+    with plot_style():
         figure, axes = new_axes(5.6, 4.2)
         for label, precision, color, line in curves:
             text = f"{label}   AP {precision.mean():.3f}"
@@ -52,7 +50,7 @@ def class_bars(names: Sequence[str], ap: Sequence[float | None], ap50: Sequence[
         rows = rows[: _MOST_BARS // 2] + rows[-(_MOST_BARS // 2) :]
     values = np.array([row[1] for row in rows])
     values50 = np.array([np.nan if row[2] is None else row[2] for row in rows])
-    with rc_context(STYLE):
+    with plot_style():
         figure, axes = new_axes(5.6, max(2.1, 1.3 + 0.24 * len(rows)))
         y = np.arange(len(rows))
         axes.barh(y, np.nan_to_num(values50), height=0.66, color=LIGHT_BLUE, label="AP50")
@@ -79,7 +77,7 @@ def score_histogram(arrays: CocoArrays, threshold: float | None, path: Path) -> 
         return False
     low, high = min(0.0, *hits, *misses), max(1.0, *hits, *misses)
     bins = np.linspace(low, high, 41)
-    with rc_context(STYLE):
+    with plot_style():
         figure, axes = new_axes(5.6, 3.2)
         for scores, color, label in ((misses, ORANGE, "wrong"), (hits, BLUE, "right")):
             axes.hist(scores, bins=bins, color=color, alpha=0.35, label=f"{label}: {len(scores):,}", linewidth=0)
@@ -87,7 +85,7 @@ def score_histogram(arrays: CocoArrays, threshold: float | None, path: Path) -> 
         if len(hits) + len(misses) > 200:  # wrong ones of low score would hide all others
             axes.set_yscale("log")
             axes.set_ylim(bottom=0.7)
-            axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+            axes.yaxis.set_major_formatter("{x:,.0f}")
         if threshold is not None:
             axes.axvline(threshold, color=INK, linestyle="--", linewidth=1.2, label=f"best F1 from {threshold:.2f}")
         measure = "OKS" if arrays.task == "keypoints" else "IoU"

@@ -6,10 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from matplotlib import rc_context
-from matplotlib.colors import LinearSegmentedColormap
 
-from vertebra.evaluation.report.plot_style import BLUE, GRAY, INK, LIGHT_BLUE, STYLE, new_axes, short_name
+from vertebra.evaluation.report.plot_style import BLUE, GRAY, INK, LIGHT_BLUE, new_axes, plot_style, shades, short_name
 
 __all__ = ["confusion_map", "quality_bars"]
 
@@ -17,7 +15,6 @@ _MOST_BARS = 40  # with more classes, the best and the worst half of these
 _MOST_CELLS = 30  # rows and columns of a confusion map; with more classes, the most confused ones
 _NUMBERED = 14  # up to this many rows each cell gets its number
 _PAPER = {"facecolor": "white", "edgecolor": "none", "pad": 0.8}  # keeps lines off a number
-_SHADES = LinearSegmentedColormap.from_list("shades", ["#ffffff", LIGHT_BLUE, BLUE, "#122f63"])
 
 
 def quality_bars(
@@ -48,7 +45,7 @@ def quality_bars(
         title = f"{measure}: the best and the worst {_MOST_BARS // 2} of {len(rows)} classes"
         rows = rows[: _MOST_BARS // 2] + rows[-(_MOST_BARS // 2) :]
     y = np.arange(len(rows))
-    with rc_context(STYLE):
+    with plot_style():
         figure, axes = new_axes(5.6, max(2.1, 1.3 + 0.24 * len(rows)))
         if second is not None:
             axes.barh(y, [row[2] or 0.0 for row in rows], height=0.66, color=LIGHT_BLUE, label=second_measure)
@@ -90,9 +87,10 @@ def confusion_map(counts: np.ndarray, names: Sequence[str], path: Path, *, unit:
     columns = [*shown, *(c for c in range(len(totals), counts.shape[1]) if c in used)]
     shares = counts[np.ix_(shown, columns)] / totals[shown, None]
     side = max(3.6, 1.6 + 0.34 * len(shown))
-    with rc_context(STYLE):
+    with plot_style():
         figure, axes = new_axes(side + 0.6, side)
-        axes.imshow(np.sqrt(shares), cmap=_SHADES, vmin=0, vmax=1, aspect="auto")  # the root shows small shares too
+        colors = shades("#ffffff", LIGHT_BLUE, BLUE, "#122f63")
+        axes.imshow(np.sqrt(shares), cmap=colors, vmin=0, vmax=1, aspect="auto")  # the root shows small shares too
         if len(shown) <= _NUMBERED:
             for (row, column), share in np.ndenumerate(shares):
                 if share >= 0.005:

@@ -8,10 +8,9 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torchvision.transforms import InterpolationMode
-from torchvision.transforms.v2 import functional as F
 
 from vertebra.models.inference.contract import InferenceMode, Predict, image_of, scores_of, view_of
+from vertebra.structures.resize import resize_pixels
 
 __all__ = ["MultiScaleFlip"]
 
@@ -74,7 +73,5 @@ class MultiScaleFlip(InferenceMode):
 
 def _scaled(image: Tensor, scale: float) -> Tensor:
     """An image (3, H, W) at another scale, with antialiasing; at least one pixel."""
-    size = [max(round(side * scale), 1) for side in image.shape[-2:]]
-    if size == list(image.shape[-2:]):
-        return image
-    return F.resize_image(image, size, interpolation=InterpolationMode.BILINEAR, antialias=True)
+    height, width = (max(round(side * scale), 1) for side in image.shape[-2:])
+    return resize_pixels(image, (height, width), smooth=True)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision import ops
 
 from vertebra.models import Backbone
 
@@ -64,6 +63,8 @@ class WarpedFeatures(nn.Module):
         return torch.cat(vectors) if vectors else normal.new_zeros(0, self.out_channels)
 
     def _features(self, image: Tensor, boxes: Tensor) -> Tensor:
+        from torchvision import ops  # loads slowly
+
         margin = (boxes[:, 2:] - boxes[:, :2]) * self.context / (self.size - 2 * self.context)
         wide = torch.cat((boxes[:, :2] - margin, boxes[:, 2:] + margin), dim=1)
         warped = ops.roi_align(image, [wide], (self.size, self.size), sampling_ratio=0, aligned=True)
