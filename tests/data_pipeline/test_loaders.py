@@ -58,6 +58,7 @@ def spoil(dataset, *names):
 
 
 def test_workers_change_nothing(dataset):
+    # real processes here and wherever `workers` is not 0; forked ones start at once
     assert same(take(loader_of(dataset), 9), take(loader_of(dataset, workers=2), 9))
 
 

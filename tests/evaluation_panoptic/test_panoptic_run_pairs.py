@@ -9,6 +9,7 @@ pytest.importorskip("numba", reason="the fast counting of panoptic pairs needs n
 
 from vertebra.errors import DataError
 from vertebra.evaluation.panoptic.counts import Segments, count_image
+from vertebra.evaluation.panoptic.machine_code import machine_code
 from vertebra.evaluation.panoptic.run_pairs import paired_rows
 from vertebra.evaluation.panoptic.runs import IdRuns
 
@@ -57,3 +58,12 @@ def test_more_segments_than_the_tables_hold_are_counted_too():
     segments = Segments(ids, np.zeros(401, int), np.zeros(401, bool), np.full(401, -1))
     counts = count_image(runs, segments, runs, segments, "", fast=True)
     assert len(counts.matched) == 401 and (counts.iou == 1).all()
+
+
+def test_what_numba_can_store_nowhere_is_compiled_all_the_same():
+    numba = pytest.importorskip("numba")
+    names: dict = {}
+    exec("def double(x):\n    return 2 * x", names)  # of no file, so that there is no folder for its machine code
+    with pytest.raises(RuntimeError, match="cannot cache"):
+        numba.njit(cache=True)(names["double"])
+    assert machine_code(names["double"])(21) == 42

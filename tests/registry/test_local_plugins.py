@@ -34,6 +34,7 @@ def test_a_local_file_registers_its_classes_once(plugin):
 
 
 def test_its_objects_survive_pickling_to_a_spawned_process(plugin):
+    # a real process, which has not imported the file
     load_local_plugin(plugin)
     sent = pickle.dumps(HEADS.get("LocalHead")(7))
     with multiprocessing.get_context("spawn").Pool(1) as pool:

@@ -38,7 +38,7 @@ addEventListener("load", () => {
 
 @pytest.fixture
 def browse(tmp_path):
-    """Open a copy of a report, run `drive` in it when it is loaded, give back what it has put into `told`."""
+    """Open a copy of a report in a browser, run `drive` when it is loaded, give back what it has put into `told`."""
     browser = next(filter(None, map(shutil.which, BROWSERS)), None)
     if browser is None:
         pytest.skip(f"no browser here (looked for {', '.join(BROWSERS)}); tools/install_browser.sh installs one")

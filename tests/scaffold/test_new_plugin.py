@@ -30,6 +30,7 @@ def test_what_is_written_is_tidy_and_complete(kind, tmp_path):
     for path in files:
         text = (made.folder / path).read_text(encoding="utf-8")
         assert not re.search(r"\$(?!\{\{)", text), f"{path} has a placeholder left"
+    # ruff is a program
     ruff = [sys.executable, "-m", "ruff"]
     subprocess.run([*ruff, "check", "--isolated", "--line-length", "120", "."], cwd=made.folder, check=True)
     subprocess.run([*ruff, "format", "--isolated", "--line-length", "120", "--check", "."], cwd=made.folder, check=True)
@@ -46,8 +47,10 @@ def test_the_core_it_needs_is_this_minor_release(tmp_path):
 def test_a_loss_plugin_passes_its_own_tests_without_being_installed(tmp_path):
     made = new_plugin("sample-loss", "loss", tmp_path)
     advertise(made.folder)
+    # a process of its own: pytest as the plugin's author runs it
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-k", "not spawned", "tests"]
-    environment = {**os.environ, "PYTHONPATH": str(made.folder)}
+    path = os.pathsep.join([str(made.folder), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "PYTHONPATH": path}
     done = subprocess.run(command, cwd=made.folder, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert " passed" in done.stdout

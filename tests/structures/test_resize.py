@@ -31,8 +31,6 @@ def order(pixels):
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32, torch.float16, torch.int32, torch.int64])
 @pytest.mark.parametrize("shape", [(3, 37, 53), (1, 20, 31), (5, 16, 16), (4, 1, 1)])
 @pytest.mark.parametrize("size", [(64, 40), (17, 90), (37, 53), (1, 2)])  # torch fails at (1, 1) in some layouts
-    "size", [(64, 40), (17, 90), (37, 53), (1, 2)]
-)  # to (1, 1), torch itself fails for some layouts
 def test_it_equals_torchvision(dtype, shape, size):
     modes = {True: InterpolationMode.BILINEAR, False: InterpolationMode.NEAREST_EXACT}
     for layout, pixels in layouts(shape, dtype).items():

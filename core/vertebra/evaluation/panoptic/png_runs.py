@@ -12,9 +12,9 @@ import struct
 import zlib
 
 import numpy as np
-from numba import njit
 
 from vertebra.data.image import MAX_PIXELS
+from vertebra.evaluation.panoptic.machine_code import machine_code
 
 try:
     from deflate import DeflateError, zlib_decompress
@@ -82,7 +82,7 @@ def _inflate(data: bytes, size: int) -> bytes:
     return zlib.decompressobj().decompress(data, size + 1)
 
 
-@njit(nogil=True, cache=True)
+@machine_code
 def _decode(rows, words, height, width, starts, ids):  # pragma: no cover - runs as machine code
     """Fill `starts` and `ids` as far as they go; the number of runs, or -1 for a filter that does not exist.
 
@@ -139,7 +139,7 @@ def _decode(rows, words, height, width, starts, ids):  # pragma: no cover - runs
     return num_runs
 
 
-@njit(nogil=True, cache=True)
+@machine_code
 def _next_change(rows, words, at):  # pragma: no cover - runs as machine code
     """The first place from `at` on that holds another byte than 0; the number of bytes if there is none."""
     while at % 8 and at < len(rows):
@@ -155,13 +155,13 @@ def _next_change(rows, words, at):  # pragma: no cover - runs as machine code
     return at
 
 
-@njit(nogil=True, cache=True)
+@machine_code
 def _add(first, second):  # pragma: no cover - runs as machine code
     """The three bytes of one id added to those of another, each modulo 256."""
     return (first & 0x7F7F7F) + (second & 0x7F7F7F) ^ (first ^ second) & 0x808080
 
 
-@njit(nogil=True, cache=True)
+@machine_code
 def _paeth(left, up, corner):  # pragma: no cover - runs as machine code
     """Of each byte, the neighbor nearest to left + up - corner."""
     expected = 0

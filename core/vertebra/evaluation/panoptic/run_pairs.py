@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from vertebra.evaluation.panoptic.machine_code import machine_code
 
 __all__ = ["paired_rows"]
 
@@ -37,7 +38,7 @@ def paired_rows(
     return rows_of_true[t], rows_of_pred[p], pixels
 
 
-@njit(nogil=True, cache=True)
+@machine_code
 def _count(
     true_starts, true_run_ids, true_ids, pred_starts, pred_run_ids, pred_ids, num_pixels
 ):  # pragma: no cover - runs as machine code
@@ -57,7 +58,7 @@ def _count(
     return table
 
 
-@njit(nogil=True, cache=True)
+@machine_code
 def _rows_and_ends(starts, run_ids, ids, num_pixels):  # pragma: no cover - runs as machine code
     """Of each run: the row in the table (0: void, -1: unknown), and the pixel behind its last."""
     keys, numbers, factor = _places(ids)
@@ -70,7 +71,7 @@ def _rows_and_ends(starts, run_ids, ids, num_pixels):  # pragma: no cover - runs
     return rows, ends
 
 
-@njit(nogil=True, cache=True)
+@machine_code
 def _places(ids):  # pragma: no cover - runs as machine code
     """A table without collisions to look ids up in: keys, the number of each from 1 on (void: 0), and the factor.
 
