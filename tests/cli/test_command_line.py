@@ -58,6 +58,15 @@ def test_answers_without_importing_torch(arguments):
     assert done.stdout.strip()
 
 
+def test_a_reader_that_stops_early_ends_a_command_without_a_word():
+    # a process of its own: its standard output is a broken pipe, as in `vertebra components | head -0`
+    command = [sys.executable, "-m", "vertebra", "components"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        said = process.stderr.read()
+    assert (process.returncode, said) == (1, b"")
+
+
 def test_components_shows_arguments_types_defaults_and_docs(run, tmp_path):
     out, _ = run("components", "RetinaNetHead", cwd=tmp_path)
     assert "num_classes: int (given by the framework)" in out

@@ -109,6 +109,7 @@ def export_onnx(
     if class_names is not None:
         facts["class_names"] = list(class_names)
     shape = InputShape((int(size[0]), int(size[1])), dynamic, None if batch == "dynamic" else int(batch))
+    photographs = list(_from_files(check_images, shape, pixel_range))  # one that is missing is told at once
     graph = ExportGraph(model, form, pixel_range)
     with _quiet():
         program = trace(graph, shape)
@@ -121,7 +122,7 @@ def export_onnx(
     with tempfile.TemporaryDirectory(prefix=".export-", dir=output.parent) as folder:
         written = Path(folder) / output.name
         _save(proto, written)
-        comparisons = _compared(model, form, pixel_range, written, shape, check_images)
+        comparisons = _compared(model, form, pixel_range, written, shape, photographs)
         os.replace(written, output)
     return ExportReport(output, form, _shapes(proto.graph.input), _shapes(proto.graph.output), comparisons)
 
@@ -218,11 +219,11 @@ def _save(proto: Any, path: Path) -> None:
 
 
 def _compared(
-    model: Model, form: Form, pixel_range: PixelRange, path: Path, shape: InputShape, files: Sequence[str | Path]
+    model: Model, form: Form, pixel_range: PixelRange, path: Path, shape: InputShape, photographs: list[torch.Tensor]
 ) -> list[Comparison]:
     """Against the model as it is, its batch norms not folded."""
     reference = ExportGraph(model, form, pixel_range, fused=False)
-    inputs = [*pictures(shape, pixel_range), *_from_files(files, shape, pixel_range)]
+    inputs = [*pictures(shape, pixel_range), *photographs]
     comparisons = compare(reference, OnnxModel(path), iter(inputs))
     if any(not comparison.agrees for comparison in comparisons):
         told = "\n  ".join(map(str, comparisons))
