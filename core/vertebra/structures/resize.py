@@ -1,8 +1,6 @@
-"""Resizing of pixels: equal to torchvision's v2 kernels bit for bit, without the import of torchvision.
+"""Resizing of pixels, bit for bit as `resize_image` of torchvision.transforms.v2.functional.
 
-Source: `resize_image` of torchvision.transforms.v2.functional, reduced to the two modes that are used here. The import
-of torchvision costs 2.5 s of CPU time, as much as that of torch, and all else that most pictures and batches need of
-the package are slices, flips and padding.
+torchvision is not imported for it: that takes as much CPU time as the import of torch (2.5 s).
 """
 
 from __future__ import annotations

@@ -147,7 +147,7 @@ class ClassicRCNN(nn.Module):
 
     def _learned(self) -> tuple[LinearClassifiers, BoxRidges]:
         if self.classifiers is None or self.ridges is None:
-            raise ValueError("ClassicRCNN has learned nothing yet; call fit first, or load what was saved")
+            raise ValueError("ClassicRCNN is not trained yet; call fit first, or load a saved state")
         return self.classifiers, self.ridges
 
     def _rows(self, image: Tensor, instances: Any, most: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
