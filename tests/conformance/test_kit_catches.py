@@ -64,7 +64,7 @@ def test_a_head_that_keeps_its_promises_passes(check, cls, test):
     check(cls, test)
 
 
-@pytest.mark.slow
+@pytest.mark.e2e
 @pytest.mark.parametrize("cls", [SampleHead, SampleSemanticHead])
 def test_a_head_that_learns_overfits(check, cls):
     check(cls, "test_overfits_eight_images", overfit_lr=5e-3, overfit_steps=600)

@@ -44,7 +44,7 @@ def test_the_comparison_notices_a_different_run(tmp_path):
     assert any("conv.weight" in text for text in found["after a step"])
 
 
-@pytest.mark.slow
+@pytest.mark.e2e
 def test_a_real_recipe_resumes_to_the_same_bits(tmp_path, monkeypatch):
     """Real images through worker processes, a RetinaNet in its default precision, COCO numbers at the end."""
     pytest.importorskip("vertebra_retinanet")

@@ -168,6 +168,7 @@ def test_missing_packages_are_named_with_the_command_that_installs_them(make_mod
         export_onnx(make_model(map=map_head), tmp_path / "m.onnx", size=(32, 32))
 
 
+@pytest.mark.e2e
 def test_a_recipes_model_is_exported_with_its_weights_and_recipe(tiny_recipe, tmp_path):
     import onnx
 

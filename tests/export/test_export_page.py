@@ -10,7 +10,7 @@ PAGE = Path(__file__).resolve().parents[2] / "docs" / "export.md"
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
-@pytest.mark.slow
+@pytest.mark.e2e
 def test_the_page_works_from_top_to_bottom(command_line, tmp_path, monkeypatch):
     pytest.importorskip("cv2")
     import numpy as np

@@ -16,6 +16,8 @@ from vertebra.config import load_recipe
 from vertebra.models import build_model, load_weights, read_weights
 from vertebra.models.import_detectron2 import import_detectron2, translate_names
 
+pytestmark = pytest.mark.golden
+
 MODELS = {"v3": "deeplab:deeplab_v3_r103_cityscapes", "v3_plus": "deeplab:deeplab_v3plus_r103_cityscapes"}
 OVERRIDES = [
     "model.heads.sem_seg.num_classes=19",
@@ -82,7 +84,6 @@ def test_every_entry_has_a_place(deeplab):
     assert parameters == deeplab.numbers["parameters"]
 
 
-@pytest.mark.slow
 def test_stages_agree(deeplab, model):
     """To 1e-4 of each stage's greatest absolute value."""
     outputs = stages(model, deeplab.image)
@@ -91,7 +92,6 @@ def test_stages_agree(deeplab, model):
         agree(value, deeplab.arrays[f"A/{name}"], deeplab.numbers["stages"][f"A/{name}"], name)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("case", ["A", "A_native"])
 def test_segmentation_agrees(deeplab, model, case):
     """Scores to 1e-4 of their range, the best class of every pixel, and how many pixels have each class."""
@@ -109,7 +109,6 @@ def test_segmentation_agrees(deeplab, model, case):
     assert moved <= 1e-4 * height * width
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_losses_of_two_training_steps_agree(deeplab, model):
     """With the hardest fifth of the pixels and dropout: to 1e-4, an SGD step between; the statistics after both."""

@@ -16,6 +16,8 @@ from vertebra.models.import_detectron2 import import_detectron2
 pytest.importorskip("vertebra_rcnn", reason="the recipe's things head comes from vertebra-rcnn")
 pytest.importorskip("vertebra_panoptic", reason="the recipe's head comes from vertebra-panoptic")
 
+pytestmark = pytest.mark.golden
+
 RULES = [
     ("proposal_generator.rpn_head.anchor_deltas.weight", 0.1, 0),
     ("roi_heads.box_predictor.cls_score.weight", 2, 0),

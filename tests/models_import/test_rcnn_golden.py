@@ -18,6 +18,8 @@ from vertebra.structures import Boxes, Instances, Keypoints, PolygonMasks, decod
 
 pytest.importorskip("vertebra_rcnn", reason="the head comes from vertebra-rcnn")
 
+pytestmark = pytest.mark.golden
+
 RECIPES = {
     "faster_fpn": ("rcnn:faster_rcnn_r50_fpn", 80),
     "mask_fpn": ("rcnn:mask_rcnn_r50_fpn", 80),
@@ -89,7 +91,6 @@ def training_batch(golden, numbers, classes):
     return samples
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_weights_file_imports_whole(rcnn, name, tmp_path):
     weights = golden_weights(rcnn, name)
@@ -101,7 +102,6 @@ def test_a_weights_file_imports_whole(rcnn, name, tmp_path):
     assert (report.num_loaded, report.num_classes, report.unused, report.kept) == (len(weights), classes, (), ())
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mask_fpn", "keypoint_fpn", "faster_c4"])
 def test_stages_and_proposals_agree(golden, rcnn, name):
     """To 1e-4 of each stage's greatest absolute value; proposals by their IoU, for equal scores may change places."""
@@ -135,7 +135,6 @@ def _off_in_a_tied_row(found, stage, at, wanted):
     return off.masked_fill(~tied, torch.inf).min(dim=1).values
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", RECIPES)
 def test_detections_agree(golden, rcnn, name):
     numbers, arrays = rcnn.numbers, rcnn.arrays
@@ -169,7 +168,6 @@ def test_detections_agree(golden, rcnn, name):
             assert differing.max() <= 3  # pixels whose probability is 0.5 to rounding
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", RECIPES)
 def test_losses_and_gradients_agree_where_nothing_is_drawn(golden, rcnn, name):
     """Losses of two steps to 1e-5 relative; the norm of every gradient of the first to 1e-3."""
@@ -182,7 +180,6 @@ def test_losses_and_gradients_agree_where_nothing_is_drawn(golden, rcnn, name):
     assert norms == pytest.approx(wanted, rel=1e-3, abs=1e-6 * largest)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", RECIPES)
 def test_losses_agree_with_detectron2s_random_numbers(golden, rcnn, name):
     """To 5e-3: two proposals of equal score may change places, and then the same number draws another region."""

@@ -16,6 +16,8 @@ from vertebra.models import build_model, load_weights, read_weights
 from vertebra.models.import_detectron2 import import_detectron2, translate_names
 from vertebra.structures import Boxes, Instances
 
+pytestmark = pytest.mark.golden
+
 OVERRIDES = ["model.heads.boxes.num_classes=80", "model.backbone.weights=null"]
 
 
@@ -120,7 +122,6 @@ def test_losses_of_two_training_steps_agree(golden, model, imported):
     load_weights(model, imported)
 
 
-@pytest.mark.slow
 def test_gradient_norms_agree(golden, model, imported):
     """Of every trained parameter, to 1e-4 relative, in float64, where no rounding opens a gate."""
     load_weights(model, imported)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 
+import pytest
 from dummy_plugins import BROKEN
 
 from vertebra.plugins import installed_plugins, rescan
@@ -52,6 +53,7 @@ def test_listing_forty_plugins_imports_neither_torch_nor_a_plugin(site, monkeypa
     rescan()
 
 
+@pytest.mark.slow  # forty processes, one of which hangs until it is ended
 def test_check_explains_each_broken_plugin_and_finds_the_others_sound(site, vertebra):
     done = vertebra("plugins", "check", "--timeout", 3, site=site, code=1)
     reports = {}

@@ -44,6 +44,7 @@ def test_the_core_it_needs_is_this_minor_release(tmp_path):
     assert f'dependencies = ["vertebra>={major}.{minor},<{major}.{int(minor) + 1}"]' in text
 
 
+@pytest.mark.slow  # a pytest of its own
 def test_a_loss_plugin_passes_its_own_tests_without_being_installed(tmp_path):
     made = new_plugin("sample-loss", "loss", tmp_path)
     advertise(made.folder)

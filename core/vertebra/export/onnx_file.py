@@ -109,7 +109,7 @@ def export_onnx(
     if class_names is not None:
         facts["class_names"] = list(class_names)
     shape = InputShape((int(size[0]), int(size[1])), dynamic, None if batch == "dynamic" else int(batch))
-    photographs = list(_from_files(check_images, shape, pixel_range))  # one that is missing is told at once
+    photographs = list(_from_files(check_images, shape, pixel_range))  # a missing one is reported at once
     graph = ExportGraph(model, form, pixel_range)
     with _quiet():
         program = trace(graph, shape)

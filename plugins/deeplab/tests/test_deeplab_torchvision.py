@@ -9,7 +9,7 @@ from vertebra.models import build_model, read_weights
 from vertebra.models.import_torchvision import import_torchvision, load_torchvision
 
 
-@pytest.mark.slow
+@pytest.mark.golden
 @pytest.mark.parametrize("depth", [50, 101])
 def test_scores_are_torchvisions(depth, tmp_path):
     """To 1e-5 of the greatest score, from its state dict through the file that the import writes."""

@@ -21,7 +21,7 @@ def test_parameters(depth, parameters):
         assert sum(p.numel() for p in Xception(depth).parameters()) == parameters
 
 
-@pytest.mark.slow
+@pytest.mark.golden
 @pytest.mark.parametrize("output_stride", [8, 16, 32])
 @pytest.mark.parametrize("depth", [41, 65, 71])
 def test_computes_what_timms_does(depth, output_stride):

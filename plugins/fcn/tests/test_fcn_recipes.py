@@ -118,7 +118,7 @@ def test_images_that_are_all_ignored_cost_nothing():
     loss.backward()
 
 
-@pytest.mark.slow
+@pytest.mark.e2e
 @pytest.mark.parametrize("name", ["fcn:fcn_shapes_quick", "fcn:fcn_conv_shapes_quick"])
 def test_two_trainings_with_one_seed_give_the_same_weights(name, tmp_path):
     """The CPU's; every operation of net and loss is deterministic there."""

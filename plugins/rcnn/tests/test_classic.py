@@ -132,7 +132,7 @@ class ByChance(torch.nn.Module):
         )
 
 
-@pytest.mark.slow
+@pytest.mark.e2e
 def test_the_commands_train_evaluate_and_write_better_than_chance(command_line, tmp_path, monkeypatch):
     monkeypatch.setenv("VERTEBRA_CACHE", str(tmp_path / "cache"))
     recipe = "rcnn:faster_rcnn_shapes_quick"
@@ -149,7 +149,7 @@ def test_the_commands_train_evaluate_and_write_better_than_chance(command_line, 
     assert isinstance(again.error, RecipeError) and "is not empty" in again.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.e2e
 def test_proposals_are_written_for_fast_rcnn_and_never_over_a_file(command_line, tmp_path):
     few = ["data.val.images=12", "data.val.val_images=4"]
     command = ["rcnn", "proposals", "rcnn:faster_rcnn_shapes_quick", *few, "--split", "val", "--most", "50"]

@@ -51,14 +51,15 @@ class TestC4(HeadConformance):
         *SMALL,
         "model.backbone.out_features=[res4]",
         "model.heads.objects.boxes={name: ROIBoxes, head: {name: Res5, depth: 18, norm: bn}}",
-        "model.heads.objects.boxes.pooler={name: ROIPooler, resolution: 14}",
         "model.heads.objects.masks={name: ROIMasks, num_conv: 0, conv_dim: 32}",
-        "model.heads.objects.masks.pooler={name: SharedBoxFeatures, channels: 512, resolution: 7}",
+        # a whole res5 for each region: few and small ones, or a bf16 step takes two minutes on a CPU without bf16
+        "model.heads.objects.sampler={name: RandomSampler, num_samples: 4, positive_fraction: 0.3}",
+        "model.heads.objects.boxes.pooler={name: ROIPooler, resolution: 7}",
+        "model.heads.objects.masks.pooler={name: SharedBoxFeatures, channels: 512, resolution: 4}",
+        "model.heads.objects.proposals.post_nms_topk=[50, 4]",
     )
     overfit_lr = 4e-4
-    overfit_overrides = (  # a whole res5 for each region: fewer and smaller ones, or a step takes half a minute
-        "model.heads.objects.sampler={name: RandomSampler, num_samples: 10, positive_fraction: 0.3}",
-        "model.heads.objects.boxes.pooler.resolution=7",
-        "model.heads.objects.masks.pooler.resolution=4",
+    overfit_overrides = (
+        "model.heads.objects.sampler.num_samples=10",
         "model.heads.objects.proposals.post_nms_topk=[50, 10]",
     )

@@ -35,9 +35,9 @@ FORMS = {
         (
             *ONE_LEVEL,
             f"{HEAD}.boxes={{name: ROIBoxes, head: {{name: Res5, depth: 18, norm: bn}}}}",
-            f"{HEAD}.boxes.pooler={{name: ROIPooler, resolution: 14}}",
+            f"{HEAD}.boxes.pooler={{name: ROIPooler, resolution: 6}}",
             f"{HEAD}.masks={{name: ROIMasks, num_conv: 0, conv_dim: 16}}",
-            f"{HEAD}.masks.pooler={{name: SharedBoxFeatures, channels: 512, resolution: 7}}",
+            f"{HEAD}.masks.pooler={{name: SharedBoxFeatures, channels: 512, resolution: 3}}",
         ),
     ),
 }

@@ -64,8 +64,8 @@ def activated(level, num_classes, softmax):
     ("name", "size", "changes"),
     [
         ("yolov3_tiny", (96, 64), []),
-        pytest.param("yolov2", (64, 96), ["model.neck.reorg=darknet"], marks=pytest.mark.slow),
-        pytest.param("yolov3", (64, 64), [], marks=pytest.mark.slow),
+        pytest.param("yolov2", (64, 96), ["model.neck.reorg=darknet"], marks=pytest.mark.golden),
+        pytest.param("yolov3", (64, 64), [], marks=pytest.mark.golden),
     ],
 )
 def test_a_whole_network_answers_as_in_darknet(name, size, changes, golden):

@@ -64,7 +64,7 @@ def trained(tmp_path_factory):
     return recipe, folder / "weights.pth", inputs[0]["image"].permute(1, 2, 0).numpy().copy()
 
 
-@pytest.mark.slow
+@pytest.mark.e2e
 def test_opencv_finds_what_predict_finds(trained, tmp_path):
     cv2 = pytest.importorskip("cv2")
     pytest.importorskip("onnxscript")
