@@ -47,7 +47,7 @@ $(VENV)/.browser-tried: | $(STAMP)
 	@touch $@
 
 # Everything that fits into five minutes on two cores.
-test: setup browser
+test: setup
 	$(BIN)/python -m pytest -m 'not ($(LONG))'
 
 # The rest: reference models, short trainings, wheels in a fresh environment outside the source tree.

@@ -32,6 +32,7 @@ def run(folder: Path, *arguments: str) -> dict[str, list[str]]:
     return json.loads(done.stdout)
 
 
+@pytest.mark.e2e
 def test_every_kill_point_resumes_to_the_same_bits(tmp_path):
     found = run(tmp_path, "--random-kills", "8")
     assert len(found) >= 15

@@ -139,6 +139,7 @@ def test_predicting_keeps_nothing_but_the_columns(by_hand):
     assert peak < 40_000 * 64 + 2e6  # blocks that are begun; as Python objects it would be over 10e6
 
 
+@pytest.mark.slow
 def test_memory_is_the_columns_and_writing_needs_none_that_grows(tmp_path):
     """A box is 4 coordinates, score and class: 48 bytes; as a dict of Python numbers it would take over 400."""
     num_images, each = 1000, 100

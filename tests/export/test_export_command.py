@@ -30,6 +30,7 @@ def test_it_says_what_the_file_takes_and_gives_and_that_it_agrees(export):
     assert isinstance(refused.error, ExportError) and "already exists" in refused.stderr
 
 
+@pytest.mark.slow
 def test_values_of_the_recipe_go_into_the_graph_and_the_letterbox_gives_the_size(export):
     out = export(
         "model.heads.boxes.max_detections=7",

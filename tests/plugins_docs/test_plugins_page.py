@@ -47,6 +47,7 @@ def forget(registered: dict[str, dict]) -> None:
     importlib.invalidate_caches()
 
 
+@pytest.mark.e2e
 def test_the_page_works_from_top_to_bottom(command_line, place, monkeypatch):
     registered = {kind: dict(registry._obj_map) for kind, registry in REGISTRIES.items()}
     blocks = BLOCK.findall(PAGE.read_text(encoding="utf-8"))

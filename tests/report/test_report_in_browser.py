@@ -10,6 +10,8 @@ from html import escape, unescape
 
 import pytest
 
+pytestmark = pytest.mark.e2e
+
 FLAGS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync", "--hide-scrollbars"),

@@ -30,6 +30,7 @@ def blocks(repository):
     return re.findall(r"```(\w+)\n(.*?)```", text, flags=re.DOTALL)
 
 
+@pytest.mark.e2e
 def test_the_plugin_of_the_readme_trains(blocks, tmp_path, monkeypatch):
     code = next(text for language, text in blocks if language == "python" and "class PresenceHead" in text)
     (tmp_path / "my_head.py").write_text(code, encoding="utf-8")

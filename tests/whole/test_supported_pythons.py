@@ -62,7 +62,13 @@ def test_an_inactive_version_of_pyenv_on_the_path_is_passed_over(check_pythons, 
 @pytest.mark.parametrize("target", ["setup", "check-pythons"])
 def test_make_refuses_an_older_python_in_one_sentence(check_pythons, tmp_path, target):
     oldest = check_pythons.supported_minors(PYPROJECT)[0]
-    command = ["make", target, "PYTHON=false", f"VENV={tmp_path / 'venv'}"]  # `false` fails as an older Python does
+    command = [
+        "make",
+        "--no-print-directory",
+        target,
+        "PYTHON=false",
+        f"VENV={tmp_path / 'venv'}",
+    ]  # `false` fails as an older Python does
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stdout.startswith(f"Vertebra needs Python 3.{oldest} or newer; false is older or not installed.")

@@ -64,6 +64,7 @@ def test_the_state_dict_with_auxiliary_classifier_gives_equal_outputs(theirs, mo
     check_equal(ours, theirs, auxiliary=True, monkeypatch=monkeypatch)
 
 
+@pytest.mark.golden
 def test_the_state_dict_without_it_imports_as_a_file(theirs, tmp_path, monkeypatch):
     torch.save(without_auxiliary(theirs.state_dict()), tmp_path / "tv.pth")
     recipe = load_recipe(RECIPE, ["model.heads.auxiliary=null"])
