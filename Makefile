@@ -52,10 +52,10 @@ test: setup
 
 # The rest: reference models, short trainings, wheels in a fresh environment outside the source tree.
 test-long: setup browser
-	$(BIN)/python -m pytest -m '$(LONG)'
+	$(BIN)/python -m pytest -m '$(LONG)' --timeout 1500
 
 test-all: setup browser
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --timeout 1500
 
 lint: setup
 	$(BIN)/ruff check .
