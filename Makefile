@@ -50,9 +50,9 @@ $(VENV)/.browser-tried: | $(STAMP)
 test: setup
 	$(BIN)/python -m pytest -m 'not ($(LONG))'
 
-# The rest: reference models, short trainings, wheels in a fresh environment outside the source tree.
+# The rest: reference models, short trainings, wheels in a fresh environment outside the source tree. PYTEST: more arguments.
 test-long: setup browser
-	$(BIN)/python -m pytest -m '$(LONG)' --timeout 1500
+	$(BIN)/python -m pytest -m '$(LONG)' --timeout 1500 $(PYTEST)
 
 test-all: setup browser
 	$(BIN)/python -m pytest --timeout 1500
