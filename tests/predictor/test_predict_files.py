@@ -52,7 +52,8 @@ def test_every_format_holds_the_same_detections(trained, folder, tmp_path):
 def sparse(trained, tmp_path):
     """(recipe, weights) of the detector, trained on a dataset that numbers its classes 31, 7 and 9."""
     content = torch.load(trained[1], weights_only=True)
-    torch.save({**content, "category_ids": [31, 7, 9]}, tmp_path / "sparse.pth")
+    facts = {"thing_classes": content["classes"], "thing_dataset_id_to_contiguous_id": {31: 0, 7: 1, 9: 2}}
+    torch.save({**content, "metadata": {"birds": facts}}, tmp_path / "sparse.pth")
     return trained[0], tmp_path / "sparse.pth"
 
 

@@ -45,21 +45,17 @@ def evaluate_weights(
     """
     from vertebra.config import load_recipe
     from vertebra.data import load_split
-    from vertebra.engine.plugin_files import warn_of_changes
+    from vertebra.engine.trained_model import load_trained_model
     from vertebra.errors import RecipeError
     from vertebra.evaluation import evaluate as run_evaluation
-    from vertebra.models import build_model, load_weights, read_weights
     from vertebra.runtime import choose_device, use_channels_last
 
     loaded = load_recipe(recipe, overrides, plugins)
     source = weights or loaded.model.weights
     if source is None:
         raise RecipeError(f"{loaded.source}: no weights given. Add --weights runs/NAME/final.pth, or set model.weights")
-    state = read_weights(source)
-    warn_of_changes(loaded, source)
     dataset = load_split(loaded, split)
-    model = build_model(loaded, metadata=dataset.metadata, pretrained=False)
-    load_weights(model, state, source=source)
+    model = load_trained_model(loaded, source, dataset=dataset).model
     device = choose_device(loaded.train.device)
     model.channels_last = use_channels_last(loaded.train.channels_last, device, training=False)
     folder = output or free_folder(Path(source).parent if Path(source).exists() else Path.cwd(), "evaluation")

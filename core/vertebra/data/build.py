@@ -11,6 +11,7 @@ from vertebra.data.catalog import DatasetCatalog, Metadata, MetadataCatalog
 from vertebra.data.formats import Dataset
 from vertebra.data.loader import EvalLoader, TrainLoader
 from vertebra.data.mapper import Mapper
+from vertebra.data.match_classes import match_classes
 from vertebra.data.samplers import TrainingSampler
 from vertebra.errors import DataError, RecipeError
 
@@ -172,6 +173,7 @@ def _joined(datasets: list[Dataset]) -> Dataset:
     if len(datasets) == 1:
         return datasets[0]
     first = datasets[0]
+    datasets = [first, *(_in_order_of(first, other) for other in datasets[1:])]
     for other in datasets[1:]:
         for key in _MUST_AGREE:
             mine, theirs = first.metadata.get(key), other.metadata.get(key)
@@ -184,3 +186,11 @@ def _joined(datasets: list[Dataset]) -> Dataset:
     facts = [dataset.metadata.as_dict() for dataset in datasets]
     metadata.set(**{k: v for k, v in facts[0].items() if k != "name" and all(f.get(k) == v for f in facts)})
     return Dataset(chain.from_iterable(datasets), metadata)
+
+
+def _in_order_of(first: Dataset, other: Dataset) -> Dataset:
+    """`other` with its classes in the order of the first's, where both have the same."""
+    names, others = (one.metadata.get("thing_classes") or [] for one in (first, other))
+    if sorted(names) != sorted(others):
+        return other
+    return match_classes(other, Metadata(first.name).set(thing_classes=names), first.name)

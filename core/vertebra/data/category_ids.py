@@ -21,7 +21,8 @@ def category_ids(metadata: Any, kind: Literal["thing", "stuff"]) -> list[Hashabl
 
 
 def ids_by_class(mapping: Mapping[Hashable, int] | None, num_classes: int) -> list[Hashable]:
-    """The dataset's category id of each class number; the class number itself where the mapping has none.
+    """The dataset's category id of each class number. Where the mapping has none: the class number itself, or the next
+    number above it that is not the id of another class.
 
     Args:
         mapping: such as the metadata's `thing_dataset_id_to_contiguous_id`. Of several ids of a class the first in
@@ -30,7 +31,14 @@ def ids_by_class(mapping: Mapping[Hashable, int] | None, num_classes: int) -> li
     ids: dict[int, Hashable] = {}
     for category_id in sorted(mapping or (), key=id_order):
         ids.setdefault(mapping[category_id], category_id)
-    return [ids.get(number, number) for number in range(num_classes)]
+    taken, found = set(ids.values()), []
+    for number in range(num_classes):
+        free = ids.get(number, number)
+        while number not in ids and free in taken:
+            free += 1
+        taken.add(free)
+        found.append(free)
+    return found
 
 
 def id_order(value: Any) -> tuple:

@@ -122,6 +122,8 @@ class CocoFormat(Format):
             image_root=str(image_root),
             evaluator_type="coco",
         )
+        if categories.ignored_names:
+            metadata.set(dropped_classes=categories.ignored_names)
         if categories.keypoints:
             metadata.set(
                 keypoint_names=categories.keypoints,

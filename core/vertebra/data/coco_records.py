@@ -27,6 +27,7 @@ class Categories:
     names: list[str] = field(default_factory=list)
     to_contiguous: dict[Id, int] = field(default_factory=dict)
     ignored: set[Id] = field(default_factory=set)
+    ignored_names: list[str] = field(default_factory=list)
     keypoints: list[str] = field(default_factory=list)
     flip_map: list[tuple[str, str]] = field(default_factory=list)
     skeleton: list[tuple[str, str]] = field(default_factory=list)
@@ -70,6 +71,7 @@ def read_categories(
     result.names = [by_id[key]["name"] for key in ordered]
     result.to_contiguous = {key: i for i, key in enumerate(ordered)}
     result.ignored = by_id.keys() - result.to_contiguous.keys()
+    result.ignored_names = [record["name"] for key, record in by_id.items() if key in result.ignored]
     _read_keypoint_names([by_id[key] for key in ordered], result, problems, flip_map)
     return result
 

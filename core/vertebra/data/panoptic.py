@@ -70,7 +70,8 @@ def add_panoptic(
         image["segments_info"] = segments
     problems.raise_if_any()
     metadata.set(panoptic_json=str(file), panoptic_root=str(folder), stuff_dataset_id_to_contiguous_id=stuff_ids)
-    stuff_names = [name for _, name in stuff]
+    stuff_names = [str(name) for _, name in stuff]
+    metadata.set(segment_stuff_classes=stuff_names)
     if labels is not None:
         names = panoptic_label_names(metadata.thing_classes, stuff_names, labels)
         metadata.set(panoptic_labels=labels, stuff_classes=names)

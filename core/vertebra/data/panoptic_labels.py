@@ -16,6 +16,7 @@ __all__ = [
     "PanopticLabels",
     "panoptic_label_names",
     "read_panoptic_ids",
+    "segment_stuff_names",
     "stuff_segment_names",
     "with_panoptic_masks",
 ]
@@ -42,6 +43,14 @@ def stuff_segment_names(things: Sequence[str] | None, labels: Sequence[str] | No
     if things and labels[: len(things)] == things:
         return labels[len(things) :]
     return labels[1:] if labels[:1] == [_ONE_FOR_THINGS] else labels
+
+
+def segment_stuff_names(metadata: Any) -> list[str]:
+    """The stuff classes that a dataset's `segments_info` count from 0: `segment_stuff_classes`, or from its labels."""
+    named = getattr(metadata, "segment_stuff_classes", None)
+    if named is not None:
+        return list(named)
+    return stuff_segment_names(getattr(metadata, "thing_classes", None), getattr(metadata, "stuff_classes", None))
 
 
 def read_panoptic_ids(path: str) -> np.ndarray:

@@ -5,23 +5,25 @@ from __future__ import annotations
 import contextlib
 import math
 import re
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
+from vertebra.engine.dataset_facts import facts_to_keep
 from vertebra.engine.plugin_files import PluginFile, read_plugin_files, recipe_with_copies
 from vertebra.engine.rng import seed_everything
 from vertebra.engine.schedules import Schedule
+from vertebra.engine.starting_weights import start_from
 from vertebra.errors import RecipeError
 from vertebra.runtime import choose_device, distributed, use_channels_last
 
 if TYPE_CHECKING:
     from vertebra.config import ComponentSpec, Recipe
+    from vertebra.data import Metadata
     from vertebra.engine.hooks.contract import Hook
     from vertebra.models import Model
 
@@ -63,8 +65,6 @@ class Parts:
         evaluate: `evaluate(model, folder or None, last) -> {name: number or None}`, in all processes; `last` where the
             training is over and pictures are worth their time. None: nothing to evaluate on.
         notes: further lines for the head of the log.
-        classes, stuff_classes: names, which checkpoints remember; so they do `category_ids`, the dataset's own numbers
-            of the things, and `stuff_category_ids`.
         plugin_files: the local plugins, which the run's folder keeps and its checkpoints know by their hashes.
     """
 
@@ -76,10 +76,6 @@ class Parts:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     hooks: Sequence[Hook] = ()
     evaluate: Callable[[nn.Module, Path | None, bool], dict[str, float | None]] | None = None
-    classes: list[str] = field(default_factory=list)
-    stuff_classes: list[str] = field(default_factory=list)
-    category_ids: list[Hashable] = field(default_factory=list)
-    stuff_category_ids: list[Hashable] = field(default_factory=list)
     recipe_text: str = ""
     recipe_source: str = ""
     notes: list[str] = field(default_factory=list)
@@ -93,8 +89,7 @@ def build_parts(recipe: Recipe, *, starting_weights: bool = True) -> Parts:
         starting_weights: False loads no pretrained weights, for a run that is resumed and has its own.
     """
     from vertebra.data import build_train_loader, load_dataset
-    from vertebra.data.category_ids import category_ids
-    from vertebra.models import build_model, load_weights, read_weights
+    from vertebra.models import build_model
 
     section = recipe.train
     plugin_files = read_plugin_files(recipe.plugins)
@@ -112,15 +107,10 @@ def build_parts(recipe: Recipe, *, starting_weights: bool = True) -> Parts:
 
     dataset = load_dataset(recipe.data.train, recipe.data.root)
     loader = build_train_loader(recipe, dataset, rank, world_size)
-    classes = list(getattr(dataset.metadata, "thing_classes", None) or getattr(dataset.metadata, "stuff_classes", []))
-    notes: list[str] = []
     model = build_model(recipe, metadata=dataset.metadata, pretrained=starting_weights)
+    notes = _notes_on_facts(dataset.metadata)
     if starting_weights and recipe.model.weights is not None:
-        source = recipe.model.weights
-        report = load_weights(
-            model, read_weights(source), strict=False, source=source
-        )  # other classes: a new predictor
-        notes.append(f"starting weights {source}: {report}")
+        notes.append(start_from(model, recipe, recipe.model.weights))
     model.to(device)
     model.channels_last = use_channels_last(section.channels_last, device, training=True)
     model.train()
@@ -140,16 +130,19 @@ def build_parts(recipe: Recipe, *, starting_weights: bool = True) -> Parts:
         schedule=schedule,
         device=device,
         hooks=[spec.build() for spec in section.hooks],
-        evaluate=_evaluation(recipe, device),
-        classes=classes,
-        stuff_classes=list(getattr(dataset.metadata, "stuff_classes", None) or []),
-        category_ids=category_ids(dataset.metadata, "thing"),
-        stuff_category_ids=category_ids(dataset.metadata, "stuff"),
+        evaluate=_evaluation(recipe, dataset.metadata, device),
         recipe_text=recipe_with_copies(recipe, plugin_files),
         recipe_source=str(recipe.source),
         notes=notes,
         plugin_files=plugin_files,
     )
+
+
+def _notes_on_facts(metadata: Metadata) -> list[str]:
+    left_out = facts_to_keep(metadata)[1]
+    if not left_out:
+        return []
+    return [f"checkpoints keep plain data only, not these facts of dataset {metadata.name}: {', '.join(left_out)}"]
 
 
 def parse_period(value: int | str | None, steps_per_epoch: float, where: str) -> int | None:
@@ -196,21 +189,26 @@ def _plan(recipe: Recipe, steps_per_epoch: float) -> Plan:
     )
 
 
-def _evaluation(recipe: Recipe, device: torch.device) -> Callable[[nn.Module, Path | None, bool], dict] | None:
-    """How the run evaluates itself, or None where the recipe has no dataset to evaluate on."""
-    spec = getattr(recipe.data, recipe.evaluate.split)
-    if spec is None:
+def _evaluation(
+    recipe: Recipe, metadata: Metadata, device: torch.device
+) -> Callable[[nn.Module, Path | None, bool], dict] | None:
+    """How the run evaluates itself, or None where the recipe has no dataset to evaluate on.
+
+    What is wrong with dataset, classes or arguments is reported here, not after the training.
+    """
+    if getattr(recipe.data, recipe.evaluate.split) is None:
         return None
-    from vertebra.data import load_dataset
+    from vertebra.data import load_split
+    from vertebra.data.match_classes import match_classes
     from vertebra.evaluation import evaluate
     from vertebra.models.inference import with_inference
 
-    with_inference(list, recipe.evaluate.inference)  # a wrong argument is reported now, not after the training
-    read_once = cache(lambda: load_dataset(spec, recipe.data.root))
+    with_inference(list, recipe.evaluate.inference)
+    dataset = match_classes(load_split(recipe), metadata, f"the training set {metadata.name}")
 
     def evaluate_now(model: nn.Module, folder: Path | None, last: bool) -> dict[str, float | None]:
         report = recipe.evaluate.report and last
-        return evaluate(model, recipe, dataset=read_once(), output_dir=folder, device=device, report=report).metrics
+        return evaluate(model, recipe, dataset=dataset, output_dir=folder, device=device, report=report).metrics
 
     return evaluate_now
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from vertebra.engine.checkpoint import FORMAT, Found
+from vertebra.engine.dataset_facts import check_same_classes, facts_to_keep
 from vertebra.engine.environment import version
 from vertebra.engine.plugin_files import changes_since
 from vertebra.engine.rng import rng_state
@@ -33,14 +34,7 @@ def checkpoint_of(trainer: Trainer) -> dict[str, Any]:
         "step": trainer.step,
         "rng": distributed.gather_objects(rng_state()),
         "hooks": {name: hook.state_dict() for name, hook in _named(trainer.hooks).items()},
-        "recipe": trainer.parts.recipe_text,
-        "plugins": _hashes(trainer),
-        "classes": list(trainer.parts.classes),
-        "stuff_classes": list(trainer.parts.stuff_classes),
-        "category_ids": list(trainer.parts.category_ids),
-        "stuff_category_ids": list(trainer.parts.stuff_category_ids),
-        "vertebra": version(),
-        "format": FORMAT,
+        **_origin(trainer),
     }
 
 
@@ -49,20 +43,19 @@ def weights_of(trainer: Trainer) -> dict[str, Any]:
     return {
         "model": dict(trainer.evaluated_model.state_dict()),
         "step": trainer.step,
-        "recipe": trainer.parts.recipe_text,
-        "plugins": _hashes(trainer),
-        "classes": list(trainer.parts.classes),
-        "stuff_classes": list(trainer.parts.stuff_classes),
-        "category_ids": list(trainer.parts.category_ids),
-        "stuff_category_ids": list(trainer.parts.stuff_category_ids),
-        "vertebra": version(),
-        "format": FORMAT,
+        **_origin(trainer),
     }
 
 
-def _hashes(trainer: Trainer) -> dict[str, str]:
-    """{name of the copy: SHA-256} of the run's local plugins."""
-    return {file.name: file.sha256 for file in trainer.parts.plugin_files}
+def _origin(trainer: Trainer) -> dict[str, Any]:
+    """Where the weights come from: recipe, SHA-256 of the local plugins by name of the copy, facts of the dataset."""
+    return {
+        "recipe": trainer.parts.recipe_text,
+        "plugins": {file.name: file.sha256 for file in trainer.parts.plugin_files},
+        "metadata": facts_to_keep(getattr(trainer.model, "metadata", None))[0],
+        "vertebra": version(),
+        "format": FORMAT,
+    }
 
 
 def resume_from(trainer: Trainer, found: Found) -> list[str]:
@@ -71,7 +64,7 @@ def resume_from(trainer: Trainer, found: Found) -> list[str]:
     Returns:
         What the user should know: where it goes on, what was skipped, what changed.
     Raises:
-        CheckpointError: model or optimizer do not fit the checkpoint's.
+        CheckpointError: classes, model or optimizer do not fit the checkpoint's.
     """
     path, content, notes = found
     step = content["step"]
@@ -81,6 +74,7 @@ def resume_from(trainer: Trainer, found: Found) -> list[str]:
         notes.append("the recipe differs from that of the checkpoint; from here on:\n  " + "\n  ".join(changes))
     recorded = content.get("plugins") or {}
     notes += [f"local plugin {line}" for line in changes_since(recorded, trainer.parts.plugin_files)]
+    check_same_classes(content, getattr(trainer.model, "metadata", None), path)
     _load_model(trainer.model, content["model"], path, changes)
     _load_optimizer(trainer.optimizer, trainer.model, content["optimizer"], path)
     if trainer.scaler.is_enabled() and content.get("scaler"):

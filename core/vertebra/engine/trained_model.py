@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from vertebra.config import Recipe, load_recipe
-from vertebra.data import Metadata, load_split
+from vertebra.data import Dataset, Metadata, load_split
+from vertebra.engine.dataset_facts import facts_in
 from vertebra.engine.plugin_files import warn_of_changes
 from vertebra.errors import CheckpointError, VertebraError
 from vertebra.models import Model, build_model, load_weights
@@ -36,7 +36,11 @@ class TrainedModel:
 
 
 def load_trained_model(
-    recipe: Recipe | str | Path, weights: str | Path | None = None, overrides: Sequence[str] = ()
+    recipe: Recipe | str | Path,
+    weights: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    *,
+    dataset: Dataset | None = None,
 ) -> TrainedModel:
     """Builds a recipe's model and reads its weights.
 
@@ -44,6 +48,7 @@ def load_trained_model(
         recipe: a loaded recipe, a file, or `plugin:recipe`.
         weights: a checkpoint or weights file or URL; None: the recipe's `model.weights`.
         overrides: `key=value` laid over a recipe that is not loaded yet.
+        dataset: names the classes where the weights do not; None: the recipe's dataset of `evaluate.split`.
     """
     loaded = recipe if isinstance(recipe, Recipe) else load_recipe(str(recipe), overrides)
     source = str(weights) if weights is not None else loaded.model.weights
@@ -55,9 +60,17 @@ def load_trained_model(
     content = read_contents(source)
     state = weights_in(content, source)
     warn_of_changes(loaded, source)
-    remembered = _remembered(content)
-    metadata, unknown = _metadata(remembered, loaded)
-    num_classes = remembered.get("num_classes") if metadata is None else None
+    metadata, unknown = facts_in(content, loaded.name), ""
+    if metadata is not None and "metadata" not in content and dataset is not None:  # lists of names alone
+        metadata = _completed(metadata, dataset.metadata)
+    if metadata is None:  # not needed to predict, where weights or recipe tell the number of classes
+        try:
+            metadata = (dataset or load_split(loaded)).metadata
+            logger.warning("%s: names no classes; they are taken as those of dataset %s", source, metadata.name)
+        except VertebraError as err:
+            unknown = str(err)
+    count = content.get("num_classes")
+    num_classes = count if metadata is None and isinstance(count, int) else None
     model = build_model(loaded, num_classes, metadata, pretrained=False)
     load_weights(model, state, source=source)
     if metadata is None:
@@ -66,29 +79,7 @@ def load_trained_model(
     return TrainedModel(model.eval(), loaded, metadata, source)
 
 
-def _remembered(content: Mapping[str, Any]) -> dict[str, Any]:
-    """What a file keeps beside weights: names and ids of classes after a training, `num_classes` after an import."""
-    lists = ("classes", "stuff_classes", "category_ids", "stuff_category_ids")
-    kinds: dict[str, type | tuple[type, ...]] = {**dict.fromkeys(lists, (list, tuple)), "num_classes": int}
-    return {name: content[name] for name, kind in kinds.items() if isinstance(content.get(name), kind)}
-
-
-def _metadata(remembered: dict[str, Any], recipe: Recipe) -> tuple[Metadata | None, str]:
-    """Names and ids of classes from the checkpoint, otherwise from the recipe's dataset; or None and why."""
-    things, stuff = list(remembered.get("classes", ())), list(remembered.get("stuff_classes", ()))
-    if things == stuff:  # of a dataset without things a checkpoint calls the stuff `classes` as well
-        things = []
-    named = {key: names for key, names in (("thing_classes", things), ("stuff_classes", stuff)) if names}
-    if named:
-        metadata = Metadata(name=recipe.name)
-        metadata.set(**named)
-        for kind, key in (("thing", "category_ids"), ("stuff", "stuff_category_ids")):
-            ids = remembered.get(key)
-            if ids:
-                numbers = {category_id: number for number, category_id in enumerate(ids)}
-                metadata.set(**{f"{kind}_dataset_id_to_contiguous_id": numbers})
-        return metadata, ""
-    try:
-        return load_split(recipe, recipe.evaluate.split).metadata, ""
-    except VertebraError as err:  # not needed to predict, where weights or recipe tell the number of classes
-        return None, str(err)
+def _completed(metadata: Metadata, in_dataset: Metadata) -> Metadata:
+    """The dataset's facts (keypoint names among them) where its classes are those that the weights name."""
+    same = all(metadata.get(key, []) == list(in_dataset.get(key) or ()) for key in ("thing_classes", "stuff_classes"))
+    return in_dataset if same else metadata

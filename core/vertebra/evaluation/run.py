@@ -13,11 +13,13 @@ import torch
 from torch import nn
 
 from vertebra.data import build_eval_loader, load_split
+from vertebra.data.match_classes import match_classes
 from vertebra.errors import RecipeError
 from vertebra.evaluation.contract import Evaluator
 from vertebra.evaluation.loop import predict_all
 from vertebra.evaluation.report import Section, dataset_sections, write_report
 from vertebra.evaluation.run_facts import dataset_name, model_facts, versions
+from vertebra.evaluation.subset import SubsetOfClasses
 from vertebra.models.inference import with_inference
 from vertebra.runtime.distributed import is_main_process, on_main_process, rank, world_size
 
@@ -66,7 +68,8 @@ def evaluate(
     Under torch.distributed each process predicts its share; all of them have to call this.
 
     Args:
-        dataset: has `.dicts` and `.metadata`. None: the recipe's `data.<split>`.
+        dataset: has `.dicts` and `.metadata`. None: the recipe's `data.<split>`. Its classes are matched with those of
+            `model.metadata` by name; of a subset, detections of the other classes are dropped and counted in `notes`.
         split: train, val or test. None: the recipe's `evaluate.split`.
         output_dir: for metrics.json, result files, plots, pictures and report.html. None: `evaluation` in the
             recipe's run folder.
@@ -77,6 +80,7 @@ def evaluate(
     split = split or recipe.evaluate.split
     if dataset is None:
         dataset = load_split(recipe, split)
+    dataset = match_classes(dataset, getattr(model, "metadata", None))
     folder = Path(output_dir) if output_dir is not None else Path(recipe.output.format(name=recipe.name)) / "evaluation"
     if is_main_process():
         folder.mkdir(parents=True, exist_ok=True)
@@ -86,9 +90,15 @@ def evaluate(
     evaluators: list[Evaluator] = [spec.build(**injected) for spec in recipe.evaluate.evaluators]
     loader = build_eval_loader(recipe, dataset, rank(), world_size())
     predict = with_inference(model, recipe.evaluate.inference)
-    timing = predict_all(model, loader, evaluators, amp=recipe.evaluate.amp, progress=progress, predict=predict)
+    subset = SubsetOfClasses(predict, dataset.metadata) if SubsetOfClasses.is_needed(dataset.metadata) else None
+    timing = predict_all(
+        model, loader, evaluators, amp=recipe.evaluate.amp, progress=progress, predict=subset or predict
+    )
 
     result = EvaluationResult(metrics={})
+    if subset is not None:
+        result.notes.append(subset.note())
+        logger.warning("evaluation: %s", result.notes[-1])
     for evaluator in evaluators:
         _merge(result, evaluator)
     result.info = {"dataset": dataset_name(dataset), "split": split, **timing.over_processes().as_info()}

@@ -3,6 +3,7 @@
 import vertebra._torch  # noqa: F401  first: says so where torch and torchvision do not fit
 from vertebra.models.batch import Batch
 from vertebra.models.build import build_model
+from vertebra.models.class_rows import ClassRows
 from vertebra.models.contracts import Backbone, Head, Loss, Neck, ShapeSpec
 from vertebra.models.fuse import fuse_conv_bn
 from vertebra.models.model import Model
@@ -11,6 +12,7 @@ from vertebra.models.weights import LoadReport, load_weights, read_checkpoint, r
 __all__ = [
     "Backbone",
     "Batch",
+    "ClassRows",
     "Head",
     "LoadReport",
     "Loss",

@@ -13,7 +13,7 @@ from vertebra.registry import REGISTRIES
 if TYPE_CHECKING:
     from vertebra.config import ComponentSpec, ModelSection, Recipe
 
-__all__ = ["build_model"]
+__all__ = ["build_model", "with_one_more_class"]
 
 
 def build_model(
@@ -65,6 +65,7 @@ def build_model(
         pixel_mean=section.pixel_mean,
         pixel_std=section.pixel_std,
         pixel_order=section.pixel_order,
+        metadata=metadata,
     )
 
 
@@ -144,7 +145,32 @@ def _with_label_counts(spec: ComponentSpec, metadata: Any | None) -> ComponentSp
 
 def _count_labels(spec: ComponentSpec, metadata: Any | None) -> int | None:
     """Classes of a purely semantic head: every label of the dataset, things among them; None for any other head."""
-    outputs = set(getattr(REGISTRIES["head"].get(spec.name), "task_outputs", ()))
-    if "sem_seg" not in outputs or outputs & {"instances", "panoptic_seg"}:
+    if not _is_semantic(spec):
         return None
     return len(getattr(metadata, "stuff_classes", None) or ()) or None
+
+
+def _is_semantic(spec: ComponentSpec) -> bool:
+    outputs = set(getattr(REGISTRIES["head"].get(spec.name), "task_outputs", ()))
+    return "sem_seg" in outputs and not outputs & {"instances", "panoptic_seg"}
+
+
+def with_one_more_class(recipe: Recipe, kind: str) -> Recipe:
+    """The recipe with each `num_classes` that its heads write raised by one, for heads that count classes of a kind.
+
+    Args:
+        kind: `thing_classes`, `stuff_classes` (heads that give semantic labels alone), or another: nothing changes.
+    """
+
+    def raised(spec: ComponentSpec) -> ComponentSpec:
+        counts = "stuff_classes" if spec.kind == "head" and _is_semantic(spec) else "thing_classes"
+        arguments = {
+            key: raised(value) if isinstance(value, type(spec)) else value for key, value in spec.arguments.items()
+        }
+        written = arguments.get("num_classes")
+        if isinstance(written, int) and counts == kind:
+            arguments["num_classes"] = written + 1
+        return replace(spec, arguments=arguments)
+
+    heads = {name: raised(spec) for name, spec in recipe.model.heads.items()}
+    return replace(recipe, model=replace(recipe.model, heads=heads))

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 if TYPE_CHECKING:
     from vertebra.models.batch import Batch
+    from vertebra.models.class_rows import ClassRows
 
 __all__ = ["Backbone", "Head", "Loss", "Neck", "ShapeSpec", "named_tensors"]
 
@@ -112,6 +113,13 @@ class Head(nn.Module):
     def predict(self, raw: Any, batch: Batch) -> list[dict]:
         """Raw outputs to one dict per image (`instances`, `sem_seg`, ...), in the original image's size."""
         raise NotImplementedError(f"{type(self).__name__} cannot predict: it has no method predict(raw, batch)")
+
+    def class_rows(self) -> dict[str, ClassRows]:
+        """{name of a layer or parameter: which of its rows belong to which class}, so that `model.weights` of another
+        list of classes keep what they know. Layers with exactly one row per class need no entry. Any module inside the
+        head may have this method for its own layers. Where neither holds, the layer starts anew.
+        """
+        return {}
 
     def export_raw(self, raw: Any, image_size: tuple[int, int]) -> dict[str, Tensor]:
         """Raw outputs as named tensors, for the `raw` form of an exported graph.

@@ -44,6 +44,8 @@ class Model(nn.Module):
         pixel_std: the difference is divided by it, per channel, in `pixel_order`.
         pixel_order: order of the channels that the backbone was trained with. Inputs are always RGB;
             for "bgr" the model turns them round (Detectron2's MSRA weights are such).
+        metadata: facts of the dataset whose classes the heads predict, such as `thing_classes`; datasets to evaluate on
+            are matched with it by name, and checkpoints keep it. None: not known.
     """
 
     heads: _Heads
@@ -59,6 +61,7 @@ class Model(nn.Module):
         pixel_mean: Sequence[float] = IMAGENET_MEAN,
         pixel_std: Sequence[float] = IMAGENET_STD,
         pixel_order: Literal["rgb", "bgr"] = "rgb",
+        metadata: Any | None = None,
     ) -> None:
         super().__init__()
         if pixel_order not in ("rgb", "bgr"):
@@ -69,6 +72,7 @@ class Model(nn.Module):
         self.neck = neck
         self.heads = _Heads(heads or {})
         self.pixel_order = pixel_order
+        self.metadata = metadata
         # No part of the weights, as in Detectron2: they belong to the recipe.
         for name, values in (("pixel_mean", pixel_mean), ("pixel_std", pixel_std)):
             self.register_buffer(name, torch.tensor(values, dtype=torch.float32).view(3, 1, 1), persistent=False)

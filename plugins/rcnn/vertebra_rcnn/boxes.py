@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from vertebra.detection import Box2BoxTransform
-from vertebra.models import Loss, ShapeSpec
+from vertebra.models import ClassRows, Loss, ShapeSpec
 from vertebra.models.convolution import normal_fill
 from vertebra.models.losses import CrossEntropy, SmoothL1Loss
 from vertebra_rcnn.box_losses import BoxRegression
@@ -148,6 +148,9 @@ class BoxPredictor(nn.Module):
         if regions.dim() > 2:
             regions = regions.mean(dim=(2, 3))
         return self.cls_score(regions), self.bbox_pred(regions)
+
+    def class_rows(self) -> dict[str, ClassRows]:
+        return {"cls_score": ClassRows(after=1), "bbox_pred": ClassRows(width=4)}
 
     def losses(self, logits: Tensor, deltas: Tensor, regions: Regions) -> dict[str, Tensor]:
         """`loss_cls` and `loss_box_reg`, see `region_losses`."""

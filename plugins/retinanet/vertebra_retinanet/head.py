@@ -24,7 +24,7 @@ from vertebra.detection import (
     topk_candidates,
 )
 from vertebra.export import suppressed_candidates
-from vertebra.models import Batch, Head, Loss, ShapeSpec
+from vertebra.models import Batch, ClassRows, Head, Loss, ShapeSpec
 from vertebra.models.convolution import fill_bias, normal_fill
 from vertebra.models.losses import CIoULoss, DIoULoss, GIoULoss, IoULoss, SigmoidFocalLoss, SmoothL1Loss
 from vertebra.models.norms import NormName, get_norm
@@ -143,6 +143,9 @@ class RetinaNetHead(Head):
             logits=[self.cls_score(self.cls_subnet(x, level)) for level, x in enumerate(maps)],
             deltas=[self.bbox_pred(self.bbox_subnet(x, level)) for level, x in enumerate(maps)],
         )
+
+    def class_rows(self) -> dict[str, ClassRows]:
+        return {"cls_score": ClassRows()}
 
     def losses(self, raw: RetinaNetRaw, batch: Batch) -> dict[str, Tensor]:
         """`loss_cls` over all anchors that are not ignored, `loss_box_reg` over the positive ones."""

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from vertebra.detection import Candidates, rescale_instances, suppress
 from vertebra.errors import RecipeError
 from vertebra.export import suppressed
-from vertebra.models import Batch, Head, ShapeSpec
+from vertebra.models import Batch, ClassRows, Head, ShapeSpec
 from vertebra.models.batch import GroundTruth
 from vertebra.structures import pairwise_iou
 from vertebra_yolo.cells import real_boxes
@@ -112,6 +112,9 @@ class YOLOv1Head(Head):
             x = nn.functional.leaky_relu(layer(x), SLOPE)
         x = self.output(self.dropout(x))
         return x.view(-1, self.grid, self.grid, 5 * self.num_boxes + self.num_classes)
+
+    def class_rows(self) -> dict[str, ClassRows]:
+        return {"output": ClassRows(before=5 * self.num_boxes)}
 
     def losses(self, raw: Tensor, batch: Batch) -> dict[str, Tensor]:
         """The terms of equation 3, summed, and divided by the images of the batch. Never waits for the device."""

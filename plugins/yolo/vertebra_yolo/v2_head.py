@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from vertebra.detection import Candidates, rescale_instances, suppress
 from vertebra.export import suppressed_candidates
-from vertebra.models import Batch, Head, ShapeSpec
+from vertebra.models import Batch, ClassRows, Head, ShapeSpec
 from vertebra.models.convolution import normal_fill
 from vertebra.structures import matched_pairwise_iou
 from vertebra_yolo.cells import (
@@ -116,6 +116,9 @@ class YOLOv2Head(Head):
         Channel a * (5 + K) + i of anchor a: tx, ty, tw, th, objectness, then the classes; as in Darknet.
         """
         return self.predictor(features[self.level])
+
+    def class_rows(self) -> dict[str, ClassRows]:
+        return {"predictor": ClassRows(before=5)}
 
     def losses(self, raw: Tensor, batch: Batch) -> dict[str, Tensor]:
         """`loss_box` (and the pull to the anchors while it is warm), `loss_objectness`, `loss_cls`."""

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from vertebra.detection import Candidates, rescale_instances, suppress
 from vertebra.export import suppressed_candidates
-from vertebra.models import Batch, Head, Loss, ShapeSpec
+from vertebra.models import Batch, ClassRows, Head, Loss, ShapeSpec
 from vertebra.models.convolution import fill_bias, normal_fill
 from vertebra.models.losses import BinaryCrossEntropy
 from vertebra_yolo.cells import (
@@ -134,6 +134,9 @@ class YOLOv3Head(Head):
         Channel a * (5 + K) + i of anchor a: tx, ty, tw, th, objectness, then the classes; as in Darknet.
         """
         return [self.predictors[name](features[name]) for name in self.levels]
+
+    def class_rows(self) -> dict[str, ClassRows]:
+        return {"predictors": ClassRows(before=5)}
 
     def losses(self, raw: list[Tensor], batch: Batch) -> dict[str, Tensor]:
         """`loss_box` and `loss_cls` over the pairs, `loss_objectness` over all rows that are not ignored."""

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from vertebra.detection import Candidates, rescale_instances, suppress, top_values
 from vertebra.export import suppressed_candidates
-from vertebra.models import Batch, Head, Loss, ShapeSpec
+from vertebra.models import Batch, ClassRows, Head, Loss, ShapeSpec
 from vertebra.models.batch import GroundTruth
 from vertebra.models.losses import BinaryCrossEntropy, CIoULoss
 from vertebra.runtime import distributed
@@ -141,6 +141,9 @@ class YOLOv5Head(Head):
             return maps
         coefficients = [conv(x) for conv, x in zip(self.coefficients, levels, strict=True)]
         return MaskedRaw(maps, coefficients, self.masks(features))
+
+    def class_rows(self) -> dict[str, ClassRows]:
+        return {"predict_maps": ClassRows(before=5)}
 
     def losses(self, raw: list[Tensor] | MaskedRaw, batch: Batch) -> dict[str, Tensor]:
         """`loss_box` and `loss_cls` over the matched pairs, `loss_obj` over all anchors; means of each level summed.

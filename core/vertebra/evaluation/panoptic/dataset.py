@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from vertebra.data.json_file import read_json
 from vertebra.errors import DataError
 from vertebra.evaluation.detections import ImageKey
 from vertebra.evaluation.panoptic.counts import Segments
@@ -100,15 +99,5 @@ class PanopticTruth:
 
 
 def _stuff_names(metadata: Any) -> list[str]:
-    """Names of the stuff classes that segments count from 0.
-
-    `stuff_classes` names the labels of semantic maps too. Where these have other labels than the panoptic file has
-    stuff (things have labels of their own, say), the names are that file's.
-    """
-    names = list(getattr(metadata, "stuff_classes", None) or ())
-    numbers = getattr(metadata, "stuff_dataset_id_to_contiguous_id", None)
-    file = getattr(metadata, "panoptic_json", None)
-    if not numbers or file is None or len(numbers) == len(names):
-        return names
-    known = {category["id"]: str(category["name"]) for category in read_json(Path(file))["categories"]}
-    return [known[category] for category in sorted(numbers, key=numbers.get)]
+    """Names of the stuff classes that segments count from 0; where the dataset does not say, its `stuff_classes`."""
+    return list(getattr(metadata, "segment_stuff_classes", None) or getattr(metadata, "stuff_classes", None) or ())
