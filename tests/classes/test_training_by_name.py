@@ -136,7 +136,7 @@ QUICK = [
 
 @pytest.mark.parametrize("name", QUICK)
 def test_a_model_follows_its_classes_and_back(name):
-    """Every head of the plugins says which rows are whose: nothing starts anew for lack of knowing."""
+    """Every head of the plugins says which rows are whose: no layer starts anew."""
     from vertebra.data import Metadata, load_split
 
     recipe = load_recipe(name)

@@ -16,10 +16,14 @@ __all__ = ["check_same_classes", "facts_in", "facts_to_keep"]
 # Where the files of a dataset lie, which means nothing on another machine.
 _PLACES = {"name", "json_file", "image_root", "image_dir", "sem_seg_root", "panoptic_json", "panoptic_root"}
 _PLACES |= {"evaluator_type", "dirname", "gt_dir", "cityscapes_root", "label_map", "label_colors"}
+_TYPES: dict[str, Any] = {
+    **dict.fromkeys(("thing_classes", "stuff_classes", "keypoint_names", "dropped_classes"), list),
+    **dict.fromkeys(("thing_dataset_id_to_contiguous_id", "stuff_dataset_id_to_contiguous_id"), Mapping),
+}
 
 
 def facts_to_keep(metadata: Any | None) -> tuple[dict[str, dict[str, Any]], list[str]]:
-    """{dataset name: its facts} for a checkpoint, and the names of facts that are not plain data and are left out."""
+    """{dataset name: its facts} for a checkpoint, and the names of facts that are not plain data, which it omits."""
     if metadata is None:
         return {}, []
     facts = {key: value for key, value in vars(metadata).items() if key not in _PLACES and not key.startswith("_")}
@@ -32,13 +36,25 @@ def facts_in(content: Mapping[str, Any], name: str) -> Metadata | None:
 
     Args:
         name: of the result, where the checkpoint does not name its dataset (those of vertebra 0.1 do not).
+    Raises:
+        CheckpointError: facts of a wrong type.
     """
     kept = content.get("metadata")
-    if isinstance(kept, Mapping) and kept:
-        dataset, facts = next(iter(kept.items()))
-        if isinstance(facts, Mapping):
-            return Metadata(str(dataset)).set(**{str(key): value for key, value in facts.items() if key != "name"})
-    return _of_lists(content, name)
+    if not kept:
+        return _of_lists(content, name)
+    dataset, facts = next(iter(kept.items())) if isinstance(kept, Mapping) else ("", None)
+    if not isinstance(facts, Mapping):
+        raise CheckpointError(
+            f"{name}: `metadata` is not {{dataset: its facts}}: the file is damaged or not a checkpoint"
+        )
+    for key, kind in _TYPES.items():
+        value = facts.get(key)
+        texts = kind is list and isinstance(value, (list, tuple)) and all(isinstance(one, str) for one in value)
+        if value is not None and not texts and not (kind is Mapping and isinstance(value, Mapping)):
+            raise CheckpointError(
+                f"{name}: `metadata`: {key} is {value!r:.60}: the file is damaged or not a checkpoint"
+            )
+    return Metadata(str(dataset)).set(**{str(key): value for key, value in facts.items() if key != "name"})
 
 
 def check_same_classes(content: Mapping[str, Any], metadata: Any | None, source: str | Path) -> None:

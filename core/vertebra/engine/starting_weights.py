@@ -1,4 +1,4 @@
-"""`model.weights`: weights to start from. They are no split: what they know of other classes is kept by name."""
+"""`model.weights`: weights to start from. Their classes may be others; they are matched by name."""
 
 from __future__ import annotations
 

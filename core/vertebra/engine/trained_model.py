@@ -60,7 +60,7 @@ def load_trained_model(
     content = read_contents(source)
     state = weights_in(content, source)
     warn_of_changes(loaded, source)
-    metadata, unknown = facts_in(content, loaded.name), ""
+    metadata, unknown = facts_in(content, source), ""
     if metadata is not None and "metadata" not in content and dataset is not None:  # lists of names alone
         metadata = _completed(metadata, dataset.metadata)
     if metadata is None:  # not needed to predict, where weights or recipe tell the number of classes

@@ -33,7 +33,7 @@ class SubsetOfClasses:
 
     @staticmethod
     def is_needed(metadata: Any) -> bool:
-        """Whether a dataset lacks classes of the model."""
+        """Whether the model has classes that the dataset does not have."""
         return bool(getattr(metadata, "absent_things", None) or getattr(metadata, "absent_stuff", None))
 
     def __call__(self, inputs: list[dict]) -> list[dict]:
