@@ -79,8 +79,11 @@ def test_joined_datasets_follow_each_other_and_must_agree_in_classes(registered)
     registered("test_one", [entry("a.png", 0)], thing_classes=["x", "y"], json_file="1.json")
     registered("test_two", [entry("b.png", 1)], thing_classes=["x", "y"], json_file="2.json")
     registered("test_three", [entry("c.png", 0)], thing_classes=["y", "x"])
+    registered("test_four", [entry("d.png", 0)], thing_classes=["y", "z"])
     both = load_dataset(["test_one", "test_two"])
     assert [item["file_name"] for item in both] == ["a.png", "b.png"]
     assert both.metadata.as_dict() == {"name": "test_one+test_two", "thing_classes": ["x", "y"]}
-    with pytest.raises(DataError, match=r"test_one and test_three cannot be joined: thing_classes"):
-        load_dataset(["test_one", "test_three"])
+    turned = load_dataset(["test_one", "test_three"])
+    assert [item["annotations"][0]["category_id"] for item in turned] == [0, 1]
+    with pytest.raises(DataError, match=r"test_one and test_four cannot be joined: thing_classes"):
+        load_dataset(["test_one", "test_four"])

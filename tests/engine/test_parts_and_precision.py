@@ -112,9 +112,9 @@ def test_names_and_ids_of_the_classes_are_those_of_the_training_data(tmp_path):
         "  train: {format: coco, annotations: train.json, images: .}\n"
         "train: {steps: 1, batch_size: 1, device: cpu}\n"
     )
-    parts = build_parts(load_recipe(str(recipe)))
-    assert dict(zip(parts.classes, parts.category_ids, strict=True)) == {"cat": 7, "dog": 90}
-    assert (parts.stuff_classes, parts.stuff_category_ids) == ([], [])
+    metadata = build_parts(load_recipe(str(recipe))).model.metadata
+    assert metadata.thing_classes == ["cat", "dog"]
+    assert metadata.thing_dataset_id_to_contiguous_id == {7: 0, 90: 1}
 
 
 def test_run_folders_count_up_and_resume_takes_the_newest(tmp_path):

@@ -13,6 +13,7 @@ from torch import nn
 
 from vertebra.engine import Hook, Trainer
 from vertebra.engine.checkpoint import read_checkpoint
+from vertebra.engine.hooks.ema import EMA
 from vertebra.engine.optimizers import SGD, AdamW
 from vertebra.engine.parts import Parts, Plan
 from vertebra.engine.run_folder import RunFolder
@@ -87,8 +88,7 @@ def test_a_run_folder_holds_what_it_should(tmp_path):
     assert set(metrics) == {"loss", "stub/weight"}
     assert {"loss/stub/error", "lr", "images_per_second", "data_seconds"} | set(metrics) <= set(trainer.metrics)
     final = torch.load(tmp_path / "run/final.pth", weights_only=True)
-    classes = {"classes", "stuff_classes", "category_ids", "stuff_category_ids"}
-    assert set(final) == {"model", "step", "recipe", "plugins", "vertebra", "format"} | classes
+    assert set(final) == {"model", "step", "recipe", "plugins", "vertebra", "format", "metadata"}
     assert torch.equal(final["model"]["conv.weight"], trainer.model.conv.weight)
     log = (tmp_path / "run/log.txt").read_text()
     for words in ("torch 2.", "249 trained parameters", "step 3/12", "evaluation at step 5", "seed 0"):
@@ -227,10 +227,31 @@ def test_bad_weights_are_not_saved(tmp_path):
             trainer.model.conv.weight[0, 0, 0, 0] = float("nan")
 
     trainer = Trainer(parts=stub_parts(), output_dir=tmp_path, hooks=[Act(after_step=at_step(10, spoil))])
-    with pytest.raises(TrainingDiverged, match="step 10: some weights are not finite"):
+    with pytest.raises(TrainingDiverged, match=r"step 10: some weights or statistics are not finite: conv\.weight"):
         trainer.train()
     assert read_checkpoint(tmp_path / "checkpoints/step_0000005.pth")["step"] == 5
     assert not (tmp_path / "checkpoints/step_0000010.pth").exists()
+
+
+@pytest.mark.parametrize("hooks", [[], [EMA(ramp_steps=0)]])
+def test_bad_statistics_are_not_saved(tmp_path, hooks):
+    """Batch statistics beyond float32 leave loss and weights finite."""
+
+    def spoil(trainer):
+        trainer.model.norm.running_var[0] = float("inf")
+
+    trainer = Trainer(parts=stub_parts(), output_dir=tmp_path, hooks=[Act(after_step=at_step(9, spoil)), *hooks])
+    with pytest.raises(TrainingDiverged, match=r"step 10: .* not finite: norm\.running_var"):
+        trainer.train()
+    assert [p.name for p in (tmp_path / "checkpoints").iterdir() if p.suffix] == ["step_0000005.pth"]
+    assert not (tmp_path / "final.pth").exists()
+
+
+def test_what_was_infinite_from_the_start_may_stay(tmp_path):
+    parts = stub_parts()
+    parts.model.register_buffer("mask", torch.tensor([0.0, float("-inf")]))
+    Trainer(parts=parts, output_dir=tmp_path).train()
+    assert (tmp_path / "final.pth").exists()
 
 
 @pytest.fixture

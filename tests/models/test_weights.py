@@ -16,7 +16,8 @@ from torch import nn
 from vertebra.errors import CheckpointError
 from vertebra.models import load_weights, read_checkpoint, read_weights
 from vertebra.models.backbones.resnet import ResNet
-from vertebra.models.weights import fetch
+from vertebra.models.torch_files import read_torch_file
+from vertebra.models.weights import fetch, read_contents
 
 STATE = {"a.weight": torch.arange(6.0).view(2, 3), "a.bias": torch.ones(2)}
 
@@ -134,9 +135,9 @@ def test_code_in_a_file_is_never_run(tmp_path, name):
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("evil_raw_pickle.pth", "nothing in it was run"),
-        ("evil_torch_zip.pth", "nothing in it was run"),
-        ("not_a_checkpoint.pth", "nothing in it was run|cannot be read"),
+        ("evil_raw_pickle.pth", "Nothing in it was executed"),
+        ("evil_torch_zip.pth", "Nothing in it was executed"),
+        ("not_a_checkpoint.pth", "Nothing in it was executed|damaged"),
         ("zero_byte.pth", "0 bytes"),
         ("truncated_zip.pth", "cut off"),
         ("empty_dict.pth", "contains no weights"),
@@ -144,7 +145,7 @@ def test_code_in_a_file_is_never_run(tmp_path, name):
 )
 def test_bad_files_are_refused_by_name(shared, tmp_path, monkeypatch, name, says):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(CheckpointError, match=f"{name}: .*({says})"):
+    with pytest.raises(CheckpointError, match=rf"(?s){name}: .*({says})"):
         read_weights(shared("data/bad/checkpoints") / name)
     assert list(tmp_path.iterdir()) == []
 
@@ -157,8 +158,31 @@ def test_contents_without_tensors_are_refused(tmp_path):
     with pytest.raises(CheckpointError, match="contains no weights; its entries: 'epoch', 'name'"):
         read_weights(tmp_path / "numbers.pth")
     np.savez(tmp_path / "arrays.pth", a=np.ones(3))
-    with pytest.raises(CheckpointError, match="cannot be read as a checkpoint"):
+    with pytest.raises(CheckpointError, match="damaged, or not a checkpoint"):
         read_weights(tmp_path / "arrays.pth.npz")
+
+
+@pytest.mark.parametrize("reader", [read_weights, read_checkpoint, read_contents, read_torch_file])
+def test_every_reader_notices_a_flipped_bit(tmp_path, reader):
+    path = tmp_path / "weights.pth"
+    torch.save({"model": {"a.weight": torch.full((64,), 5.0)}}, path)
+    reader(path)
+    data = bytearray(path.read_bytes())
+    data[data.find(torch.full((4,), 5.0).numpy().tobytes())] ^= 1
+    path.write_bytes(bytes(data))
+    with pytest.raises(CheckpointError, match=r"weights\.pth: damaged.*the checksum of its record .* is wrong"):
+        reader(path)
+
+
+def test_weights_that_hold_nan_are_refused():
+    module = net()
+    state = {name: value.clone() for name, value in module.state_dict().items()}
+    state["1.running_var"][0] = float("nan")
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    for strict in (True, False):
+        with pytest.raises(CheckpointError, match=r"x\.pth: 1 of .* tensors hold NaN: 1\.running_var"):
+            load_weights(module, state, strict, source="x.pth")
+    assert all(torch.equal(before[name], value) for name, value in module.state_dict().items())
 
 
 def net():

@@ -19,7 +19,7 @@ from vertebra.cli.export_command import export
 from vertebra.cli.options import PluginFiles
 from vertebra.cli.plugin_apps import CommandsWithPlugins
 from vertebra.cli.predict_command import predict
-from vertebra.errors import VertebraError
+from vertebra.errors import SetupError, VertebraError
 
 __all__ = ["app", "main"]
 
@@ -66,6 +66,7 @@ def _root(
         typer.Option("--no-plugin", metavar="NAME", help="Ignore this installed plugin; may be repeated."),
     ] = None,
 ) -> None:
+    _check_processes(context.invoked_subcommand)
     context.obj = plugin or []
     if no_plugin:
         from vertebra.plugins import disable
@@ -77,6 +78,20 @@ def _root(
 
         for path in plugin:
             load_local_plugin(path)
+
+
+_IN_SEVERAL_PROCESSES = ("train", "evaluate", "components", "config", "doctor")
+"""Commands that share their work between processes, or write nothing."""
+
+
+def _check_processes(command: str | None) -> None:
+    """Raises SetupError where several processes would all do the same and write over each other."""
+    processes = os.environ.get("WORLD_SIZE", "1")
+    if command not in (None, *_IN_SEVERAL_PROCESSES) and processes not in ("", "1"):
+        raise SetupError(
+            f"`vertebra {command}` runs in one process, but WORLD_SIZE is {processes}: start it without torchrun.\n"
+            "  `vertebra train` and `vertebra evaluate` share their work between processes"
+        )
 
 
 _FIXABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENAMETOOLONG, errno.ENOTDIR)

@@ -21,8 +21,10 @@ def train_recipe(
     """Trains and prints the metrics and where everything was written. Without `output` a new run folder is chosen."""
     from vertebra.config import load_recipe
     from vertebra.engine import Trainer, choose_run_folder
+    from vertebra.runtime.process import open_process
 
     loaded = load_recipe(recipe, overrides, plugins)
+    open_process(loaded.train.device)
     folder = choose_run_folder(loaded, output, resume=resume)
     trainer = Trainer(loaded, output_dir=folder, resume=resume)
     trainer.train()
@@ -48,19 +50,25 @@ def evaluate_weights(
     from vertebra.engine.trained_model import load_trained_model
     from vertebra.errors import RecipeError
     from vertebra.evaluation import evaluate as run_evaluation
-    from vertebra.runtime import choose_device, use_channels_last
+    from vertebra.runtime import use_channels_last
+    from vertebra.runtime.distributed import is_main_process, on_main_process
+    from vertebra.runtime.process import check_ranks_agree, open_process, weights_checksum
 
     loaded = load_recipe(recipe, overrides, plugins)
     source = weights or loaded.model.weights
     if source is None:
         raise RecipeError(f"{loaded.source}: no weights given. Add --weights runs/NAME/final.pth, or set model.weights")
+    device = open_process(loaded.train.device)
     dataset = load_split(loaded, split)
     model = load_trained_model(loaded, source, dataset=dataset).model
-    device = choose_device(loaded.train.device)
+    facts = {"images": len(dataset), "recipe": loaded.to_yaml(), "weights": weights_checksum(model)}
+    check_ranks_agree(facts, "Every process needs the same recipe, dataset and weights")
     model.channels_last = use_channels_last(loaded.train.channels_last, device, training=False)
-    folder = output or free_folder(Path(source).parent if Path(source).exists() else Path.cwd(), "evaluation")
+    beside = Path(source).parent if Path(source).exists() else Path.cwd()
+    folder = output or on_main_process(lambda: free_folder(beside, "evaluation"))
     run_evaluation(model, loaded, dataset=dataset, split=split, output_dir=folder, device=device)
-    print_evaluation(folder)
+    if is_main_process():
+        print_evaluation(folder)
 
 
 def free_folder(parent: Path, name: str) -> Path:

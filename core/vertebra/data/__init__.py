@@ -15,6 +15,7 @@ from vertebra.data.image import read_image, read_labels
 from vertebra.data.labels import LabelReader
 from vertebra.data.loader import EvalLoader, TrainLoader
 from vertebra.data.mapper import Mapper
+from vertebra.data.match_classes import match_classes
 from vertebra.data.samplers import RepeatFactorSampler, Sampler, TrainingSampler
 from vertebra.data.semantic_folder import SemanticFolderFormat
 from vertebra.data.transforms import Sample, Transform
@@ -42,6 +43,7 @@ __all__ = [
     "drop_empty",
     "load_dataset",
     "load_split",
+    "match_classes",
     "read_image",
     "read_labels",
     "register_coco_instances",

@@ -7,9 +7,7 @@ text), classes, vertebra (version) and format (of this dict). `final.pth` holds 
 from __future__ import annotations
 
 import os
-import pickle
 import re
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -17,6 +15,7 @@ from typing import IO, Any, NamedTuple
 import torch
 
 from vertebra.errors import CheckpointError
+from vertebra.models.torch_files import read_torch_file
 
 __all__ = ["FORMAT", "CheckpointStore", "Found", "read_checkpoint", "write_atomically", "write_checkpoint"]
 
@@ -65,32 +64,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     Raises:
         CheckpointError: no such file, not a checkpoint, damaged, or of a newer format.
     """
-    path = Path(path)
-    try:
-        _check_sums(path)  # torch.load does not: a flipped bit would only show in the results
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as err:
-        raise CheckpointError(f"{path}: no such file") from err
-    except pickle.UnpicklingError as err:
-        raise CheckpointError(
-            f"{path}: refused: it is not a checkpoint, or it holds something other than tensors and plain data.\n"
-            "  Nothing in it was executed" + _global_of(err)
-        ) from err
-    except (
-        OSError,
-        EOFError,
-        RuntimeError,
-        ValueError,
-        KeyError,
-        AttributeError,
-        TypeError,
-        IndexError,
-        zipfile.BadZipFile,
-    ) as err:
-        size = path.stat().st_size if path.is_file() else 0
-        raise CheckpointError(f"{path}: damaged, or not a checkpoint ({size} bytes): {_first_line(err)}") from err
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path}: holds a {type(content).__name__}, expected a checkpoint's dict")
+    content = read_torch_file(path)
     missing = [key for key in ("model", "optimizer", "step", "rng", "hooks", "format") if key not in content]
     if missing:
         raise CheckpointError(
@@ -197,14 +171,6 @@ def _check_plain(value: Any, where: str) -> None:
         )
 
 
-def _check_sums(path: Path) -> None:
-    """Reads a checkpoint's zip archive through and compares each record with its checksum."""
-    with zipfile.ZipFile(path) as archive:
-        bad = archive.testzip()
-    if bad is not None:
-        raise zipfile.BadZipFile(f"the checksum of its record {bad} is wrong")
-
-
 def _sync_folder(folder: Path) -> None:
     """Makes a rename in the folder survive a power cut, where the system can do that (not on Windows)."""
     if os.name != "posix":
@@ -214,13 +180,3 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def _global_of(err: BaseException) -> str:
-    """The part of torch's message that names what the file wanted to load, without its advice to load it after all."""
-    found = re.search(r"GLOBAL (\S+)", str(err))
-    return f"; it wants to load {found[1]}" if found else ""
-
-
-def _first_line(err: BaseException) -> str:
-    return (str(err).strip().splitlines() or [type(err).__name__])[0][:300]

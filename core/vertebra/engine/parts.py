@@ -19,7 +19,8 @@ from vertebra.engine.rng import seed_everything
 from vertebra.engine.schedules import Schedule
 from vertebra.engine.starting_weights import start_from
 from vertebra.errors import RecipeError
-from vertebra.runtime import choose_device, distributed, use_channels_last
+from vertebra.runtime import distributed, use_channels_last
+from vertebra.runtime.process import open_process
 
 if TYPE_CHECKING:
     from vertebra.config import ComponentSpec, Recipe
@@ -95,8 +96,7 @@ def build_parts(recipe: Recipe, *, starting_weights: bool = True) -> Parts:
     plugin_files = read_plugin_files(recipe.plugins)
     if recipe.data.train is None:
         raise RecipeError(f"{recipe.source}: data.train is not set: there is nothing to train on")
-    device = choose_device(section.device)
-    distributed.initialize(device)
+    device = open_process(section.device)
     rank, world_size = distributed.rank(), distributed.world_size()
     if section.batch_size % world_size:
         raise RecipeError(

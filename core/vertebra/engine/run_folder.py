@@ -19,6 +19,7 @@ import yaml
 from vertebra.engine.checkpoint import write_atomically
 from vertebra.engine.plugin_files import PluginFile, save_plugin_files
 from vertebra.errors import RecipeError
+from vertebra.runtime.distributed import on_main_process
 
 if sys.platform != "win32":
     import fcntl
@@ -109,10 +110,14 @@ def choose_run_folder(recipe: Any, output: str | Path | None = None, *, resume: 
     """The folder for a run of `recipe`.
 
     `output` where it is given. Otherwise the recipe's own `output` with `{name}` filled in: if that is taken,
-    the same with -2, -3, ...; with `resume`, the newest of those that hold a run.
+    the same with -2, -3, ...; with `resume`, the newest of those that hold a run. The main process chooses for all.
     """
     if output is not None:
         return Path(output)
+    return on_main_process(lambda: _choose(recipe, resume))
+
+
+def _choose(recipe: Any, resume: bool) -> Path:
     first = Path(recipe.output.format(name=recipe.name))
     taken = _numbered(first)
     if resume:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
 import operator
 import time
 from collections.abc import Iterator, Sequence
-from functools import reduce
+from functools import partial, reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from vertebra.engine.checkpoint import CheckpointStore, write_checkpoint
-from vertebra.engine.environment import describe_run
+from vertebra.engine.environment import describe_run, version
+from vertebra.engine.hooks.bad_loss import check_finite, not_finite
 from vertebra.engine.hooks.contract import Hook
 from vertebra.engine.hooks.defaults import default_hooks
 from vertebra.engine.parts import Parts, build_parts
@@ -22,6 +24,7 @@ from vertebra.engine.rng import preserved_rng, seed_everything, set_rng_state
 from vertebra.engine.run_folder import RunFolder, choose_run_folder, logging_to
 from vertebra.engine.state import checkpoint_of, resume_from, weights_of
 from vertebra.runtime import autocast, distributed, make_grad_scaler
+from vertebra.runtime.process import check_ranks_agree, open_process, weights_checksum
 
 if TYPE_CHECKING:
     from vertebra.config import Recipe
@@ -65,13 +68,15 @@ class Trainer:
     ) -> None:
         if (recipe is None) == (parts is None):
             raise TypeError("Trainer needs either a recipe or parts")
-        if output_dir is None and recipe is not None:
-            output_dir = choose_run_folder(recipe, resume=resume)
+        if recipe is not None:
+            open_process(recipe.train.device)
+            if output_dir is None:
+                output_dir = choose_run_folder(recipe, resume=resume)
         self.folder = None if output_dir is None else RunFolder(output_dir)
         self.checkpoints: CheckpointStore | None = None
         found = None
         if self.folder is not None:
-            self.folder.check_free(resume)
+            distributed.on_main_process(partial(self.folder.check_free, resume))
             self.checkpoints = CheckpointStore(self.folder.checkpoints)
             found = self.checkpoints.newest() if resume else None
 
@@ -96,6 +101,7 @@ class Trainer:
         self._batches: Iterator[Any] | None = None
         self.resumed_rng: dict[str, Any] | None = None
         self._saved_step = -1
+        self._not_finite_at_start = not_finite(self.model)
         self._notes = list(self.parts.notes)
         if self.checkpoints is not None:
             self.checkpoints.keep = self.plan.keep_checkpoints
@@ -104,6 +110,7 @@ class Trainer:
             self._saved_step = self.step
         elif resume:
             self._notes.append(f"nothing to resume in {output_dir}: starting at step 0")
+        self._check_ranks_agree()
 
     @property
     def is_main_process(self) -> bool:
@@ -160,6 +167,7 @@ class Trainer:
         path = self.checkpoints.folder / f"step_{self.step:07d}.pth"
         if self._saved_step != self.step:
             self._call("before_checkpoint")
+            check_finite(self, self._not_finite_at_start)
             content = checkpoint_of(self)
             if self.is_main_process:
                 self.checkpoints.save(self.step, content)
@@ -169,6 +177,7 @@ class Trainer:
 
     def save_final(self) -> None:
         """Writes final.pth: what evaluation and prediction need, without the optimizer."""
+        check_finite(self, self._not_finite_at_start)
         if self.folder is not None and self.is_main_process:
             write_checkpoint(self.folder.final, weights_of(self))
 
@@ -188,6 +197,17 @@ class Trainer:
             set_rng_state(self.resumed_rng)
         else:
             seed_everything(self.plan.seed + 1000003 * self.step + distributed.rank())
+
+    def _check_ranks_agree(self) -> None:
+        facts = {
+            "step": self.step,
+            "recipe": hashlib.sha256(self.parts.recipe_text.encode()).hexdigest()[:16],
+            "plan": self.plan,
+            "weights": weights_checksum(self.model),
+            "version": version(),
+        }
+        hint = "Every process needs the same recipe, dataset and run folder; several machines need a shared disk"
+        check_ranks_agree(facts, hint)
 
     def _next_batch(self) -> Any:
         started = time.perf_counter()

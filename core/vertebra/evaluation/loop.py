@@ -18,7 +18,7 @@ from vertebra.models.inference import Predict
 from vertebra.runtime import autocast
 from vertebra.runtime.distributed import gather_to_main, on_main_process
 
-__all__ = ["Timing", "evaluation_mode", "predict_all"]
+__all__ = ["Timing", "device_of", "evaluation_mode", "predict_all"]
 
 logger = logging.getLogger(__name__)
 _LOG_SECONDS = 15.0  # between two lines of progress
@@ -68,6 +68,11 @@ class Timing:
         }
 
 
+def device_of(model: nn.Module) -> torch.device:
+    """Where a model's tensors are; the CPU if it has none."""
+    return next((tensor.device for tensor in (*model.parameters(), *model.buffers())), torch.device("cpu"))
+
+
 @contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
     """All parts in evaluation mode, and afterwards each as it was (a frozen part may differ from the rest)."""
@@ -97,7 +102,7 @@ def predict_all(
         progress: called with (images done, images in all).
         predict: how the model is asked, input dicts to predictions; None: the model itself.
     """
-    device = next((tensor.device for tensor in (*model.parameters(), *model.buffers())), torch.device("cpu"))
+    device = device_of(model)
     timing = Timing(device=_device_name(device), precision="fp32")
     for evaluator in evaluators:
         evaluator.reset()

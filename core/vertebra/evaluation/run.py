@@ -16,12 +16,12 @@ from vertebra.data import build_eval_loader, load_split
 from vertebra.data.match_classes import match_classes
 from vertebra.errors import RecipeError
 from vertebra.evaluation.contract import Evaluator
-from vertebra.evaluation.loop import predict_all
+from vertebra.evaluation.loop import device_of, predict_all
 from vertebra.evaluation.report import Section, dataset_sections, write_report
 from vertebra.evaluation.run_facts import dataset_name, model_facts, versions
 from vertebra.evaluation.subset import SubsetOfClasses
 from vertebra.models.inference import with_inference
-from vertebra.runtime.distributed import is_main_process, on_main_process, rank, world_size
+from vertebra.runtime.distributed import initialize, is_main_process, on_main_process, rank, world_size
 
 if TYPE_CHECKING:
     from vertebra.config import Recipe
@@ -77,6 +77,7 @@ def evaluate(
         report: whether to draw plots and pictures and write report.html. None: as the recipe says.
         progress: called with (images done, images in all) of this process after each batch.
     """
+    initialize(torch.device(device) if device is not None else device_of(model))
     split = split or recipe.evaluate.split
     if dataset is None:
         dataset = load_split(recipe, split)

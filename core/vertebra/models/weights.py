@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pickle
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 
 from vertebra.errors import CheckpointError
 from vertebra.models.pickles import read_pickle_arrays
+from vertebra.models.torch_files import read_torch_file
 from vertebra.nearest import nearest
 
 __all__ = ["PATHS", "LoadReport", "fetch", "load_weights", "read_checkpoint", "read_contents", "read_weights"]
@@ -92,25 +92,7 @@ def read_checkpoint(uri: str | Path) -> dict[str, Any]:
     Raises:
         CheckpointError: missing, damaged, empty, no checkpoint, or one that asks for code to be run (none is).
     """
-    path = fetch(uri)
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as err:
-        lines = str(err).strip().splitlines()
-        told = next((line.strip(" .") for line in lines if "GLOBAL" in line), "unknown contents")
-        raise CheckpointError(
-            f"{uri}: is not a checkpoint of tensors and plain data; nothing in it was run ({told}).\n"
-            "  Save weights as a dict of tensors with torch.save(module.state_dict(), path), or as .safetensors."
-        ) from err
-    except Exception as err:  # damaged files make torch raise nearly anything
-        reason = (str(err).strip().splitlines() or ["no reason given"])[0].split(". ")[0]
-        raise CheckpointError(
-            f"{uri}: cannot be read as a checkpoint ({os.path.getsize(path)} bytes; {type(err).__name__}: {reason}). "
-            "Was it cut off while written or downloaded, or is it something else?"
-        ) from err
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{uri}: holds a {type(content).__name__}, expected a dict of tensors")
-    return content
+    return read_torch_file(fetch(uri), uri)
 
 
 def read_weights(uri: str | Path) -> dict[str, Tensor]:
@@ -201,7 +183,8 @@ def load_weights(
         strict: every name and shape must fit; otherwise what fits is loaded and the report tells the rest.
         source: the file's name, for the error message.
     Raises:
-        CheckpointError: strict and not everything fits (nothing is changed then), or nothing fits at all.
+        CheckpointError: strict and not everything fits, nothing fits at all, or a tensor holds NaN. Nothing is changed
+            then.
     """
     own = {name: value for name, value in module.state_dict().items() if isinstance(value, Tensor)}
     report = LoadReport()
@@ -216,6 +199,12 @@ def load_weights(
     report.unexpected = [name for name in state if name not in own and not name.endswith("num_batches_tracked")]
     if (strict and not report.complete) or (own and not report.loaded):
         raise CheckpointError(f"{source}: the weights do not fit the {type(module).__name__}.\n  {report}")
+    broken = [name for name in report.loaded if state[name].is_floating_point() and bool(state[name].isnan().any())]
+    if broken:
+        raise CheckpointError(
+            f"{source}: {len(broken)} of {len(report.loaded)} tensors hold NaN: {', '.join(broken[:_SHOWN])}.\n"
+            "  The training that wrote them diverged, or the file was damaged: take an earlier checkpoint"
+        )
     with torch.no_grad():
         for name in report.loaded:
             own[name].copy_(state[name])

@@ -1,11 +1,12 @@
-"""StopOnBadLoss: ends a run whose losses or weights are no longer numbers."""
+"""StopOnBadLoss and `check_finite`: end a run whose losses, weights or statistics are no longer numbers."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vertebra.engine.hooks.contract import Hook
 from vertebra.errors import TrainingDiverged
@@ -14,14 +15,14 @@ from vertebra.runtime import distributed
 if TYPE_CHECKING:
     from vertebra.engine.trainer import Trainer
 
-__all__ = ["StopOnBadLoss"]
+__all__ = ["StopOnBadLoss", "check_finite", "not_finite"]
 
 
 class StopOnBadLoss(Hook):
     """On a CPU in one process, ends the run before a NaN or infinite loss reaches the weights.
 
     On a GPU, or in several processes, looking at each loss would make each step wait: a flag on the device remembers
-    bad losses and is read every `every` steps and before a checkpoint. Bad weights are never saved.
+    bad losses and is read every `every` steps and before a checkpoint.
     """
 
     def __init__(self, every: int = 20) -> None:
@@ -41,10 +42,6 @@ class StopOnBadLoss(Hook):
 
     def before_checkpoint(self, trainer: Trainer) -> None:
         self._look(trainer)
-        tensors = [p.detach() for p in trainer.model.parameters() if p.is_floating_point()]
-        healthy = torch.stack([torch.isfinite(tensor).all() for tensor in tensors]).all()
-        if distributed.any_process(not bool(healthy), trainer.device):
-            raise TrainingDiverged(_message(f"step {trainer.step}: some weights are not finite"))
 
     def _look(self, trainer: Trainer) -> None:
         if self._bad is None:
@@ -54,6 +51,31 @@ class StopOnBadLoss(Hook):
                 _message(f"a loss was not finite in one of the {self.every} steps up to {trainer.step + 1}")
             )
         self._bad = None
+
+
+def not_finite(*models: nn.Module) -> list[str]:
+    """Names of the parameters and buffers, such as running statistics, that hold NaN or infinity."""
+    named = [item for model in dict.fromkeys(models) for item in model.state_dict().items()]
+    named = [(name, tensor) for name, tensor in named if tensor.is_floating_point() and tensor.numel()]
+    if not named:
+        return []
+    finite = torch.stack([torch.isfinite(tensor).all() for _, tensor in named]).tolist()  # one wait for all
+    return list(dict.fromkeys(name for (name, _), good in zip(named, finite, strict=True) if not good))
+
+
+def check_finite(trainer: Trainer, allowed: Collection[str] = ()) -> None:
+    """Before weights are saved: those of the model, and of the one that is evaluated, are finite.
+
+    Args:
+        allowed: names that may hold infinity, as they did when the training began (masks, say).
+    Raises:
+        TrainingDiverged: in all processes; names the tensors of this one.
+    """
+    names = [name for name in not_finite(trainer.model, trainer.evaluated_model) if name not in allowed]
+    if distributed.any_process(bool(names), trainer.device):
+        more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+        what = f"{', '.join(names[:5])}{more}" if names else "weights of another process"
+        raise TrainingDiverged(_message(f"step {trainer.step}: some weights or statistics are not finite: {what}"))
 
 
 def _message(what: str) -> str:

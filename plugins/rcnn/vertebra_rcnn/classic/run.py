@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from vertebra.config import load_recipe
-from vertebra.data import load_split
+from vertebra.data import load_split, match_classes
 from vertebra.data.image import read_image
 from vertebra.engine.rng import seed_everything
 from vertebra.errors import DataError, RecipeError
@@ -46,7 +46,7 @@ def run_classic(
         raise RecipeError(f"{output} is not empty; name a new folder with --output")
     loaded = load_recipe(recipe, overrides)
     dataset = load_split(loaded, "train")
-    load_split(loaded, "val")  # a mistake in it is reported now, not after the training
+    match_classes(load_split(loaded, "val"), dataset.metadata)  # a mistake is reported now, not after the training
     seed_everything(loaded.seed)  # without weights the backbone is random, but the same each time
     model = build_model(loaded, metadata=dataset.metadata, pretrained=weights is None)
     if weights is not None:
@@ -59,6 +59,7 @@ def run_classic(
         reverse_channels=loaded.model.pixel_order == "bgr",
         seed=loaded.seed,
     ).eval()
+    detector.metadata = dataset.metadata
     counts = detector.fit(dataset, loaded)
     print("learned from " + ", ".join(f"{value} {name}" for name, value in counts.items()))
     output.mkdir(parents=True, exist_ok=True)
