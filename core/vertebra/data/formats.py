@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from vertebra.data.catalog import Metadata
 from vertebra.data.packed import PackedDicts
+from vertebra.errors import DataError
 
 __all__ = ["Dataset", "Format", "resolve_path"]
 
@@ -25,6 +26,7 @@ class Dataset(Sequence):
     """
 
     def __init__(self, dicts: Iterable[dict], metadata: Metadata) -> None:
+        _check_names(metadata)
         fields: set[str] = set()
         self.dicts: PackedDicts = PackedDicts(_watch(dicts, fields))
         self.metadata = metadata
@@ -63,6 +65,19 @@ def resolve_path(path: str, root: str | None) -> Path:
     """`path` as it is where it is absolute, else below `root` (or the current directory); `~` is the home folder."""
     full = Path(path).expanduser()
     return full if full.is_absolute() or root is None else Path(root).expanduser() / full
+
+
+def _check_names(metadata: Metadata) -> None:
+    """Names end up in reports, logs and result files, which are UTF-8."""
+    for key in ("thing_classes", "stuff_classes", "keypoint_names"):
+        for number, name in enumerate(metadata.get(key) or ()):
+            try:
+                str(name).encode("utf-8")
+            except UnicodeEncodeError as err:
+                raise DataError(
+                    f"dataset {metadata.name}: {key}[{number}] is {name!a}, which is not text: it holds half of a "
+                    "UTF-16 character (a lone surrogate).\n  Rename it in the file"
+                ) from err
 
 
 def _watch(dicts: Iterable[dict], fields: set[str]) -> Iterator[dict]:

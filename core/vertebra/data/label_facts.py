@@ -9,7 +9,7 @@ import numpy as np
 from vertebra.data.formats import Dataset
 from vertebra.data.labels import LabelReader
 
-__all__ = ["LabelFacts", "count_labels", "describe_labels"]
+__all__ = ["LabelFacts", "count_labels", "describe_labels", "evenly_spaced"]
 
 _FILES = 500  # that many say enough of a large dataset
 
@@ -30,6 +30,11 @@ class LabelFacts:
     images: np.ndarray
 
 
+def evenly_spaced(number: int, limit: int) -> list[int]:
+    """At most `limit` of the numbers 0 to `number` - 1, at even distances, the first and the last among them."""
+    return np.unique(np.linspace(0, number - 1, min(limit, number)).round().astype(int)).tolist()
+
+
 def count_labels(dataset: Dataset, limit: int = _FILES) -> LabelFacts | None:
     """Read the label files, at most `limit` at even distances; None if there are none, or the classes have no names.
 
@@ -41,7 +46,7 @@ def count_labels(dataset: Dataset, limit: int = _FILES) -> LabelFacts | None:
         return None
     reader = LabelReader(dataset.metadata, none=len(names))
     rows = [row for row, record in enumerate(dataset) if record.get("sem_seg_file_name")]
-    chosen = [rows[i] for i in np.unique(np.linspace(0, len(rows) - 1, min(limit, len(rows))).round().astype(int))]
+    chosen = [rows[i] for i in evenly_spaced(len(rows), limit)]
     pixels, images = np.zeros((2, len(names) + 1), np.int64)
     for row in chosen:
         counts = np.bincount(reader.read(dataset[row]).reshape(-1), minlength=len(names) + 1)

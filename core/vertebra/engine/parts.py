@@ -201,10 +201,12 @@ def _evaluation(
     from vertebra.data import load_split
     from vertebra.data.match_classes import match_classes
     from vertebra.evaluation import evaluate
+    from vertebra.evaluation.run import check_evaluation
     from vertebra.models.inference import with_inference
 
     with_inference(list, recipe.evaluate.inference)
     dataset = match_classes(load_split(recipe), metadata, f"the training set {metadata.name}")
+    check_evaluation(recipe, dataset)
 
     def evaluate_now(model: nn.Module, folder: Path | None, last: bool) -> dict[str, float | None]:
         report = recipe.evaluate.report and last

@@ -20,6 +20,7 @@ from vertebra.engine.checkpoint import write_atomically
 from vertebra.engine.plugin_files import PluginFile, save_plugin_files
 from vertebra.errors import RecipeError
 from vertebra.runtime.distributed import on_main_process
+from vertebra.runtime.folders import check_can_be_written
 
 if sys.platform != "win32":
     import fcntl
@@ -49,9 +50,10 @@ class RunFolder:
         return any(path.exists() for path in (self.recipe, self.metrics, self.checkpoints, self.final))
 
     def check_free(self, resume: bool) -> None:
-        """Raises RecipeError where a new run would mix with one that is here."""
-        if self.path.exists() and not self.path.is_dir():
-            raise RecipeError(f"{self.path} is a file; a run needs a folder: choose another with --output")
+        """Raises RecipeError where a new run would mix with one that is here, or cannot write."""
+        files = tuple(path.name for path in (self.recipe, self.log, self.metrics, self.final))
+        folders = tuple(path.name for path in (self.checkpoints, self.evaluation, self.tensorboard))
+        check_can_be_written(self.path, files, folders)
         if self.holds_a_run() and not resume:
             raise RecipeError(
                 f"{self.path} already holds a run.\n"

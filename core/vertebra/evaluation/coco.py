@@ -13,7 +13,7 @@ from vertebra.evaluation.analysis.intervals import bootstrap_intervals
 from vertebra.evaluation.analysis.reasons import classes_without_detections
 from vertebra.evaluation.coco_metrics import all_undefined, coco_metrics
 from vertebra.evaluation.coco_results import write_results
-from vertebra.evaluation.cocoeval.tables import evaluate_tables
+from vertebra.evaluation.cocoeval.tables import columns_of_truth, evaluate_tables
 from vertebra.evaluation.collected import check_classes, notes_on_predictions
 from vertebra.evaluation.contract import Evaluator
 from vertebra.evaluation.curves import CocoArrays
@@ -33,6 +33,7 @@ logger = logging.getLogger(__name__)
 
 TASKS = ("bbox", "segm", "keypoints")
 _FIELD_OF = {"bbox": "pred_boxes", "segm": "pred_masks", "keypoints": "pred_keypoints"}
+_TRUTH_OF = {"segm": "segmentation", "keypoints": "keypoints"}
 _ENGINES = {"vertebra": evaluate_tables, "pycocotools": run_pycocotools}
 _MAX_DETS = {"bbox": [1, 10, 100], "segm": [1, 10, 100], "keypoints": [20]}
 COCO_SIGMAS = (
@@ -102,6 +103,11 @@ class COCOEvaluator(Evaluator):
         self.truth: GroundTruth | None = None
         """Read at the first `evaluate`, in the main process."""
         self.reset()
+
+    def check(self) -> None:
+        truth, fields = GroundTruth.of_dataset(self.dataset), getattr(self.dataset, "fields", ())
+        for task in self.tasks or ["bbox", *(task for task, field in _TRUTH_OF.items() if field in fields)]:
+            columns_of_truth(truth, task)
 
     def reset(self) -> None:
         self.detections = Detections()

@@ -35,6 +35,14 @@ class Evaluator:
         self.intervals: dict[str, tuple[float, float]] = {}
         self.files: dict[str, Path] = {}
 
+    def check(self) -> None:
+        """Before a training, in the main process: read what `evaluate` will need of the dataset, so that what cannot be
+        used is found now and not after the last step. By default nothing is checked.
+
+        Raises:
+            DataError: names file and record.
+        """
+
     def reset(self) -> None:
         """Forget all outputs; called before the first `process`."""
         raise NotImplementedError

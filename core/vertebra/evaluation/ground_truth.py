@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from vertebra.data.category_ids import id_order, ids_by_class
+from vertebra.data.json_file import read_json
 from vertebra.errors import DataError
 from vertebra.evaluation.cocoeval.read_truth import ID_0_NOTE
 from vertebra.evaluation.detections import ImageKey
@@ -148,10 +149,7 @@ class GroundTruth:
 
     def _read_json(self, path: Path, metadata: Any) -> None:
         """Annotations of the dataset's images and classes out of a COCO JSON file."""
-        try:
-            data = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as err:
-            raise DataError(f"{path}: the ground truth of the dataset cannot be read: {err}") from err
+        data = read_json(path)
         self.source, self.file = str(path), path
         self.annotated = "annotations" in data
         row_of = self.row_of

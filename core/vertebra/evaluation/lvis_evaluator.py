@@ -45,6 +45,12 @@ class LVISEvaluator(Evaluator):
         self.max_dets = max_dets
         self.reset()
 
+    def check(self) -> None:
+        truth = GroundTruth.of_dataset(self.dataset)
+        _federation(self.dataset, truth)
+        for task in self.tasks:
+            columns_of_truth(truth, task, ("ignore",))
+
     def reset(self) -> None:
         self.detections = Detections()
         self.reasons, self.notes = {}, []

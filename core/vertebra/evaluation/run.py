@@ -21,12 +21,15 @@ from vertebra.evaluation.report import Section, dataset_sections, write_report
 from vertebra.evaluation.run_facts import dataset_name, model_facts, versions
 from vertebra.evaluation.subset import SubsetOfClasses
 from vertebra.models.inference import with_inference
-from vertebra.runtime.distributed import initialize, is_main_process, on_main_process, rank, world_size
+from vertebra.runtime.distributed import initialize, on_main_process, rank, world_size
+from vertebra.runtime.folders import check_can_be_written
 
 if TYPE_CHECKING:
     from vertebra.config import Recipe
 
-__all__ = ["EvaluationResult", "evaluate"]
+__all__ = ["EvaluationResult", "build_evaluators", "check_evaluation", "evaluate"]
+
+_FILES = ("metrics.json", "report.html", "coco_results.json")
 
 logger = logging.getLogger(__name__)
 
@@ -83,12 +86,10 @@ def evaluate(
         dataset = load_split(recipe, split)
     dataset = match_classes(dataset, getattr(model, "metadata", None))
     folder = Path(output_dir) if output_dir is not None else Path(recipe.output.format(name=recipe.name)) / "evaluation"
-    if is_main_process():
-        folder.mkdir(parents=True, exist_ok=True)
+    on_main_process(lambda: check_can_be_written(folder, files=_FILES).mkdir(parents=True, exist_ok=True))
     if device is not None:
         model.to(device)
-    injected = {"dataset": dataset, "metadata": dataset.metadata, "output_dir": folder}
-    evaluators: list[Evaluator] = [spec.build(**injected) for spec in recipe.evaluate.evaluators]
+    evaluators = build_evaluators(recipe, dataset, folder)
     loader = build_eval_loader(recipe, dataset, rank(), world_size())
     predict = with_inference(model, recipe.evaluate.inference)
     subset = SubsetOfClasses(predict, dataset.metadata) if SubsetOfClasses.is_needed(dataset.metadata) else None
@@ -107,6 +108,26 @@ def evaluate(
     show = recipe.evaluate.report if report is None else report
     result.paths |= on_main_process(lambda: _write(folder, result, evaluators, model, recipe, dataset, show))
     return result
+
+
+def build_evaluators(recipe: Recipe, dataset: Any, output_dir: Path | None) -> list[Evaluator]:
+    """The recipe's evaluators for one dataset, with what the framework knows."""
+    injected = {"dataset": dataset, "metadata": dataset.metadata, "output_dir": output_dir}
+    return [spec.build(**injected) for spec in recipe.evaluate.evaluators]
+
+
+def check_evaluation(recipe: Recipe, dataset: Any) -> None:
+    """Before a training: its evaluations will find what they need. All processes have to call this.
+
+    Raises:
+        DataError: ground truth that an evaluator cannot use; names file and record.
+    """
+
+    def check() -> None:
+        for evaluator in build_evaluators(recipe, dataset, None):
+            evaluator.check()
+
+    on_main_process(check)
 
 
 def _merge(result: EvaluationResult, evaluator: Evaluator) -> None:

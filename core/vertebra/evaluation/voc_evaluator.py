@@ -10,6 +10,7 @@ from vertebra.evaluation.cocoeval.tables import columns_of_table, columns_of_tru
 from vertebra.evaluation.collected import collect, collected
 from vertebra.evaluation.contract import Evaluator
 from vertebra.evaluation.detections import Detections
+from vertebra.evaluation.ground_truth import GroundTruth
 from vertebra.evaluation.voc import DIFFICULT, VOCNumbers, voc_numbers
 from vertebra.runtime.distributed import gather_to_main, on_main_process
 
@@ -35,6 +36,9 @@ class VOCEvaluator(Evaluator):
         self.dataset = dataset
         self.iou = iou
         self.reset()
+
+    def check(self) -> None:
+        columns_of_truth(GroundTruth.of_dataset(self.dataset), "bbox", DIFFICULT)
 
     def reset(self) -> None:
         self.detections = Detections()

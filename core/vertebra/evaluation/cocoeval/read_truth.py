@@ -33,6 +33,7 @@ def read_ground_truth(
     image_ids: Iterable[Hashable] | None = None,
     category_ids: Iterable[Hashable] | None = None,
     ignored_by: tuple[str, ...] = ("iscrowd",),
+    name: str = "the ground truth",
 ) -> GroundTruthColumns:
     """Columns of a COCO data set, treated as pycocotools treats it: a field `ignore` means nothing, `iscrowd` does.
 
@@ -42,12 +43,13 @@ def read_ground_truth(
     Args:
         source: path, dict with images, annotations, categories, or an object with such a dict as `.dataset`.
         image_ids, category_ids: only these. None: all that the source lists.
+        name: what messages call a source that is not a path.
         ignored_by: fields of an annotation that, where they are set, make the object neither to be found nor missed.
 
     Raises:
         DataError: what cannot be read; sizes, areas or boxes that are not finite or negative.
     """
-    name, data = "the ground truth", getattr(source, "dataset", source)
+    data = getattr(source, "dataset", source)
     if isinstance(source, (str, os.PathLike)):
         name, data = str(source), load_json(source)
     if not isinstance(data, dict) or not {"images", "categories"} <= set(data):

@@ -50,9 +50,7 @@ def columns_of_truth(truth: GroundTruth, task: str, ignored_by: tuple[str, ...] 
     ]
     categories = [{"id": number, "name": name} for number, name in enumerate(truth.class_names)]
     data = {"images": images, "categories": categories, "annotations": truth.annotations}
-    columns = read_ground_truth(data, task, ignored_by=ignored_by)
-    columns.source = truth.source
-    return columns
+    return read_ground_truth(data, task, ignored_by=ignored_by, name=truth.source)
 
 
 def columns_of_table(table: DetectionTable, truth: GroundTruthColumns, task: str) -> DetectionColumns:

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from vertebra.data.image import image_size
+from vertebra.data.label_facts import evenly_spaced
 from vertebra.errors import DataError
 from vertebra.evaluation.contract import Evaluator
 from vertebra.evaluation.detections import ImageKey
@@ -28,6 +30,7 @@ logger = logging.getLogger(__name__)
 
 _FOLDER = "panoptic_predictions"
 _WORST = 24  # images kept for the report
+_CHECKED = 20  # PNG files that are read before a training
 
 
 class PanopticEvaluator(Evaluator):
@@ -60,6 +63,22 @@ class PanopticEvaluator(Evaluator):
         self.quality: PanopticQuality | None = None
         self.reasons, self.notes, self.files = {}, [], {}
 
+    def check(self) -> None:
+        """All records and the sizes of all PNG files; some of these are read, at even distances."""
+        keys = self.truth.keys()
+        for key in keys:
+            path = self._true_segments(key)[0]
+            record = self.truth.record(key)
+            size, wanted = image_size(path), (record.get("height"), record.get("width"))
+            if None not in wanted and size != wanted:
+                raise DataError(
+                    f"{path}: {size[1]}x{size[0]} pixels (width x height), its image {wanted[1]}x{wanted[0]}"
+                )
+        for row in evenly_spaced(len(keys), _CHECKED):
+            path, truth = self._true_segments(keys[row])
+            runs = read_id_runs(path)
+            count_image(runs, truth, runs, truth.with_pixels(runs), path)
+
     def process(self, inputs: list[dict], outputs: list[dict]) -> None:
         """Compare each image with its ground truth.
 
@@ -73,17 +92,10 @@ class PanopticEvaluator(Evaluator):
                 continue
             where = f"image {key.image_id!r}"
             runs, infos = _prediction(output, where)
-            expected = self.truth.record(key)
             predicted = Segments.of(self.truth.with_rows(infos, where), self.truth.rows, where)
             num_segments = len(predicted)
             predicted = predicted.with_pixels(runs)
-            path = expected.get("pan_seg_file_name")
-            if path is None:
-                raise DataError(
-                    f"{where}: its dataset dict has no pan_seg_file_name; panoptic ground truth is needed "
-                    "(format coco: set `panoptic`)"
-                )
-            truth = self.truth.segments(expected, where)
+            path, truth = self._true_segments(key)
             counts = count_image(read_id_runs(path), truth, runs, predicted, f"{where} ({path})")
             counts.num_empty = num_segments - len(predicted)
             self.counts[key] = counts
@@ -128,6 +140,17 @@ class PanopticEvaluator(Evaluator):
         for note in quality.notes:
             logger.warning("evaluation: %s", note)
         return quality, self._write_json([records[key] for key in keys if key in records])
+
+    def _true_segments(self, key: ImageKey) -> tuple[str, Segments]:
+        """The PNG of an image's ground truth, and its segments."""
+        where, record = f"image {key.image_id!r}", self.truth.record(key)
+        path = record.get("pan_seg_file_name")
+        if path is None:
+            raise DataError(
+                f"{where}: its dataset dict has no pan_seg_file_name; panoptic ground truth is needed "
+                "(format coco: set `panoptic`)"
+            )
+        return path, self.truth.segments(record, where)
 
     def _all_missed(self, key: ImageKey) -> ImageCounts:
         truth = self.truth.segments(self.truth.record(key), f"image {key.image_id!r}")

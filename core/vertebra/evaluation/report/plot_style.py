@@ -31,6 +31,7 @@ _STYLE = {
     "grid.color": GRID,
     "legend.frameon": False,
     "legend.fontsize": 9,
+    "text.parse_math": False,  # a class may be called a$b^^$
 }
 
 

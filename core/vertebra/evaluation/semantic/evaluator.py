@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vertebra.data.label_facts import evenly_spaced
 from vertebra.data.labels import LabelReader, label_file
 from vertebra.errors import DataError, RecipeError
 from vertebra.evaluation.contract import Evaluator
@@ -32,6 +33,8 @@ from vertebra.runtime.distributed import gather_to_main, on_main_process
 from vertebra.visualize import entropy_map
 
 __all__ = ["SemSegEvaluator"]
+
+_CHECKED = 20  # label files that are read before a training
 
 logger = logging.getLogger(__name__)
 
@@ -87,6 +90,12 @@ class SemSegEvaluator(Evaluator):
         self.uncertainty = uncertainty
         self._rows: dict[ImageKey, int] | None = None
         self.reset()
+
+    def check(self) -> None:
+        """Some of the label files are read, at even distances."""
+        for row in evenly_spaced(len(self.dataset.dicts), _CHECKED):
+            record = self.dataset.dicts[row]
+            self._truth(ImageKey.of(record), (record.get("height"), record.get("width")))
 
     def reset(self) -> None:
         self.tally = Tally(len(self.class_names))
@@ -194,10 +203,10 @@ class SemSegEvaluator(Evaluator):
             )
         return given
 
-    def _truth(self, key: ImageKey, size: tuple[int, ...]) -> Tensor:
-        """(H, W) true codes int64, on the CPU."""
+    def _truth(self, key: ImageKey, size: tuple[int | None, ...]) -> Tensor:
+        """(H, W) true codes int64, on the CPU; checked against `size` where it is known."""
         codes = torch.from_numpy(self.truth(key)).long()
-        if tuple(codes.shape) != size:
+        if None not in size and tuple(codes.shape) != size:
             path = label_file(self.dataset.dicts[self._rows[key]])
             raise DataError(
                 f"{path}: the labels have {codes.shape[1]}x{codes.shape[0]} pixels (width x height), the prediction "

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vertebra.data import Dataset
+from vertebra.data import Dataset, Metadata
 from vertebra.data.build import build_mapper
 from vertebra.detection import rescale_instances
 from vertebra.errors import DataError
@@ -41,6 +41,7 @@ class ClassicRCNN(nn.Module):
         reverse_channels: the backbone wants blue first.
         score_threshold: detections need more than this; scores are the sigmoid of the SVMs' answers.
         nms_threshold: IoU threshold of NMS: of two boxes of a class that overlap more, the lower score is dropped.
+        metadata: facts of the dataset whose classes it learns.
     """
 
     def __init__(
@@ -55,8 +56,10 @@ class ClassicRCNN(nn.Module):
         nms_threshold: float = 0.3,
         max_detections: int = 100,
         seed: int = 0,
+        metadata: Metadata | None = None,
     ) -> None:
         super().__init__()
+        self.metadata = metadata
         self.features = features
         self.num_classes = num_classes
         if max_proposals < 1 or max_regions < 1:

@@ -58,8 +58,8 @@ def run_classic(
         max_proposals=max_proposals,
         reverse_channels=loaded.model.pixel_order == "bgr",
         seed=loaded.seed,
+        metadata=dataset.metadata,
     ).eval()
-    detector.metadata = dataset.metadata
     counts = detector.fit(dataset, loaded)
     print("learned from " + ", ".join(f"{value} {name}" for name, value in counts.items()))
     output.mkdir(parents=True, exist_ok=True)
