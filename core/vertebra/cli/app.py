@@ -6,9 +6,13 @@ need it import it in their bodies.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import signal
 import sys
+import threading
+from collections.abc import Iterator
 from typing import Annotated
 
 import typer
@@ -98,10 +102,31 @@ _FIXABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, 
 """What a system says of a place that cannot be written: not a mistake in the program, so no traceback."""
 
 
+@contextlib.contextmanager
+def _terminating() -> Iterator[None]:
+    """SIGTERM ends the command as Ctrl-C does, after its clean-up, and with exit code 143."""
+
+    def stop(number: int, frame: object) -> None:
+        if os.getpid() == owner:  # not a data worker that was forked with this handler
+            print("vertebra: terminated", file=sys.stderr)
+            sys.exit(128 + number)
+
+    owner = os.getpid()
+    free = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    if free:
+        signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        if free:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
 def main() -> None:
     """Runs the command line and ends the process."""
     try:
-        app()
+        with _terminating():
+            app()
     except VertebraError as err:
         if os.environ.get("VERTEBRA_TRACEBACK", "0") not in ("", "0"):
             raise

@@ -92,11 +92,16 @@ class SampleReader(Dataset):
 
 
 def start_worker(worker_id: int) -> None:
-    """Set up a worker process: one thread, and Ctrl-C is left to the main process.
+    """Set up a worker process: one thread, and signals are left to the main process.
+
+    Ctrl-C, timeout, SLURM and systemd signal the whole process group: a worker that obeyed would take away the batch
+    that the main process needs to finish its step and save. So the first SIGTERM is not for the worker; a second one,
+    such as the main process's to a worker that is stuck, ends it.
 
     A spawned worker ends without taking its interpreter down: torch 2.14 aborts there ("terminate called without an
     active exception") about every other time. Forked workers have always ended so.
     """
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda number, frame: signal.signal(signal.SIGTERM, signal.SIG_DFL))
     Finalize(None, os._exit, args=(0,), exitpriority=-1000)  # the last finalizer to run

@@ -19,9 +19,11 @@ from vertebra.engine.environment import describe_run, version
 from vertebra.engine.hooks.bad_loss import check_finite, not_finite
 from vertebra.engine.hooks.contract import Hook
 from vertebra.engine.hooks.defaults import default_hooks
+from vertebra.engine.hooks.interrupt import SaveOnInterrupt
 from vertebra.engine.parts import Parts, build_parts
 from vertebra.engine.rng import preserved_rng, seed_everything, set_rng_state
 from vertebra.engine.run_folder import RunFolder, choose_run_folder, logging_to
+from vertebra.engine.signals import Signals, StopNow
 from vertebra.engine.state import checkpoint_of, resume_from, weights_of
 from vertebra.runtime import autocast, distributed, make_grad_scaler
 from vertebra.runtime.process import check_ranks_agree, open_process, weights_checksum
@@ -47,6 +49,7 @@ class Trainer:
         model, optimizer, scaler, device, plan, folder (None: nothing is written).
         evaluated_model: what evaluation and final.pth take; the model, unless a hook keeps a better one.
         step, max_steps: steps done and to do.
+        signals: Ctrl-C and SIGTERM, as far as they came.
         batch, losses, loss: of the current step; loss is the sum of losses.
         scalars: further numbers of this step to average and log.
         data_seconds: time spent waiting for batches so far.
@@ -98,6 +101,7 @@ class Trainer:
         self.results: dict[str, float | None] = {}
         self.data_seconds = 0.0
         self.stop_reason: str | None = None
+        self.signals = Signals()
         self._batches: Iterator[Any] | None = None
         self.resumed_rng: dict[str, Any] | None = None
         self._saved_step = -1
@@ -131,7 +135,8 @@ class Trainer:
             forward = distributed.wrap(self.model, self.device)
             while self.step < self.max_steps and self.stop_reason is None:
                 self._call("before_step")
-                self.batch = self._next_batch()
+                with self.interruptible():
+                    self.batch = self._next_batch()
                 self._call("before_forward")
                 with autocast(self.device, self.plan.amp):
                     self.losses = forward(self.batch)
@@ -146,6 +151,24 @@ class Trainer:
                 self._call("after_step")
             self._call("after_train")
         return self.results
+
+    @contextlib.contextmanager
+    def interruptible(self) -> Iterator[None]:
+        """What runs inside may be left at any line: a signal then saves the training as it is and ends it.
+
+        In several processes, which have to save together, only what comes right after a checkpoint can be left so.
+        """
+        if distributed.world_size() > 1 and self._saved_step != self.step:
+            yield
+            return
+        try:
+            with self.signals.at_once():
+                yield
+        except StopNow:
+            for hook in self.hooks:
+                if isinstance(hook, SaveOnInterrupt):
+                    hook.save(self)
+            raise self.signals.error() from None
 
     def stop(self, reason: str) -> None:
         """Ends the training after this step, as after the last one."""

@@ -24,6 +24,7 @@ __all__ = [
     "broadcast_object",
     "gather_objects",
     "gather_to_main",
+    "highest",
     "initialize",
     "is_main_process",
     "mean_over_processes",
@@ -160,11 +161,16 @@ def mean_over_processes(values: dict[str, float]) -> dict[str, float]:
 
 def any_process(flag: bool, device: torch.device) -> bool:
     """Whether the flag is set in at least one process."""
+    return bool(highest([float(flag)], device)[0])
+
+
+def highest(values: list[float], device: torch.device) -> list[float]:
+    """The highest of each number over all processes, in all of them."""
     if world_size() == 1:
-        return flag
-    number = torch.tensor([float(flag)], device=device)
-    dist.all_reduce(number, op=dist.ReduceOp.MAX)
-    return bool(number.item())
+        return values
+    numbers = torch.tensor(values, device=device)
+    dist.all_reduce(numbers, op=dist.ReduceOp.MAX)
+    return numbers.tolist()
 
 
 def _active() -> bool:

@@ -23,9 +23,10 @@ __all__ = ["Evaluate"]
 class Evaluate(Hook):
     """Evaluates `trainer.evaluated_model` every `every` steps (None: never in between) and at the end.
 
-    Comes after Checkpoint: a checkpoint therefore may stand before its step's evaluation, and a run resumed from
-    it makes up for that evaluation, unless metrics.jsonl has its numbers already. Results of the latest lie in the
-    run's folder `evaluation`. All processes take part. The training's random generators stay as they are.
+    A signal ends an evaluation at once. Comes after Checkpoint: a checkpoint therefore may stand before its step's
+    evaluation, and a run resumed from it makes up for that evaluation, unless metrics.jsonl has its numbers already.
+    Results of the latest lie in the run's folder `evaluation`. All processes take part. The training's random
+    generators stay as they are.
     """
 
     def __init__(
@@ -68,8 +69,10 @@ class Evaluate(Hook):
     def _run(self, trainer: Trainer, last: bool) -> None:
         model = trainer.evaluated_model
         was_training = model.training
+        if distributed.world_size() > 1:
+            trainer.save_checkpoint()  # so that a signal may end the evaluation in any process
         try:
-            with preserved_rng():
+            with trainer.interruptible(), preserved_rng():
                 numbers = self.evaluate(model, trainer.folder.evaluation if trainer.folder else None, last)
         except DataError as err:
             if trainer.folder is None:
