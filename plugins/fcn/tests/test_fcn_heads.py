@@ -54,6 +54,22 @@ def test_light_decoders_on_vgg16_have_their_known_number_of_parameters(vgg16, he
         assert count(vgg16) + count(head(vgg16.output_shape(), classes)) == wanted
 
 
+def test_only_the_first_transposed_convolution_of_the_light_decoder_has_no_bias():
+    """The count of parameters cannot tell: each bias has K numbers, whichever layer it is in."""
+    names = {name for name, _ in FCNLightHead(SHAPES, 3).named_parameters() if name.endswith("bias")}
+    assert names == {"score_middle.bias", "upscore_middle.bias", "score_fine.bias", "upscore_fine.bias"}
+
+
+def test_an_untrained_light_decoder_adds_no_offset():
+    """Every bias starts at 0: nothing in the features gives nothing in the scores."""
+    head = FCNLightHead(SHAPES, 3)
+    zeros = {name: torch.zeros_like(x) for name, x in features().items()}
+    assert not head(zeros).any()
+    with torch.no_grad():
+        head.upscore_fine.bias.copy_(torch.tensor([1.0, 2.0, 3.0]))
+    assert torch.equal(head(zeros)[0, :, 5, 7], torch.tensor([1.0, 2.0, 3.0]))
+
+
 def test_the_papers_net_is_vgg16_without_its_last_layer_plus_scores_and_upsampling(vgg16):
     """138,357,544 parameters of VGG-16, less 4,097,000 of its last layer; scores; kernels without bias."""
     shapes = vgg16.output_shape()
