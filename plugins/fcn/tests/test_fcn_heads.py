@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from vertebra.errors import CheckpointError
 from vertebra.models import Batch, ShapeSpec
 from vertebra.models.backbones.vgg import VGG
+from vertebra.models.weights import load_weights
 from vertebra_fcn import FCNConvHead, FCNHead, FCNLightHead, FCNSumHead
 from vertebra_fcn.scores import WideConv2d
 
@@ -58,6 +59,14 @@ def test_only_the_first_transposed_convolution_of_the_light_decoder_has_no_bias(
     """The count of parameters cannot tell: each bias has K numbers, whichever layer it is in."""
     names = {name for name, _ in FCNLightHead(SHAPES, 3).named_parameters() if name.endswith("bias")}
     assert names == {"score_middle.bias", "upscore_middle.bias", "score_fine.bias", "upscore_fine.bias"}
+
+
+def test_weights_of_the_light_decoder_with_other_biases_are_refused_by_name():
+    head = FCNLightHead(SHAPES, 3)
+    state = head.state_dict() | {"upscore_coarse.bias": torch.zeros(3)}
+    del state["upscore_fine.bias"]
+    with pytest.raises(CheckpointError, match=r"(?s)(?=.*upscore_fine\.bias)(?=.*upscore_coarse\.bias)"):
+        load_weights(head, state)
 
 
 def test_an_untrained_light_decoder_adds_no_offset():

@@ -23,8 +23,8 @@ _TENFOLD = (
     *(1.07, 1.07, 0.87, 0.87, 0.89, 0.89),  # hips, knees, ankles
 )
 COCO_SIGMAS = np.array(_TENFOLD) / 10  # 0.26 / 10 is another double than 0.026, and pycocotools has the former
-COCO_SIGMAS.setflags(write=False)
 """OKS standard deviations of COCO's 17 person keypoints (https://cocodataset.org/#keypoints-eval)."""
+COCO_SIGMAS.setflags(write=False)
 
 
 @dataclass(frozen=True, kw_only=True)
