@@ -162,7 +162,7 @@ def test_columns_of_unequal_length_or_with_numbers_out_of_range():
         truth(image=np.array([1]))
     zero = np.zeros(1, np.int64)
     nan = DetectionColumns(zero, zero, np.zeros((1, 4)), np.zeros(1), np.array([np.nan]))
-    with pytest.raises(DataError, match="NaN or infinite"):
+    with pytest.raises(DataError, match="a score is NaN"):
         evaluate_columns(truth(), nan, "bbox")
     stranger = DetectionColumns(zero + 7, zero, np.zeros((1, 4)), np.zeros(1), np.ones(1))
     with pytest.raises(DataError, match="number 7"):

@@ -79,10 +79,10 @@ def test_records_are_numbered_as_in_the_file_though_some_were_left_out(change, w
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"score": None}, "1 of 3 detections have a NaN or infinite number"),
-        ({"score": float("nan")}, "1 of 3 detections have a NaN or infinite number .* first record 1"),
-        ({"bbox": [0, 0, float("inf"), 1]}, "1 of 3 detections have a NaN or infinite number"),
-        ({"bbox": [0, 0, 1e200, 1e200]}, "1 of 3 detections have a NaN or infinite number"),  # so is its area
+        ({"score": None}, "1 of 3 detections have a NaN score or a place that is not finite"),
+        ({"score": float("nan")}, "1 of 3 detections have a NaN score or a place that is not finite .* first record 1"),
+        ({"bbox": [0, 0, float("inf"), 1]}, "1 of 3 detections have a NaN score or a place that is not finite"),
+        ({"bbox": [0, 0, 1e200, 1e200]}, "1 of 3 detections have a NaN score or a place that"),  # its area is not
         ({"bbox": [5, 5, -2, 3]}, "1 of 3 detections have a box of negative width or height .* first record 1"),
         ({"category_id": 77}, "1 of 3 detections are of categories .* category_id 77"),
     ],
@@ -93,6 +93,16 @@ def test_a_bad_detection_is_left_out_and_counted_and_nothing_else_is_lost(change
     assert len(detections.notes) == 1
     with pytest.raises(DataError, match=words):
         raise DataError(detections.notes[0])
+
+
+@pytest.mark.parametrize("text", ["Infinity", "1e999"])  # Python's json reads both, JSON itself has only the second
+def test_an_infinite_score_is_read_and_noted(text, tmp_path):
+    path = tmp_path / "dt.json"
+    path.write_text(json.dumps([GOOD | {"bbox": [9, 9, 9, 9]}, GOOD | {"score": "?"}]).replace('"?"', text))
+    numbers = coco_evaluate(GT, path)
+    assert numbers["bbox/AP"] == pytest.approx(1, abs=1e-12)
+    assert numbers.detections.scores.tolist() == [0.9, float("inf")]
+    assert any("1 of 2 detections have an infinite score" in note for note in numbers.notes)
 
 
 def test_detections_of_images_that_were_not_chosen_are_left_out_silently():

@@ -54,7 +54,7 @@ def test_same_arrays_counts_and_matches(coco, task, seed):
         ("truth_image", "truth_class", "truth_score"),
     ):
         columns = [np.stack([getattr(arrays.matches, name) for name in names]) for arrays in (own, theirs)]
-        assert np.array_equal(*(column[:, np.lexsort(column)] for column in columns))  # in whatever order
+        assert np.array_equal(*(column[:, np.lexsort(column)] for column in columns), equal_nan=True)  # in any order
 
 
 def test_masks_of_another_size_than_the_image_are_named(coco):

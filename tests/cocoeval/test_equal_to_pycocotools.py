@@ -145,3 +145,20 @@ def test_many_images_and_categories_need_more_than_one_digit_to_sort(coco):
     values = np.random.default_rng(0).integers(0, 2**34, 5000)
     values[::3] = values[0]
     assert np.array_equal(stable_argsort(values, 2**34), np.argsort(values, kind="stable"))
+
+
+@pytest.mark.parametrize("task", ["bbox", "segm", "keypoints"])
+@pytest.mark.parametrize("seed", range(8))
+def test_infinite_scores_count(coco, task, seed):
+    """Infinity ranks first and minus infinity last, whatever its detection hits; several tie as other scores do."""
+    gt, dt = coco.make_set(seed, task, first_id=1)
+    rng = np.random.default_rng(seed)
+    for record in dt:
+        record["score"] = float(rng.choice([record["score"], np.inf, -np.inf]))
+    coco.assert_equal(*(run(gt, dt, task, **more) for run, more in _keypoint_sigmas(coco, task)))
+
+
+def _keypoint_sigmas(coco, task):
+    sigmas = np.full(coco.num_keypoints, 0.05)
+    own, theirs = ({"sigmas": sigmas}, {"kpt_oks_sigmas": sigmas}) if task == "keypoints" else ({}, {})
+    return (coco.ours, own), (coco.reference, theirs)

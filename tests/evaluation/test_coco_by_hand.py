@@ -7,7 +7,10 @@ import pytest
 import torch
 
 from vertebra.errors import DataError, RecipeError
-from vertebra.evaluation import COCOEvaluator
+from vertebra.evaluation import COCOEvaluator, coco_evaluate
+from vertebra.evaluation.curves import best_threshold
+from vertebra.evaluation.report.mistakes import worst_missed
+from vertebra.evaluation.report.plots import score_histogram
 
 SMALL, MEDIUM = (10, 10, 30, 30), (10, 10, 60, 60)  # 400 and 2500 square pixels
 ONE = pytest.approx(1, abs=1e-12)  # pycocotools' precision is tp / (tp + fp + 2e-16)
@@ -134,7 +137,47 @@ def test_not_finite_predictions_are_left_out_and_counted(by_hand):
     nan, inf = float("nan"), float("inf")
     metrics = by_hand.run(evaluator, {1: [(SMALL, nan, 0), ((0, 0, inf, 9), 0.9, 0), (SMALL, 0.8, 0)]})
     assert metrics["bbox/AP"] == ONE
-    assert evaluator.notes[0].startswith("2 of 3 predictions were dropped: a coordinate or score is NaN")
+    assert evaluator.notes[0].startswith("2 of 3 predictions were dropped: a score is NaN, or a coordinate is not")
+
+
+@pytest.mark.parametrize("engine", ["vertebra", "pycocotools"])
+@pytest.mark.parametrize("streamed", [True, False])
+def test_infinite_scores_count_and_their_file_is_json(by_hand, tmp_path, engine, streamed):
+    """The wrong box ranks first, then the right one, then another wrong one: precision 1/2 at every recall."""
+    inf = float("inf")
+    evaluator = COCOEvaluator(by_hand.dataset({'"NaN" -Infinity': [(SMALL, 0)]}, ["cat"]), tmp_path, engine=engine)
+    points = torch.tensor([[[1.0, 1.0, inf]], [[2.0, 2.0, 0.5]], [[3.0, 3.0, -inf]]])
+    output = by_hand.output([(SMALL, -inf, 0), (MEDIUM, inf, 0), (SMALL, 0.5, 0)], pred_keypoints=points)
+    evaluator.process(evaluator.dataset.dicts, [output])
+    if not streamed:
+        evaluator.stream.discard()
+        evaluator.stream = None
+    metrics = evaluator.evaluate()
+    assert metrics["bbox/AP"] == pytest.approx(0.5, abs=1e-12)
+    assert any("2 of 3 detections have an infinite score" in note for note in evaluator.notes)
+    for name in ("coco_results", "coco_results_keypoints"):
+        text = (tmp_path / f"{name}.json").read_text()
+        records = json.loads(text, parse_constant=pytest.fail)  # NaN and Infinity are not JSON
+        assert [record["score"] for record in records] == [-inf, inf, 0.5]
+        assert {record["image_id"] for record in records} == {'"NaN" -Infinity'}
+    truth = tmp_path / "coco_ground_truth.json"
+    assert coco_evaluate(str(truth), str(tmp_path / "coco_results.json"))["bbox/AP"] == metrics["bbox/AP"]
+
+
+def test_a_report_on_infinite_scores(by_hand, tmp_path):
+    """Curves, histogram, calibration, confusion and mistakes; an object found at minus infinity is not missed."""
+    inf = float("inf")
+    evaluator = COCOEvaluator(by_hand.dataset({1: [(SMALL, 0)], 2: [(MEDIUM, 0)]}, ["cat"]), tmp_path)
+    by_hand.run(evaluator, {1: [(SMALL, -inf, 0)], 2: []})
+    matches = evaluator.arrays["bbox"].matches
+    assert best_threshold(matches) == -inf
+    assert [part.tolist() for part in matches.errors_by_image(2, -inf)] == [[0, 0], [0, 1]]
+    columns = evaluator.arrays["bbox"].columns
+    missed = worst_missed(columns, evaluator.table.boxes, -inf, 9, 0.5)
+    assert [mistake.image for mistake in missed] == [1]
+    evaluator = COCOEvaluator(by_hand.dataset({1: [(SMALL, 0)]}, ["cat"]), tmp_path / "more")
+    by_hand.run(evaluator, {1: [(SMALL, inf, 0), (MEDIUM, -inf, 0), (MEDIUM, 0.5, 0)]})
+    assert score_histogram(evaluator.arrays["bbox"], inf, tmp_path / "scores.png")
 
 
 def test_a_class_beyond_the_datasets_is_an_error(by_hand):

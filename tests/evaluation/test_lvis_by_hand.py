@@ -1,8 +1,12 @@
 """LVIS' federated average precision on cases that one can work out."""
 
+import copy
 import json
 
+import numpy as np
 import pytest
+import torch
+from pycocotools import mask as coco_mask
 
 from vertebra.data import Dataset, Metadata
 from vertebra.errors import DataError
@@ -70,6 +74,79 @@ def test_an_image_gives_300_detections_over_all_categories():
     many = [(1, 2, FAR, 0.9)] * 299
     assert lvis_evaluate(gt, results([*many, (1, 1, ONE, 0.1)]))["bbox/AP-c1"] == EXACT
     assert lvis_evaluate(gt, results([*many, (1, 2, FAR, 0.9), (1, 1, ONE, 0.1)]))["bbox/AP-c1"] == 0.0
+
+
+def test_objects_and_detections_of_area_0_do_not_exist():
+    """As in lvis 0.5.3, which takes annotations of an area above 0 alone: neither misses, nor wrong, nor present."""
+    objects = [(1, 1, ONE), (1, 1, (5, 5, 0, 20)), (2, 2, (5, 5, 20, 0))]
+    dt = results([(1, 1, (3, 3, 9, 0), 0.95), (1, 1, ONE, 0.9), (2, 2, FAR, 0.8)])
+    numbers = lvis_evaluate(truth(objects), dt)
+    assert [numbers[f"bbox/{name}"] for name in ("AP", "AR", "AP-c1")] == [EXACT] * 3
+    assert numbers["bbox/AP-c2"] is None  # its only object has no area, so image 2 was not annotated for it either
+    notes = " ".join(numbers.notes)
+    assert "2 of 3 ground-truth objects have an area of 0 or less" in notes
+    assert "1 of 3 detections have an area of 0" in notes
+    assert "1 of 2 detections are of categories that their image was not annotated for" in notes
+
+
+def test_the_limit_on_detections_counts_those_of_area_0_too():
+    nothing = [(1, 1, (3, 3, 9, 0), 0.9)] * 300
+    assert lvis_evaluate(truth([(1, 1, ONE)]), results([*nothing, (1, 1, ONE, 0.1)]))["bbox/AP"] == 0.0
+    assert lvis_evaluate(truth([(1, 1, ONE)]), results([*nothing[1:], (1, 1, ONE, 0.1)]))["bbox/AP"] == EXACT
+
+
+def test_an_empty_mask_is_no_detection(by_hand):
+    box = [10, 10, 50, 50]
+    mask = {"segmentation": [[10, 10, 50, 10, 50, 50, 10, 50]]}
+    dataset = by_hand.dataset({1: [(box, 0, mask)], 2: [(box, 0, mask | {"area": 0})]}, ["c1"])
+    masks = torch.from_numpy(np.stack([by_hand.filled((0, 0, 0, 0)), by_hand.filled(box)]))
+    output = by_hand.output([(box, 0.9, 0), (box, 0.8, 0)], pred_masks=masks)
+    evaluator = LVISEvaluator(dataset, tasks=["segm"])
+    assert by_hand.run(evaluator, {1: output})["lvis_segm/AP"] == EXACT
+    assert any("1 of 2 detections have an area of 0" in note for note in evaluator.notes)
+
+
+def test_infinite_scores_rank_first_and_last():
+    dt = results([(1, 1, FAR, float("-inf")), (1, 1, ONE, float("inf"))])
+    assert lvis_evaluate(truth([(1, 1, ONE)]), dt)["bbox/AP"] == EXACT
+
+
+@pytest.mark.parametrize("task", ["bbox", "segm"])
+@pytest.mark.parametrize("seed", range(6))
+def test_equal_to_the_package_lvis_where_areas_are_odd(task, seed, tmp_path, monkeypatch):
+    monkeypatch.setattr(np, "float", float, raising=False)  # lvis 0.5.3 still names it
+    lvis = pytest.importorskip("lvis", exc_type=ImportError)
+    rng = np.random.default_rng(seed)
+
+    def box():
+        return [float(v) for v in (*rng.integers(0, 4, 2) * 20, *rng.integers(0, 3, 2) * 20)]
+
+    objects = [(int(rng.integers(1, 4)), int(rng.integers(1, 4)), box()) for _ in range(20)]
+    gt = truth(objects, {i: {"neg_category_ids": [int(rng.integers(1, 4))]} for i in (1, 2, 3)})
+    scores = rng.permutation([*np.linspace(0, 1, 28), np.inf, -np.inf]).tolist()
+    dt = [
+        {"image_id": int(rng.integers(1, 4)), "category_id": int(rng.integers(1, 4)), "bbox": box(), "score": score}
+        for score in scores
+    ]
+    if task == "segm":
+        for record in gt["annotations"]:
+            x, y, w, h = record["bbox"]
+            record["segmentation"] = [[x, y, x + w, y, x + w, y + h, x, y + h]]
+        for record in dt:
+            x, y, w, h = map(int, record.pop("bbox"))
+            mask = np.zeros((100, 100), np.uint8, order="F")
+            mask[y : y + h, x : x + w] = 1
+            encoded = coco_mask.encode(mask)
+            record["segmentation"] = {"size": [100, 100], "counts": encoded["counts"].decode()}
+    path = tmp_path / "gt.json"
+    path.write_text(json.dumps(gt))
+    reference = lvis.LVIS(str(path))
+    tool = lvis.LVISEval(reference, lvis.LVISResults(reference, copy.deepcopy(dt)), task)
+    tool.run()
+    numbers = lvis_evaluate(gt, dt, task)
+    for name in ("AP", "AP50", "AP75", "APs", "APm", "APl", "APr", "APc", "APf"):
+        wanted = tool.results[name]
+        assert numbers[f"{task}/{name}"] == (None if wanted == -1 else pytest.approx(wanted, abs=1e-12)), name
 
 
 def test_what_does_not_exist_has_its_reason():

@@ -14,9 +14,9 @@ SMALL, MEDIUM = (10, 10, 30, 30), (10, 10, 60, 60)
 
 
 def matches(scores, states, num_truth, images=None):
-    """A table of detections with these scores and states; objects without a detection score -inf."""
+    """A table of detections with these scores and states; objects without a detection score NaN."""
     hits = [score for score, state in zip(scores, states, strict=True) if state == 1]
-    truth = np.array(hits + [-np.inf] * (num_truth - len(hits)))
+    truth = np.array(hits + [np.nan] * (num_truth - len(hits)))
     zeros = np.zeros(len(scores), np.int64)
     return MatchTable(
         iou=0.5,

@@ -9,6 +9,7 @@ import torch
 
 from vertebra.errors import DataError
 from vertebra.evaluation import COCOEvaluator
+from vertebra.evaluation.records import json_text
 from vertebra.evaluation.result_stream import ResultStream
 from vertebra.structures import Boxes, Instances
 
@@ -104,3 +105,10 @@ def test_every_process_has_files_of_its_own(tmp_path):
     for stream in streams:
         stream.discard()
     assert not list(tmp_path.iterdir())
+
+
+def test_numbers_that_json_does_not_have_are_replaced_and_texts_are_not():
+    value = {"Infinity": [float("inf"), -float("inf"), 1.5], 'say "NaN\\"': float("nan"), "b": 'a "-Infinity", NaN'}
+    text = json_text(value)
+    assert text == r'{"Infinity": [1e999, -1e999, 1.5], "say \"NaN\\\"": null, "b": "a \"-Infinity\", NaN"}'
+    assert json.loads(text, parse_constant=pytest.fail) == value | {'say "NaN\\"': None}

@@ -72,6 +72,11 @@ def test_an_iou_of_one_half_is_enough():
     assert voc_evaluate(gt, results([(1, 1, (0, 0, 20, 9.9), 0.9)]))["voc/AP"] == 0.0
 
 
+def test_infinite_scores_rank_first_and_last():
+    dt = results([(1, 1, FAR, float("-inf")), (2, 1, TWO, 0.7), (1, 1, ONE, float("inf"))])
+    assert voc_evaluate(truth([(1, 1, ONE), (2, 1, TWO)]), dt)["voc/AP"] == pytest.approx(1)
+
+
 def test_no_detection_is_zero():
     numbers = voc_evaluate(truth([(1, 1, ONE)]), [])
     assert numbers["voc/AP"] == numbers["voc/AP07"] == 0.0

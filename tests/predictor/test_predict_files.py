@@ -12,7 +12,8 @@ from vertebra import load_recipe
 from vertebra.errors import DataError, RecipeError
 from vertebra.predictor import Prediction, predict_files
 from vertebra.predictor.sources import Frame
-from vertebra.predictor.writers import LabelWriter
+from vertebra.predictor.writers import CocoWriter, LabelWriter
+from vertebra.structures import Boxes, Instances
 
 ALL = ["pictures", "coco", "yolo", "csv"]
 
@@ -235,3 +236,15 @@ def test_label_maps_hold_the_class_of_each_pixel(tmp_path):
     writer.add(Prediction(frame, {"sem_seg": torch.nn.functional.one_hot(labels + 298).permute(2, 0, 1).float()}))
     assert np.array_equal(np.asarray(Image.open(tmp_path / "label_maps" / "pic.png")), labels)
     assert np.array_equal(np.asarray(Image.open(tmp_path / "label_maps" / "pic-2.png")), labels + 298)
+
+
+def test_a_score_that_json_does_not_have_leaves_a_file_that_every_parser_reads(tmp_path):
+    frame = Frame(np.zeros((8, 8, 3), np.uint8), "a.png")
+    scores = torch.tensor([float("inf"), float("nan"), 0.5])
+    found = Instances((8, 8), pred_boxes=Boxes(torch.tensor([[1.0, 1, 5, 5]] * 3)), scores=scores)
+    found.pred_classes = torch.zeros(3, dtype=torch.int64)
+    writer = CocoWriter(tmp_path, {})
+    writer.add(Prediction(frame, {"instances": found}))
+    writer.close()
+    records = json.loads((tmp_path / "predictions.json").read_text(), parse_constant=pytest.fail)
+    assert [record["score"] for record in records] == [float("inf"), None, 0.5]

@@ -7,13 +7,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from vertebra.area_ranges import AREA_RANGES
 from vertebra.data.annotations import boxes_of
 from vertebra.data.formats import Dataset
 from vertebra.data.label_facts import describe_labels
 
 __all__ = ["DatasetFacts", "count_dataset", "describe_dataset"]
 
-_SMALL, _LARGE = 32**2, 96**2  # COCO's borders between small, medium and large objects, in square pixels
+_SMALL, _LARGE = AREA_RANGES["medium"]  # borders between small, medium and large objects
 
 
 @dataclass

@@ -13,6 +13,7 @@ from vertebra.evaluation.analysis.intervals import bootstrap_intervals
 from vertebra.evaluation.analysis.reasons import classes_without_detections
 from vertebra.evaluation.coco_metrics import all_undefined, coco_metrics
 from vertebra.evaluation.coco_results import write_results
+from vertebra.evaluation.cocoeval.params import COCO_TASKS, CocoParams, sigmas_for
 from vertebra.evaluation.cocoeval.tables import columns_of_truth, evaluate_tables
 from vertebra.evaluation.collected import check_classes, notes_on_predictions
 from vertebra.evaluation.contract import Evaluator
@@ -27,21 +28,13 @@ from vertebra.evaluation.result_stream import ResultStream
 from vertebra.runtime.distributed import gather_to_main, on_main_process, rank
 from vertebra.visualize import skeleton_of
 
-__all__ = ["COCO_SIGMAS", "TASKS", "COCOEvaluator"]
+__all__ = ["COCOEvaluator"]
 
 logger = logging.getLogger(__name__)
 
-TASKS = ("bbox", "segm", "keypoints")
 _FIELD_OF = {"bbox": "pred_boxes", "segm": "pred_masks", "keypoints": "pred_keypoints"}
 _TRUTH_OF = {"segm": "segmentation", "keypoints": "keypoints"}
 _ENGINES = {"vertebra": evaluate_tables, "pycocotools": run_pycocotools}
-_MAX_DETS = {"bbox": [1, 10, 100], "segm": [1, 10, 100], "keypoints": [20]}
-COCO_SIGMAS = (
-    *(0.026, 0.025, 0.025, 0.035, 0.035),  # nose, eyes, ears
-    *(0.079, 0.079, 0.072, 0.072, 0.062, 0.062),  # shoulders, elbows, wrists
-    *(0.107, 0.107, 0.087, 0.087, 0.089, 0.089),  # hips, knees, ankles
-)
-"""OKS standard deviations of COCO's 17 person keypoints (https://cocodataset.org/#keypoints-eval)."""
 
 
 class COCOEvaluator(Evaluator):
@@ -52,7 +45,8 @@ class COCOEvaluator(Evaluator):
     `AP50-<class>`, `AP75-<class>` and `AR-<class>`.
 
     Ground truth is the file `metadata.json_file` where there is one, else the dataset dicts; it covers the dataset's
-    images, predicted or not. Predictions with a NaN or infinite number are dropped, counted in `notes`.
+    images, predicted or not. Predictions with a NaN score, or a box or keypoint that is not finite, are
+    dropped, counted in `notes`; infinite scores rank first and last.
 
     Args:
         dataset: injected; has `.dicts` and `.metadata` (`thing_classes`, and where there are any `json_file`,
@@ -81,9 +75,9 @@ class COCOEvaluator(Evaluator):
         engine: Literal["vertebra", "pycocotools"] = "vertebra",
     ) -> None:
         super().__init__()
-        unknown = [task for task in tasks or () if task not in TASKS]
+        unknown = [task for task in tasks or () if task not in COCO_TASKS]
         if unknown or tasks == []:
-            raise RecipeError(f"COCOEvaluator: tasks is {tasks}; expected some of {', '.join(TASKS)}")
+            raise RecipeError(f"COCOEvaluator: tasks is {tasks}; expected some of {', '.join(COCO_TASKS)}")
         if max_dets is not None and (not max_dets or min(max_dets) < 1):
             raise RecipeError(
                 f"COCOEvaluator: max_dets is {max_dets}; expected counts of at least 1, such as [1, 10, 100]"
@@ -201,7 +195,7 @@ class COCOEvaluator(Evaluator):
 
     def _evaluate_task(self, task: str) -> tuple[dict[str, float | None], dict[str, str], list[str]]:
         truth, notes = self.truth, []
-        max_dets = self.max_dets or _MAX_DETS[task]
+        max_dets = self.max_dets or list(CocoParams.for_task(task).max_dets)
         missing = _no_ground_truth(truth, task)
         if missing:
             return *all_undefined(task, max_dets, truth.class_names, missing), notes
@@ -218,7 +212,7 @@ class COCOEvaluator(Evaluator):
         return *coco_metrics(arrays, truth.class_names), [*notes, *([f"{task}: {lacking}"] if lacking else [])]
 
     def _tasks_of(self, fields: set[str]) -> list[str]:
-        return ["bbox", *(task for task in TASKS[1:] if _FIELD_OF[task] in fields)]
+        return ["bbox", *(task for task in COCO_TASKS[1:] if _FIELD_OF[task] in fields)]
 
     def _sigmas(self, notes: list[str]) -> np.ndarray:
         """(K,) OKS standard deviations for the keypoints of the ground truth."""
@@ -234,13 +228,9 @@ class COCOEvaluator(Evaluator):
                     f"COCOEvaluator: {len(given)} keypoint sigmas for {count} keypoints; give one for each"
                 )
             return np.asarray(given, dtype=np.float64)
-        if count == len(COCO_SIGMAS):
-            return np.array(COCO_SIGMAS)
-        mean = float(np.mean(COCO_SIGMAS))
-        notes.append(
-            f"keypoints: no OKS sigmas are known for these {count} keypoints; {mean:.4f}, the mean of COCO's, is used"
-        )
-        return np.full(count, mean)
+        sigmas, guessed = sigmas_for(count)
+        notes += [f"keypoints: {guessed}"] if guessed else []
+        return sigmas
 
 
 def _no_ground_truth(truth: GroundTruth, task: str) -> str | None:

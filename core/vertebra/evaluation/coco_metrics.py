@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from vertebra.evaluation.curves import AREA_RANGES, CocoArrays
+from vertebra.area_ranges import AREA_RANGES
+from vertebra.evaluation.curves import CocoArrays
 
 __all__ = ["METRIC_MEANINGS", "all_undefined", "coco_metrics", "metric_names"]
 

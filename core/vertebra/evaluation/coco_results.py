@@ -10,7 +10,7 @@ from pathlib import Path
 
 from vertebra.evaluation.detections import DetectionTable
 from vertebra.evaluation.ground_truth import GroundTruth
-from vertebra.evaluation.records import json_segmentation
+from vertebra.evaluation.records import json_segmentation, json_text
 
 __all__ = ["FACTS_FILE", "coco_records", "result_file", "write_results"]
 
@@ -29,8 +29,8 @@ def write_results(
 ) -> dict[str, Path]:
     """One result file per task, with the dataset's image and category ids; numbers in full precision.
 
-    Each has only the fields of its task: loadRes would take areas from boxes otherwise. Ground truth that came from no
-    file is written too, and `FACTS_FILE`.
+    Each has only the fields of its task: loadRes would take areas from boxes otherwise. An infinite score is 1e999, see
+    `json_text`. Ground truth that came from no file is written too, and `FACTS_FILE`.
 
     Args:
         written: the result files are there already (a `ResultStream` wrote them), only the others are missing.
@@ -89,7 +89,7 @@ def _write_list(path: Path, parts: Iterator[list[dict]]) -> None:
     with beside.open("w", encoding="utf-8") as file:
         file.write("[")
         for number, part in enumerate(parts):
-            file.write(", " * (number > 0) + json.dumps(part)[1:-1])
+            file.write(", " * (number > 0) + json_text(part)[1:-1])
         file.write("]")
     beside.replace(path)
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from vertebra.errors import DataError
-from vertebra.evaluation.analysis.reasons import boxes_look_like_xywh, equal_scores
+from vertebra.evaluation.analysis.reasons import boxes_look_like_xywh, equal_scores, infinite_scores
 from vertebra.evaluation.detections import Detections, DetectionTable, ImageKey
 from vertebra.evaluation.ground_truth import GroundTruth
 from vertebra.evaluation.image_detections import ImageDetections
@@ -56,8 +56,8 @@ def notes_on_predictions(detections: Detections, table: DetectionTable, truth: G
     dropped, images = detections.dropped
     if dropped:
         notes.append(
-            f"{dropped} of {dropped + len(table)} predictions were dropped: a coordinate or score is NaN or infinite "
-            f"({len(images)} images, first {images[0].image_id!r})"
+            f"{dropped} of {dropped + len(table)} predictions were dropped: a score is NaN, or a coordinate is not "
+            f"finite ({len(images)} images, first {images[0].image_id!r})"
         )
     unseen = len(truth.keys) - len(detections.images)
     if unseen and truth.keys:
@@ -67,5 +67,9 @@ def notes_on_predictions(detections: Detections, table: DetectionTable, truth: G
     if not len(table) and truth.annotations:
         notes.append("the model returned no detections at all, so every AP and AR that has ground truth is 0")
     sizes = np.array([(size[1], size[0]) if size else (np.nan, np.nan) for size in truth.sizes]).reshape(-1, 2)
-    odd = (equal_scores(table.scores), boxes_look_like_xywh(table.boxes, sizes[table.image]))
+    odd = (
+        equal_scores(table.scores),
+        infinite_scores(table.scores),
+        boxes_look_like_xywh(table.boxes, sizes[table.image]),
+    )
     return notes + [sentence for sentence in odd if sentence]

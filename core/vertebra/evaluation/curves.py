@@ -12,9 +12,6 @@ if TYPE_CHECKING:
 
 __all__ = ["CocoArrays", "MatchTable", "best_threshold", "pr_curve"]
 
-AREA_RANGES = {"all": (0.0, 1e10), "small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, 1e10)}
-"""Ground truth areas in square pixels, as COCO sets them (https://cocodataset.org/#detection-eval)."""
-
 
 @dataclass
 class MatchTable:
@@ -25,7 +22,7 @@ class MatchTable:
         detection_image, detection_class: (D,) int64; detection_score: (D,) float64.
         detection_state: (D,) int8, 1 matched, 0 unmatched, -1 does not count (matched a crowd).
         truth_image, truth_class: (G,) int64, objects that count.
-        truth_score: (G,) float64, score of the detection matched to it; -inf where unmatched.
+        truth_score: (G,) float64, score of the detection matched to it; NaN where unmatched.
     """
 
     iou: float
@@ -40,7 +37,7 @@ class MatchTable:
     def errors_by_image(self, num_images: int, threshold: float) -> tuple[np.ndarray, np.ndarray]:
         """(N,) false detections and (N,) missed objects of each image, for detections from `threshold` on."""
         false = (self.detection_state == 0) & (self.detection_score >= threshold)
-        missed = self.truth_score < threshold
+        missed = ~(self.truth_score >= threshold)
         return (
             np.bincount(self.detection_image[false], minlength=num_images),
             np.bincount(self.truth_image[missed], minlength=num_images),

@@ -130,7 +130,7 @@ class Detections:
 
     @property
     def dropped(self) -> tuple[int, list[ImageKey]]:
-        """Number of predictions that were dropped because they are not finite, and of which images."""
+        """Number of predictions that were dropped for want of a rank or a place, and of which images."""
         return sum(self._dropped.values()), list(self._dropped)
 
     def table(self, row_of: dict[ImageKey, int]) -> DetectionTable:

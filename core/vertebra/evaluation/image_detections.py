@@ -1,7 +1,7 @@
 """A model's output for one image as columns.
 
-Boxes are `xyxy` in pixels of the original image. Masks are kept run-length encoded. Predictions that are not finite
-cannot be ranked or compared, so they are dropped and counted.
+Boxes are `xyxy` in pixels of the original image. Masks are kept run-length encoded. Predictions without a rank (a
+NaN score) or a place (a coordinate that is not finite) are dropped and counted.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pycocotools import mask as coco_mask
 from torch import Tensor
 
 from vertebra.errors import DataError
+from vertebra.evaluation.cocoeval.columns import can_be_ranked
 
 __all__ = ["ImageDetections"]
 
@@ -29,7 +30,7 @@ class ImageDetections:
         classes: (n,) int64, from 0.
         masks: n run-length masks {"size": [h, w], "counts": bytes}; None if the model gives none.
         keypoints: (n, K, 3) float64 x, y, score; None if the model gives none.
-        dropped: number of further detections, which are not finite.
+        dropped: number of further detections, without a rank or a place.
     """
 
     boxes: np.ndarray
@@ -78,9 +79,10 @@ class ImageDetections:
                 f"{where}: its fields differ in length: {', '.join(str(len(column)) for column in columns)}"
             )
 
-        good = np.isfinite(boxes).all(axis=1) & np.isfinite(scores)
-        if keypoints is not None and keypoints.size:
-            good &= np.isfinite(keypoints).all(axis=(1, 2))
+        points = [] if keypoints is None else [keypoints[..., :2]]
+        good = can_be_ranked(scores, boxes, *points)
+        if keypoints is not None:
+            good &= ~np.isnan(keypoints[..., 2]).any(axis=1)
         if not good.all():
             boxes, scores, classes = boxes[good], scores[good], classes[good]
             keypoints = None if keypoints is None else keypoints[good]

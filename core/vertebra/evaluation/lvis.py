@@ -3,7 +3,8 @@
 Not every image was searched for every category. An image's `neg_category_ids` are certainly absent; those it has
 objects of are present; of all others nothing is known, and detections of them are ignored. Where a category is in
 `not_exhaustive_category_ids` some objects may be missing, so an unmatched detection is not wrong. An image may give
-300 detections over all categories. Matching, precision and recall are COCO's, without crowds.
+300 detections over all categories. Objects of area 0, and among those 300 detections of area 0, are dropped. Matching,
+precision and recall are COCO's, without crowds.
 Source: Gupta et al., "LVIS", arXiv:1908.03195, section 2, and the behavior of the package lvis 0.5.3.
 """
 
@@ -128,7 +129,12 @@ def lvis_numbers(
         raise DataError(f"task is {task!r}; LVIS has bbox and segm")
     rows = np.arange(len(detections))
     rows = rank_detections(rows, detections.image, detections.scores, truth.num_images, max_dets).rows
-    given, K = detections.take(np.sort(rows)), truth.num_categories
+    given, K, notes = detections.take(np.sort(rows)), truth.num_categories, []
+    sized, large = truth.areas > 0, given.areas > 0
+    for keep, what in ((sized, "ground-truth objects"), (large, "detections")):
+        if not keep.all():
+            notes.append(f"{(~keep).sum()} of {len(keep)} {what} have an area of 0 or less, and LVIS drops these")
+    truth, given = truth.take(np.flatnonzero(sized)), given.take(np.flatnonzero(large))
     pair = given.image * K + given.category
     present = truth.image * K + truth.category
     absent, incomplete = (pairs[:, 0] * K + pairs[:, 1] for pairs in (federation.absent, federation.incomplete))
@@ -138,7 +144,6 @@ def lvis_numbers(
     whole = replace(truth, crowd=np.zeros(len(truth), bool))
     result = evaluate_columns(whole, judged, task, CocoParams.for_task(task, max_dets=(max_dets,)))
     metrics, reasons = _metrics(result, truth, federation.frequency, task)
-    notes = []
     left_out = len(given) - len(judged)
     if left_out:
         notes.append(

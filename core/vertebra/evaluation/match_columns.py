@@ -70,7 +70,7 @@ class MatchColumns:
         """The match table at threshold number `index`."""
         ignored, match = self.detection_ignored[:, index], self.detection_match[:, index]
         met = (match >= 0) & ~ignored
-        truth_score = np.full(len(self.truth_image), -np.inf)
+        truth_score = np.full(len(self.truth_image), np.nan)
         truth_score[match[met]] = self.detection_score[met]
         counts = ~self.truth_ignored
         return MatchTable(

@@ -11,8 +11,10 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from vertebra.area_ranges import AREA_RANGES
 from vertebra.errors import DataError
-from vertebra.evaluation.curves import AREA_RANGES, CocoArrays
+from vertebra.evaluation.cocoeval.params import CocoParams
+from vertebra.evaluation.curves import CocoArrays
 from vertebra.evaluation.detections import DetectionTable
 from vertebra.evaluation.ground_truth import GroundTruth
 from vertebra.evaluation.match_columns import MatchColumns
@@ -40,7 +42,7 @@ def run_pycocotools(
     if task == "segm":
         _check_mask_sizes(truth, table)
     truths, records = _truth_records(truth, task), list(task_records(table, task))
-    areas = ["all", "medium", "large"] if task == "keypoints" else list(AREA_RANGES)
+    areas = list(CocoParams.for_task(task).area_ranges)
     with contextlib.redirect_stdout(io.StringIO()):  # it prints its progress
         tool = COCOeval(_coco(truth, truths), _coco(truth, records), iouType=task)
         tool.params.imgIds = list(range(len(truth.keys)))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from typing import Any
 
 import numpy as np
@@ -10,7 +12,10 @@ from pycocotools import mask as coco_mask
 from vertebra.errors import DataError
 from vertebra.structures import BoxMode
 
-__all__ = ["area_of", "from_dict", "json_segmentation"]
+__all__ = ["area_of", "from_dict", "json_segmentation", "json_text"]
+
+_CONSTANTS = {"Infinity": "1e999", "NaN": "null"}
+_TEXT_OR_CONSTANT = re.compile(r'"(?:[^"\\]|\\.)*"|Infinity|NaN')
 
 
 def from_dict(annotation: dict, where: str) -> dict:
@@ -42,6 +47,18 @@ def _as_polygons_or_rle(segmentation: Any) -> Any:
     if isinstance(segmentation, np.ndarray) and segmentation.ndim == 2 and segmentation.dtype in (np.bool_, np.uint8):
         return coco_mask.encode(np.asfortranarray(segmentation, dtype=np.uint8))
     return [np.asarray(polygon, dtype=np.float64).reshape(-1).tolist() for polygon in segmentation]
+
+
+def json_text(value: Any) -> str:
+    """JSON that every parser accepts, on one line. JSON has neither infinity nor NaN.
+
+    An infinite score has a rank, which has to come back: it is written 1e999, a number by JSON's grammar, which readers
+    with 64 bit floats (Python's json, pycocotools, JavaScript) read as infinity. NaN becomes null.
+    """
+    text = json.dumps(value)
+    if "Infinity" in text or "NaN" in text:
+        text = _TEXT_OR_CONSTANT.sub(lambda found: _CONSTANTS.get(found[0], found[0]), text)
+    return text
 
 
 def json_segmentation(segmentation: Any) -> Any:

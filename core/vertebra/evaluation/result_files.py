@@ -2,8 +2,8 @@
 
 An error: no JSON or no list, a record without a field or with one of another type, an image that the ground truth does
 not have, a mask of another size than its image, run lengths that do not fill it, and a file of which nothing can be
-used. Dropped and counted: records of categories that the ground truth does not have, with a number that is NaN or
-infinite, with a box of negative size. An empty list is a valid result: nothing was found.
+used. Dropped and counted: records of categories that the ground truth does not have, with a score that is
+NaN, a box or keypoint that is not finite, a box of negative size. An empty list is a valid result: nothing was found.
 """
 
 from __future__ import annotations

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from vertebra.evaluation.collected import check_classes
 from vertebra.evaluation.detections import DetectionTable, ImageKey
 from vertebra.evaluation.ground_truth import GroundTruth
 from vertebra.evaluation.image_detections import ImageDetections
+from vertebra.evaluation.records import json_text
 
 __all__ = ["ResultStream"]
 
@@ -62,7 +62,7 @@ class ResultStream:
         for task, lines in self._waiting.items():
             for records in coco_records(table, self.truth, task):
                 for record in records:
-                    lines.append(("\n" if self._empty[task] else ",\n") + json.dumps(record))
+                    lines.append(("\n" if self._empty[task] else ",\n") + json_text(record))
                     self._empty[task] = False
                     self._length += len(lines[-1])
         if self._length > _AT_A_TIME:

@@ -15,6 +15,7 @@ import numpy as np
 from vertebra.data.category_ids import category_ids
 from vertebra.data.panoptic_labels import stuff_segment_names
 from vertebra.evaluation.panoptic.runs import write_segment_ids
+from vertebra.evaluation.records import json_text
 from vertebra.predictor.predictor import Prediction
 from vertebra.predictor.records import outputs_of
 from vertebra.predictor.writers import GrowingFile, Writer, check_free, free_path
@@ -73,7 +74,7 @@ class PanopticWriter(Writer):
         first = suffix not in self._files
         if first:
             self._files[suffix] = GrowingFile(self.folder / f"{_NAME}{suffix}.json")
-        self._files[suffix].file.write(('{"annotations": [\n ' if first else ",\n ") + json.dumps(record))
+        self._files[suffix].file.write(('{"annotations": [\n ' if first else ",\n ") + json_text(record))
 
     def _infos(self, ids: np.ndarray, segments: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """`segments_info` of the segments that have a pixel."""

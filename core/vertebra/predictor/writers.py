@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from vertebra.errors import DataError
+from vertebra.evaluation.records import json_text
 from vertebra.predictor.predictor import Prediction
 from vertebra.predictor.records import ClassLabels, outputs_of, records_of
 
@@ -55,7 +55,7 @@ class CocoWriter(Writer):
         self._images += 1
         for record in records_of(prediction, self._labels):
             self._growing.file.write(",\n " if self._any else "\n ")
-            self._growing.file.write(json.dumps({"image_id": self._images, **record}))
+            self._growing.file.write(json_text({"image_id": self._images, **record}))
             self._any = True
 
     def close(self) -> None:

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from vertebra.errors import CheckpointError
 from vertebra.models import Batch, ShapeSpec
 from vertebra.models.backbones.vgg import VGG
+from vertebra.models.weights import load_weights
 from vertebra_fcn import FCNConvHead, FCNHead, FCNLightHead, FCNSumHead
 from vertebra_fcn.scores import WideConv2d
 
@@ -52,6 +53,30 @@ def vgg16():
 def test_light_decoders_on_vgg16_have_their_known_number_of_parameters(vgg16, head, classes, wanted):
     with torch.device("meta"):
         assert count(vgg16) + count(head(vgg16.output_shape(), classes)) == wanted
+
+
+def test_only_the_first_transposed_convolution_of_the_light_decoder_has_no_bias():
+    """The count of parameters cannot tell: each bias has K numbers, whichever layer it is in."""
+    names = {name for name, _ in FCNLightHead(SHAPES, 3).named_parameters() if name.endswith("bias")}
+    assert names == {"score_middle.bias", "upscore_middle.bias", "score_fine.bias", "upscore_fine.bias"}
+
+
+def test_weights_of_the_light_decoder_with_other_biases_are_refused_by_name():
+    head = FCNLightHead(SHAPES, 3)
+    state = head.state_dict() | {"upscore_coarse.bias": torch.zeros(3)}
+    del state["upscore_fine.bias"]
+    with pytest.raises(CheckpointError, match=r"(?s)(?=.*upscore_fine\.bias)(?=.*upscore_coarse\.bias)"):
+        load_weights(head, state)
+
+
+def test_an_untrained_light_decoder_adds_no_offset():
+    """Every bias starts at 0: nothing in the features gives nothing in the scores."""
+    head = FCNLightHead(SHAPES, 3)
+    zeros = {name: torch.zeros_like(x) for name, x in features().items()}
+    assert not head(zeros).any()
+    with torch.no_grad():
+        head.upscore_fine.bias.copy_(torch.tensor([1.0, 2.0, 3.0]))
+    assert torch.equal(head(zeros)[0, :, 5, 7], torch.tensor([1.0, 2.0, 3.0]))
 
 
 def test_the_papers_net_is_vgg16_without_its_last_layer_plus_scores_and_upsampling(vgg16):

@@ -25,7 +25,7 @@ class FCNLightHead(Head):
     """pool5 upsampled by 2, plus scores of pool4; the sum by 2, plus scores of pool3; that sum by 8.
 
     On VGG-16 with 12 classes 14,833,776 parameters in all, of which 119,088 here: transposed 4x4 from pool5 to K, 1x1
-    scores of pool4, transposed 4x4, 1x1 scores of pool3, each with a bias, and a transposed 8x8 without.
+    scores of pool4, transposed 4x4, 1x1 scores of pool3, and a transposed 8x8. All have a bias but the first.
 
     Args:
         input_shape: three levels, each of twice the stride of the one before; the finest is upsampled to the image.
@@ -48,11 +48,11 @@ class FCNLightHead(Head):
         super().__init__()
         self.levels = _three_levels("FCNLightHead", input_shape)
         fine, middle, coarse = (input_shape[name] for name in self.levels)
-        self.upscore_coarse = nn.ConvTranspose2d(coarse.channels, num_classes, 4, stride=2, padding=1)
+        self.upscore_coarse = nn.ConvTranspose2d(coarse.channels, num_classes, 4, stride=2, padding=1, bias=False)
         self.score_middle = score_conv(middle.channels, num_classes)
         self.upscore_middle = BilinearConvTranspose2d(num_classes, 2, bias=True)
         self.score_fine = score_conv(fine.channels, num_classes)
-        self.upscore_fine = repeating_conv(num_classes, fine.stride)
+        self.upscore_fine = repeating_conv(num_classes, fine.stride, bias=True)
         normal_fill(self.upscore_coarse, std=(coarse.channels * 4) ** -0.5)  # 4 cells meet in each output
         self.loss = CrossEntropy() if loss is None else loss
         self.loss_weight = loss_weight

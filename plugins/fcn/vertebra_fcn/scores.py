@@ -42,9 +42,10 @@ def score_conv(in_channels: int, num_classes: int) -> nn.Conv2d:
     return conv
 
 
-def repeating_conv(channels: int, factor: int) -> nn.ConvTranspose2d:
+def repeating_conv(channels: int, factor: int, *, bias: bool = False) -> nn.ConvTranspose2d:
     """A transposed convolution whose windows do not overlap, and that repeats each value at first."""
-    layer = nn.ConvTranspose2d(channels, channels, factor, stride=factor, bias=False)
+    layer = nn.ConvTranspose2d(channels, channels, factor, stride=factor, bias=bias)
+    fill_bias(layer, 0.0)
     with torch.no_grad():
         layer.weight.copy_(torch.eye(channels)[:, :, None, None].expand_as(layer.weight))
     return layer

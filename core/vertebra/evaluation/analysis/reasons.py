@@ -17,6 +17,7 @@ __all__ = [
     "classes_without_detections",
     "equal_scores",
     "ids_apart",
+    "infinite_scores",
     "no_detection_from",
 ]
 
@@ -55,6 +56,17 @@ def equal_scores(scores: np.ndarray) -> str | None:
     return (
         f"all {len(scores)} detections have the score {scores[0]:g}, so nothing ranks them and AP depends on their "
         "order; give each detection its confidence"
+    )
+
+
+def infinite_scores(scores: np.ndarray) -> str | None:
+    """The sentence for scores (D,) of which some are infinite."""
+    count = int(np.isinf(scores).sum())
+    if not count:
+        return None
+    return (
+        f"{count} of {len(scores)} detections have an infinite score; infinity ranks first, minus infinity last, "
+        "and equal ones by their order"
     )
 
 

@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vertebra.evaluation.curves import AREA_RANGES, CocoArrays
+from vertebra.area_ranges import AREA_RANGES
+from vertebra.evaluation.curves import CocoArrays
 
 __all__ = ["SizeRow", "by_size"]
 

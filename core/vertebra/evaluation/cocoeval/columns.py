@@ -7,13 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Collection, Hashable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
 
 import numpy as np
 
 from vertebra.errors import DataError
 from vertebra.evaluation.cocoeval.masks import MaskColumn
 
-__all__ = ["DetectionColumns", "GroundTruthColumns"]
+__all__ = ["DetectionColumns", "GroundTruthColumns", "can_be_ranked"]
+
+_Columns = TypeVar("_Columns", "GroundTruthColumns", "DetectionColumns")
 
 
 @dataclass
@@ -62,6 +65,10 @@ class GroundTruthColumns:
     def __len__(self) -> int:
         return len(self.image)
 
+    def take(self, rows: np.ndarray) -> GroundTruthColumns:
+        """Selects objects by index or boolean mask; images and categories stay."""
+        return _taken(self, rows, "image category boxes areas crowd ignored annotation_ids masks keypoints")
+
     @property
     def num_images(self) -> int:
         return len(self.image_ids)
@@ -78,7 +85,7 @@ class DetectionColumns:
     Args:
         image, category: (D,) int, numbers as in the ground truth's columns.
         boxes: (D, 4) float64 xywh. areas: (D,) float64, square pixels: they say which area range an unmatched
-            detection belongs to. scores: (D,) float64, finite.
+            detection belongs to. scores: (D,) float64, not NaN.
         masks: of all detections, or None. keypoints: (D, J, 3), only x and y are read; or None.
         notes: what a reader had to drop, in words.
     """
@@ -102,16 +109,29 @@ class DetectionColumns:
 
     def take(self, rows: np.ndarray) -> DetectionColumns:
         """Selects rows by index or boolean mask."""
-        return replace(
-            self,
-            image=self.image[rows],
-            category=self.category[rows],
-            boxes=self.boxes[rows],
-            areas=self.areas[rows],
-            scores=self.scores[rows],
-            masks=None if self.masks is None else self.masks.take(rows),
-            keypoints=None if self.keypoints is None else self.keypoints[rows],
-        )
+        return _taken(self, rows, "image category boxes areas scores masks keypoints")
+
+
+def _taken(columns: _Columns, rows: np.ndarray, names: str) -> _Columns:
+    found: dict[str, Any] = {name: getattr(columns, name) for name in names.split()}
+    for name, column in found.items():
+        if column is not None:
+            found[name] = column.take(rows) if isinstance(column, MaskColumn) else column[rows]
+    return replace(columns, **found)
+
+
+def can_be_ranked(scores: np.ndarray, *places: np.ndarray) -> np.ndarray:
+    """(D,) bool: detections that have a rank and a place, as all evaluators and readers count them.
+
+    Infinity is a rank, as in pycocotools: before or behind every number. NaN is none.
+
+    Args:
+        places: boxes, keypoints, areas: (D, ...) float, all of them finite.
+    """
+    good = ~np.isnan(scores)
+    for place in places:
+        good &= np.isfinite(place).all(axis=tuple(range(1, place.ndim)))
+    return good
 
 
 def _optional(columns: GroundTruthColumns | DetectionColumns) -> dict:

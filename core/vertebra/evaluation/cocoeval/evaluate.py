@@ -9,7 +9,7 @@ import numpy as np
 
 from vertebra.errors import DataError
 from vertebra.evaluation.cocoeval.accumulate import CategoryMatches, category_curves
-from vertebra.evaluation.cocoeval.columns import DetectionColumns, GroundTruthColumns
+from vertebra.evaluation.cocoeval.columns import DetectionColumns, GroundTruthColumns, can_be_ranked
 from vertebra.evaluation.cocoeval.match import Candidates, match_candidates
 from vertebra.evaluation.cocoeval.order import RankedDetections, pairs_of_images, rank_detections, stable_argsort
 from vertebra.evaluation.cocoeval.overlap import PAIRS_AT_ONCE, pair_overlaps
@@ -31,7 +31,7 @@ def evaluate_columns(
         task: bbox, segm or keypoints. params: None: COCO's own for the task.
 
     Raises:
-        DataError: numbers of images or categories out of range, scores that are not finite, columns the task needs.
+        DataError: numbers of images or categories out of range, scores that are NaN, columns the task needs.
     """
     params = params or CocoParams.for_task(task)
     _check(truth, detections, task)
@@ -78,8 +78,8 @@ def _check(truth: GroundTruthColumns, detections: DetectionColumns, task: str) -
             raise DataError(
                 f"{detections.source}: column {name} has the number {wrong}, but {truth.source} has {count}"
             )
-    if not np.isfinite(detections.scores).all():
-        raise DataError(f"{detections.source}: a score is NaN or infinite; remove such detections")
+    if not can_be_ranked(detections.scores).all():
+        raise DataError(f"{detections.source}: a score is NaN; remove such detections")
     needed = {"segm": "masks", "keypoints": "keypoints"}.get(task)
     if needed and any(len(part) and getattr(part, needed) is None for part in (truth, detections)):
         raise DataError(f"task {task} needs a column of {needed} in both {truth.source} and {detections.source}")

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from vertebra.errors import DataError
-from vertebra.evaluation.analysis.reasons import boxes_look_like_xyxy, equal_scores
+from vertebra.evaluation.analysis.reasons import boxes_look_like_xyxy, equal_scores, infinite_scores
 from vertebra.evaluation.coco_metrics import coco_metrics
 from vertebra.evaluation.cocoeval.columns import DetectionColumns, GroundTruthColumns
 from vertebra.evaluation.cocoeval.evaluate import evaluate_columns
-from vertebra.evaluation.cocoeval.params import CocoParams
+from vertebra.evaluation.cocoeval.params import CocoParams, sigmas_for
 from vertebra.evaluation.cocoeval.read_detections import read_detections
 from vertebra.evaluation.cocoeval.read_truth import read_ground_truth
 from vertebra.evaluation.cocoeval.result import CocoResult
@@ -87,12 +87,11 @@ def coco_evaluate(
         if count and len(detections) and count != own:
             raise DataError(f"{detections.source}: {own} keypoints in a record, but {count} in {truth.source}")
     if task == "keypoints" and "sigmas" not in params and truth.keypoints is not None:
-        count, mean = truth.keypoints.shape[1], float(chosen.sigmas.mean())
-        if count not in (0, len(chosen.sigmas)):
-            chosen = _params(task, params | {"sigmas": np.full(count, mean)})
-            notes.append(
-                f"no OKS sigmas are known for these {count} keypoints; {mean:.4f}, the mean of COCO's, is used"
-            )
+        count = truth.keypoints.shape[1]
+        if count:
+            sigmas, guessed = sigmas_for(count)
+            chosen = _params(task, params | {"sigmas": sigmas})
+            notes += [guessed] if guessed else []
     if not len(detections):
         notes.append(f"{detections.source}: there are no detections, so every AP and AR that has ground truth is 0")
     result = evaluate_columns(truth, detections, task, chosen)
@@ -103,7 +102,7 @@ def coco_evaluate(
 
 def odd_detections(truth: GroundTruthColumns, detections: DetectionColumns, task: str) -> list[str]:
     """Sentences on what looks wrong with detections that can be evaluated all the same."""
-    odd = [equal_scores(detections.scores)]
+    odd = [equal_scores(detections.scores), infinite_scores(detections.scores)]
     if task == "bbox" and truth.image_sizes is not None:
         sizes = np.where(truth.image_sizes > 0, truth.image_sizes, np.nan)[:, ::-1]  # width, height
         odd.append(boxes_look_like_xyxy(detections.boxes, sizes[detections.image]))

@@ -10,15 +10,21 @@ from typing import Any
 
 import numpy as np
 
+from vertebra.area_ranges import AREA_RANGES
 from vertebra.errors import DataError
-from vertebra.evaluation.curves import AREA_RANGES
 
-__all__ = ["COCO_TASKS", "CocoParams"]
+__all__ = ["COCO_SIGMAS", "COCO_TASKS", "CocoParams", "sigmas_for"]
 
 COCO_TASKS = ("bbox", "segm", "keypoints")
 _MAX_DETS = {"bbox": (1, 10, 100), "segm": (1, 10, 100), "keypoints": (20,)}
-_TENFOLD = [0.26, 0.25, 0.25, 0.35, 0.35, 0.79, 0.79, 0.72, 0.72, 0.62, 0.62, 1.07, 1.07, 0.87, 0.87, 0.89, 0.89]
-_SIGMAS = np.array(_TENFOLD) / 10  # of a person's 17 keypoints; the division rounds as pycocotools' does
+_TENFOLD = (
+    *(0.26, 0.25, 0.25, 0.35, 0.35),  # nose, eyes, ears
+    *(0.79, 0.79, 0.72, 0.72, 0.62, 0.62),  # shoulders, elbows, wrists
+    *(1.07, 1.07, 0.87, 0.87, 0.89, 0.89),  # hips, knees, ankles
+)
+COCO_SIGMAS = np.array(_TENFOLD) / 10  # 0.26 / 10 is another double than 0.026, and pycocotools has the former
+"""OKS standard deviations of COCO's 17 person keypoints (https://cocodataset.org/#keypoints-eval)."""
+COCO_SIGMAS.setflags(write=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +46,7 @@ class CocoParams:
     area_ranges: dict[str, tuple[float, float]] = field(default_factory=lambda: dict(AREA_RANGES))
     max_dets: tuple[int, ...] = (1, 10, 100)
     use_categories: bool = True
-    sigmas: np.ndarray = field(default_factory=lambda: _SIGMAS)
+    sigmas: np.ndarray = field(default_factory=lambda: COCO_SIGMAS)
 
     def __post_init__(self) -> None:
         set_ = object.__setattr__  # frozen: normalize once
@@ -73,3 +79,12 @@ class CocoParams:
     def areas(self) -> np.ndarray:
         """(A, 2) lowest and highest area."""
         return np.array(list(self.area_ranges.values()), dtype=np.float64).reshape(-1, 2)
+
+
+def sigmas_for(count: int) -> tuple[np.ndarray, str | None]:
+    """(count,) OKS standard deviations for keypoints that come without any; where they are a guess, the sentence."""
+    if count == len(COCO_SIGMAS):
+        return COCO_SIGMAS, None
+    mean = float(COCO_SIGMAS.mean())
+    sentence = f"no OKS sigmas are known for these {count} keypoints; {mean:.4f}, the mean of COCO's, is used"
+    return np.full(count, mean), sentence

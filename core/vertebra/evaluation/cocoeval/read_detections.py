@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from vertebra.errors import DataError
-from vertebra.evaluation.cocoeval.columns import DetectionColumns, GroundTruthColumns
+from vertebra.evaluation.cocoeval.columns import DetectionColumns, GroundTruthColumns, can_be_ranked
 from vertebra.evaluation.cocoeval.masks import MaskColumn
 from vertebra.evaluation.cocoeval.records import (
     box_column,
@@ -27,8 +27,8 @@ def read_detections(source: Any, truth: GroundTruthColumns, task: str) -> Detect
     The first record decides: with a `bbox` (of any task) areas are those of the boxes, else with a `segmentation` those
     of the masks, else those of the boxes around the `keypoints`. A box that is not there is made of the mask or the
     keypoints, a mask of the box.
-    Dropped, with their number in `notes`: detections of categories the ground truth does not have, with numbers that
-    are not finite, or with boxes of negative size.
+    Dropped, with their number in `notes`: detections of categories the ground truth does not have, with a NaN score, a
+    box or keypoint that is not finite, or a box of negative size. Infinite scores stay.
 
     Args:
         source: path, list of result dicts, or a dict or object that holds such a list as annotations.
@@ -132,17 +132,19 @@ def _masks(
 
 def _without_bad(columns: DetectionColumns, record_rows: np.ndarray, source: str) -> DetectionColumns:
     """Without detections that cannot be ranked or compared."""
-    finite = np.isfinite(columns.scores) & np.isfinite(columns.areas) & np.isfinite(columns.boxes).all(axis=1)
-    if columns.keypoints is not None:
-        finite &= np.isfinite(columns.keypoints[..., :2]).all(axis=(1, 2))
-    negative = finite & (columns.boxes[:, 2:] < 0).any(axis=1)
-    for bad, fault in ((~finite, "a NaN or infinite number"), (negative, "a box of negative width or height")):
+    points = [] if columns.keypoints is None else [columns.keypoints[..., :2]]
+    ranked = can_be_ranked(columns.scores, columns.areas, columns.boxes, *points)
+    negative = ranked & (columns.boxes[:, 2:] < 0).any(axis=1)
+    for bad, fault in (
+        (~ranked, "a NaN score or a place that is not finite"),
+        (negative, "a box of negative width or height"),
+    ):
         if bad.any():
             first = int(record_rows[np.argmax(bad)])
             columns.notes.append(
                 f"{source}: {bad.sum()} of {len(bad)} detections have {fault} and are dropped, first record {first}"
             )
-    good = finite & ~negative
+    good = ranked & ~negative
     if good.all():
         return columns
     return columns.take(np.flatnonzero(good))

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from vertebra.area_ranges import AREA_RANGES
 from vertebra.data.facts import DatasetFacts, count_dataset
 from vertebra.data.formats import Dataset
 from vertebra.errors import DataError
-from vertebra.evaluation.curves import AREA_RANGES
 from vertebra.evaluation.report.blocks import Facts, Figure, Section, Table, Text
 from vertebra.evaluation.report.plot_style import BLUE, INK, new_axes, plot_style
 

@@ -60,8 +60,8 @@ def worst_missed(columns: MatchColumns, boxes: np.ndarray, threshold: float, cou
     matches = columns.at(columns.threshold_index(iou))
     score = np.full(len(columns.truth_image), np.inf)
     score[~columns.truth_ignored] = matches.truth_score
-    missed = np.flatnonzero(score < threshold)
-    order = missed[np.lexsort((-columns.truth_area[missed], score[missed]))]
+    missed = np.flatnonzero(~(score >= threshold))
+    order = missed[np.lexsort((-columns.truth_area[missed], score[missed], ~np.isnan(score[missed])))]
     return [
         Mistake(
             int(columns.truth_image[row]),
@@ -102,7 +102,7 @@ def _why_false(columns: MatchColumns, box: np.ndarray, row: int, iou: float) -> 
 
 
 def _why_missed(columns: MatchColumns, boxes: np.ndarray, row: int, score: float, threshold: float, iou: float) -> str:
-    if np.isfinite(score):
+    if not np.isnan(score):
         return f"found with score {score:.2f} only"
     near = np.flatnonzero(
         (columns.detection_image == columns.truth_image[row]) & (columns.detection_score >= threshold)

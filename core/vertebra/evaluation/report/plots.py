@@ -75,7 +75,9 @@ def score_histogram(arrays: CocoArrays, threshold: float | None, path: Path) -> 
     misses = matches.detection_score[matches.detection_state == 0]
     if not len(hits) + len(misses):
         return False
-    low, high = min(0.0, *hits, *misses), max(1.0, *hits, *misses)
+    finite = [score for score in (*hits, *misses) if np.isfinite(score)]
+    low, high = min(0.0, 1.0, *finite), max(0.0, 1.0, *finite)
+    hits, misses = hits.clip(low, high), misses.clip(low, high)  # infinite scores count in the outermost bins
     bins = np.linspace(low, high, 41)
     with plot_style():
         figure, axes = new_axes(5.6, 3.2)
@@ -87,11 +89,12 @@ def score_histogram(arrays: CocoArrays, threshold: float | None, path: Path) -> 
             axes.set_ylim(bottom=0.7)
             axes.yaxis.set_major_formatter("{x:,.0f}")
         if threshold is not None:
-            axes.axvline(threshold, color=INK, linestyle="--", linewidth=1.2, label=f"best F1 from {threshold:.2f}")
+            place, label = min(max(threshold, low), high), f"best F1 from {threshold:.2f}"
+            axes.axvline(place, color=INK, linestyle="--", linewidth=1.2, label=label)
         measure = "OKS" if arrays.task == "keypoints" else "IoU"
         axes.set(
             xlim=(low, high),
-            xlabel="score",
+            xlabel="score" if len(finite) == len(hits) + len(misses) else "score (infinite ones at the ends)",
             ylabel="detections",
             title=f"Scores of right and wrong detections ({measure} {matches.iou:.2f})",
         )
