@@ -9,6 +9,8 @@ import torch
 from vertebra.engine import checkpoint as module
 from vertebra.engine.checkpoint import CheckpointStore, read_checkpoint, write_checkpoint
 from vertebra.errors import CheckpointError
+from vertebra.models import read_weights
+from vertebra.models.torch_files import read_torch_file
 
 
 def content(step: int) -> dict:
@@ -99,7 +101,7 @@ def test_hostile_files_are_refused_and_not_executed(shared, tmp_path, monkeypatc
 
 
 def test_a_folder_and_a_missing_file_are_named(tmp_path):
-    with pytest.raises(CheckpointError, match="damaged, or not a checkpoint"):
+    with pytest.raises(CheckpointError, match="is a folder, not a file"):
         read_checkpoint(tmp_path)
     with pytest.raises(CheckpointError, match="no such file"):
         read_checkpoint(tmp_path / "absent.pth")
@@ -134,3 +136,51 @@ def test_what_could_not_be_loaded_is_not_saved(tmp_path):
 def test_the_file_is_a_plain_torch_zip(tmp_path):
     write_checkpoint(tmp_path / "x.pth", content(1))
     assert zipfile.is_zipfile(tmp_path / "x.pth")
+
+
+def obstacle(path, kind):
+    """Something at `path` that is not a readable file."""
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.write_bytes(b"something")
+        path.chmod(0)
+
+
+KINDS = ["folder", pytest.param("pipe", marks=pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here"))]
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "unreadable"])
+@pytest.mark.timeout(60)
+def test_what_is_not_a_file_in_the_place_of_the_newest_checkpoint_is_passed_over(store, kind):
+    store.save(10, content(10))
+    obstacle(store.folder / "step_0000020.pth", kind)
+    found = store.newest()
+    assert found.content["step"] == 10
+    if kind != "unreadable":
+        assert any("step_0000020.pth is not a file, and is ignored" in note for note in found.notes)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.timeout(60)
+def test_it_does_not_end_a_run_either(store, kind, caplog):
+    store.folder.mkdir()
+    for name in ("step_0000010.pth", "step_0000005.pth", "last"):
+        obstacle(store.folder / name, kind)
+    assert store.newest() is None
+    for step in (10, 20, 30, 40):
+        store.save(step, content(step))
+    assert store.newest().content["step"] == 40
+    assert (store.folder / "step_0000010.pth.aside-1").exists() and (store.folder / "step_0000005.pth").exists()
+    assert "is not a file; it is now" in caplog.text
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.timeout(60)
+def test_every_reader_refuses_what_is_not_a_file(tmp_path, kind):
+    obstacle(tmp_path / "weights.pth", kind)
+    for reader in (read_checkpoint, read_torch_file, read_weights):
+        with pytest.raises(CheckpointError, match=r"weights\.pth: is a (folder|pipe)"):
+            reader(tmp_path / "weights.pth")

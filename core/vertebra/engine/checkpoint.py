@@ -6,6 +6,7 @@ text), classes, vertebra (version) and format (of this dict). `final.pth` holds 
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import Callable
@@ -18,6 +19,8 @@ from vertebra.errors import CheckpointError
 from vertebra.models.torch_files import read_torch_file
 
 __all__ = ["FORMAT", "CheckpointStore", "Found", "read_checkpoint", "write_atomically", "write_checkpoint"]
+
+logger = logging.getLogger(__name__)
 
 FORMAT = 1
 _NAME = re.compile(r"step_(\d{7,})\.pth")
@@ -101,14 +104,20 @@ class CheckpointStore:
         self.keep = keep
 
     def save(self, step: int, content: dict[str, Any]) -> Path:
-        """Writes the checkpoint of `step`, points `last` at it, then removes what is too old."""
+        """Writes the checkpoint of `step`, points `last` at it, then removes what is too old.
+
+        What is in the way and not a file is renamed.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"step_{step:07d}.pth"
+        for place in (path, self.folder / "last"):
+            _clear(place)
         write_checkpoint(path, content)
         write_atomically(self.folder / "last", lambda file: file.write(f"{path.name}\n".encode()))
         old = [(number, file) for number, file in self._files() if number <= step][: -self.keep]
         for leftover in [*(file for _, file in old), *self.folder.glob(".*.tmp")]:
-            leftover.unlink(missing_ok=True)
+            if leftover.is_file():
+                leftover.unlink(missing_ok=True)
         return path
 
     def newest(self) -> Found | None:
@@ -132,27 +141,51 @@ class CheckpointStore:
                 + "\n  ".join(failures)
                 + "\n  To train from the start, choose another folder with --output"
             )
+        for note in notes:
+            logger.warning("%s", note)
         return None
 
     def _candidates(self) -> tuple[list[Path], list[str]]:
         """The files in the order in which to try them, and notes."""
+        notes = [f"{path} is not a file, and is ignored" for path in self._others()]
         files = [file for _, file in reversed(self._files())]
         pointer = self.folder / "last"
         if not pointer.is_file():
-            return files, []
-        name = pointer.read_text(encoding="utf-8", errors="replace").strip()
+            return files, notes
+        try:
+            name = pointer.read_text(encoding="utf-8", errors="replace").strip()
+        except OSError as err:
+            return files, [*notes, f"{pointer} cannot be read ({err.strerror}): using the newest checkpoint"]
         names = [file.name for file in files]
         if name not in names:  # compared with names that are here, so it can lead nowhere else
-            return files, [f"{pointer} names {name[:100]!r}, which does not exist: using the newest checkpoint"]
+            return files, [*notes, f"{pointer} names {name[:100]!r}, which does not exist: using the newest checkpoint"]
         at = names.index(name)
-        return [*files[at:], *files[:at]], []
+        return [*files[at:], *files[:at]], notes
 
     def _files(self) -> list[tuple[int, Path]]:
         """(step, file), oldest first."""
+        return [(step, path) for step, path in self._named() if path.is_file()]
+
+    def _others(self) -> list[Path]:
+        """What has the name of a checkpoint and is a folder, a pipe or a device; opening it would fail or never end."""
+        return [path for _, path in self._named() if path.exists() and not path.is_file()]
+
+    def _named(self) -> list[tuple[int, Path]]:
         if not self.folder.is_dir():
             return []
-        found = ((_NAME.fullmatch(file.name), file) for file in self.folder.iterdir())
-        return sorted((int(match[1]), file) for match, file in found if match)
+        found = ((_NAME.fullmatch(path.name), path) for path in self.folder.iterdir())
+        return sorted((int(match[1]), path) for match, path in found if match)
+
+
+def _clear(place: Path) -> None:
+    """Renames what is not a file, so that one can be written there."""
+    if not place.exists() or place.is_file():
+        return
+    number = 1
+    while (aside := place.with_name(f"{place.name}.aside-{number}")).exists():
+        number += 1
+    place.rename(aside)
+    logger.warning("%s is not a file; it is now %s", place, aside)
 
 
 def _check_plain(value: Any, where: str) -> None:

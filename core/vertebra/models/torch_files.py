@@ -24,6 +24,8 @@ def read_torch_file(path: str | Path, name: str | Path | None = None) -> dict[st
         CheckpointError: missing, damaged, empty, not a dict, or it asks for code to be run (none is).
     """
     path, name = Path(path), name or path
+    if path.exists() and not path.is_file():  # to open a pipe is to wait for ever
+        raise CheckpointError(f"{name}: is a {'folder' if path.is_dir() else 'pipe or device'}, not a file")
     try:
         _check_sums(path)  # torch.load does not: a flipped bit would only show in the results
         content = torch.load(path, map_location="cpu", weights_only=True)

@@ -81,7 +81,8 @@ def fetch(uri: str | Path) -> str:
     except OSError as err:
         raise CheckpointError(f"{uri}: cannot be fetched ({err}). Is the address right? Is there a network?") from err
     if not os.path.isfile(path):
-        what = "is a folder, not a file" if os.path.isdir(path) else "no such file"
+        odd = "is a folder, not a file" if os.path.isdir(path) else "is a pipe or device, not a file"
+        what = odd if os.path.exists(path) else "no such file"
         raise CheckpointError(f"{uri}: {what}{_siblings(path)}")
     return path
 
