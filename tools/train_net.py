@@ -9,9 +9,8 @@ KEY VALUE pairs are keys of the recipe (`train.batch_size 16`), also written KEY
 from __future__ import annotations
 
 import argparse
-import sys
 
-from vertebra.errors import RecipeError, VertebraError
+from vertebra.errors import RecipeError
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -59,8 +58,10 @@ def run(arguments: argparse.Namespace) -> None:
 
 def main() -> None:
     """Starts one process or several."""
+    from vertebra.cli.ending import one_message
+
     arguments = parse_arguments()
-    try:
+    with one_message("train_net.py"):
         if arguments.num_machines > 1:
             raise RecipeError(
                 "for several machines start this script with torchrun:\n"
@@ -72,9 +73,6 @@ def main() -> None:
         from vertebra.engine import launch
 
         launch(run, arguments.num_gpus, args=(arguments,))
-    except VertebraError as err:
-        print(f"train_net.py: {err}", file=sys.stderr)
-        sys.exit(2)
 
 
 if __name__ == "__main__":

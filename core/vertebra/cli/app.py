@@ -6,24 +6,19 @@ need it import it in their bodies.
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import os
-import signal
-import sys
-import threading
-from collections.abc import Iterator
 from typing import Annotated
 
 import typer
 
 from vertebra import __version__
 from vertebra.cli import data_commands, evaluation_commands, info_commands, model_commands, plugin_commands
+from vertebra.cli.ending import one_message
 from vertebra.cli.export_command import export
 from vertebra.cli.options import PluginFiles
 from vertebra.cli.plugin_apps import CommandsWithPlugins
 from vertebra.cli.predict_command import predict
-from vertebra.errors import SetupError, VertebraError
+from vertebra.errors import SetupError
 
 __all__ = ["app", "main"]
 
@@ -98,52 +93,7 @@ def _check_processes(command: str | None) -> None:
         )
 
 
-_FIXABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENAMETOOLONG, errno.ENOTDIR)
-"""What a system says of a place that cannot be written: not a mistake in the program, so no traceback."""
-
-
-@contextlib.contextmanager
-def _terminating() -> Iterator[None]:
-    """SIGTERM ends the command as Ctrl-C does, after its clean-up, and with exit code 143."""
-
-    def stop(number: int, frame: object) -> None:
-        if os.getpid() == owner:  # not a data worker that was forked with this handler
-            print("vertebra: terminated", file=sys.stderr)
-            sys.exit(128 + number)
-
-    owner = os.getpid()
-    free = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
-    if free:
-        signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        if free:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-
 def main() -> None:
     """Runs the command line and ends the process."""
-    try:
-        with _terminating():
-            app()
-    except VertebraError as err:
-        if os.environ.get("VERTEBRA_TRACEBACK", "0") not in ("", "0"):
-            raise
-        print(f"vertebra: {err}", file=sys.stderr)
-        sys.exit(2)
-    except OSError as err:
-        if err.errno == errno.EPIPE:  # `vertebra components | head`
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            sys.exit(1)
-        if err.errno not in _FIXABLE or os.environ.get("VERTEBRA_TRACEBACK", "0") not in ("", "0"):
-            raise
-        place = f"{err.filename}: " if err.filename else ""
-        print(
-            f"vertebra: {place}{err.strerror}. Choose another location, free some space, or fix its permissions",
-            file=sys.stderr,
-        )
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("vertebra: interrupted", file=sys.stderr)
-        sys.exit(130)
+    with one_message("vertebra"):
+        app()

@@ -110,12 +110,15 @@ class DataSection(Section):
     aspect_ratio_grouping: bool = True
     filter_empty: bool = True  # drop training images without usable annotations
     workers: int = 2
+    timeout: float = 600.0  # seconds to wait for a batch of the workers before that is an error
     max_bad_images: int = 0  # bad training images that are skipped, and reported, before the run stops
     mask_format: Literal["polygon", "bitmask", "none"] = "polygon"
 
     @classmethod
     def problems(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield from _at_least(values, workers=0, max_bad_images=0, close_mixing_epochs=0)
+        if (timeout := values.get("timeout")) is not None and not timeout > 0:
+            yield "timeout", f"is {timeout:g}, expected seconds above 0"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -86,6 +86,7 @@ def build_train_loader(
         rank=rank,
         world_size=world_size,
         max_bad_images=data.max_bad_images,
+        timeout=data.timeout,
     )
 
 
@@ -98,6 +99,7 @@ def build_eval_loader(recipe: Recipe, dataset: Dataset, rank: int = 0, world_siz
         workers=recipe.data.workers,
         rank=rank,
         world_size=world_size,
+        timeout=recipe.data.timeout,
     )
 
 

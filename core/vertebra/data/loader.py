@@ -7,16 +7,15 @@ batches are the same for any number of workers, and training can go on at any ba
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
-
-from torch.utils.data import DataLoader
+from collections.abc import Iterator, Sequence
 
 from vertebra.data.batching import BatchPlan, is_wide
 from vertebra.data.formats import Dataset
 from vertebra.data.mapper import Mapper
 from vertebra.data.packed import PackedDicts
 from vertebra.data.samplers import SampleKey, Sampler, TrainingSampler, inference_indices, sample_keys
-from vertebra.data.worker import Outcome, SampleReader, start_worker
+from vertebra.data.worker import Outcome, SampleReader
+from vertebra.data.worker_batches import WORKER_TIMEOUT, outcomes_of
 from vertebra.errors import DataError
 
 __all__ = ["EvalLoader", "TrainLoader"]
@@ -41,6 +40,7 @@ class TrainLoader:
         max_bad_images: maximum number of different unusable images that are skipped and logged, in this process; the
             next one is an error. In the place of a skipped image comes another one, drawn by the key alone.
         start_method: `fork`, `spawn` or `forkserver`; None: the platform's own.
+        timeout: seconds to wait for a batch of the workers before that is an error.
     """
 
     def __init__(
@@ -56,6 +56,7 @@ class TrainLoader:
         world_size: int = 1,
         max_bad_images: int = 0,
         start_method: str | None = None,
+        timeout: float = WORKER_TIMEOUT,
     ) -> None:
         if batch_size < 1 or batch_size % world_size:
             raise ValueError(f"batch_size {batch_size} is not divisible by {world_size} processes")
@@ -72,6 +73,7 @@ class TrainLoader:
         self.world_size = world_size
         self.max_bad_images = max_bad_images
         self.start_method = start_method
+        self.timeout = timeout
         self.wide = is_wide(self.dicts) if aspect_ratio_grouping else None
         self.steps_per_epoch = self.sampler.epoch_length(self.dicts) / batch_size
         """Steps until every image has come once on average; rarely a whole number."""
@@ -86,7 +88,7 @@ class TrainLoader:
         plan = BatchPlan(self._keys, self.batch_size // self.world_size, self.wide, start)
         replacements = self.max_bad_images + _EXTRA_REPLACEMENTS if self.max_bad_images else 0
         reader = SampleReader(self.dicts, self.mapper, replacements, self.wide, self.workers)
-        for outcomes in _outcomes(reader, plan, self.workers, self.start_method):
+        for outcomes in outcomes_of(reader, plan, self.workers, self.start_method, self.timeout):
             yield [self._accept(outcome) for outcome in outcomes]
 
     def _keys(self) -> Iterator[SampleKey]:
@@ -121,6 +123,7 @@ class EvalLoader:
         workers: number of processes that make inputs; 0 makes them here.
         rank, world_size: which process this is, of how many.
         start_method: `fork`, `spawn` or `forkserver`; None: the platform's own.
+        timeout: seconds to wait for a batch of the workers before that is an error.
     """
 
     def __init__(
@@ -132,6 +135,7 @@ class EvalLoader:
         rank: int = 0,
         world_size: int = 1,
         start_method: str | None = None,
+        timeout: float = WORKER_TIMEOUT,
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}, expected at least 1")
@@ -141,6 +145,7 @@ class EvalLoader:
         self.batch_size = batch_size
         self.workers = workers
         self.start_method = start_method
+        self.timeout = timeout
         self.indices = inference_indices(len(self.dicts), rank, world_size)
 
     def __len__(self) -> int:
@@ -151,39 +156,13 @@ class EvalLoader:
         plan = [keys[i : i + self.batch_size] for i in range(0, len(keys), self.batch_size)]
         workers = min(self.workers, len(plan))
         reader = SampleReader(self.dicts, self.mapper, workers=workers)
-        for outcomes in _outcomes(reader, plan, workers, self.start_method):
+        for outcomes in outcomes_of(reader, plan, workers, self.start_method, self.timeout):
             for outcome in outcomes:
                 if outcome.bad:
                     raise DataError(outcome.bad[0][1])
                 if outcome.error is not None:
                     raise outcome.error
             yield [outcome.sample for outcome in outcomes]
-
-
-def _outcomes(
-    reader: SampleReader, plan: Iterable[list[SampleKey]], workers: int, start_method: str | None
-) -> Iterator[list[Outcome]]:
-    """Run the plan through a DataLoader; its workers live as long as this iteration."""
-    loader = DataLoader(
-        reader,
-        batch_sampler=plan,
-        num_workers=workers,
-        collate_fn=_as_list,
-        worker_init_fn=start_worker,
-        prefetch_factor=2 if workers else None,
-        multiprocessing_context=start_method if workers else None,
-    )
-    try:
-        yield from loader
-    except RuntimeError as err:
-        if "DataLoader worker (pid" not in str(err):
-            raise
-        at = [reader.dicts[index].get("file_name") for index in reader.current.tolist() if index >= 0]
-        raise RuntimeError(f"{err}\n  The workers were at: {', '.join(map(str, at)) or 'no image'}") from err
-
-
-def _as_list(outcomes: list[Outcome]) -> list[Outcome]:
-    return outcomes
 
 
 def _packed(dataset: Dataset | Sequence[dict]) -> PackedDicts:

@@ -10,6 +10,7 @@ from typing import Any
 import torch.multiprocessing as mp
 
 from vertebra.errors import VertebraError
+from vertebra.runtime import distributed
 
 __all__ = ["launch"]
 
@@ -53,7 +54,11 @@ def _run(
     try:
         function(*args)
     except VertebraError as err:
+        distributed.failed(err)
         errors.put(err)
+        raise
+    except BaseException as err:
+        distributed.failed(err)
         raise
 
 

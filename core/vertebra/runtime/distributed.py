@@ -17,11 +17,14 @@ import torch.distributed as dist
 from torch import nn
 
 from vertebra.errors import SetupError, VertebraError
+from vertebra.runtime.fellows import Fellows, end_process
 
 __all__ = [
     "any_process",
     "barrier",
     "broadcast_object",
+    "end_process",
+    "failed",
     "gather_objects",
     "gather_to_main",
     "highest",
@@ -36,6 +39,8 @@ __all__ = [
 ]
 
 Result = TypeVar("Result")
+
+_fellows: Fellows | None = None
 
 _TIMEOUT = timedelta(minutes=60)  # one process evaluates or writes while the others wait
 
@@ -71,14 +76,43 @@ def initialize(device: torch.device) -> None:
         )
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=_TIMEOUT)
+    global _fellows
+    store, number, size = next(dist.rendezvous("env://", timeout=_TIMEOUT))
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    group = dist.PrefixStore("group", store)
+    dist.init_process_group(backend, store=group, rank=number, world_size=size, timeout=_TIMEOUT)
+    _fellows = Fellows(dist.PrefixStore("fellows", store), number, size)
+    _fellows.start()
     atexit.register(shut_down)
 
 
 def shut_down() -> None:
     """Leaves the process group where there is one."""
+    if _fellows is not None:
+        _fellows.stop()
     if _active():
         dist.destroy_process_group()
+
+
+def failed(err: BaseException, message: str | None = None) -> str | None:
+    """For a program that is about to end with an error: tells the other processes why.
+
+    Args:
+        message: in words for the user; None: the error's own.
+
+    Returns:
+        What another process failed of before, where this error is but its consequence; None in all other cases.
+    """
+    if _fellows is None:
+        return None
+    if isinstance(err, RuntimeError):  # of a collective whose partner has gone: it may just be telling why
+        first = _fellows.failure(wait=3.0)
+        if first is not None:
+            return first
+        if isinstance(err, dist.DistBackendError) or "peer" in str(err) or "gloo" in str(err).lower():
+            return f"another process is gone (killed, or out of memory?): {str(err).strip().splitlines()[0]}"
+    _fellows.tell(message or f"{type(err).__name__}: {err}")
+    return None
 
 
 def wrap(model: nn.Module, device: torch.device) -> nn.Module:

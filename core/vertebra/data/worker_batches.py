@@ -1,0 +1,100 @@
+"""Batches out of worker processes, which may die, fall silent or run out of shared memory: each is one message."""
+
+from __future__ import annotations
+
+import pickle
+import re
+import shutil
+from collections.abc import Iterable, Iterator
+from multiprocessing.reduction import ForkingPickler
+
+from torch.utils.data import DataLoader
+
+from vertebra.data.samplers import SampleKey
+from vertebra.data.worker import Outcome, SampleReader, start_worker
+from vertebra.errors import SetupError
+
+__all__ = ["WORKER_TIMEOUT", "outcomes_of"]
+
+WORKER_TIMEOUT = 600.0  # seconds
+_SHARED = "/dev/shm"
+
+
+def outcomes_of(
+    reader: SampleReader, plan: Iterable[list[SampleKey]], workers: int, start_method: str | None, timeout: float
+) -> Iterator[list[Outcome]]:
+    """Runs the plan through a DataLoader; its workers live as long as this iteration.
+
+    Raises:
+        SetupError: a worker died, none gave a batch for `timeout` seconds, or shared memory is full.
+    """
+    loader: DataLoader = DataLoader(
+        reader,
+        batch_sampler=plan,
+        num_workers=workers,
+        collate_fn=_sent if workers else _as_list,
+        worker_init_fn=start_worker,
+        prefetch_factor=2 if workers else None,
+        multiprocessing_context=start_method if workers else None,
+        timeout=timeout if workers else 0,
+    )
+    try:
+        for batch in loader:
+            if isinstance(batch, str):
+                raise SetupError(_full(batch))
+            yield pickle.loads(batch) if workers else batch  # bytes that our own worker made
+    except RuntimeError as err:
+        if "DataLoader" not in str(err):
+            raise
+        at = [reader.dicts[index].get("file_name") for index in reader.current.tolist() if index >= 0]
+        where = f"The workers were at: {', '.join(map(str, at)) or 'no image'}"
+        raise SetupError(f"{_what_happened(str(err), timeout)}\n  {where}") from err
+
+
+def _as_list(outcomes: list[Outcome]) -> list[Outcome]:
+    return outcomes
+
+
+def _sent(outcomes: list[Outcome]) -> bytes | str:
+    """In a worker: the batch with its tensors in shared memory, or the reason why that failed.
+
+    Otherwise the queue would do it in a thread, where a failure is printed and the main process waits for ever.
+    """
+    try:
+        return bytes(ForkingPickler.dumps(outcomes))
+    except (RuntimeError, OSError) as err:
+        if "space" in str(err) or "shared memory" in str(err) or "shm" in str(err):
+            return str(err).splitlines()[0]
+        raise
+
+
+def _full(reason: str) -> str:
+    try:
+        usage = shutil.disk_usage(_SHARED)
+        size = f"{_SHARED} has {usage.total / 2**20:.4g} MiB, {usage.free / 2**20:.4g} MiB free"
+    except OSError:
+        size = reason
+    return (
+        f"shared memory is full: the data workers hand their batches over in it ({size}).\n"
+        "  Enlarge it (docker run --shm-size=2g, or --ipc=host), or lower data.workers or the batch size; "
+        "data.workers=0 needs none"
+    )
+
+
+def _what_happened(message: str, timeout: float) -> str:
+    if "timed out" in message:
+        return (
+            f"the data workers gave no batch for {timeout:g} seconds.\n"
+            "  Is the storage slow or gone, or a transform stuck? data.workers=0 shows where it is; data.timeout sets "
+            "the limit"
+        )
+    if "Bus error" in message:
+        return _full(message.splitlines()[0])
+    killed = re.search(r"killed by signal: (\w+)", message)
+    if killed and killed[1] == "Killed":
+        return (
+            "a data worker was killed, probably for want of memory.\n"
+            "  Lower data.workers or the batch size; the system's log (dmesg) says whether memory ran out"
+        )
+    how = f"was ended by the signal {killed[1]}" if killed else "ended unexpectedly"
+    return f"a data worker {how}.\n  data.workers=0 shows the error in the main process"
