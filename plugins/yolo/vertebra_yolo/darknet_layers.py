@@ -4,7 +4,7 @@ Defaults are those of Darknet's parser. Every key of a section either takes part
 compared, or is read in training alone, and is ignored. All other keys are refused, since they may change the result.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TypeAlias
 
 from torch import nn
@@ -13,7 +13,7 @@ from vertebra_yolo.darknet_cfg import Section
 
 __all__ = ["NETWORKS", "first_difference", "network_layers"]
 
-Meaning: TypeAlias = dict[str, int | float | str]
+Meaning: TypeAlias = Mapping[str, int | float | str]
 """What a layer computes, by Darknet's keys."""
 
 _RESIDUAL = "conv conv shortcut "
@@ -71,7 +71,7 @@ def first_difference(sections: Sequence[Section], layers: Sequence[tuple[str, Me
     Args:
         sections: of the whole cfg, `[net]` first.
     """
-    expected = [("net", {"channels": 3, "letter_box": 1}), *layers]
+    expected: list[tuple[str, Meaning]] = [("net", {"channels": 3, "letter_box": 1}), *layers]
     for index, (section, (name, ours)) in enumerate(zip(sections, expected, strict=False), start=-1):
         agree = max(index, 0)
         if section.name != name:
