@@ -22,7 +22,7 @@ def line_of(text, part):
 FIRST_SHORTCUT = (
     "activation=leaky\n[convolutional]\nbatch_normalize=1\nfilters=128\nsize=3\nstride=2"  # its last line and on
 )
-CHANGES = [  # name, what is replaced (the first one), what by, part whose line is told, message
+CHANGES = [  # name, what is replaced (the first one), what by, part in the line that is reported, message
     ("yolov3-tiny", "activation=leaky", "activation=mish", "activation=mish", "activation is mish, not leaky"),
     ("yolov3-tiny", "activation=leaky", "activation=relu", "activation=relu", "activation is relu, not leaky"),
     ("yolov3-tiny", "activation=linear", "activation=swish", "activation=swish", "activation is swish, not linear"),
