@@ -124,13 +124,62 @@ def test_weights_of_another_model_are_refused(recipe, tmp_path):
         import_detectron2(source, recipe, tmp_path / "ours.pth", num_classes=5)
 
 
-def test_names_of_no_use_are_reported_and_constants_are_not(recipe, tmp_path):
+def test_entries_without_a_place_are_an_error_unless_partial(recipe, tmp_path, command_line):
+    """As the offsets of deformable convolutions: all else fits, and no detection would agree."""
     weights, _ = detectron2_weights(recipe)
-    weights |= {"roi_heads.mask.weight": torch.ones(1), "pixel_mean": torch.ones(3, 1, 1)}
-    weights["anchor_generator.cell_anchors.0"] = torch.ones(9, 4)
+    offsets = [
+        f"backbone.bottom_up.res4.{block}.conv2_offset.{part}" for block in range(2) for part in ("weight", "bias")
+    ]
+    weights |= dict.fromkeys(offsets, torch.ones(1))
+    source, output = save(tmp_path / "d2.pth", weights), tmp_path / "ours.pth"
+    command = ("import-detectron2", "--weights", source, "--recipe", tmp_path / "small.yaml", "--output", output)
+    refused = command_line(*command, code=2)
+    assert "d2.pth: 4 entries have no place in the recipe's model" in refused.stderr
+    assert offsets[0] in refused.stderr and "--partial" in refused.stderr
+    assert not output.exists()
+    listed = command_line(*command, "--partial")
+    assert f"in the weights, unused here (4): {', '.join(offsets)}" in listed.stdout
+    assert output.exists()
+
+
+def test_constants_need_no_place_where_they_are_the_models(recipe, tmp_path):
+    weights, model = detectron2_weights(recipe)
+    weights |= {"pixel_mean": model.pixel_mean, "pixel_std": model.pixel_std}
+    weights["stem.conv1.norm.num_batches_tracked"] = torch.tensor(7)
+    for level, anchors in enumerate(model.heads["boxes"].anchor_generator.cell_anchors):
+        weights[f"anchor_generator.cell_anchors.{level}"] = anchors
     report = import_detectron2(save(tmp_path / "d2.pth", weights), recipe, tmp_path / "ours.pth")
-    assert report.unused == ("roi_heads.mask.weight",)
-    assert "in the weights, unused here (1): roi_heads.mask.weight" in str(report)
+    assert report.unused == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("pixel_mean", torch.zeros(3, 1, 1), r"pixel_mean is \[0.0, 0.0, 0.0\], the recipe's \[123"),
+        ("pixel_std", torch.ones(3, 1, 1), r"pixel_std is \[1.0, 1.0, 1.0\], the recipe's \[58.4, 57.12, 57.38\]"),
+        ("anchor_generator.cell_anchors.1", torch.zeros(9, 4), r"anchors.1 is \[0.0, .*the recipe's \[-45.25, -22.63,"),
+        ("proposal_generator.anchor_generator.cell_anchors.0", torch.zeros(3, 4), "anchors.0 is .*the recipe's"),
+        ("anchor_generator.cell_anchors.4", torch.zeros(9, 4), r"cell_anchors\.4: the recipe has anchors of 2 levels"),
+    ],
+)
+def test_constants_that_are_not_the_models_are_refused(recipe, tmp_path, name, value, message):
+    weights, _ = detectron2_weights(recipe)
+    source = save(tmp_path / "d2.pth", weights | {name: value})
+    with pytest.raises(CheckpointError, match=message):
+        import_detectron2(source, recipe, tmp_path / "ours.pth")
+    report = import_detectron2(source, recipe, tmp_path / "ours.pth", partial=True)
+    assert len(report.unused) == 1
+
+
+def test_statistics_of_norms_are_missing_altogether_or_not_at_all(recipe, tmp_path):
+    weights, _ = detectron2_weights(recipe)
+    one = "backbone.bottom_up.res3.0.conv1.norm.running_var"
+    some = {name: value for name, value in weights.items() if name != one}
+    with pytest.raises(CheckpointError, match=r"1 entries .* missing:\n  backbone\.res3\.0\.conv1\.norm\.running_var"):
+        import_detectron2(save(tmp_path / "some.pth", some), recipe, tmp_path / "ours.pth")
+    none = {name: value for name, value in weights.items() if not name.endswith(("running_mean", "running_var"))}
+    report = import_detectron2(save(tmp_path / "none.pth", none), recipe, tmp_path / "ours.pth")
+    assert len(report.kept) == len(weights) - len(none) + 1
 
 
 def test_an_entry_that_comes_twice_is_an_error(recipe, tmp_path):

@@ -23,6 +23,15 @@ Weights = Annotated[
     str | None, typer.Option("--weights", "-w", help="Checkpoint or weights file (.pth, .safetensors, .pkl), or URL.")
 ]
 
+Partial = Annotated[
+    bool,
+    typer.Option(
+        "--partial",
+        help="Import only what fits: parameters missing from the file stay as initialized, entries of the file without "
+        "a place in the model are dropped, and both are listed. The default is to refuse such a file.",
+    ),
+]
+
 
 def train(
     context: typer.Context,
@@ -70,13 +79,14 @@ def import_detectron2(
     recipe: Annotated[str, typer.Option("--recipe", help="Recipe of the same model.")],
     output: Annotated[Path, typer.Option("--output", help="Output .pth file.")],
     force: Annotated[bool, typer.Option("--force", help="Overwrite the output file if it exists.")] = False,
+    partial: Partial = False,
     overrides: Overrides = None,
 ) -> None:
     """Translate Detectron2 weights into weights of a recipe's model."""
     from vertebra.config import load_recipe
     from vertebra.models.import_detectron2 import import_detectron2 as run_import
 
-    print(run_import(weights, load_recipe(recipe, overrides or ()), output, force=force))
+    print(run_import(weights, load_recipe(recipe, overrides or ()), output, force=force, partial=partial))
 
 
 def import_torchvision(
@@ -84,10 +94,11 @@ def import_torchvision(
     recipe: Annotated[str, typer.Option("--recipe", help="Recipe of the same model.")],
     output: Annotated[Path, typer.Option("--output", help="Output .pth file.")],
     force: Annotated[bool, typer.Option("--force", help="Overwrite the output file if it exists.")] = False,
+    partial: Partial = False,
     overrides: Overrides = None,
 ) -> None:
     """Translate torchvision's segmentation weights into weights of a recipe's model."""
     from vertebra.config import load_recipe
     from vertebra.models.import_torchvision import import_torchvision as run_import
 
-    print(run_import(weights, load_recipe(recipe, overrides or ()), output, force=force))
+    print(run_import(weights, load_recipe(recipe, overrides or ()), output, force=force, partial=partial))

@@ -1,7 +1,8 @@
 """Another library's trained weights into a recipe's model.
 
 Every part says what that library calls its parameters (`detectron2_names`, `torchvision_names`); here those words are
-applied, shapes are checked, and what is left over on either side is named.
+applied and shapes are checked. What is left over on either side is an error, unless it is known to change nothing or
+the caller asks for a partial import.
 """
 
 import difflib
@@ -23,6 +24,9 @@ from vertebra.models.weights import read_weights
 
 __all__ = ["ImportReport", "Layout", "import_weights", "translate_names"]
 
+_STATISTICS = (".running_mean", ".running_var")
+_HINT = "Is the recipe the one of these weights? To import only what fits, and list the rest: --partial"
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -33,14 +37,24 @@ class Layout:
         attribute: of a part: (regular expression, replacement) pairs from the library's names to the part's own.
         prefixes: put before a name of the weights, until one fits: backbones often come without what they sit in.
         constants: names of entries that are not weights and need no place.
+        extra: names of entries of heads that no other output depends on; they are dropped and listed in the report.
+        folds_norms: some of its files have no running mean and variance at all, as these are folded into the scale.
         prepare: changes the names of a whole file first.
+        differing: constants of the file that the model computes with other values of; each is an unplaced entry.
     """
 
     library: str
     attribute: str
     prefixes: tuple[str, ...] = ("",)
     constants: str = r"(.*\.)?num_batches_tracked"
+    extra: str = r"(?!)"
+    folds_norms: bool = False
     prepare: Callable[[dict[str, Tensor]], dict[str, Tensor]] = dict
+    differing: Callable[[Mapping[str, Tensor], Model], list[str]] = lambda given, model: []
+
+    def unplaced(self, unused: Iterable[str]) -> list[str]:
+        """Those of the names without a place in the model that are not known to be harmless."""
+        return [name for name in unused if not re.fullmatch(self.extra, name)]
 
 
 @dataclass(frozen=True)
@@ -52,7 +66,7 @@ class ImportReport:
         num_loaded: entries of the model taken from the weights.
         num_classes: that the model was built for; None if its shapes do not depend on it.
         kept: entries of the model that the weights do not have, left as they are when the model is new.
-        unused: entries of the weights that no part of the model knows.
+        unused: entries of the weights that no part of the model knows, constants that differ from the model's included.
     """
 
     output: Path
@@ -88,8 +102,8 @@ def import_weights(
         weights: path or URL; nothing in it is executed.
         recipe: of the same model; where its heads leave `num_classes` out, it is worked out from the shapes.
         output: left alone if it exists, unless `force`.
-        partial: parameters that the weights do not have stay as new (to start a training from a backbone alone);
-            otherwise that is an error.
+        partial: parameters that the weights do not have stay as new, and entries without a place in the model are
+            dropped (to start a training from a backbone alone); otherwise either is an error.
 
     Raises:
         CheckpointError: the weights cannot be read, do not fit the recipe's model, or `output` exists.
@@ -109,7 +123,8 @@ def import_weights(
     state = model.state_dict()
     renamed, unused = translate_names(given, model, layout)
     _check_shapes(renamed, given, state, weights)
-    kept = _check_complete(renamed, unused, model, weights, partial, layout.library)
+    unused += layout.differing(given, model)
+    kept = _check_complete(renamed, unused, model, weights, partial, layout)
 
     state.update({own: given[name].to(state[own].dtype) for own, name in renamed.items()})
     _save(
@@ -218,20 +233,22 @@ def _check_shapes(
 
 
 def _check_complete(
-    renamed: dict[str, str], unused: list[str], model: Model, weights: str | Path, partial: bool, library: str
+    renamed: dict[str, str], unused: list[str], model: Model, weights: str | Path, partial: bool, layout: Layout
 ) -> list[str]:
-    """The model's entries that the weights do not have: running means and counters may be, weights and biases if
-    `partial`.
+    """The model's entries that the weights do not have. Only counters may be missing, and nothing may be without a
+    place, unless `partial`.
 
     Caffe2 folds a normalization's mean and variance into its scale, so they are 0 and 1, as in a new model.
     """
     kept = [own for own in model.state_dict() if own not in renamed]
     if not renamed:
         raise CheckpointError(
-            f"{weights}: none of its names is one of {library}'s for this recipe's model: {_listing(unused)}"
+            f"{weights}: none of its names is one of {layout.library}'s for this recipe's model: {_listing(unused)}"
         )
     parameters = {name for name, _ in model.named_parameters()}
-    missing = [own for own in kept if own in parameters or own.endswith((".weight", ".bias"))]
+    folded = layout.folds_norms and not any(own.endswith(_STATISTICS) for own in renamed)
+    needed = (".weight", ".bias") if folded else (".weight", ".bias", *_STATISTICS)
+    missing = [own for own in kept if own in parameters or own.endswith(needed)]
     if missing and not partial:
         lines = []
         for own in missing[:10]:
@@ -241,7 +258,13 @@ def _check_complete(
             f"{weights}: {len(missing)} entries of the recipe's model are missing:\n  "
             + "\n  ".join(lines)
             + (f"\n  Unused names in it ({len(unused)}): {_listing(unused)}" if unused else "")
-            + "\n  Is the recipe the one of these weights?"
+            + f"\n  {_HINT}"
+        )
+    unplaced = layout.unplaced(unused)
+    if unplaced and not partial:
+        raise CheckpointError(
+            f"{weights}: {len(unplaced)} entries have no place in the recipe's model or other values there, so that "
+            "it would not compute the same:\n  " + "\n  ".join(unplaced[:10]) + f"\n  {_HINT}"
         )
     return kept
 

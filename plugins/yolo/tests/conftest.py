@@ -117,3 +117,77 @@ def random_boxes():
         return torch.cat((low, high), dim=1)
 
     return make
+
+
+ANCHORS = {
+    "yolov3": "10,13,  16,30,  33,23,  30,61,  62,45,  59,119,  116,90,  156,198,  373,326",
+    "yolov3-tiny": "10,14, 23,27, 37,58, 81,82, 135,169, 344,319",
+    "yolov2": "0.57273, 0.677385, 1.87446, 2.06253, 3.33843, 5.47434, 7.88282, 3.52778, 9.77052, 9.16828",
+}
+MAX_POOL = "[maxpool]\nsize=2\nstride=2\n"
+
+
+@pytest.fixture
+def darknet_cfg():
+    """Returns a function that writes a Darknet cfg of one of the networks in `ANCHORS`, layer by layer, line by line.
+
+    YOLOv3-tiny has only the necessary options, the others those of Darknet's own files.
+    """
+    return lambda name="yolov3-tiny", classes=2, width=416: {
+        "yolov3": _yolov3_cfg,
+        "yolov3-tiny": _tiny_cfg,
+        "yolov2": _yolov2_cfg,
+    }[name](classes, width)
+
+
+def _conv(filters, size, *, norm=1, stride=1, activation="leaky"):
+    lines = [f"batch_normalize={norm}"] if norm else []
+    lines += [f"filters={filters}", f"size={size}", f"stride={stride}", "pad=1", f"activation={activation}"]
+    return "[convolutional]\n" + "\n".join(lines) + "\n"
+
+
+def _net(width):
+    return (
+        f"[net]\nbatch=64\nsubdivisions=16\nwidth={width}\nheight=320\nchannels=3\nmomentum=0.9\ndecay=0.0005\nangle=0\n"
+        "saturation = 1.5\nexposure = 1.5\nhue=.1\nlearning_rate=0.001\nburn_in=1000\nmax_batches = 500200\n"
+        "policy=steps\nsteps=400000,450000\nscales=.1,.1\n"
+    )
+
+
+def _tiny_cfg(classes, width):
+    end = _conv(3 * (5 + classes), 1, norm=0, activation="linear")
+    yolo = (
+        "[yolo]\nmask = {}\nanchors = " + ANCHORS["yolov3-tiny"] + f"\nclasses={classes}\nnum=6\nignore_thresh = .7\n"
+    )
+    body = "".join(_conv(filters, 3) + MAX_POOL for filters in (16, 32, 64, 128, 256))
+    body += _conv(512, 3) + "[maxpool]\nsize=2\nstride=1\n" + _conv(1024, 3) + _conv(256, 1) + _conv(512, 3)
+    body += end + yolo.format("3,4,5") + "[route]\nlayers = -4\n" + _conv(128, 1) + "[upsample]\nstride=2\n"
+    body += "[route]\nlayers = -1, 8\n" + _conv(256, 3) + end + yolo.format("0,1,2")
+    return f"# a comment\n[net]\nwidth={width}\nheight=320\n; another\n\n{body}"
+
+
+def _yolov3_cfg(classes, width):
+    body = _conv(32, 3)
+    for channels, blocks in ((64, 1), (128, 2), (256, 8), (512, 8), (1024, 4)):
+        block = _conv(channels // 2, 1) + _conv(channels, 3) + "[shortcut]\nfrom=-3\nactivation=linear\n"
+        body += _conv(channels, 3, stride=2) + blocks * block
+    for channels, mask, finer in ((1024, "6,7,8", None), (512, "3,4,5", 61), (256, "0,1,2", 36)):
+        if finer:
+            body += "[route]\nlayers = -4\n" + _conv(channels // 2, 1) + "[upsample]\nstride=2\n"
+            body += f"[route]\nlayers = -1, {finer}\n"
+        body += 3 * (_conv(channels // 2, 1) + _conv(channels, 3))
+        body += _conv(3 * (5 + classes), 1, norm=0, activation="linear")
+        body += f"[yolo]\nmask = {mask}\nanchors = {ANCHORS['yolov3']}\nclasses={classes}\nnum=9\njitter=.3\n"
+        body += "ignore_thresh = .5\ntruth_thresh = 1\nrandom=1\n"
+    return _net(width) + body
+
+
+def _yolov2_cfg(classes, width):
+    body = _conv(32, 3) + MAX_POOL + _conv(64, 3)
+    for channels, blocks in ((128, 1), (256, 1), (512, 2), (1024, 2)):
+        body += MAX_POOL + _conv(channels, 3) + blocks * (_conv(channels // 2, 1) + _conv(channels, 3))
+    body += 2 * _conv(1024, 3) + "[route]\nlayers=-9\n" + _conv(64, 1) + "[reorg]\nstride=2\n"
+    body += "[route]\nlayers=-1,-4\n" + _conv(1024, 3) + _conv(5 * (5 + classes), 1, norm=0, activation="linear")
+    body += f"[region]\nanchors = {ANCHORS['yolov2']}\nbias_match=1\nclasses={classes}\ncoords=4\nnum=5\nsoftmax=1\n"
+    body += "jitter=.3\nrescore=1\nobject_scale=5\nnoobject_scale=1\nclass_scale=1\ncoord_scale=1\nabsolute=1\n"
+    return _net(width) + body + "thresh = .6\nrandom=1\n"

@@ -18,26 +18,6 @@ from vertebra_yolo.darknet_cfg import read_cfg
 from vertebra_yolo.darknet_file import Header, load_convs, read_darknet
 from vertebra_yolo.import_darknet import build_darknet, import_darknet, model_convs, read_network
 
-TINY_ANCHORS = "10,14, 23,27, 37,58, 81,82, 135,169, 344,319"
-
-
-def conv(filters, size, *, norm=1, stride=1, activation="leaky"):
-    lines = [f"batch_normalize={norm}"] if norm else []
-    lines += [f"filters={filters}", f"size={size}", f"stride={stride}", "pad=1", f"activation={activation}"]
-    return "[convolutional]\n" + "\n".join(lines) + "\n"
-
-
-def tiny_cfg(classes=2, width=416):
-    """Darknet's yolov3-tiny.cfg, layer by layer, for some number of classes."""
-    end = conv(3 * (5 + classes), 1, norm=0, activation="linear")
-    yolo = "[yolo]\nmask = {}\nanchors = " + TINY_ANCHORS + f"\nclasses={classes}\nnum=6\nignore_thresh = .7\n"
-    pool = "[maxpool]\nsize=2\nstride=2\n"
-    body = "".join(conv(filters, 3) + pool for filters in (16, 32, 64, 128, 256, 512))
-    body += conv(1024, 3) + conv(256, 1) + conv(512, 3) + end + yolo.format("3,4,5")
-    body += "[route]\nlayers = -4\n" + conv(128, 1) + "[upsample]\nstride=2\n[route]\nlayers = -1, 8\n"
-    body += conv(256, 3) + end + yolo.format("0,1,2")
-    return f"# a comment\n[net]\nwidth={width}\nheight=320\n; another\n\n{body}"
-
 
 def filled(layers, seed=0):
     """The layers with random numbers everywhere, statistics too."""
@@ -92,6 +72,34 @@ def test_files_of_before_version_02_count_images_in_32_bits(tmp_path):
     assert (tmp_path / "again.weights").read_bytes() == path.read_bytes()
 
 
+@pytest.mark.parametrize("whole", [True, False])
+@pytest.mark.parametrize(
+    "header",
+    [
+        struct.pack("<5i", 0, 0, 0, 1000, 0),  # five integers and version 0.0, as programs in PyTorch write it
+        struct.pack("<5i", 0, 1, 0, 1000, 0),
+        struct.pack("<4i", 0, 1, 0, 1000),
+        struct.pack("<4i", 0, 2, 5, 1000),  # version 0.2 with a 32-bit count
+        struct.pack("<iiiq", 0, 2, 5, 1000),
+        struct.pack("<iiiq", 1, 0, 0, 1000),
+    ],
+)
+def test_headers_of_four_and_five_integers_are_told_apart(header, whole, tmp_path):
+    path = tmp_path / "x.weights"
+    path.write_bytes(header + np.array([-0.5, 2, 3], "<f4").tobytes())
+    layer = nn.Conv2d(2, 1, 1)
+    assert load_convs([layer], path, whole=whole).images_seen == 1000
+    assert [*layer.bias.tolist(), *layer.weight.flatten().tolist()] == [-0.5, 2, 3]
+
+
+def test_a_header_that_may_be_either_is_refused(tmp_path):
+    path = tmp_path / "x.weights"
+    path.write_bytes(struct.pack("<5i", 0, 0, 0, 1000, 0) + np.arange(1, 9, dtype="<f4").tobytes())
+    for whole in (True, False):
+        with pytest.raises(CheckpointError, match=r"version 0\.0 .* four integers, but the fifth is 0.* 3 .* 9 or 8"):
+            load_convs([nn.Conv2d(2, 1, 1)], path, whole=whole)
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -120,15 +128,15 @@ def test_a_backbone_starts_from_a_file_that_goes_on_behind_it(cls, tmp_path):
         assert name.endswith("num_batches_tracked") or torch.equal(a, b), name
 
 
-def test_a_cfg_is_read_with_its_lines(tmp_path):
+def test_a_cfg_is_read_with_its_lines(tmp_path, darknet_cfg):
     path = tmp_path / "tiny.cfg"
-    path.write_text(tiny_cfg())
+    path.write_text(darknet_cfg())
     sections = read_cfg(path)
     assert sections[0].name == "net"
     assert sections[0].options == {"width": "416", "height": "320"}
     assert sections[1].where == f"{path}:7"
     network = read_network(path)
-    assert len(network.convs) == 13
+    assert len(network.sections) == 25
     assert network.anchors == [[[10, 14], [23, 27], [37, 58]], [[81, 82], [135, 169], [344, 319]]]
     assert (network.size, network.num_classes) == ((320, 416), 2)
 
@@ -140,7 +148,7 @@ def test_a_cfg_is_read_with_its_lines(tmp_path):
         ("width=4\n", "1: 'width=4' is neither"),
         ("[net]\nnonsense\n", "2: 'nonsense' is neither"),
         ("[net]\n[convolutional]\nfilters=3\n", "has no layers"),
-        ("[net]\n[yolo]\nclasses=many\n", r"2: \[yolo\] needs classes=NUMBER"),
+        ("[net]\n[yolo]\nclasses=many\n", r"3: \[yolo\] needs classes=NUMBER"),
         ("[net]\n[yolo]\nclasses=1\nmask=7\nanchors=1,2\n", "mask .7. points beyond"),
     ],
 )
@@ -151,17 +159,17 @@ def test_a_cfg_that_is_none_is_refused(text, message, tmp_path):
         read_network(path)
 
 
-def test_another_network_is_refused_where_it_first_differs(tmp_path):
+def test_another_network_is_refused_where_it_first_differs(tmp_path, darknet_cfg):
     path = tmp_path / "other.cfg"
-    path.write_text(tiny_cfg().replace("filters=64", "filters=60"))
-    with pytest.raises(RecipeError, match=r"agrees with yolov3-tiny in 2 convolutions; .*:27: filters is 60, not 64"):
+    path.write_text(darknet_cfg().replace("filters=64", "filters=60"))
+    with pytest.raises(RecipeError, match=r"agrees with yolov3-tiny in 4 layers; .*:29: filters is 60, not 64"):
         build_darknet(path)
 
 
-def test_a_network_is_imported_with_its_recipe(command_line, tmp_path):
+def test_a_network_is_imported_with_its_recipe(command_line, tmp_path, darknet_cfg):
     """The whole way: a file with random numbers, and the network that comes out answers as the one that went in."""
     cfg, weights, output = (tmp_path / name for name in ("tiny.cfg", "tiny.weights", "tiny.pth"))
-    cfg.write_text(tiny_cfg())
+    cfg.write_text(darknet_cfg())
     model, _, _ = build_darknet(cfg)
     save_convs(model_convs(filled([model])[0]), weights, Header(images_seen=500))
     command = ("yolo", "import-darknet", "--cfg", cfg, "--weights", weights, "--output", output)
@@ -178,9 +186,9 @@ def test_a_network_is_imported_with_its_recipe(command_line, tmp_path):
     assert isinstance(refused.error, RecipeError) and "already exists" in refused.stderr
 
 
-def test_names_of_classes_come_along(command_line, tmp_path):
+def test_names_of_classes_come_along(command_line, tmp_path, darknet_cfg):
     cfg, weights, names = (tmp_path / name for name in ("tiny.cfg", "tiny.weights", "two.names"))
-    cfg.write_text(tiny_cfg())
+    cfg.write_text(darknet_cfg())
     save_convs(model_convs(build_darknet(cfg)[0]), weights)
     names.write_text("ear\n\n nose \n")
     files = ("--cfg", cfg, "--weights", weights, "--names", names, "--output", tmp_path / "tiny.pth")

@@ -156,3 +156,39 @@ def test_weights_of_another_size_are_refused(tmp_path):
     torch.save(Names(num_classes=4).state, tmp_path / "n.pth")
     with pytest.raises(CheckpointError, match="shape of the recipe's model"):
         import_yolov5(tmp_path / "n.pth", "yolo:yolov5s", tmp_path / "ours.pth", num_classes=4)
+
+
+def test_a_segmentation_model_is_refused_by_its_name(tmp_path, command_line):
+    """Its last layer has 32 mask coefficients an anchor, which must not be read as classes."""
+    names = Names(num_classes=4 + 32)
+    names.conv("model.24.proto.cv1", 64, 64, 3)
+    names.conv("model.24.proto.cv2", 64, 64, 3)
+    names.conv("model.24.proto.cv3", 64, 32, 1)
+    torch.save(names.state, tmp_path / "n-seg.pth")
+    output = tmp_path / "ours.pth"
+    command = ("yolo", "import-yolov5", "--weights", tmp_path / "n-seg.pth", "--output", output, "--recipe")
+    for recipe in ("yolo:yolov5n", "yolo:yolov5n_masks_shapes_quick"):
+        for option in ((), ("--partial",)):
+            refused = command_line(*command, recipe, *option, code=2)
+            assert "n-seg.pth: is a segmentation model of YOLOv5" in refused.stderr
+    assert not output.exists()
+
+
+def test_entries_without_a_place_are_refused_unless_partial(tmp_path, command_line):
+    names = Names(num_classes=4)
+    names.conv("model.2.m.1.cv1", 16, 16, 1)  # a second block, as in a deeper network of the same width
+    torch.save(names.state, tmp_path / "deep.pth")
+    files = ("--weights", tmp_path / "deep.pth", "--recipe", "yolo:yolov5n", "--output", tmp_path / "ours.pth")
+    refused = command_line("yolo", "import-yolov5", *files, code=2)
+    assert "deep.pth: 5 entries have no place" in refused.stderr and "--partial" in refused.stderr
+    assert "unused here (5)" in command_line("yolo", "import-yolov5", *files, "--partial").stdout
+
+
+@pytest.mark.parametrize("missing", ["model.24.anchors", "model.3.bn.running_var"])
+def test_what_the_weights_do_not_have_is_told(missing, tmp_path):
+    state = Names(num_classes=4).state
+    del state[missing]
+    torch.save(state, tmp_path / "n.pth")
+    with pytest.raises(CheckpointError, match=r"n\.pth: .*missing"):
+        import_yolov5(tmp_path / "n.pth", "yolo:yolov5n", tmp_path / "ours.pth")
+    import_yolov5(tmp_path / "n.pth", "yolo:yolov5n", tmp_path / "ours.pth", partial=True)

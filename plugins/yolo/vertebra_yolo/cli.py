@@ -92,11 +92,20 @@ def import_yolov5(
     recipe: Annotated[str, typer.Option("--recipe", help="Recipe of the same size, such as yolo:yolov5n.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Output .pth file.")],
     force: Annotated[bool, typer.Option("--force", help="Overwrite the output file if it exists.")] = False,
+    partial: Annotated[
+        bool,
+        typer.Option(
+            "--partial",
+            help="Import only what fits: parameters missing from the file stay as initialized, entries of the file "
+            "without a place in the model are dropped, and both are listed. Anchors missing from the file are the "
+            "recipe's. The default is to refuse such a file.",
+        ),
+    ] = False,
 ) -> None:
     """Translate YOLOv5's weights into weights of a recipe's model."""
     from vertebra_yolo.v5_import import import_yolov5 as run_import
 
-    print(run_import(weights, recipe, output, force=force))
+    print(run_import(weights, recipe, output, force=force, partial=partial))
 
 
 def _line(report: "AnchorReport") -> str:

@@ -2,7 +2,8 @@
 
 The layout is Darknet's own: three int32 (major, minor, revision) and the number of images seen (int64 from version 0.2
 on, before that int32), little endian; then float32: of each convolution its biases, or with batch normalization shift,
-scale, mean and variance; then its kernel (C_out, C_in, k, k).
+scale, mean and variance; then its kernel (C_out, C_in, k, k). Some programs write a header of the other length than its
+version demands; such a file is read only where its contents leave no doubt.
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,6 +21,7 @@ __all__ = ["Header", "load_convs", "read_darknet"]
 
 _FIRST = np.dtype([("major", "<i4"), ("minor", "<i4"), ("revision", "<i4")])
 _LONG_COUNT = 2  # 10 * major + minor from which on the images are counted in 64 bits
+_MOST_IMAGES = 2**48  # a 64-bit count above this is a 32-bit one and the first weight
 
 
 class Header(NamedTuple):
@@ -36,8 +38,11 @@ class Header(NamedTuple):
         return np.dtype("<i8" if 10 * self.major + self.minor >= _LONG_COUNT else "<i4")
 
 
-def read_darknet(path: str | Path) -> tuple[Header, np.ndarray]:
+def read_darknet(path: str | Path, needed: int | None = None) -> tuple[Header, np.ndarray]:
     """The header and all further numbers, float32.
+
+    Args:
+        needed: number of weights of the network, to tell headers of five integers from those of four.
 
     Raises:
         CheckpointError: there is no such file, or it is not a Darknet weights file.
@@ -51,13 +56,32 @@ def read_darknet(path: str | Path) -> tuple[Header, np.ndarray]:
             f"{path}: begins with version {header.major}.{header.minor}, which is not a Darknet version; is it a "
             "Darknet weights file?"
         )
-    start = _FIRST.itemsize + header.counter.itemsize
-    if len(content) < start or (len(content) - start) % 4:
-        raise CheckpointError(
-            f"{path}: is cut off: after the header, {len(content) - start} bytes are not a multiple of 4 (float32)"
-        )
-    seen = int(np.frombuffer(content, header.counter, count=1, offset=_FIRST.itemsize)[0])
+    if len(content) % 4 or len(content) < _FIRST.itemsize + header.counter.itemsize:
+        raise CheckpointError(f"{path}: is cut off: {len(content)} bytes are not a header and whole numbers (float32)")
+    counter = _counter_of(header, content, needed, path)
+    start = _FIRST.itemsize + counter.itemsize
+    seen = int(np.frombuffer(content, counter, count=1, offset=_FIRST.itemsize)[0])
     return header._replace(images_seen=seen), np.frombuffer(content, "<f4", offset=start)
+
+
+def _counter_of(header: Header, content: bytes, needed: int | None, path: str | Path) -> np.dtype:
+    """How this file counts images: as its version says, unless its fifth integer shows that it does not."""
+    short, long = np.dtype("<i4"), np.dtype("<i8")
+    numbers = (len(content) - _FIRST.itemsize - long.itemsize) // 4  # after five integers
+    if numbers < 0:
+        return short
+    seen = int(np.frombuffer(content, long, count=1, offset=_FIRST.itemsize)[0])
+    if header.counter == long:
+        return long if 0 <= seen < _MOST_IMAGES else short
+    if needed is None or numbers < needed or not 0 <= seen < 2**32:  # if the fifth is not 0, it is a weight
+        return short
+    if numbers == needed:
+        return long
+    raise CheckpointError(
+        f"{path}: version {header.major}.{header.minor} means a header of four integers, but the fifth is 0, as in a "
+        f"header of five, and neither leaves the {needed:,} numbers of this network: there are {numbers + 1:,} or "
+        f"{numbers:,}.\n  Is it of this network? Then write it with version 0.2 and a 64-bit number of images seen"
+    )
 
 
 def load_convs(convs: Sequence[nn.Conv2d], path: str | Path, *, whole: bool = True) -> Header:
@@ -69,9 +93,9 @@ def load_convs(convs: Sequence[nn.Conv2d], path: str | Path, *, whole: bool = Tr
     Raises:
         CheckpointError: the file has fewer numbers than the convolutions, or (with `whole`) more.
     """
-    header, numbers = read_darknet(path)
     tensors = list(_tensors_of(convs))
     needed = sum(tensor.numel() for tensor in tensors)
+    header, numbers = read_darknet(path, needed)
     if len(numbers) < needed or (whole and len(numbers) > needed):
         raise CheckpointError(
             f"{path}: holds {len(numbers):,} numbers, but the {len(convs)} convolutions of this network {needed:,}. "

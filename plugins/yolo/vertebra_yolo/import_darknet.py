@@ -1,9 +1,9 @@
 """Darknet's YOLOv2, YOLOv3 and YOLOv3-tiny, `.cfg` and `.weights`, as a recipe and weights of ours.
 
-Networks are recognized by their convolutions: the cfg's must agree, one by one, with those of a recipe of this plugin.
+Networks are recognized by their layers: the cfg's must agree, one by one and key by key, with those of a recipe of this
+plugin (`darknet_layers`).
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from vertebra.models import Model, build_model
 from vertebra_yolo.darknet import darknet_convs
 from vertebra_yolo.darknet_cfg import Section, read_cfg
 from vertebra_yolo.darknet_file import load_convs
+from vertebra_yolo.darknet_layers import first_difference, network_layers
 from vertebra_yolo.v2_head import YOLOv2Head
 from vertebra_yolo.v2_neck import YOLOv2Neck
 from vertebra_yolo.v3_head import YOLOv3Head
@@ -24,7 +25,8 @@ from vertebra_yolo.v3_neck import YOLOv3Neck, YOLOv3TinyNeck
 __all__ = ["DarknetNetwork", "build_darknet", "import_darknet", "model_convs", "read_network"]
 
 _RECIPES = {"yolov3": "yolo:yolov3_coco", "yolov3-tiny": "yolo:yolov3_tiny_coco", "yolov2": "yolo:yolov2_coco"}
-_STRIDE_V2 = 32  # pixels a cell: Darknet gives YOLOv2's anchors in cells
+_LEVELS = {"yolov3": 3, "yolov3-tiny": 2, "yolov2": 1}  # layers [yolo] or [region]
+_STRIDE = 32  # pixels a cell of the coarsest level; Darknet gives YOLOv2's anchors in cells
 
 
 @dataclass(frozen=True)
@@ -32,14 +34,14 @@ class DarknetNetwork:
     """What a cfg says.
 
     Args:
-        convs: its sections `[convolutional]`.
+        sections: all of them, `[net]` first.
         num_classes: of its layers `[yolo]` or `[region]`.
         anchors: per level, finest first: width and height in input pixels.
         size: (height, width) of the input in pixels.
         kind: `yolo` or `region`, the layers at its ends.
     """
 
-    convs: list[Section]
+    sections: list[Section]
     num_classes: int
     anchors: list[list[list[float]]]
     size: tuple[int, int]
@@ -50,7 +52,8 @@ def read_network(cfg: str | Path) -> DarknetNetwork:
     """Reads a cfg.
 
     Raises:
-        RecipeError: it has no layer [yolo] or [region], or its layers contradict each other.
+        RecipeError: it has no layer [yolo] or [region], its layers contradict each other, or its size is not one of
+            whole cells.
     """
     sections = read_cfg(cfg)
     ends = [section for section in sections if section.name in ("yolo", "region")]
@@ -64,10 +67,10 @@ def read_network(cfg: str | Path) -> DarknetNetwork:
         raise RecipeError(f"{cfg}: its [yolo] layers have different numbers of classes: {sorted(classes)}")
     net = sections[0]
     return DarknetNetwork(
-        convs=[section for section in sections if section.name == "convolutional"],
+        sections=sections,
         num_classes=classes.pop(),
         anchors=[_anchors_of(section) for section in reversed(ends)],  # a cfg begins with the coarsest
-        size=(net.number("height", 416), net.number("width", 416)),
+        size=(_side(net, "height"), _side(net, "width")),
         kind=kinds.pop(),
     )
 
@@ -85,13 +88,18 @@ def build_darknet(cfg: str | Path) -> tuple[Model, str, dict]:
         if changes is None:
             continue
         model = build_model(load_recipe(base, changes), network.num_classes, pretrained=False)
-        found = _first_difference(network.convs, model_convs(model))
+        found = first_difference(network.sections, network_layers(name, model_convs(model)))
         if found is None:
             return model, base, changes
         differences[name] = found
+    if not differences:
+        raise RecipeError(
+            f"{cfg}: has {len(network.anchors)} layers [{network.kind}]; known are YOLOv3 (3 layers [yolo]), "
+            "YOLOv3-tiny (2) and YOLOv2 (1 layer [region])"
+        )
     (nearest, (agree, where)) = max(differences.items(), key=lambda item: item[1][0])
     raise RecipeError(
-        f"{cfg}: is not one of {', '.join(_RECIPES)}. It agrees with {nearest} in {agree} convolutions; then {where}"
+        f"{cfg}: is not one of {', '.join(_RECIPES)}. It agrees with {nearest} in {agree} layers; then {where}"
     )
 
 
@@ -154,20 +162,32 @@ def model_convs(model: Model) -> list[nn.Conv2d]:
 
 def _anchors_of(section: Section) -> list[list[float]]:
     """Width and height in input pixels of the anchors that a layer uses."""
-    numbers = section.numbers("anchors")
-    pairs = [list(pair) for pair in zip(numbers[::2], numbers[1::2], strict=False)]
+    numbers, count = section.numbers("anchors"), section.number("num", 1)
+    if len(numbers) != 2 * count:
+        raise RecipeError(
+            f"{section.place('anchors')}: [{section.name}] has {len(numbers)} numbers in anchors, but num={count} "
+            f"needs {2 * count}, a width and a height each"
+        )
+    pairs = [list(pair) for pair in zip(numbers[::2], numbers[1::2], strict=True)]
     if section.name == "region":
-        return [[w * _STRIDE_V2, h * _STRIDE_V2] for w, h in pairs]
-    mask = [int(index) for index in section.numbers("mask")] or list(range(len(pairs)))
-    if any(not 0 <= index < len(pairs) for index in mask):
-        raise RecipeError(f"{section.where}: mask {mask} points beyond the {len(pairs)} anchors")
+        return [[w * _STRIDE, h * _STRIDE] for w, h in pairs]
+    mask = section.whole_numbers("mask") or list(range(count))
+    if any(not 0 <= index < count for index in mask):
+        raise RecipeError(f"{section.place('mask')}: mask {mask} points beyond the {count} anchors")
     return [pairs[index] for index in mask]
+
+
+def _side(net: Section, key: str) -> int:
+    """Height or width of the input in pixels."""
+    side = net.number(key)
+    if side < _STRIDE or side % _STRIDE:
+        raise RecipeError(f"{net.place(key)}: {key} is {side}, not a multiple of {_STRIDE}")
+    return side
 
 
 def _changes(network: DarknetNetwork, name: str) -> dict | None:
     """What a cfg changes in the recipe of this network; None where its ends are of another kind."""
-    levels = {"yolov3": 3, "yolov3-tiny": 2, "yolov2": 1}[name]
-    if network.kind != ("region" if name == "yolov2" else "yolo") or len(network.anchors) != levels:
+    if network.kind != ("region" if name == "yolov2" else "yolo") or len(network.anchors) != _LEVELS[name]:
         return None
     size = list(network.size)
     changes = {
@@ -176,23 +196,6 @@ def _changes(network: DarknetNetwork, name: str) -> dict | None:
         "data.eval_transforms": [{"name": "ResizeLetterbox", "size": size, "pad": False}],
     }
     return changes | ({"model.neck.reorg": "darknet"} if name == "yolov2" else {})
-
-
-def _first_difference(sections: Sequence[Section], convs: Sequence[nn.Conv2d]) -> tuple[int, str] | None:
-    """Number of convolutions that agree, and the first difference; None if all agree."""
-    for number, (section, conv) in enumerate(zip(sections, convs, strict=False)):
-        ours = {
-            "filters": conv.out_channels,
-            "size": conv.kernel_size[0],
-            "stride": conv.stride[0],
-            "batch_normalize": int(getattr(conv, "norm", None) is not None),
-        }
-        for key, value in ours.items():
-            if section.number(key, 0 if key == "batch_normalize" else 1) != value:
-                return number, f"{section.where}: {key} is {section.options.get(key, 'not set')}, not {value}"
-    if len(sections) != len(convs):
-        return min(len(sections), len(convs)), f"it has {len(sections)} convolutions in all, not {len(convs)}"
-    return None
 
 
 def _nested(changes: dict) -> dict:

@@ -62,6 +62,7 @@ def import_yolov5(
     *,
     num_classes: int | None = None,
     force: bool = False,
+    partial: bool = False,
 ) -> ImportReport:
     """Writes `output`, a `.pth` with the model of `recipe` filled with YOLOv5's `weights`.
 
@@ -69,8 +70,11 @@ def import_yolov5(
         weights: a state dict as `.safetensors` or `.pth`; nothing in it is executed.
         recipe: of the same size, such as `yolo:yolov5n`; its number of classes comes from the weights.
         output: left alone if it exists, unless `force`.
+        partial: parameters and anchors that the weights do not have stay the recipe's, and entries without a place in
+            the model are dropped; otherwise either is an error.
     Raises:
-        CheckpointError: the weights cannot be read, do not fit the recipe's model or its anchors, or `output` exists.
+        CheckpointError: the weights cannot be read, are not a detection model's, do not fit the recipe's model or its
+            anchors, or `output` exists.
     """
     if not isinstance(recipe, Recipe):
         recipe = load_recipe(str(recipe))
@@ -80,14 +84,25 @@ def import_yolov5(
             f"{weights}: is not a state dict of YOLOv5's releases 6 or 7 (detection layer model.24.m.0.weight); "
             f"its names are like {', '.join(list(given)[:3]) or 'none, it is empty'}"
         )
-    _check_anchors(given.get("head.anchors"), recipe, weights)
-    return import_weights(YOLOV5, weights, recipe, output, num_classes=num_classes, force=force)
+    if any(name.startswith("head.proto.") for name in given):
+        raise CheckpointError(
+            f"{weights}: is a segmentation model of YOLOv5 (it has mask prototypes, model.24.proto), which has another "
+            "mask branch than YOLOv5Head here (PrototypeMasks) and cannot be imported.\n"
+            "  Import the detection model of this size, such as yolov5s instead of yolov5s-seg"
+        )
+    anchors = given.get("head.anchors")
+    if anchors is not None:
+        _check_anchors(anchors, recipe, weights)
+    elif not partial:
+        raise CheckpointError(
+            f"{weights}: its anchors (model.24.anchors) are missing and cannot be compared with the recipe's.\n"
+            "  If the recipe's are right: --partial"
+        )
+    return import_weights(YOLOV5, weights, recipe, output, num_classes=num_classes, force=force, partial=partial)
 
 
-def _check_anchors(given: Tensor | None, recipe: Recipe, weights: str | Path) -> None:
+def _check_anchors(given: Tensor, recipe: Recipe, weights: str | Path) -> None:
     """The weights keep their anchors (L, A, 2) in cells of each level; ours belong to the recipe, in pixels."""
-    if given is None:
-        return
     strides = torch.tensor(_STRIDES, dtype=torch.float32).view(-1, 1, 1)
     learned = given.float() * strides if len(given) == len(_STRIDES) else given.float()
     for name, spec in recipe.model.heads.items():
