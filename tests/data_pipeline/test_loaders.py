@@ -1,6 +1,8 @@
+import multiprocessing
 import os
 import pickle
 import signal
+import time
 from itertools import islice
 from types import SimpleNamespace
 
@@ -18,11 +20,12 @@ from vertebra.data import (
     TrainLoader,
     build_eval_loader,
     build_train_loader,
+    worker_batches,
 )
 from vertebra.data.packed import PackedDicts
 from vertebra.data.transforms import RandomCrop, RandomFlip
 from vertebra.data.worker import SampleReader
-from vertebra.errors import DataError, RecipeError
+from vertebra.errors import DataError, RecipeError, SetupError
 
 
 @pytest.fixture
@@ -151,8 +154,49 @@ def test_a_worker_that_dies_is_reported_with_the_image_it_was_at(dataset):
     loader = TrainLoader(
         dataset, Mapper([Dying()], training=True), 2, workers=1, sampler=TrainingSampler(shuffle=False)
     )
-    with pytest.raises(RuntimeError, match=r"(?s)DataLoader worker.*The workers were at: .*/1\.png"):
+    with pytest.raises(SetupError, match=r"(?s)a data worker was killed, .*memory.*The workers were at: .*/1\.png"):
         take(loader, 1)
+
+
+class Stuck:
+    """A transform that never ends."""
+
+    def __call__(self, sample, rng):
+        time.sleep(600)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.timeout(60)
+def test_silent_workers_are_reported_and_ended(dataset, training):
+    mapper = Mapper([Stuck()], training=training)
+    if training:
+        loader = TrainLoader(dataset, mapper, 2, workers=2, timeout=2.0).batches()
+    else:
+        loader = EvalLoader(dataset, mapper, workers=2, timeout=2.0)
+    with pytest.raises(SetupError, match=r"(?s)no batch for 2 seconds.*data\.timeout.*The workers were at: .*\.png"):
+        next(iter(loader))
+    deadline = time.monotonic() + 15
+    while multiprocessing.active_children() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not multiprocessing.active_children()
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.timeout(60)
+def test_full_shared_memory_is_one_message(dataset, monkeypatch, training):
+    """As torch says it where a file system such as Docker's default of 64 MiB is full; a real one: tests/engine."""
+
+    def full(outcomes):
+        raise RuntimeError("unable to write to file </torch_7_8_9>: No space left on device (28)")
+
+    monkeypatch.setattr(worker_batches, "ForkingPickler", SimpleNamespace(dumps=full))
+    mapper = Mapper([], training=training)
+    if training:
+        loader = TrainLoader(dataset, mapper, 2, workers=1, start_method="fork").batches()
+    else:
+        loader = EvalLoader(dataset, mapper, workers=1, start_method="fork")
+    with pytest.raises(SetupError, match=r"(?s)shared memory is full.*MiB.*--shm-size.*data\.workers=0 needs none"):
+        next(iter(loader))
 
 
 def test_workers_run_one_thread(dataset):
@@ -228,7 +272,7 @@ def recipe_for(**data):
         train=None, val=None, test=None, root=None, sampler=None,
         train_transforms=[Part(RandomFlip(1.0))], eval_transforms=[],
         aspect_ratio_grouping=True, filter_empty=True, workers=0, max_bad_images=0, mask_format="polygon",
-        close_mixing_epochs=0,
+        close_mixing_epochs=0, timeout=60.0,
     )  # fmt: skip
     return SimpleNamespace(
         seed=3,

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -113,3 +114,45 @@ def left_of(group: int) -> list[int]:
             return []
         time.sleep(0.1)
     return [group]
+
+
+@pytest.mark.parametrize(("phase", "step"), [("step", 3), ("image", 3)])
+def test_two_processes_stop_at_the_same_step(project, phase, step):
+    """Each gets the signal, as from SLURM or torchrun; what they wait for each other is no reason to go on."""
+    name, marker = f"two_{phase}", project / "slow"
+    marker.unlink(missing_ok=True)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    command = [sys.executable, "-m", "vertebra", "train", "recipe.yaml", "--output", name]
+    shared = {"SLOW": phase, "OMP_NUM_THREADS": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    running = [
+        subprocess.Popen(
+            command,
+            cwd=project,
+            env=os.environ | shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+            start_new_session=True,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in (0, 1)
+    ]
+    try:
+        while not marker.exists():
+            assert all(one.poll() is None for one in running), [one.communicate() for one in running]
+            time.sleep(0.02)
+        for one in running:
+            os.killpg(one.pid, signal.SIGTERM)
+        started = time.monotonic()
+        texts = [one.communicate(timeout=60)[1] for one in running]
+        seconds = time.monotonic() - started
+    finally:
+        for one in running:
+            if one.poll() is None:
+                os.killpg(one.pid, signal.SIGKILL)
+    print(f"{phase}, two processes: {seconds:.1f} s, exit codes {[one.returncode for one in running]}")
+    assert [one.returncode for one in running] == [143, 143], texts
+    assert not any("Traceback" in text for text in texts)
+    found = sorted(path.name for path in (project / name / "checkpoints").glob("*.pth"))
+    assert found[-1] == f"step_{step:07d}.pth"
+    finish(project, name, resume=True)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
 import signal
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from multiprocessing.util import Finalize
@@ -17,6 +20,8 @@ from vertebra.data.samplers import SampleKey
 from vertebra.errors import DataError, VertebraError
 
 __all__ = ["Outcome", "SampleReader", "start_worker"]
+
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 @dataclass
@@ -55,6 +60,8 @@ class SampleReader(Dataset):
         self.wide = wide
         self.current = torch.full((max(workers, 1),), -1).share_memory_()
         """(workers,) index of the image each worker is at, -1 for none; read after one has died."""
+        self.closing = torch.zeros(1, dtype=torch.bool).share_memory_()
+        """Set by the main process when its workers shall obey SIGTERM."""
 
     def __len__(self) -> int:
         return len(self.dicts)
@@ -95,13 +102,25 @@ def start_worker(worker_id: int) -> None:
     """Set up a worker process: one thread, and signals are left to the main process.
 
     Ctrl-C, timeout, SLURM and systemd signal the whole process group: a worker that obeyed would take away the batch
-    that the main process needs to finish its step and save. So the first SIGTERM is not for the worker; a second one,
-    such as the main process's to a worker that is stuck, ends it.
+    that the main process needs to finish its step and save. It obeys once the main process is closing its workers, and
+    ends with the main process even while it is stuck in an image.
 
     A spawned worker ends without taking its interpreter down: torch 2.14 aborts there ("terminate called without an
     active exception") about every other time. Forked workers have always ended so.
     """
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda number, frame: signal.signal(signal.SIGTERM, signal.SIG_DFL))
+    info = get_worker_info()
+    assert info is not None and isinstance(info.dataset, SampleReader)  # this is a worker
+    reader = info.dataset
+    signal.signal(signal.SIGTERM, lambda number, frame: os._exit(0) if reader.closing else None)
+    _end_with_parent()
     Finalize(None, os._exit, args=(0,), exitpriority=-1000)  # the last finalizer to run
+
+
+def _end_with_parent() -> None:
+    """On Linux the kernel kills this process when its parent ends, whatever either of them is doing."""
+    if not sys.platform.startswith("linux"):
+        return
+    with contextlib.suppress(AttributeError, OSError):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))

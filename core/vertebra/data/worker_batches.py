@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import pickle
 import re
 import shutil
@@ -38,17 +39,26 @@ def outcomes_of(
         multiprocessing_context=start_method if workers else None,
         timeout=timeout if workers else 0,
     )
+    others = set(multiprocessing.active_children())
+    batches = iter(loader)
+    own = set(multiprocessing.active_children()) - others
     try:
-        for batch in loader:
+        for batch in batches:
             if isinstance(batch, str):
                 raise SetupError(_full(batch))
             yield pickle.loads(batch) if workers else batch  # bytes that our own worker made
     except RuntimeError as err:
-        if "DataLoader" not in str(err):
+        if not re.search(r"DataLoader (timed out|worker \(pid)", str(err)):
             raise
         at = [reader.dicts[index].get("file_name") for index in reader.current.tolist() if index >= 0]
         where = f"The workers were at: {', '.join(map(str, at)) or 'no image'}"
-        raise SetupError(f"{_what_happened(str(err), timeout)}\n  {where}") from err
+        told = f"{err} {err.__context__}"  # torch says only in one of them which signal it was
+        raise SetupError(f"{_what_happened(told, timeout)}\n  {where}") from err
+    finally:
+        reader.closing.fill_(True)
+        for worker in own:  # those that are in the middle of an image, or stuck there
+            if worker.is_alive():
+                worker.terminate()
 
 
 def _as_list(outcomes: list[Outcome]) -> list[Outcome]:

@@ -33,6 +33,7 @@ def checkpoint_of(trainer: Trainer) -> dict[str, Any]:
         "schedule": {"total_steps": trainer.max_steps},
         "step": trainer.step,
         "rng": distributed.gather_objects(rng_state()),
+        "buffers": _buffers_of_each(trainer.model),
         "hooks": {name: hook.state_dict() for name, hook in _named(trainer.hooks).items()},
         **_origin(trainer),
     }
@@ -84,10 +85,11 @@ def resume_from(trainer: Trainer, found: Found) -> list[str]:
     states = content["rng"]
     if len(states) == distributed.world_size():
         trainer.resumed_rng = states[distributed.rank()]
+        _load_buffers(trainer.model, content.get("buffers") or [])
     else:
         notes.append(
             f"the checkpoint was written by {len(states)} processes, this run has {distributed.world_size()}: random "
-            "states are not restored, so the run continues, but not exactly"
+            "states and each process's own statistics are not restored, so the run continues, but not exactly"
         )
     return notes
 
@@ -110,6 +112,26 @@ def _load_model(model: nn.Module, saved: dict[str, torch.Tensor], path: Any, cha
             + "\nResume with the run's own recipe.yaml, or start a new run with --output"
         )
     model.load_state_dict(saved)
+
+
+def _buffers_of_each(model: nn.Module) -> list[dict[str, torch.Tensor]]:
+    """By rank: running statistics and the like, which each of several processes has of its own."""
+    if distributed.world_size() == 1:
+        return []
+    names = model.state_dict().keys()
+    own = {name: value.detach().cpu() for name, value in model.named_buffers() if name in names}
+    everyone = distributed.gather_objects(own)
+    differ = [name for name in own if any(not torch.equal(own[name], one[name]) for one in everyone)]
+    differ = sorted(set().union(*distributed.gather_objects(differ)))
+    return [{name: one[name] for name in differ} for one in everyone]
+
+
+def _load_buffers(model: nn.Module, saved: list[dict[str, torch.Tensor]]) -> None:
+    if len(saved) == distributed.world_size():
+        own = dict(model.named_buffers())
+        with torch.no_grad():
+            for name, value in saved[distributed.rank()].items():
+                own[name].copy_(value)
 
 
 def _optimizer_state(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Any]:

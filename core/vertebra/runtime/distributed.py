@@ -78,11 +78,14 @@ def initialize(device: torch.device) -> None:
         torch.cuda.set_device(device)
     global _fellows
     store, number, size = next(dist.rendezvous("env://", timeout=_TIMEOUT))
-    backend = "nccl" if device.type == "cuda" else "gloo"
-    group = dist.PrefixStore("group", store)
-    dist.init_process_group(backend, store=group, rank=number, world_size=size, timeout=_TIMEOUT)
-    _fellows = Fellows(dist.PrefixStore("fellows", store), number, size)
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") if os.environ.get("GROUP_WORLD_SIZE") == "1" else "0"
+    # On one machine torchrun's store outlives a restart, and with it the addresses of processes that are gone.
+    watched = store.clone() if hasattr(store, "clone") else store  # a client of its own: the other may be waiting
+    _fellows = Fellows(dist.PrefixStore(f"fellows/{attempt}", watched), number, size)
     _fellows.start()
+    group = dist.PrefixStore(f"group/{attempt}", store)
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, store=group, rank=number, world_size=size, timeout=_TIMEOUT)
     atexit.register(shut_down)
 
 
@@ -126,7 +129,8 @@ def wrap(model: nn.Module, device: torch.device) -> nn.Module:
     parallel = nn.parallel.DistributedDataParallel
     known = inspect.signature(parallel).parameters
     sync = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"  # torch 2.14 renamed it
-    options: dict[str, Any] = {sync: False}
+    # Nor are they at the start: a resumed process has its own again. That parameters agree has been checked.
+    options: dict[str, Any] = {sync: False, "init_sync": False}
     return parallel(model, device_ids=[device.index] if device.type == "cuda" else None, **options)
 
 

@@ -7,12 +7,14 @@ thread writes signs of life and looks at those of the others, and a failure is w
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import sys
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 __all__ = ["Fellows", "end_process"]
@@ -21,6 +23,7 @@ _LOOK = 1.0  # seconds between two looks
 _GRACE = 5.0  # seconds in which this process may end by itself, after another has failed
 _SILENT = 300.0  # seconds without a sign of life; a library that holds Python's lock for long gives none
 _FAILED = "vertebra/failed"
+_NO_STORE = "the process that holds the store (rank 0, or torchrun) is gone"
 
 
 class Fellows:
@@ -30,6 +33,7 @@ class Fellows:
         store: in which all processes met, with `set`, `get` and `check`.
         rank, world_size: which process this is, of how many.
         end: what to do with the message; None: print it and end the process with exit code 2.
+        silent: seconds without a sign of life after which another process counts as lost.
     """
 
     def __init__(
@@ -47,17 +51,24 @@ class Fellows:
         self.silent = silent
         self._end = end or _say_and_end
         self._stopped = threading.Event()
+        self._left: set[int] = set()  # ranks that ended in order
         self._seen: dict[int, tuple[bytes, float]] = {}  # rank -> its latest sign of life, and when it was new
         self._thread = threading.Thread(target=self._watch, name="vertebra-fellows", daemon=True)
 
     def start(self) -> None:
+        self.store.set(_key("who", self.rank), f"{_machine()} {os.getpid()}")
         self._thread.start()
 
     def stop(self) -> None:
-        """This process is about to leave in order; what becomes of the others is no longer its concern."""
+        """This process leaves in order; what becomes of the others is no longer its concern."""
         self._stopped.set()
-        if self._thread.is_alive() and threading.current_thread() is not self._thread:
-            self._thread.join(timeout=2 * _LOOK)
+        if not self._thread.is_alive() or threading.current_thread() is self._thread:
+            return
+        self._thread.join(timeout=2 * _LOOK)
+        with contextlib.suppress(Exception):
+            self.store.set(_key("left", self.rank), "1")
+            if self.rank == 0:  # the store may end with this process: time for the others to see that
+                time.sleep(2 * _LOOK)
 
     def tell(self, message: str) -> None:
         """Tells the others why this process ends. The first failure stays: those that follow are its consequences."""
@@ -76,7 +87,7 @@ class Fellows:
                     told = self.store.get(_FAILED).decode("utf-8", "replace")
                     return None if told.startswith(f"rank {self.rank} ") else told
             except Exception:
-                return "the process that holds the store (rank 0, or torchrun) is gone"
+                return _NO_STORE
             if time.monotonic() >= end:
                 return None
             time.sleep(0.1)
@@ -86,30 +97,61 @@ class Fellows:
         while not self._stopped.wait(_LOOK):
             number += 1
             try:
-                self.store.set(f"vertebra/alive/{self.rank}", str(number))
-                lost = self.failure() or self._silent_one()
+                self.store.set(_key("alive", self.rank), str(number))
+                lost = self.failure() or self._lost_one()
             except Exception:
-                lost = "the process that holds the store (rank 0, or torchrun) is gone"
+                lost = _NO_STORE
+            if lost == _NO_STORE and 0 in self._left:
+                return
             if lost is not None:
                 if not self._stopped.wait(_GRACE):
                     self._end(lost)
                 return
 
-    def _silent_one(self) -> str | None:
-        now = time.monotonic()
+    def _lost_one(self) -> str | None:
+        """Which other process ended without a word, or gives no sign of life any more."""
         for rank in range(self.world_size):
-            key = f"vertebra/alive/{rank}"
-            if rank == self.rank or not self.store.check([key]):
+            if rank == self.rank or rank in self._left:
                 continue
-            sign = self.store.get(key)
-            if self._seen.get(rank, (b"", now))[0] != sign:
-                self._seen[rank] = (sign, now)
-            elif now - self._seen[rank][1] > self.silent:
+            if self.store.check([_key("left", rank)]):
+                self._left.add(rank)
+            elif self._is_gone(rank):
+                return f"rank {rank} is gone: its process ended without a word (killed, or out of memory?)"
+            elif self._is_silent(rank):
                 return (
                     f"rank {rank} has given no sign of life for {self.silent:g} seconds: is its machine gone, or its "
                     "process stopped?"
                 )
         return None
+
+    def _is_gone(self, rank: int) -> bool:
+        """Whether a process of this machine does not exist any more; of other machines nothing is known."""
+        if not self.store.check([_key("who", rank)]):
+            return False
+        machine, _, process = self.store.get(_key("who", rank)).decode().rpartition(" ")
+        return bool(machine) and machine == _machine() and not Path(f"/proc/{process}").exists()
+
+    def _is_silent(self, rank: int) -> bool:
+        key, now = _key("alive", rank), time.monotonic()
+        if not self.store.check([key]):
+            return False
+        sign = self.store.get(key)
+        if self._seen.get(rank, (b"", now))[0] != sign:
+            self._seen[rank] = (sign, now)
+        return now - self._seen[rank][1] > self.silent
+
+
+def _key(what: str, rank: int) -> str:
+    return f"vertebra/{what}/{rank}"
+
+
+def _machine() -> str:
+    """The machine and its space of process numbers (containers have their own); empty where that is not known."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return ""
 
 
 def end_process(code: int) -> None:

@@ -50,11 +50,14 @@ def check_ranks_agree(facts: dict[str, Any], hint: str) -> None:
 
 
 def weights_checksum(model: nn.Module) -> str:
-    """The first digits of a hash of all parameters and buffers; only in a run of several processes, otherwise empty."""
+    """The first digits of a hash of all parameters; only in a run of several processes, otherwise empty.
+
+    Not of buffers: each process has its own running statistics.
+    """
     if distributed.world_size() == 1:
         return ""
     digest = hashlib.blake2b(digest_size=8)
-    for name, tensor in sorted(model.state_dict().items()):
+    for name, tensor in sorted(model.named_parameters()):
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
