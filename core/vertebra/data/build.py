@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -12,13 +12,23 @@ from vertebra.data.formats import Dataset
 from vertebra.data.loader import EvalLoader, TrainLoader
 from vertebra.data.mapper import Mapper
 from vertebra.data.match_classes import match_classes
-from vertebra.data.samplers import TrainingSampler
+from vertebra.data.samplers import Sampler, TrainingSampler
+from vertebra.data.transforms import Transform
 from vertebra.errors import DataError, RecipeError
+from vertebra.injection import known_facts
 
 if TYPE_CHECKING:
     from vertebra.config import ComponentSpec, Recipe
 
-__all__ = ["build_eval_loader", "build_mapper", "build_train_loader", "drop_empty", "load_dataset", "load_split"]
+__all__ = [
+    "build_eval_loader",
+    "build_mapper",
+    "build_train_loader",
+    "build_transforms",
+    "drop_empty",
+    "load_dataset",
+    "load_split",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -79,7 +89,7 @@ def build_train_loader(
         dataset,
         build_mapper(recipe, dataset, training=True),
         recipe.train.batch_size,
-        sampler=data.sampler.build() if data.sampler is not None else None,
+        sampler=_sampler(recipe, dataset),
         seed=recipe.seed,
         workers=data.workers,
         aspect_ratio_grouping=data.aspect_ratio_grouping,
@@ -106,7 +116,7 @@ def build_mapper(recipe: Recipe, dataset: Dataset, training: bool) -> Mapper:
     specs = recipe.data.train_transforms if training else recipe.data.eval_transforms
     closing = recipe.data.close_mixing_epochs
     return Mapper(
-        [spec.build() for spec in specs],
+        build_transforms(specs, dataset.metadata),
         training=training,
         seed=recipe.seed,
         mask_format=recipe.data.mask_format,
@@ -117,13 +127,22 @@ def build_mapper(recipe: Recipe, dataset: Dataset, training: bool) -> Mapper:
     )
 
 
+def build_transforms(specs: Iterable[ComponentSpec], metadata: Metadata | None) -> list[Transform]:
+    """The transforms that a recipe names, for a dataset or a trained model with this metadata."""
+    return [spec.build(**known_facts(metadata)) for spec in specs]
+
+
 def _num_epochs(recipe: Recipe, dataset: Dataset) -> float:
     """Passes over the data that the whole training makes."""
     train = recipe.train
     if train.epochs is not None:
         return train.epochs
-    sampler = recipe.data.sampler.build() if recipe.data.sampler is not None else TrainingSampler()
-    return train.steps * train.batch_size / sampler.epoch_length(dataset.dicts)
+    return train.steps * train.batch_size / _sampler(recipe, dataset).epoch_length(dataset.dicts)
+
+
+def _sampler(recipe: Recipe, dataset: Dataset) -> Sampler:
+    spec = recipe.data.sampler
+    return TrainingSampler() if spec is None else spec.build(**known_facts(dataset.metadata, dataset=dataset))
 
 
 def drop_empty(dataset: Dataset) -> Dataset:
