@@ -51,7 +51,9 @@ def load_dataset(spec: str | ComponentSpec | Sequence[str | ComponentSpec], root
         if not spec:
             raise DataError("the list of datasets is empty")
         return _joined([load_dataset(item, root) for item in spec])
-    return spec.build().load(root)
+    dataset = spec.build().load(root)
+    dataset.check_files()
+    return dataset
 
 
 def load_split(recipe: Recipe, split: str | None = None) -> Dataset:
@@ -159,7 +161,7 @@ def drop_empty(dataset: Dataset) -> Dataset:
             f"dataset {dataset.name}: none of its {len(dataset)} images has an annotation to train on "
             "(data.filter_empty: false keeps images without any)"
         )
-    return Dataset(kept, dataset.metadata)
+    return Dataset(kept, dataset.metadata, checked=True)
 
 
 def _usable(item: dict) -> bool:
@@ -169,23 +171,14 @@ def _usable(item: dict) -> bool:
 
 
 def _registered(name: str) -> Dataset:
-    """A dataset of DatasetCatalog. The function is the user's own, so its dicts are checked."""
+    """A dataset of DatasetCatalog."""
     dicts = DatasetCatalog.get(name)
     metadata = MetadataCatalog.get(name)
     if not isinstance(dicts, (list, tuple)):
         raise DataError(f"dataset {name}: its function returned {type(dicts).__name__}, expected a list of dicts")
-    classes = len(metadata.get("thing_classes") or ()) or None
-    for i, item in enumerate(dicts):
-        if not isinstance(item, dict) or not item.get("file_name"):
-            raise DataError(f"dataset {name}: entry {i} has no file_name")
-        for j, annotation in enumerate(item.get("annotations", ())):
-            category = annotation.get("category_id")
-            if not isinstance(category, int) or category < 0 or (classes is not None and category >= classes):
-                raise DataError(
-                    f"dataset {name}: {item['file_name']}: annotation {j}: category_id is {category!r}, expected 0 to "
-                    f"{'K-1' if classes is None else classes - 1} (thing_classes has {classes or 'not been set'})"
-                )
-    return Dataset(dicts, metadata)
+    dataset = Dataset(dicts, metadata)
+    dataset.check_files()
+    return dataset
 
 
 def _joined(datasets: list[Dataset]) -> Dataset:
@@ -204,7 +197,7 @@ def _joined(datasets: list[Dataset]) -> Dataset:
     metadata = Metadata("+".join(dataset.name for dataset in datasets))
     facts = [dataset.metadata.as_dict() for dataset in datasets]
     metadata.set(**{k: v for k, v in facts[0].items() if k != "name" and all(f.get(k) == v for f in facts)})
-    return Dataset(chain.from_iterable(datasets), metadata)
+    return Dataset(chain.from_iterable(datasets), metadata, checked=True)
 
 
 def _in_order_of(first: Dataset, other: Dataset) -> Dataset:
