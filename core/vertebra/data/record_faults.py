@@ -100,7 +100,7 @@ class RecordCheck:
 
     def _segment_faults(self, segments: Sequence[dict], *size: int | None) -> list[tuple[str, str]]:
         found: list[tuple[str, str]] = []
-        ids: set[int] = set()
+        ids: set[Any] = set()
         for i, segment in enumerate(segments):
             key = segment.get("id")
             if not _is_in_range(key, 2**24) or key == 0:
