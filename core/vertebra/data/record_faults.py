@@ -37,7 +37,7 @@ class RecordCheck:
     """Called with one standard dict after the other; what is wrong goes to `problems`, with image and annotation.
 
     Args:
-        metadata: how many classes there are of what; a range that it does not tell has no end.
+        metadata: names of the classes and keypoints; where it has none, every number from 0 passes.
         problems: where faults are added.
         annotations: whether annotations are looked at.
     """
