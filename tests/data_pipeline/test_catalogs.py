@@ -8,11 +8,14 @@ from vertebra.errors import DataError
 
 
 @pytest.fixture
-def registered():
-    """Registers datasets and forgets them after the test."""
+def registered(tmp_path, monkeypatch):
+    """Registers datasets, with their (empty) files in the current directory, and forgets them after the test."""
+    monkeypatch.chdir(tmp_path)
     names = []
 
     def register(name, dicts, **facts):
+        for item in dicts:
+            (tmp_path / item["file_name"]).touch()
         DatasetCatalog.register(name, lambda: dicts)
         MetadataCatalog.get(name).set(**facts)
         names.append(name)

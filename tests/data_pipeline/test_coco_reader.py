@@ -109,7 +109,9 @@ def test_faults_beyond_the_first_twenty_are_counted(coco_folder):
 def test_missing_images_are_an_error_or_left_to_the_loader(coco_folder, tmp_path):
     paths = coco_folder({"a.png": (4, 4), "b.png": (4, 4)}, [])
     (tmp_path / "images" / "b.png").unlink()
-    with pytest.raises(DataError, match=r"b\.png: the JSON names it \(file_name\), but there is no such file"):
+    with pytest.raises(
+        DataError, match=r"data\.json.*b\.png: a record names it \(file_name\), but there is no such file"
+    ):
         load(paths)
     assert len(load(paths, missing_images="leave")) == 2
 

@@ -26,6 +26,7 @@ from vertebra.data.packed import PackedDicts
 from vertebra.data.transforms import RandomCrop, RandomFlip
 from vertebra.data.worker import SampleReader
 from vertebra.errors import DataError, RecipeError, SetupError
+from vertebra.structures import BoxMode
 
 
 @pytest.fixture
@@ -293,10 +294,13 @@ def test_a_recipe_builds_both_loaders(dataset):
     assert build_train_loader(recipe_for(sampler=Part(sampler)), dataset).sampler is sampler
 
 
+CROWD = {"bbox": [0, 0, 1, 1], "bbox_mode": BoxMode.XYXY_ABS, "category_id": 0, "iscrowd": 1}
+
+
 def test_nothing_to_train_on_is_an_error():
     with pytest.raises(RecipeError, match=r"x\.yaml: split is 'train', but data\.train is not set"):
         build_train_loader(recipe_for())
-    crowd = {"file_name": "a", "width": 1, "height": 1, "annotations": [{"iscrowd": 1}]}
+    crowd = {"file_name": "a", "width": 1, "height": 1, "annotations": [CROWD]}
     with pytest.raises(DataError, match="none of its 1 images has an annotation"):
         build_train_loader(recipe_for(), Dataset([crowd], Metadata("cells")))
     with pytest.raises(DataError, match="dataset cells: there are no images"):

@@ -118,7 +118,7 @@ def left_of(group: int) -> list[int]:
 
 @pytest.mark.parametrize(("phase", "step"), [("step", 3), ("image", 3)])
 def test_two_processes_stop_at_the_same_step(project, phase, step):
-    """Each gets the signal, as from SLURM or torchrun; what they wait for each other is no reason to go on."""
+    """Each gets the signal, as from SLURM or torchrun; waiting for each other does not keep them."""
     name, marker = f"two_{phase}", project / "slow"
     marker.unlink(missing_ok=True)
     with socket.socket() as probe:

@@ -1,6 +1,7 @@
 """What the report holds: mistakes, crops, dataset facts, and no more bytes than promised."""
 
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -222,7 +223,9 @@ def test_a_dataset_without_objects_has_facts_but_no_classes(tmp_path):
 
 
 def test_a_dataset_that_cannot_be_counted_says_so_and_keeps_the_report(tmp_path):
-    (section,) = dataset_sections(dataset_of([[((0, 0, float("nan"), 5), 0, 0)]]), tmp_path)
+    right = dataset_of([[((0, 0, 4, 5), 0, 0)]])
+    faulty = {**right[0], "annotations": [{**right[0]["annotations"][0], "bbox": [0, 0, float("nan"), 5]}]}
+    (section,) = dataset_sections(SimpleNamespace(dicts=[faulty], metadata=right.metadata), tmp_path)
     (text,) = section.blocks
     assert isinstance(text, Text) and "annotation 0" in text.text
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from vertebra.config.signature import parameters_of
 from vertebra.errors import RecipeError, VertebraError
-from vertebra.injection import is_injected
+from vertebra.injection import INJECTED, WHERE_KNOWN, is_injected
 from vertebra.registry import REGISTRIES
 
 __all__ = ["ComponentSpec", "Kind", "to_plain"]
@@ -51,18 +51,27 @@ class ComponentSpec:
 
         Args:
             injected: what the framework knows (`input_shape`, `num_classes`, ...). Each goes to every constructor,
-                nested ones too, that has a parameter of this name; what the recipe writes goes before it, and holds
-                for what is nested in the component as well.
+                nested ones too, that has a parameter of this name and whose kind is promised it (`INJECTED`); what the
+                recipe writes goes before it, and holds for what is nested in the component as well.
         Raises:
-            RecipeError: the constructor raised; names file and line and the place in the code.
+            RecipeError: the constructor raised; names file and line and the place in the code. Or it takes a promised
+                argument that is not known here.
             PluginError: the component's plugin cannot be used.
         """
         cls = REGISTRIES[self.kind].get(self.name)
         injected |= {key: value for key, value in self.arguments.items() if is_injected(self.kind, key)}
         arguments = {key: _build_nested(value, injected) for key, value in self.arguments.items()}
-        for key, parameter in parameters_of(cls).items():
-            if key in injected and key not in arguments and parameter.kind is not inspect.Parameter.VAR_KEYWORD:
+        parameters = parameters_of(cls)
+        for key in INJECTED.get(self.kind, ()):
+            if key in arguments or key not in parameters:
+                continue
+            if key in injected:
                 arguments[key] = injected[key]
+            elif parameters[key].default is inspect.Parameter.empty:
+                raise RecipeError(
+                    f"{self.where}: {self.kind} {self.name} takes `{key}`, which the framework sets, but which is not "
+                    f"known here.\n  {WHERE_KNOWN[key]}"
+                )
         try:
             return cls(**arguments)
         except VertebraError as err:

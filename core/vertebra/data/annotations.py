@@ -1,6 +1,6 @@
 """Annotations of a standard dict to the arrays of a `Sample`, and those back to `Instances` after the transforms.
 
-What comes from a user's own registration function has passed no reader, so everything is checked here once more.
+A `Dataset` has checked its dicts. A `Mapper` takes others too, so what would distort a sample is checked once more.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -12,13 +12,23 @@ from vertebra.data.formats import Dataset
 from vertebra.data.loader import EvalLoader, TrainLoader
 from vertebra.data.mapper import Mapper
 from vertebra.data.match_classes import match_classes
-from vertebra.data.samplers import TrainingSampler
+from vertebra.data.samplers import Sampler, TrainingSampler
+from vertebra.data.transforms import Transform
 from vertebra.errors import DataError, RecipeError
+from vertebra.injection import known_facts
 
 if TYPE_CHECKING:
     from vertebra.config import ComponentSpec, Recipe
 
-__all__ = ["build_eval_loader", "build_mapper", "build_train_loader", "drop_empty", "load_dataset", "load_split"]
+__all__ = [
+    "build_eval_loader",
+    "build_mapper",
+    "build_train_loader",
+    "build_transforms",
+    "drop_empty",
+    "load_dataset",
+    "load_split",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +51,9 @@ def load_dataset(spec: str | ComponentSpec | Sequence[str | ComponentSpec], root
         if not spec:
             raise DataError("the list of datasets is empty")
         return _joined([load_dataset(item, root) for item in spec])
-    return spec.build().load(root)
+    dataset = spec.build().load(root)
+    dataset.check_files()
+    return dataset
 
 
 def load_split(recipe: Recipe, split: str | None = None) -> Dataset:
@@ -79,7 +91,7 @@ def build_train_loader(
         dataset,
         build_mapper(recipe, dataset, training=True),
         recipe.train.batch_size,
-        sampler=data.sampler.build() if data.sampler is not None else None,
+        sampler=_sampler(recipe, dataset),
         seed=recipe.seed,
         workers=data.workers,
         aspect_ratio_grouping=data.aspect_ratio_grouping,
@@ -108,7 +120,7 @@ def build_mapper(recipe: Recipe, dataset: Dataset, training: bool) -> Mapper:
     specs = recipe.data.train_transforms if training else recipe.data.eval_transforms
     closing = recipe.data.close_mixing_epochs
     return Mapper(
-        [spec.build() for spec in specs],
+        build_transforms(specs, dataset.metadata),
         training=training,
         seed=recipe.seed,
         mask_format=recipe.data.mask_format,
@@ -119,13 +131,22 @@ def build_mapper(recipe: Recipe, dataset: Dataset, training: bool) -> Mapper:
     )
 
 
+def build_transforms(specs: Iterable[ComponentSpec], metadata: Metadata | None) -> list[Transform]:
+    """The transforms that a recipe names, for a dataset or a trained model with this metadata."""
+    return [spec.build(**known_facts(metadata)) for spec in specs]
+
+
 def _num_epochs(recipe: Recipe, dataset: Dataset) -> float:
     """Passes over the data that the whole training makes."""
     train = recipe.train
     if train.epochs is not None:
         return train.epochs
-    sampler = recipe.data.sampler.build() if recipe.data.sampler is not None else TrainingSampler()
-    return train.steps * train.batch_size / sampler.epoch_length(dataset.dicts)
+    return train.steps * train.batch_size / _sampler(recipe, dataset).epoch_length(dataset.dicts)
+
+
+def _sampler(recipe: Recipe, dataset: Dataset) -> Sampler:
+    spec = recipe.data.sampler
+    return TrainingSampler() if spec is None else spec.build(**known_facts(dataset.metadata, dataset=dataset))
 
 
 def drop_empty(dataset: Dataset) -> Dataset:
@@ -142,7 +163,7 @@ def drop_empty(dataset: Dataset) -> Dataset:
             f"dataset {dataset.name}: none of its {len(dataset)} images has an annotation to train on "
             "(data.filter_empty: false keeps images without any)"
         )
-    return Dataset(kept, dataset.metadata)
+    return Dataset(kept, dataset.metadata, checked=True)
 
 
 def _usable(item: dict) -> bool:
@@ -152,23 +173,14 @@ def _usable(item: dict) -> bool:
 
 
 def _registered(name: str) -> Dataset:
-    """A dataset of DatasetCatalog. The function is the user's own, so its dicts are checked."""
+    """A dataset of DatasetCatalog."""
     dicts = DatasetCatalog.get(name)
     metadata = MetadataCatalog.get(name)
     if not isinstance(dicts, (list, tuple)):
         raise DataError(f"dataset {name}: its function returned {type(dicts).__name__}, expected a list of dicts")
-    classes = len(metadata.get("thing_classes") or ()) or None
-    for i, item in enumerate(dicts):
-        if not isinstance(item, dict) or not item.get("file_name"):
-            raise DataError(f"dataset {name}: entry {i} has no file_name")
-        for j, annotation in enumerate(item.get("annotations", ())):
-            category = annotation.get("category_id")
-            if not isinstance(category, int) or category < 0 or (classes is not None and category >= classes):
-                raise DataError(
-                    f"dataset {name}: {item['file_name']}: annotation {j}: category_id is {category!r}, expected 0 to "
-                    f"{'K-1' if classes is None else classes - 1} (thing_classes has {classes or 'not been set'})"
-                )
-    return Dataset(dicts, metadata)
+    dataset = Dataset(dicts, metadata)
+    dataset.check_files()
+    return dataset
 
 
 def _joined(datasets: list[Dataset]) -> Dataset:
@@ -187,7 +199,7 @@ def _joined(datasets: list[Dataset]) -> Dataset:
     metadata = Metadata("+".join(dataset.name for dataset in datasets))
     facts = [dataset.metadata.as_dict() for dataset in datasets]
     metadata.set(**{k: v for k, v in facts[0].items() if k != "name" and all(f.get(k) == v for f in facts)})
-    return Dataset(chain.from_iterable(datasets), metadata)
+    return Dataset(chain.from_iterable(datasets), metadata, checked=True)
 
 
 def _in_order_of(first: Dataset, other: Dataset) -> Dataset:

@@ -14,7 +14,6 @@ from typing import Any, Literal
 from vertebra.data.catalog import DatasetCatalog, Metadata, MetadataCatalog
 from vertebra.data.coco_records import Categories, read_annotations, read_categories, read_images
 from vertebra.data.formats import Dataset, Format, resolve_path
-from vertebra.data.image_files import missing_files
 from vertebra.data.json_file import Problems, read_json
 from vertebra.data.panoptic import add_panoptic
 from vertebra.errors import DataError
@@ -107,10 +106,11 @@ class CocoFormat(Format):
             panoptic = resolve_path(self.panoptic, root)
             folder = resolve_path(self.panoptic_images, root) if self.panoptic_images else panoptic.with_suffix("")
             add_panoptic(panoptic, folder, records, metadata, self.panoptic_labels)
-        self._look_for_files(dicts, file)
         for note in notes:
             logger.warning("%s: %s", file, note)
-        return Dataset(dicts, metadata)
+        dataset = Dataset(dicts, metadata, checked=True)
+        dataset.check_files()
+        return dataset
 
     def _metadata(self, file: Path, image_root: Path, categories: Categories) -> Metadata:
         metadata = Metadata(self.name or f"{file.parent.name}/{file.stem}")
@@ -122,6 +122,8 @@ class CocoFormat(Format):
             image_root=str(image_root),
             evaluator_type="coco",
         )
+        if self.missing_images == "leave":
+            metadata.set(missing_images="leave")
         if categories.ignored_names:
             metadata.set(dropped_classes=categories.ignored_names)
         if categories.keypoints:
@@ -135,16 +137,6 @@ class CocoFormat(Format):
         if self.stuff_classes is not None:
             metadata.set(stuff_classes=list(self.stuff_classes))
         return metadata
-
-    def _look_for_files(self, dicts: list[dict], file: Path) -> None:
-        keys = ["sem_seg_file_name", "pan_seg_file_name"]
-        if self.missing_images == "error":
-            keys.insert(0, "file_name")
-        problems = Problems(file)
-        for key in keys:
-            for path in missing_files(item[key] for item in dicts if key in item):
-                problems.add(path, f"the JSON names it ({key}), but there is no such file")
-        problems.raise_if_any()
 
 
 def register_coco_instances(name: str, metadata: dict[str, Any], json_file: str, image_root: str) -> None:

@@ -6,19 +6,22 @@ instance file is needed. Format: https://cocodataset.org/#format-data, section 4
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any, Literal
 
 from vertebra.data.catalog import Metadata
 from vertebra.data.coco_records import read_categories, read_images
 from vertebra.data.formats import Dataset, Format, resolve_path
-from vertebra.data.image_files import missing_files
 from vertebra.data.json_file import Problems, read_json
 from vertebra.data.panoptic import add_panoptic
+from vertebra.data.record_faults import box_fault
 from vertebra.errors import DataError
 from vertebra.structures import BoxMode
 
 __all__ = ["CityscapesPanopticFormat", "CocoPanopticFormat"]
+
+logger = logging.getLogger(__name__)
 
 
 class CocoPanopticFormat(Format):
@@ -77,15 +80,16 @@ class CocoPanopticFormat(Format):
             ignore_label=255,
         )
         add_panoptic(file, folder, records, metadata, self.labels)
-        for key, item in records.items():
-            item["annotations"] = [
-                _annotation(info, f"image {key!r}", problems) for info in item["segments_info"] if info["isthing"]
-            ]
-        for name in ("file_name", "pan_seg_file_name"):
-            for path in missing_files(item[name] for item in records.values()):
-                problems.add(path, f"the JSON names it ({name}), but there is no such file")
-        problems.raise_if_any()
-        return Dataset(list(records.values()), metadata)
+        empty = 0
+        for item in records.values():
+            things = [info for info in item["segments_info"] if info["isthing"]]
+            item["annotations"] = [_annotation(info) for info in things if not _is_empty(info.get("bbox"))]
+            empty += len(things) - len(item["annotations"])
+        if empty:
+            logger.warning("%s: boxes without area, dropped: %d", file, empty)
+        dataset = Dataset(records.values(), metadata)
+        dataset.check_files()
+        return dataset
 
     def _with_paths(self, images: list) -> list:
         """The image records with paths below the image folder."""
@@ -125,15 +129,16 @@ class CityscapesPanopticFormat(CocoPanopticFormat):
         return found
 
 
-def _annotation(info: dict, where: str, problems: Problems) -> dict:
-    box = info.get("bbox")
-    if not isinstance(box, list) or len(box) != 4 or not all(isinstance(value, (int, float)) for value in box):
-        problems.add(where, f"segment {info.get('id')!r}: bbox is {box!r:.60}, expected 4 numbers x, y, width, height")
-        box = [0, 0, 0, 0]
+def _is_empty(box: Any) -> bool:
+    """A box whose only fault is that it has no area."""
+    return box_fault(box) is not None and box_fault(box, may_be_empty=True) is None
+
+
+def _annotation(info: dict) -> dict:
     return {
-        "bbox": box,
+        "bbox": info.get("bbox"),
         "bbox_mode": BoxMode.XYWH_ABS,
         "category_id": info["category_id"],
         "iscrowd": int(info.get("iscrowd") or 0),
-        "panoptic_id": info["id"],
+        "panoptic_id": info.get("id"),
     }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import math
 import re
 from collections import Counter
 from dataclasses import dataclass, field
@@ -12,7 +11,8 @@ from typing import Any
 
 from vertebra.data.image_files import file_name_fault
 from vertebra.data.json_file import Problems
-from vertebra.data.masks import polygon_fault, rle_fault, within_reach
+from vertebra.data.masks import within_reach
+from vertebra.data.record_faults import box_fault, crowd_fault, keypoints_fault, mask_faults, size_fault
 from vertebra.structures import BoxMode
 
 __all__ = ["Categories", "derive_flip_map", "read_annotations", "read_categories", "read_images"]
@@ -93,8 +93,7 @@ def read_images(records: list, image_root: Path, problems: Problems) -> dict[Id,
             fault = (
                 f"file_name {name!r} stands in images[{by_name[name]}] already; an image must have exactly one record"
             )
-        if fault is None and not all(type(side) is int and side > 0 for side in (height, width)):
-            fault = f"height and width are {height!r} and {width!r}, expected whole numbers above 0"
+        fault = fault or size_fault(height, width)
         if fault:
             problems.add(f"images[{i}] (id {key!r})", fault)
             result[key] = None
@@ -190,7 +189,7 @@ def _read_keypoint_names(
 
 
 def _annotation_faults(record: dict, image: dict, categories: Categories) -> list[str]:
-    faults = []
+    faults: list[str | None] = []
     category = record.get("category_id")
     if category is None:
         faults.append("category_id is missing")
@@ -201,38 +200,13 @@ def _annotation_faults(record: dict, image: dict, categories: Categories) -> lis
             else ""
         )
         faults.append(f"category_id {category!r} is not among the categories{text}")
-    box = record.get("bbox")
-    if not isinstance(box, list) or len(box) != 4 or not all(type(value) in (int, float) for value in box):
-        what = "bbox is missing" if box is None else f"bbox is {box!r:.80}"
-        faults.append(f"{what}, expected 4 numbers x, y, w, h")
-    elif not math.isfinite(sum(box)):
-        faults.append(f"bbox {box} is not finite")
-    elif box[2] < 0 or box[3] < 0:
-        faults.append(f"bbox {box} has a negative width or height; x, y must be the upper left corner")
-    segmentation = record.get("segmentation")
-    if isinstance(segmentation, list):
-        for i, polygon in enumerate(segmentation):
-            fault = polygon_fault(polygon)
-            if fault:
-                faults.append(f"segmentation: polygon {i} {fault}")
-    elif segmentation is not None:
-        fault = rle_fault(segmentation, image["height"], image["width"])
-        if fault:
-            faults.append(f"segmentation {fault}")
-    if record.get("iscrowd", 0) not in (0, 1):
-        faults.append(f"iscrowd is {record['iscrowd']!r}, expected 0 or 1")
-    keypoints = record.get("keypoints")
-    if categories.keypoints and keypoints is not None:
-        expected = 3 * len(categories.keypoints)
-        if not isinstance(keypoints, list) or len(keypoints) != expected:
-            faults.append(
-                f"keypoints must be {expected} numbers: x, y and visibility of each of the category's keypoints"
-            )
-        elif not all(type(value) in (int, float) and math.isfinite(value) for value in keypoints):
-            faults.append("keypoints have a value that is not a finite number")
-        elif not {*keypoints[2::3]} <= {0, 1, 2}:
-            faults.append(f"keypoint visibilities {sorted({*keypoints[2::3]})}, expected 0, 1 or 2")
-    return faults
+    faults.append(box_fault(record.get("bbox"), may_be_empty=True))  # those without area are dropped with a note
+    if record.get("segmentation") is not None:
+        faults += mask_faults(record["segmentation"], image["height"], image["width"])
+    faults.append(crowd_fault(record.get("iscrowd", 0)))
+    if categories.keypoints and record.get("keypoints") is not None:
+        faults.append(keypoints_fault(record["keypoints"], len(categories.keypoints)))
+    return [fault for fault in faults if fault]
 
 
 def _convert(record: dict, image: dict, categories: Categories, notes: Counter[str]) -> dict | None:

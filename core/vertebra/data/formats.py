@@ -7,7 +7,10 @@ from pathlib import Path
 from typing import ClassVar
 
 from vertebra.data.catalog import Metadata
+from vertebra.data.image_files import Folders
+from vertebra.data.json_file import Problems
 from vertebra.data.packed import PackedDicts
+from vertebra.data.record_faults import FILE_KEYS, RecordCheck
 from vertebra.errors import DataError
 
 __all__ = ["Dataset", "Format", "resolve_path"]
@@ -20,18 +23,33 @@ class Dataset(Sequence):
     (each `bbox`, `bbox_mode`, `category_id` from 0, and where there are any `segmentation`, `keypoints`, `iscrowd`),
     and where there are any `sem_seg_file_name`, `pan_seg_file_name` and `segments_info`.
 
+    Every dict is checked, whichever format made it. That its files are there is checked by `load_dataset` (and
+    `check_files`); with `missing_images: leave` in the metadata, images may be missing.
+
     Args:
         dicts: the standard dicts; each access later gives a fresh copy, so changes to one are not kept.
         metadata: class names and id mappings.
+        checked: the annotations have passed these checks in another Dataset of the same classes, or in COCO's reader.
+    Raises:
+        DataError: names the images and annotations at fault (the first 20).
     """
 
-    def __init__(self, dicts: Iterable[dict], metadata: Metadata) -> None:
+    def __init__(self, dicts: Iterable[dict], metadata: Metadata, *, checked: bool = False) -> None:
         _check_names(metadata)
         fields: set[str] = set()
-        self.dicts: PackedDicts = PackedDicts(_watch(dicts, fields))
+        source = metadata.get("json_file") or metadata.get("panoptic_json")
+        what = f"dataset {metadata.name}" + (f" ({source})" if source else "")
+        faults, self._missing = Problems(what), Problems(what)
+        check = RecordCheck(metadata, faults, annotations=not checked)
+        self.dicts: PackedDicts = PackedDicts(_watch(dicts, check, fields, self._missing))
+        faults.raise_if_any()
         self.metadata = metadata
         self.fields = frozenset(fields)
         """Which of `segmentation`, `keypoints`, `sem_seg_file_name`, `pan_seg_file_name` occur anywhere."""
+
+    def check_files(self) -> None:
+        """Raises DataError where the dicts name files that were not there when they were packed."""
+        self._missing.raise_if_any()
 
     @property
     def name(self) -> str:
@@ -80,12 +98,21 @@ def _check_names(metadata: Metadata) -> None:
                 ) from err
 
 
-def _watch(dicts: Iterable[dict], fields: set[str]) -> Iterator[dict]:
-    """Pass the dicts through and note which optional fields occur."""
-    for item in dicts:
+def _watch(dicts: Iterable[dict], check: RecordCheck, fields: set[str], missing: Problems) -> Iterator[dict]:
+    """Pass the right dicts through; note which optional fields occur and which files are missing."""
+    folders = Folders()
+    wanted = FILE_KEYS[1:] if check.metadata.get("missing_images") == "leave" else FILE_KEYS
+    for number, item in enumerate(dicts):
+        if not check(item, number):
+            continue
+        for key in wanted:
+            path = item.get(key)
+            if path is not None and path not in folders:
+                missing.add(path, f"a record names it ({key}), but there is no such file")
         fields.update(key for key in ("sem_seg_file_name", "pan_seg_file_name") if item.get(key))
-        for annotation in item.get("annotations", ()):
-            fields.update(key for key in ("segmentation", "keypoints") if annotation.get(key) is not None)
-            if "panoptic_id" in annotation:  # its mask is read from the panoptic PNG
+        for annotation in item.get("annotations") or ():
+            if annotation.get("segmentation") is not None or "panoptic_id" in annotation:  # which the PNG has
                 fields.add("segmentation")
+            if annotation.get("keypoints") is not None:
+                fields.add("keypoints")
         yield item

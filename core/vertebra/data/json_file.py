@@ -51,9 +51,9 @@ def read_json(path: Path) -> Any:
 
 
 class Problems:
-    """Faults found in one file. The first `limit` are listed, the others counted."""
+    """Faults found in one file or dataset. The first `limit` are listed, the others counted."""
 
-    def __init__(self, file: Path, limit: int = 20) -> None:
+    def __init__(self, file: Path | str, limit: int = 20) -> None:
         self.file = file
         self.limit = limit
         self.count = 0

@@ -105,7 +105,10 @@ def _names(metadata: Any, kind: str) -> list[str]:
 def _without_objects(dataset: Any, own: Sequence[str], unknown: Sequence[str]) -> list[str]:
     if not unknown:
         return []
-    used = {one["category_id"] for item in dataset.dicts for one in item.get("annotations") or ()}
+    used = set()
+    for item in dataset.dicts:
+        used |= {one["category_id"] for one in item.get("annotations") or ()}
+        used |= {one["category_id"] for one in item.get("segments_info") or () if one["isthing"]}
     return [name for number, name in enumerate(own) if name in unknown and number not in used]
 
 
@@ -208,9 +211,11 @@ def _renumbered_dicts(
                 if one["category_id"] in things
             ]
         if item.get("segments_info"):
-            item["segments_info"] = [
-                {**one, "category_id": (things if one["isthing"] else segments)[one["category_id"]]}
-                for one in item["segments_info"]
+            numbers = [things if one["isthing"] else segments for one in item["segments_info"]]
+            item["segments_info"] = [  # who reads the PNG stops at the ids of dropped ones
+                {**one, "category_id": to[one["category_id"]]}
+                for one, to in zip(item["segments_info"], numbers, strict=True)
+                if one["category_id"] in to
             ]
         if item.get("sem_seg_label_map"):
             item["sem_seg_label_map"] = {n: _label(c, labels) for n, c in item["sem_seg_label_map"].items()}

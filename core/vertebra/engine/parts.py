@@ -19,6 +19,7 @@ from vertebra.engine.rng import seed_everything
 from vertebra.engine.schedules import Schedule
 from vertebra.engine.starting_weights import start_from
 from vertebra.errors import RecipeError
+from vertebra.injection import known_facts
 from vertebra.runtime import distributed, use_channels_last
 from vertebra.runtime.process import open_process
 
@@ -115,9 +116,10 @@ def build_parts(recipe: Recipe, *, starting_weights: bool = True) -> Parts:
     model.channels_last = use_channels_last(section.channels_last, device, training=True)
     model.train()
     plan = _plan(recipe, loader.steps_per_epoch)
+    facts = known_facts(dataset.metadata)  # for parts nested in the following
     with _told_of(section.optimizer):
-        optimizer = section.optimizer.build().build(model)
-    schedule = section.schedule.build()
+        optimizer = section.optimizer.build(**facts).build(model)
+    schedule = section.schedule.build(**facts)
     with _told_of(section.schedule):
         schedule.check(plan.steps)
     if section.compile:
@@ -129,7 +131,7 @@ def build_parts(recipe: Recipe, *, starting_weights: bool = True) -> Parts:
         plan=plan,
         schedule=schedule,
         device=device,
-        hooks=[spec.build() for spec in section.hooks],
+        hooks=[spec.build(**facts) for spec in section.hooks],
         evaluate=_evaluation(recipe, dataset.metadata, device),
         recipe_text=recipe_with_copies(recipe, plugin_files),
         recipe_source=str(recipe.source),
@@ -204,7 +206,7 @@ def _evaluation(
     from vertebra.evaluation.run import check_evaluation
     from vertebra.models.inference import with_inference
 
-    with_inference(list, recipe.evaluate.inference)
+    with_inference(list, recipe.evaluate.inference, metadata)
     dataset = match_classes(load_split(recipe), metadata, f"the training set {metadata.name}")
     check_evaluation(recipe, dataset)
 

@@ -20,6 +20,7 @@ from vertebra.evaluation.loop import device_of, predict_all
 from vertebra.evaluation.report import Section, dataset_sections, write_report
 from vertebra.evaluation.run_facts import dataset_name, model_facts, versions
 from vertebra.evaluation.subset import SubsetOfClasses
+from vertebra.injection import known_facts
 from vertebra.models.inference import with_inference
 from vertebra.runtime.distributed import initialize, on_main_process, rank, world_size
 from vertebra.runtime.folders import check_can_be_written
@@ -91,7 +92,7 @@ def evaluate(
         model.to(device)
     evaluators = build_evaluators(recipe, dataset, folder)
     loader = build_eval_loader(recipe, dataset, rank(), world_size())
-    predict = with_inference(model, recipe.evaluate.inference)
+    predict = with_inference(model, recipe.evaluate.inference, dataset.metadata)
     subset = SubsetOfClasses(predict, dataset.metadata) if SubsetOfClasses.is_needed(dataset.metadata) else None
     timing = predict_all(
         model, loader, evaluators, amp=recipe.evaluate.amp, progress=progress, predict=subset or predict
@@ -112,8 +113,8 @@ def evaluate(
 
 def build_evaluators(recipe: Recipe, dataset: Any, output_dir: Path | None) -> list[Evaluator]:
     """The recipe's evaluators for one dataset, with what the framework knows."""
-    injected = {"dataset": dataset, "metadata": dataset.metadata, "output_dir": output_dir}
-    return [spec.build(**injected) for spec in recipe.evaluate.evaluators]
+    facts = known_facts(dataset.metadata, dataset=dataset, output_dir=output_dir)
+    return [spec.build(**facts) for spec in recipe.evaluate.evaluators]
 
 
 def check_evaluation(recipe: Recipe, dataset: Any) -> None:

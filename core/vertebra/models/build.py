@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from vertebra.config.signature import parameters_of
 from vertebra.errors import RecipeError, VertebraError
+from vertebra.injection import count_classes, known_facts
 from vertebra.models.model import Model
 from vertebra.registry import REGISTRIES
 
@@ -36,12 +37,9 @@ def build_model(
     given = num_classes is not None
     if num_classes is None and metadata is None and (where := _needs_dataset(section)):
         metadata = _own_metadata(recipe, where)
-    if num_classes is None and metadata is not None:
-        num_classes = _count_classes(metadata)
     if metadata is not None:
-        _check_written_classes(section, _count_classes(metadata))
-    injected = {"num_classes": num_classes, "metadata": metadata}
-    injected = {name: value for name, value in injected.items() if value is not None}
+        _check_written_classes(section, count_classes(metadata))
+    injected = known_facts(metadata, **({"num_classes": num_classes} if given else {}))
 
     backbone = (section.backbone if pretrained else _without_weights(section.backbone)).build(**injected)
     shapes = backbone.output_shape()
@@ -120,15 +118,6 @@ def _own_metadata(recipe: Recipe, where: str) -> Any:
         raise RecipeError(
             f"{where} needs num_classes, and the recipe's dataset, which gives it, cannot be read:\n  {err}\n  {fix}"
         ) from err
-
-
-def _count_classes(metadata: Any) -> int | None:
-    """Thing classes where the dataset has them, otherwise stuff classes."""
-    for name in ("thing_classes", "stuff_classes"):
-        classes = getattr(metadata, name, None)
-        if classes:
-            return len(classes)
-    return None
 
 
 def _with_label_counts(spec: ComponentSpec, metadata: Any | None) -> ComponentSpec:

@@ -13,6 +13,7 @@ import torch
 
 from vertebra.config import Recipe
 from vertebra.data import Sample
+from vertebra.data.build import build_transforms
 from vertebra.data.placement import content_size
 from vertebra.data.transforms import Transform
 from vertebra.engine import autocast, choose_device
@@ -88,9 +89,9 @@ class Predictor:
         fuse_conv_bn(self.model.to(self.device))
         self.model.channels_last = use_channels_last(self.recipe.train.channels_last, self.device, training=False)
         self._modes = self.recipe.evaluate.inference
-        self._predict = with_inference(self.model, self._modes)
+        self._predict = with_inference(self.model, self._modes, self.metadata)
         if transforms is None:
-            transforms = [spec.build() for spec in self.recipe.data.eval_transforms]
+            transforms = build_transforms(self.recipe.data.eval_transforms, self.metadata)
         self.transforms = list(transforms)
 
     @property

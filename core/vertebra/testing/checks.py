@@ -16,7 +16,9 @@ from vertebra.config import ComponentSpec
 from vertebra.config.check import Mistakes, check_value
 from vertebra.config.component import Kind
 from vertebra.config.yaml_reader import from_plain
+from vertebra.injection import known_facts
 from vertebra.registry import REGISTRIES
+from vertebra.testing.inputs import make_metadata
 
 __all__ = [
     "backward",
@@ -54,9 +56,9 @@ def checked_spec(kind: str, name: str, arguments: Mapping[str, Any] | None = Non
 
 
 def build_from_defaults(kind: str, name: str, arguments: Mapping[str, Any], **injected: Any) -> Any:
-    """The component as a recipe would build it from its name and these arguments."""
+    """The component as a recipe would build it from its name and these arguments, on the hand-made dataset."""
     require(isinstance(name, str) and bool(name), "set `component` to the component's name, as a recipe writes it")
-    built = checked_spec(kind, name, arguments).build(**injected)
+    built = checked_spec(kind, name, arguments).build(**(known_facts(make_metadata()) | injected))
     require(isinstance(built, REGISTRIES[kind].get(name)), f"building {name} gave a {type(built).__name__}")
     return built
 

@@ -9,13 +9,19 @@ import numpy as np
 import torch
 
 from vertebra.data import Metadata
+from vertebra.models import ShapeSpec
 from vertebra.models.batch import IGNORED_LABEL
 from vertebra.structures import BitMasks, Boxes, Instances, Keypoints, PolygonMasks
 
-__all__ = ["THINGS", "bare", "make_input", "make_metadata"]
+__all__ = ["INPUT_SHAPE", "THINGS", "bare", "make_input", "make_metadata"]
 
 THINGS = ("circle", "square", "triangle")
 STUFF = ("sky", "grass")
+INPUT_SHAPE = {
+    "res3": ShapeSpec(channels=16, stride=8),
+    "res4": ShapeSpec(channels=32, stride=16),
+    "res5": ShapeSpec(channels=64, stride=32),
+}
 KEYPOINTS = ("center", "top", "right", "bottom", "left")
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from vertebra.models import Loss
 from vertebra.testing.checks import build_from_defaults, check_same, require
 from vertebra.testing.elsewhere import check_spawned
+from vertebra.testing.inputs import INPUT_SHAPE
 from vertebra.testing.training import check_trains_by_recipe
 
 __all__ = ["LossConformance"]
@@ -103,7 +104,7 @@ class LossConformance:
 
     def make(self) -> Loss:
         """A new loss."""
-        return build_from_defaults("loss", self.component, self.arguments)
+        return build_from_defaults("loss", self.component, self.arguments, input_shape=dict(INPUT_SHAPE))
 
     def make_pair(self) -> tuple[Tensor, Tensor]:
         """Ordinary predictions and targets, not right and not absurd."""

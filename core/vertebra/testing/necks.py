@@ -18,6 +18,7 @@ from vertebra.testing.checks import (
 )
 from vertebra.testing.elsewhere import check_export, check_spawned
 from vertebra.testing.features import check_feature_maps, make_features, total_of
+from vertebra.testing.inputs import INPUT_SHAPE
 from vertebra.testing.training import check_trains_by_recipe
 
 __all__ = ["NeckConformance"]
@@ -36,11 +37,7 @@ class NeckConformance:
     component: ClassVar[str] = ""
     arguments: ClassVar[Mapping[str, Any]] = {}
     recipe: ClassVar[str] = ""
-    input_shape: ClassVar[Mapping[str, ShapeSpec]] = {
-        "res3": ShapeSpec(channels=16, stride=8),
-        "res4": ShapeSpec(channels=32, stride=16),
-        "res5": ShapeSpec(channels=64, stride=32),
-    }
+    input_shape: ClassVar[Mapping[str, ShapeSpec]] = INPUT_SHAPE
 
     def test_gives_the_shapes_it_announces(self) -> None:
         neck = self.make().eval()

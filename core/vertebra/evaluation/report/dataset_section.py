@@ -21,9 +21,9 @@ _BORDERS = [AREA_RANGES["small"][1], AREA_RANGES["large"][0]]  # square pixels
 
 def dataset_sections(dataset: Any, folder: Path) -> list[Section]:
     """Facts of a dataset with `.dicts` and `.metadata`; the plot goes to `folder`. No image is opened."""
-    if not isinstance(dataset, Dataset):
-        dataset = Dataset(dataset.dicts, dataset.metadata)
     try:
+        if not isinstance(dataset, Dataset):
+            dataset = Dataset(dataset.dicts, dataset.metadata)
         facts = count_dataset(dataset)
     except DataError as err:
         return [Section("Dataset", [Text(f"The dataset cannot be counted: {err}")])]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from torch import Tensor
 
 from vertebra.errors import RecipeError
+from vertebra.injection import known_facts
 
 if TYPE_CHECKING:
     from vertebra.config import ComponentSpec
@@ -37,11 +38,17 @@ class InferenceMode:
         raise NotImplementedError
 
 
-def with_inference(predict: Predict, inference: ComponentSpec | Sequence[ComponentSpec] | None) -> Predict:
-    """The model with the modes that a recipe's `evaluate.inference` names around it, the first outermost."""
+def with_inference(
+    predict: Predict, inference: ComponentSpec | Sequence[ComponentSpec] | None, metadata: Any | None = None
+) -> Predict:
+    """The model with the modes that a recipe's `evaluate.inference` names around it, the first outermost.
+
+    Args:
+        metadata: facts of the classes that the model predicts, for modes that ask for them.
+    """
     specs = [] if inference is None else list(inference) if isinstance(inference, (list, tuple)) else [inference]
     for spec in reversed(specs):
-        mode = spec.build()
+        mode = spec.build(**known_facts(metadata))
         if not isinstance(mode, InferenceMode):
             raise RecipeError(
                 f"{spec.where}: evaluate.inference: {spec.name} is a part, but not an inference mode.\n"
