@@ -169,11 +169,14 @@ def test_detections_agree(golden, rcnn, name):
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_losses_and_gradients_agree_where_nothing_is_drawn(golden, rcnn, name):
-    """Losses of two steps to 1e-5 relative; the norm of every gradient of the first to 1e-3."""
-    numbers = rcnn.numbers
+    """Losses of two steps to 1e-5 relative; the norm of every gradient of the first to 1e-3.
+
+    On Detectron2's list of proposals, see `DetectronProposals`: one box in 400 that a tie exchanges in the first step
+    moves that step's losses by 4e-6, but the weights of the second, and thereby its losses, by 4e-4.
+    """
     model, renamed = golden_model(rcnn, name, ALL)
-    norms = follow(model, golden, numbers, name, "all", 1e-5, renamed)
-    wanted = numbers["models"][name]["grad_norms"]
+    norms = follow(model, golden, rcnn, name, "all", renamed)
+    wanted = rcnn.numbers["models"][name]["grad_norms"]
     assert norms.keys() == wanted.keys()
     largest = max(wanted.values())
     assert norms == pytest.approx(wanted, rel=1e-3, abs=1e-6 * largest)
@@ -183,29 +186,29 @@ def test_losses_and_gradients_agree_where_nothing_is_drawn(golden, rcnn, name):
 def test_losses_agree_with_detectron2s_random_numbers(golden, rcnn, name):
     """Losses of two steps to 1e-5 relative, where both draw the same random numbers from the same list of proposals.
 
-    A random number draws a row of that list, and the list is sorted by logits. Where two logits are equal to rounding,
-    the CPU's order of sums decides which comes first, and in the NMS which survives: the number then draws another
-    region, and Detectron2 itself misses its own losses by 1 %. So our model computes the boxes and logits of the
-    anchors that are Detectron2's proposals, in its order; `DetectronProposals` asserts that its own list differs from
-    that by no more than rounding. Matching, sampling, heads, losses and the training step are all ours.
+    A random number draws a row of that list, see `DetectronProposals`: of another list it draws other regions, and
+    Detectron2 itself misses its own losses by 1 %.
     """
     model, renamed = golden_model(rcnn, name, ORDERED)
-    generator = model.heads["objects"].proposals
-    generator.proposals = DetectronProposals(generator, rcnn.arrays, name)
-    follow(model, golden, rcnn.numbers, name, "sampled", 1e-5, renamed)
-    assert generator.proposals.step == 2
+    follow(model, golden, rcnn, name, "sampled", renamed)
 
 
 class DetectronProposals:
-    """In place of a generator's `proposals`: at each step, those of the anchors that Detectron2 chose, in its order."""
+    """In place of a generator's `proposals`: at each step, those of the anchors that Detectron2 chose, in its order.
 
-    def __init__(self, generator, arrays, name):
-        self.generator, self.own, self.arrays, self.name = generator, generator.proposals, arrays, name
+    The list is sorted by logits. Where two logits are equal to rounding, the CPU's order of sums decides which comes
+    first, and in the NMS which survives. So our model computes the boxes and logits of the anchors that are
+    Detectron2's proposals, in its order, and our own list is asserted to differ from that by no more than such ties.
+    Matching, sampling, heads, losses and the training step are all ours.
+    """
+
+    def __init__(self, generator, arrays, variant):
+        self.generator, self.own, self.arrays, self.variant = generator, generator.proposals, arrays, variant
         self.step = 0
 
     @torch.no_grad()
     def __call__(self, raw, batch):
-        index = torch.from_numpy(self.arrays[f"{self.name}/sampled/{self.step}/proposal_anchors"].astype(np.int64))
+        index = torch.from_numpy(self.arrays[f"{self.variant}/{self.step}/proposal_anchors"].astype(np.int64))
         self.step += 1
         anchors = torch.cat(self.generator.anchor_generator(raw.logits))  # (R, 4)
         logits = torch.cat([x.permute(0, 2, 3, 1).flatten(1) for x in raw.logits], dim=1)  # (N, R)
@@ -214,36 +217,46 @@ class DetectronProposals:
         boxes = self.generator.regression.coder.apply_deltas(chosen, anchors[index])
         boxes = torch.stack([clip_to_size(one, *size) for one, size in zip(boxes, batch.image_sizes, strict=True)])
         wanted = vertebra_rcnn.Proposals(boxes, logits.gather(1, index), torch.ones_like(index, dtype=torch.bool))
-        self._assert_equal_to_rounding(self.own(raw, batch), wanted, 1e-5 * logits.abs().max())
+        tie = 1e-5 * logits.abs().max()
+        assert wanted.logits.diff(dim=1).max() < tie
+        raised = logits.scatter(1, index, wanted.logits + tie)  # decides each tie in favor of Detectron2's proposals
+        levels = [x.permute(0, 2, 3, 1) for x in raw.logits]  # (N, H_l, W_l, A)
+        parts = raised.split([x[0].numel() for x in levels], dim=1)
+        parts = [part.view_as(x).permute(0, 3, 1, 2) for part, x in zip(parts, levels, strict=True)]
+        self._assert_same_boxes(self.own(raw._replace(logits=parts), batch), wanted)
         return wanted
 
-    def _assert_equal_to_rounding(self, own, wanted, tie):
-        """Both lists are sorted by our logits, the other's up to `tie`, and 99 % of the boxes are in both."""
+    def _assert_same_boxes(self, own, wanted):
+        """Each box is in both lists, once."""
         assert own.valid.all() and own.valid.shape == wanted.valid.shape
         assert (own.logits.diff(dim=1) <= 0).all()
-        assert wanted.logits.diff(dim=1).max() < tie
         for ours, theirs in zip(own.boxes, wanted.boxes, strict=True):
-            assert (box_iou(theirs, ours).max(dim=1).values > 0.999).float().mean() > 0.99
+            best, match = box_iou(theirs, ours).max(dim=1)
+            assert best.min() > 0.999
+            assert len(match.unique()) == len(ours)
 
 
-def follow(model, golden, numbers, name, variant, tolerance, renamed):
+def follow(model, golden, rcnn, name, variant, renamed):
     """Two training steps, their losses compared; the gradients' norms of the first by Detectron2's names."""
-    batch = training_batch(golden, numbers, RECIPES[name][1])
+    batch = training_batch(golden, rcnn.numbers, RECIPES[name][1])
+    generator = model.heads["objects"].proposals
+    generator.proposals = DetectronProposals(generator, rcnn.arrays, f"{name}/{variant}")
     model.train()
     trained = {key: p for key, p in model.named_parameters() if p.requires_grad}
     optimizer = torch.optim.SGD(trained.values(), lr=1e-5, momentum=0.9, weight_decay=1e-4)
     norms = {}
-    for step, wanted in enumerate(numbers["models"][name]["losses"][variant]):
+    for step, wanted in enumerate(rcnn.numbers["models"][name]["losses"][variant]):
         torch.manual_seed(1234 + step)
         losses = model(batch)
         assert {key: loss.item() for key, loss in losses.items()} == {
-            f"objects/{key}": pytest.approx(value, rel=tolerance) for key, value in wanted["losses"].items()
+            f"objects/{key}": pytest.approx(value, rel=1e-5) for key, value in wanted["losses"].items()
         }
         if step == 0:
             sum(losses.values()).backward()
             norms = {renamed[key]: p.grad.double().norm().item() for key, p in trained.items()}
             optimizer.step()
             optimizer.zero_grad()
+    assert generator.proposals.step == 2
     return norms
 
 
