@@ -222,3 +222,9 @@ def test_on_a_gpu_nothing_waits_and_the_counts_are_the_same(semantic_dataset):
 
 def test_recipes_find_it_by_name():
     assert EVALUATORS.get("SemSegEvaluator") is SemSegEvaluator
+
+
+def test_a_single_class_is_always_right_which_a_note_says(semantic_dataset):
+    evaluator = SemSegEvaluator(semantic_dataset({1: np.array([[0, 0, VOID]])}, ("road",)))
+    assert _run(evaluator, {1: np.array([[0, 0, 0]])})["sem_seg/mIoU"] == 1
+    assert "road is the only class" in evaluator.notes[0] and "always 1" in evaluator.notes[0]

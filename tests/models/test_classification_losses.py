@@ -145,3 +145,17 @@ def test_binary_cross_entropy_by_hand():
     assert extreme.tolist() == [1e4, 1e4]
     with pytest.raises(ValueError, match=r"logits \(2,\) but targets \(1,\)"):
         BinaryCrossEntropy()(logits, targets[:1])
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: CrossEntropy(label_smoothing=1.0),  # a target without the label
+        lambda: SigmoidFocalLoss(alpha=0.0),
+        lambda: SigmoidFocalLoss(alpha=1.0),
+        lambda: BinaryCrossEntropy(pos_weight=0.0),
+    ],
+)
+def test_a_loss_of_which_one_side_never_counts_is_refused(make):
+    with pytest.raises(ValueError, match=r"label_smoothing is 1|alpha|pos_weight is 0"):
+        make()

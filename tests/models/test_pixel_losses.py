@@ -262,3 +262,35 @@ def test_compound_loss_adds_up_what_it_is_told():
         CompoundLoss(list(parts), [1.0])
     with pytest.raises(ValueError, match="at least one loss"):
         CompoundLoss([])
+
+
+@pytest.mark.parametrize("loss", ALL, ids=ids(ALL))
+def test_one_class_is_learned_or_refused(loss):
+    logits, labels = some(classes=1)
+    labels[0, :2] = 255
+    logits.requires_grad_()
+    if loss.min_classes == 2 or isinstance(loss, CompoundLoss):
+        with pytest.raises(
+            ValueError, match=r"(?s)needs at least 2 classes and has 1: .*classes: \[background, object\]"
+        ):
+            loss(logits, labels)
+    else:
+        loss(logits, labels).backward()
+        assert (logits.grad[1] != 0).any()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: CrossEntropy(class_weights=[0.0, 0.0]),
+        lambda: HardPixelCrossEntropy(class_weights=[0.0]),
+        lambda: PixelFocalLoss(class_weights=[0.0, 0.0]),
+        lambda: PixelBCE(class_weights=[0.0, 0.0]),
+        lambda: DistanceWeightedCrossEntropy(class_weights=[0.0, 0.0]),
+        lambda: CompoundLoss([CrossEntropy(), DiceLoss()], [0.0, 0.0]),
+        lambda: TverskyLoss(alpha=0.0, beta=0.0),
+    ],
+)
+def test_a_loss_whose_weights_are_all_0_is_refused(make):
+    with pytest.raises(ValueError, match=r"(all|both) 0"):
+        make()

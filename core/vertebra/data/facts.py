@@ -9,8 +9,10 @@ import numpy as np
 
 from vertebra.area_ranges import AREA_RANGES
 from vertebra.data.annotations import boxes_of
+from vertebra.data.catalog import Metadata
 from vertebra.data.formats import Dataset
-from vertebra.data.label_facts import describe_labels
+from vertebra.data.label_facts import count_labels, describe_labels
+from vertebra.data.missing_classes import missing_labels, missing_objects
 
 __all__ = ["DatasetFacts", "count_dataset", "describe_dataset"]
 
@@ -59,20 +61,29 @@ def count_dataset(dataset: Dataset) -> DatasetFacts:
 
 
 def describe_dataset(dataset: Dataset) -> str:
-    """The counts as text for a terminal, one fact per line and one line per class; label files are read for it."""
-    facts = count_dataset(dataset)
-    labels = describe_labels(dataset)
-    if labels and not facts.objects and not facts.crowds:
-        head = [f"dataset    {dataset.name}", f"images     {facts.images}", f"size       {_sizes(facts.sizes)}"]
-        return "\n".join([*head, *labels])
-    names = dataset.metadata.get("thing_classes") or [
-        str(number) for number in range(max(facts.objects, default=-1) + 1)
-    ]
+    """The counts as text for a terminal, one fact per line and one line per class; label files are read for it.
+
+    At the end it warns of classes that do not occur.
+    """
+    facts, labels = count_dataset(dataset), count_labels(dataset)
+    missing = [missing_objects(dataset), labels and missing_labels(labels, dataset.metadata)]
+    lines = [f"dataset    {dataset.name}", *_object_lines(facts, dataset.metadata, labeled=labels is not None)]
+    if labels is not None:
+        lines += describe_labels(labels, dataset.metadata)
+    for one in missing:
+        lines += ["", f"warning: {one.text}"] if one else []
+    return "\n".join(lines)
+
+
+def _object_lines(facts: DatasetFacts, metadata: Metadata, labeled: bool) -> list[str]:
+    """Images and objects; of a dataset that is `labeled` and has no objects, the images alone."""
+    if labeled and not facts.objects and not facts.crowds:
+        return [f"images     {facts.images}", f"size       {_sizes(facts.sizes)}"]
+    names = metadata.get("thing_classes") or [str(number) for number in range(max(facts.objects, default=-1) + 1)]
     total = sum(facts.objects.values())
     areas = np.array(facts.areas)
     small, large = int((areas < _SMALL).sum()), int((areas > _LARGE).sum())
     lines = [
-        f"dataset    {dataset.name}",
         f"images     {facts.images} ({facts.empty_images} without objects)",
         f"size       {_sizes(facts.sizes)}",
         f"objects    {total} in {len(names)} classes, {total / max(facts.images, 1):.1f} per image",
@@ -82,13 +93,13 @@ def describe_dataset(dataset: Dataset) -> str:
         f"crowds     {facts.crowds}",
     ]
     if not total:
-        return "\n".join([*lines, *labels])
+        return lines
     wide = max(len("class"), *map(len, names))
     lines += ["", f"{'class':<{wide}}  {'objects':>8}  {'share':>6}  {'images':>7}"]
     for number, name in enumerate(names):
         count = facts.objects[number]
         lines.append(f"{name:<{wide}}  {count:>8}  {count / total:>6.1%}  {facts.images_with[number]:>7}")
-    return "\n".join([*lines, *labels])
+    return lines
 
 
 def _sizes(sizes: list[tuple[int, int]]) -> str:

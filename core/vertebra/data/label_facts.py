@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 
+from vertebra.data.catalog import Metadata
 from vertebra.data.formats import Dataset
 from vertebra.data.labels import LabelReader
+from vertebra.errors import DataError
 
-__all__ = ["LabelFacts", "count_labels", "describe_labels", "evenly_spaced"]
+__all__ = ["LabelFacts", "count_labels", "describe_labels", "evenly_spaced", "look_for_labels"]
 
 _FILES = 500  # that many say enough of a large dataset
+_FILES_AT_START = 200  # before a training, which they must not delay
 
 
-@dataclass(frozen=True)
+@dataclass
 class LabelFacts:
     """Counts over label files.
 
@@ -29,6 +34,18 @@ class LabelFacts:
     pixels: np.ndarray
     images: np.ndarray
 
+    @classmethod
+    def of_none(cls, num_classes: int, of_files: int) -> LabelFacts:
+        """Before the first file."""
+        return cls(0, of_files, *np.zeros((2, num_classes + 1), np.int64))
+
+    def add(self, labels: np.ndarray) -> None:
+        """Count a file's labels, K where a pixel has no class."""
+        counts = np.bincount(labels.reshape(-1), minlength=len(self.pixels))
+        self.files += 1
+        self.pixels += counts
+        self.images += counts > 0
+
 
 def evenly_spaced(number: int, limit: int) -> list[int]:
     """At most `limit` of the numbers 0 to `number` - 1, at even distances, the first and the last among them."""
@@ -42,25 +59,42 @@ def count_labels(dataset: Dataset, limit: int = _FILES) -> LabelFacts | None:
         DataError: a file that cannot be read, or has labels that are not classes.
     """
     names = dataset.metadata.get("stuff_classes")
-    if "sem_seg_file_name" not in dataset.fields or not names:
+    if not names:
         return None
     reader = LabelReader(dataset.metadata, none=len(names))
-    rows = [row for row, record in enumerate(dataset) if record.get("sem_seg_file_name")]
-    chosen = [rows[i] for i in evenly_spaced(len(rows), limit)]
-    pixels, images = np.zeros((2, len(names) + 1), np.int64)
-    for row in chosen:
-        counts = np.bincount(reader.read(dataset[row]).reshape(-1), minlength=len(names) + 1)
-        pixels += counts
-        images += counts > 0
-    return LabelFacts(len(chosen), len(rows), pixels, images)
+    rows = [row for row, record in enumerate(dataset) if reader.has_labels(record)]
+    facts = LabelFacts.of_none(len(names), len(rows))
+    for i in evenly_spaced(len(rows), limit):
+        facts.add(reader.read(dataset[rows[i]]))
+    return facts if rows else None
 
 
-def describe_labels(dataset: Dataset) -> list[str]:
-    """The counts as lines for a terminal; none where there is nothing to count."""
-    facts = count_labels(dataset)
-    if facts is None:
-        return []
-    names = dataset.metadata.stuff_classes
+def look_for_labels(dataset: Dataset, limit: int = _FILES_AT_START) -> LabelFacts | None:
+    """Like `count_labels`, but only until each class has been seen.
+
+    Where `limit` files show less than two classes, the others are read too until there is a second one: then it is
+    certain that there is none. Files with faults are skipped, as they are the loader's to report.
+    """
+    names = dataset.metadata.get("stuff_classes")
+    if not names:
+        return None
+    reader = LabelReader(dataset.metadata, none=len(names))
+    facts = LabelFacts.of_none(len(names), len(dataset))
+    first = evenly_spaced(len(dataset), limit)
+    for looked, row in enumerate(chain(first, sorted(set(range(len(dataset))) - set(first)))):
+        seen = np.count_nonzero(facts.pixels[:-1])
+        if seen == len(names) or (looked >= limit and seen > 1):
+            break
+        record = dataset[row]
+        if reader.has_labels(record):
+            with contextlib.suppress(DataError):
+                facts.add(reader.read(record))
+    return facts if facts.files else None
+
+
+def describe_labels(facts: LabelFacts, metadata: Metadata) -> list[str]:
+    """The counts as lines for a terminal."""
+    names = metadata.stuff_classes
     total, ignored = int(facts.pixels.sum()), int(facts.pixels[-1])
     some = f" (counted in {facts.files}, at even distances)" if facts.files < facts.of_files else ""
     wide = max(len("label"), *map(len, names))

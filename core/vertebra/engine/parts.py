@@ -91,6 +91,7 @@ def build_parts(recipe: Recipe, *, starting_weights: bool = True) -> Parts:
         starting_weights: False loads no pretrained weights, for a run that is resumed and has its own.
     """
     from vertebra.data import build_train_loader, load_dataset
+    from vertebra.engine.learnable import check_learnable
     from vertebra.models import build_model
 
     section = recipe.train
@@ -109,7 +110,7 @@ def build_parts(recipe: Recipe, *, starting_weights: bool = True) -> Parts:
     dataset = load_dataset(recipe.data.train, recipe.data.root)
     loader = build_train_loader(recipe, dataset, rank, world_size)
     model = build_model(recipe, metadata=dataset.metadata, pretrained=starting_weights)
-    notes = _notes_on_facts(dataset.metadata)
+    notes = [*check_learnable(model, dataset), *_notes_on_facts(dataset.metadata)]
     if starting_weights and recipe.model.weights is not None:
         notes.append(start_from(model, recipe, recipe.model.weights))
     model.to(device)

@@ -25,6 +25,7 @@ from vertebra.engine.rng import preserved_rng, seed_everything, set_rng_state
 from vertebra.engine.run_folder import RunFolder, choose_run_folder, logging_to
 from vertebra.engine.signals import Signals, StopNow
 from vertebra.engine.state import checkpoint_of, resume_from, weights_of
+from vertebra.errors import RecipeError
 from vertebra.runtime import autocast, distributed, make_grad_scaler
 from vertebra.runtime.process import check_ranks_agree, open_process, weights_checksum
 
@@ -264,4 +265,11 @@ def _total(losses: Any) -> Tensor:
             f"{'without any' if isinstance(losses, dict) else ''}; does the model have a head, and is it in "
             "training mode?"
         )
-    return reduce(operator.add, losses.values())
+    total = reduce(operator.add, losses.values())
+    if not total.requires_grad:
+        raise RecipeError(
+            f"the loss does not depend on any trained parameter, so nothing can be learned: {', '.join(losses)}.\n"
+            "  Check that not all parameters are frozen (freeze_at, a norm that is frozen), and that the head's losses "
+            "are not detached from its outputs"
+        )
+    return total

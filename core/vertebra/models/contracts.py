@@ -156,6 +156,8 @@ class Loss(nn.Module):
     """A loss function as a part: called with predictions and targets, returns a scalar or an unreduced tensor."""
 
     component_kind: ClassVar[str] = "loss"
+    min_classes: ClassVar[int] = 1
+    """With fewer class scores the loss is constant, so that nothing is learned: 2 where it takes their softmax."""
 
 
 def named_tensors(raw: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:

@@ -153,7 +153,7 @@ def test_a_label_outside_the_classes_stops_training_and_names_the_file(tmp_path)
 def test_images_smaller_than_the_crop_and_without_any_label_train(size, tmp_path):
     import numpy as np
 
-    for i, value in enumerate((0, 255)):
+    for i, value in enumerate((0, 1, 255)):
         write_pair(tmp_path, f"i{i}", np.full((*size, 3), 90, np.uint8), np.full(size, value, np.uint8))
     crop = {"data.train_transforms": [{"name": "RandomScaleCrop", "size": [32, 48]}]}
     recipe = small(tmp_path, "unet:unet_shapes_quick", folder_data(tmp_path), crop)

@@ -12,6 +12,7 @@ from vertebra.engine.hooks.evaluate import Evaluate
 from vertebra.engine.hooks.interrupt import SaveOnInterrupt
 from vertebra.engine.hooks.metrics import Metrics
 from vertebra.engine.hooks.metrics_file import MetricsFile
+from vertebra.engine.hooks.no_gradient import StopWithoutGradient
 from vertebra.engine.hooks.progress import LogLines, ProgressBar
 from vertebra.engine.hooks.schedule import ApplySchedule
 
@@ -32,7 +33,7 @@ def default_hooks(parts: Parts, own: Sequence[Hook] = ()) -> list[Hook]:
     hooks: list[Hook] = []
     if parts.schedule is not None:
         hooks.append(ApplySchedule(parts.schedule))
-    hooks.append(StopOnBadLoss(plan.log_every))
+    hooks += [StopOnBadLoss(plan.log_every), StopWithoutGradient()]
     if plan.clip_gradients is not None:
         hooks.append(ClipGradients(plan.clip_gradients))
     hooks += own

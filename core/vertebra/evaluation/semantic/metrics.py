@@ -97,6 +97,11 @@ def _mean(values: np.ndarray) -> float | None:
 
 def _notes(counts: np.ndarray, present: np.ndarray, predicted: np.ndarray, labels: Sequence[str]) -> list[str]:
     notes = []
+    if len(labels) == 1:
+        notes.append(
+            f"sem_seg: {labels[0]} is the only class: every pixel that counts is of it, so mIoU and the accuracies are "
+            "always 1 and say nothing; name the rest as a class too"
+        )
     absent = [labels[row] for row in np.flatnonzero(~present)]
     if absent and present.any():
         shown = ", ".join(absent[:10]) + (f" and {len(absent) - 10} more" if len(absent) > 10 else "")

@@ -6,7 +6,7 @@ Letters: K classes.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -32,8 +32,11 @@ class SigmoidFocalLoss(Loss):
 
     def __init__(self, alpha: float | None = 0.25, gamma: float = 2.0, reduction: Reduction = "none") -> None:
         super().__init__()
-        if gamma < 0 or (alpha is not None and alpha > 1):
-            raise ValueError(f"SigmoidFocalLoss: alpha {alpha} must be at most 1, and gamma {gamma} at least 0")
+        if gamma < 0 or (alpha is not None and (alpha == 0 or alpha >= 1)):
+            raise ValueError(
+                f"SigmoidFocalLoss: alpha {alpha} must lie between 0 and 1 (at 0 objects cost nothing, at 1 the "
+                f"background) or be null, and gamma {gamma} must be at least 0"
+            )
         self.alpha = None if alpha is None or alpha < 0 else alpha
         self.gamma = gamma
         self.reduction = check_reduction(reduction)
@@ -67,6 +70,7 @@ class CrossEntropy(Loss):
         label_smoothing: share of the target that is spread evenly over all classes.
     """
 
+    min_classes: ClassVar[int] = 2
     class_weights: Tensor | None
 
     def __init__(
@@ -77,8 +81,8 @@ class CrossEntropy(Loss):
         reduction: Reduction = "mean",
     ) -> None:
         super().__init__()
-        if not 0 <= label_smoothing <= 1:
-            raise ValueError(f"CrossEntropy: label_smoothing is {label_smoothing}; it must lie in [0, 1]")
+        if not 0 <= label_smoothing < 1:
+            raise ValueError(f"CrossEntropy: label_smoothing is {label_smoothing}; it must be at least 0 and below 1")
         self.register_buffer("class_weights", weights_of(class_weights), persistent=False)
         self.ignore_index = ignore_index
         self.label_smoothing = label_smoothing
@@ -87,7 +91,7 @@ class CrossEntropy(Loss):
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         """A scalar, or (N, ...) without reduction. The mean is over labels not ignored; 0 if all of them are."""
         num_classes = logits.shape[1]
-        check_labels("CrossEntropy", labels, num_classes, self.ignore_index)
+        check_labels(self, labels, num_classes, self.ignore_index)
         check_weights("CrossEntropy", self.class_weights, num_classes)
         loss = F.cross_entropy(
             logits.float(),
@@ -115,6 +119,8 @@ class BinaryCrossEntropy(Loss):
 
     def __init__(self, pos_weight: float = 1.0, reduction: Reduction = "mean") -> None:
         super().__init__()
+        if pos_weight <= 0:
+            raise ValueError(f"BinaryCrossEntropy: pos_weight is {pos_weight}; it must be above 0")
         self.pos_weight = pos_weight
         self.reduction = check_reduction(reduction)
 

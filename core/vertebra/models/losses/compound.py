@@ -24,6 +24,8 @@ class CompoundLoss(Loss):
         weights = [1.0] * len(losses) if weights is None else list(weights)
         if len(weights) != len(losses):
             raise ValueError(f"CompoundLoss: {len(weights)} weights for {len(losses)} losses")
+        if not any(weights):
+            raise ValueError(f"CompoundLoss: the weights {weights} are all 0: nothing is learned")
         self.losses = nn.ModuleList(losses)
         self.weights = weights
 

@@ -6,6 +6,7 @@ Letters: N images, K classes, H x W pixels.
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -33,6 +34,8 @@ class BoundaryLoss(Loss):
         ignore_index: label without loss.
     """
 
+    min_classes: ClassVar[int] = 2
+
     def __init__(
         self, classes: list[int] | None = None, max_distance: float | None = None, ignore_index: int = 255
     ) -> None:
@@ -45,7 +48,7 @@ class BoundaryLoss(Loss):
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Logits (N, K, H, W) and labels (N, H, W) to a scalar."""
-        check_pixels("BoundaryLoss", logits, labels, self.ignore_index)
+        check_pixels(self, logits, labels, self.ignore_index)
         p, truth = logits.float().softmax(dim=1), one_hot(labels, logits.shape[1])
         if self.classes is not None:
             if not self.classes or not 0 <= min(self.classes) <= max(self.classes) < logits.shape[1]:
@@ -75,6 +78,7 @@ class DistanceWeightedCrossEntropy(Loss):
         ignore_index: label without loss.
     """
 
+    min_classes: ClassVar[int] = 2
     class_weights: Tensor | None
 
     def __init__(
@@ -96,7 +100,7 @@ class DistanceWeightedCrossEntropy(Loss):
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Logits (N, K, H, W) and labels (N, H, W) to a scalar."""
-        check_pixels("DistanceWeightedCrossEntropy", logits, labels, self.ignore_index)
+        check_pixels(self, logits, labels, self.ignore_index)
         check_weights("DistanceWeightedCrossEntropy", self.class_weights, logits.shape[1])
         known = labels != self.ignore_index
         losses = pixel_entropy(logits, labels, self.ignore_index) * self.weigh(labels)

@@ -11,29 +11,31 @@ import torch
 from torch import Tensor
 
 from vertebra.errors import DataError
+from vertebra.models.contracts import Loss
 
-__all__ = ["check_labels", "check_pixels", "check_weights", "known_pixels", "one_hot", "weights_of"]
+__all__ = ["check_labels", "check_pixels", "check_weights", "known_pixels", "one_hot", "too_few_classes", "weights_of"]
 
 
-def check_pixels(loss: str, logits: Tensor, labels: Tensor, ignore_index: int) -> None:
-    """Refuses logits and labels that do not belong together; `loss` is the name for the message.
+def check_pixels(loss: Loss, logits: Tensor, labels: Tensor, ignore_index: int) -> None:
+    """Refuses logits and labels that do not belong together, or that `loss` cannot learn from.
 
     Raises:
-        ValueError: shapes differ, or `ignore_index` is one of the classes.
+        ValueError: shapes differ, too few classes, or `ignore_index` is one of the classes.
         DataError: a label is neither a class nor ignored, see `check_labels`.
     """
+    name = type(loss).__name__
     if logits.dim() != 4 or labels.shape != logits.shape[:1] + logits.shape[2:]:
         raise ValueError(
-            f"{loss}: logits {tuple(logits.shape)} must be (N, K, H, W) and labels {tuple(labels.shape)} (N, H, W) of "
+            f"{name}: logits {tuple(logits.shape)} must be (N, K, H, W) and labels {tuple(labels.shape)} (N, H, W) of "
             "the same N, H and W; resize the logits to the labels first"
         )
     if labels.is_floating_point() or labels.dtype == torch.bool:
-        raise ValueError(f"{loss}: labels are {labels.dtype}; they must be int64 class ids")
+        raise ValueError(f"{name}: labels are {labels.dtype}; they must be int64 class ids")
     check_labels(loss, labels, logits.shape[1], ignore_index)
 
 
-def check_labels(loss: str, labels: Tensor, num_classes: int, ignore_index: int) -> None:
-    """Refuses labels that are neither a class in [0, K) nor `ignore_index`.
+def check_labels(loss: Loss, labels: Tensor, num_classes: int, ignore_index: int) -> None:
+    """Refuses labels that are neither a class in [0, K) nor `ignore_index`, and fewer classes than `loss` needs.
 
     On the CPU this is an exception that names the value. On a GPU looking at a value would stop the queue at each
     step, so there the check is an assertion inside the device: the run ends with this message too, but the process
@@ -42,9 +44,12 @@ def check_labels(loss: str, labels: Tensor, num_classes: int, ignore_index: int)
     Raises:
         DataError: on the CPU, at the first such batch.
     """
+    name = type(loss).__name__
+    if num_classes < loss.min_classes:
+        raise ValueError(too_few_classes(loss, num_classes))
     if 0 <= ignore_index < num_classes:
         raise ValueError(
-            f"{loss}: ignore_index {ignore_index} is one of the {num_classes} classes; "
+            f"{name}: ignore_index {ignore_index} is one of the {num_classes} classes; "
             "set ignore_index to a number that is not, such as -100"
         )
     if torch.compiler.is_compiling() or labels.numel() == 0:
@@ -55,11 +60,21 @@ def check_labels(loss: str, labels: Tensor, num_classes: int, ignore_index: int)
         "Does the dataset mark void pixels by another value (ignore_label)?"
     )
     if labels.is_cuda:
-        torch._assert_async(~wrong.any(), f"{loss}: {fix}")
+        torch._assert_async(~wrong.any(), f"{name}: {fix}")
     elif labels.device.type == "cpu" and bool(wrong.any()):
         values = labels[wrong].unique()
         shown = ", ".join(map(str, values[:5].tolist())) + (", ..." if len(values) > 5 else "")
-        raise DataError(f"{loss}: {int(wrong.sum())} pixels have the label {shown}; {fix}")
+        raise DataError(f"{name}: {int(wrong.sum())} pixels have the label {shown}; {fix}")
+
+
+def too_few_classes(loss: Loss, num_classes: int) -> str:
+    """What to tell of a loss that is constant for so few classes, and how to fix it."""
+    return (
+        f"{type(loss).__name__} needs at least {loss.min_classes} classes and has {num_classes}: the softmax of a "
+        "single score is always 1, so the loss is constant and nothing is learned.\n"
+        "  Name what the other pixels are as a class too: classes: [background, object], and label_map where the masks "
+        "have other numbers, as {0: 0, 255: 1}"
+    )
 
 
 def known_pixels(labels: Tensor, ignore_index: int) -> tuple[Tensor, Tensor]:
@@ -79,6 +94,8 @@ def weights_of(values: list[float] | None) -> Tensor | None:
         return None
     if not values or not all(math.isfinite(value) and value >= 0 for value in values):
         raise ValueError(f"class_weights {values} must be some numbers of at least 0, one for each class")
+    if not any(values):
+        raise ValueError(f"class_weights {values} are all 0: the loss is always 0, and nothing is learned")
     return torch.tensor(values, dtype=torch.float32)
 
 

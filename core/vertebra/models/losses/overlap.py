@@ -6,6 +6,8 @@ Letters: N images, K classes, H x W pixels, P pixels over all that are compared 
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
@@ -17,6 +19,8 @@ __all__ = ["DiceLoss", "JaccardLoss", "LovaszSoftmax", "TverskyLoss"]
 
 class _OverlapLoss(Loss):
     """One minus the mean overlap of the classes: all that these losses share. A subclass says what the overlap is."""
+
+    min_classes: ClassVar[int] = 2
 
     def __init__(self, eps: float, per_image: bool, present_only: bool, ignore_index: int) -> None:
         super().__init__()
@@ -31,7 +35,7 @@ class _OverlapLoss(Loss):
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Logits (N, K, H, W) and labels (N, H, W) to a scalar."""
-        check_pixels(type(self).__name__, logits, labels, self.ignore_index)
+        check_pixels(self, logits, labels, self.ignore_index)
         p, y = compared(logits, labels, self.ignore_index)
         over = (2, 3) if self.per_image else (0, 2, 3)
         return mean_of_classes(1 - self._overlap(p, y, over), y.sum(over), self.present_only)
@@ -120,8 +124,8 @@ class TverskyLoss(_OverlapLoss):
         ignore_index: int = 255,
     ) -> None:
         super().__init__(eps, per_image, present_only, ignore_index)
-        if alpha < 0 or beta < 0:
-            raise ValueError(f"TverskyLoss: alpha {alpha} and beta {beta} must be at least 0")
+        if min(alpha, beta) < 0 or alpha == beta == 0:
+            raise ValueError(f"TverskyLoss: alpha {alpha} and beta {beta} must be at least 0, and not both 0")
         self.alpha = alpha
         self.beta = beta
 
@@ -143,6 +147,8 @@ class LovaszSoftmax(Loss):
         ignore_index: label without loss.
     """
 
+    min_classes: ClassVar[int] = 2
+
     def __init__(self, per_image: bool = False, present_only: bool = True, ignore_index: int = 255) -> None:
         super().__init__()
         self.per_image = per_image
@@ -151,7 +157,7 @@ class LovaszSoftmax(Loss):
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Logits (N, K, H, W) and labels (N, H, W) to a scalar."""
-        check_pixels("LovaszSoftmax", logits, labels, self.ignore_index)
+        check_pixels(self, logits, labels, self.ignore_index)
         if logits.numel() == 0:
             return logits.float().sum()
         p, y = compared(logits, labels, self.ignore_index)

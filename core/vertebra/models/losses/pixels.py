@@ -6,6 +6,8 @@ Letters: N images, K classes, H x W pixels.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -28,6 +30,7 @@ class HardPixelCrossEntropy(Loss):
         ignore_index: label without loss.
     """
 
+    min_classes: ClassVar[int] = 2
     class_weights: Tensor | None
 
     def __init__(self, top_k: float = 0.2, class_weights: list[float] | None = None, ignore_index: int = 255) -> None:
@@ -40,7 +43,7 @@ class HardPixelCrossEntropy(Loss):
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Logits (N, K, H, W) and labels (N, H, W) to a scalar."""
-        check_pixels("HardPixelCrossEntropy", logits, labels, self.ignore_index)
+        check_pixels(self, logits, labels, self.ignore_index)
         check_weights("HardPixelCrossEntropy", self.class_weights, logits.shape[1])
         losses = pixel_entropy(logits, labels, self.ignore_index, self.class_weights).flatten()
         if losses.numel() == 0:
@@ -63,6 +66,7 @@ class PixelFocalLoss(Loss):
         ignore_index: label without loss.
     """
 
+    min_classes: ClassVar[int] = 2
     class_weights: Tensor | None
 
     def __init__(self, gamma: float = 2.0, class_weights: list[float] | None = None, ignore_index: int = 255) -> None:
@@ -75,7 +79,7 @@ class PixelFocalLoss(Loss):
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Logits (N, K, H, W) and labels (N, H, W) to a scalar."""
-        check_pixels("PixelFocalLoss", logits, labels, self.ignore_index)
+        check_pixels(self, logits, labels, self.ignore_index)
         check_weights("PixelFocalLoss", self.class_weights, logits.shape[1])
         entropy = pixel_entropy(logits, labels, self.ignore_index)  # -log p_t, 0 where ignored
         miss = -torch.expm1(-entropy)  # 1 - p_t, without losing it where p_t is close to 1
@@ -109,7 +113,7 @@ class PixelBCE(Loss):
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Logits (N, K, H, W) and labels (N, H, W) to a scalar."""
-        check_pixels("PixelBCE", logits, labels, self.ignore_index)
+        check_pixels(self, logits, labels, self.ignore_index)
         check_weights("PixelBCE", self.class_weights, logits.shape[1])
         num_classes, x = logits.shape[1], logits.float()
         target = one_hot(labels, num_classes)

@@ -1,0 +1,54 @@
+"""Before the first step: is there anything to learn for the model's heads in the training set?"""
+
+from __future__ import annotations
+
+from vertebra.data import Dataset
+from vertebra.data.label_facts import look_for_labels
+from vertebra.data.missing_classes import missing_labels, missing_objects
+from vertebra.errors import DataError, RecipeError
+from vertebra.models import Head, Loss, Model
+from vertebra.models.losses.labels import too_few_classes
+from vertebra.runtime import distributed
+
+__all__ = ["check_learnable"]
+
+
+def check_learnable(model: Model, dataset: Dataset) -> list[str]:
+    """Warnings of named classes that the training set does not show, for the head of the log.
+
+    Objects are counted in all annotations, labels in some of the files. A head that does not declare its outputs may
+    learn from either. All processes have to call this; the main one reads.
+
+    Raises:
+        DataError: nothing that the heads learn from is there, or all of it is of one class.
+        RecipeError: a loss that cannot learn the dataset's only class.
+    """
+    return distributed.on_main_process(lambda: _check(model, dataset))
+
+
+def _check(model: Model, dataset: Dataset) -> list[str]:
+    declared = [set(head.task_outputs) for head in model.heads.values()]
+    outputs, unknown = set().union(*declared), not all(declared)
+    _check_losses(model, len(dataset.metadata.get("stuff_classes") or ()))
+    missing = []
+    if unknown or outputs & {"instances", "panoptic_seg"}:
+        missing.append((missing_objects(dataset), "sem_seg" not in outputs))
+    if unknown or "sem_seg" in outputs:
+        facts = look_for_labels(dataset)
+        missing.append((facts and missing_labels(facts, dataset.metadata), outputs == {"sem_seg"}))
+    notes = []
+    for found, nothing_else in missing:
+        if found and found.nothing and nothing_else and not unknown:
+            raise DataError(f"There is nothing to learn: {found.text}")
+        if found:
+            notes.append(f"warning: {found.text}")
+    return notes
+
+
+def _check_losses(model: Model, num_labels: int) -> None:
+    """Losses of the semantic heads, wherever those stand, against the number of labels."""
+    semantic = (one for one in model.modules() if isinstance(one, Head) and set(one.task_outputs) == {"sem_seg"})
+    for head in semantic:
+        for loss in head.modules():
+            if isinstance(loss, Loss) and 0 < num_labels < loss.min_classes:
+                raise RecipeError(f"{type(head).__name__}: {too_few_classes(loss, num_labels)}")
