@@ -35,7 +35,8 @@ def _check(model: Model, dataset: Dataset) -> list[str]:
         missing.append((missing_objects(dataset), "sem_seg" not in outputs))
     if unknown or "sem_seg" in outputs:
         facts = look_for_labels(dataset)
-        missing.append((facts and missing_labels(facts, dataset.metadata), outputs == {"sem_seg"}))
+        labels = None if facts is None else missing_labels(facts, dataset.metadata)
+        missing.append((labels, outputs == {"sem_seg"}))
     notes = []
     for found, nothing_else in missing:
         if found and found.nothing and nothing_else and not unknown:
