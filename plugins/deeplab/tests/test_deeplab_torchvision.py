@@ -42,6 +42,6 @@ def test_scores_are_torchvisions(depth, tmp_path):
 def test_every_name_of_torchvisions_has_a_place():
     with torch.device("meta"):
         theirs = segmentation.deeplabv3_resnet50(weights=None, weights_backbone=None, num_classes=4)
-    weights = {name: torch.empty_like(value, device="cpu") for name, value in theirs.state_dict().items()}
+    weights = {name: torch.zeros_like(value, device="cpu") for name, value in theirs.state_dict().items()}
     report = load_torchvision(build_model(load_recipe("deeplab:deeplab_v3_r50_voc"), 4, pretrained=False), weights)
     assert report.unexpected == [] and report.missing == []
