@@ -9,10 +9,12 @@ import torch
 from PIL import Image
 
 from vertebra.config import load_recipe
+from vertebra.data import Metadata
 from vertebra.engine import Trainer
 from vertebra.errors import CheckpointError, DataError
 from vertebra.models import ClassRows, build_model
 from vertebra.models.follow_classes import follow_classes
+from vertebra.testing.inputs import make_metadata
 
 RECIPE = """
 seed: 1
@@ -122,29 +124,24 @@ def test_starting_weights_keep_the_rows_of_known_names(project, caplog):
     assert "classes start anew: wolf" in caplog.text and "classes of the weights, not used: dog" in caplog.text
 
 
-QUICK = [
+FAST = ["rcnn:mask_rcnn_shapes_quick", "yolo:yolov5n_masks_shapes_quick", "fcn:fcn_light_shapes_quick"]
+OTHERS = [
     "retinanet:retinanet_shapes_quick",
-    "rcnn:mask_rcnn_shapes_quick",
     "rcnn:keypoint_rcnn_shapes_quick",
-    "yolo:yolov5n_masks_shapes_quick",
     "yolo:yolov10n_shapes_quick",
-    "fcn:fcn_light_shapes_quick",
     "unet:unetpp_shapes_quick",
     "panoptic:panoptic_deeplab_shapes_quick",
 ]
 
 
-@pytest.mark.parametrize("name", QUICK)
+@pytest.mark.parametrize("name", [*FAST, *(pytest.param(one, marks=pytest.mark.slow) for one in OTHERS)])
 def test_a_model_follows_its_classes_and_back(name):
     """Every head of the plugins says which rows are whose: no layer starts anew."""
-    from vertebra.data import Metadata, load_split
-
-    recipe = load_recipe(name)
-    before = load_split(recipe, "train").metadata
+    recipe, before = load_recipe(name), make_metadata()
     facts = {key: value for key, value in before.as_dict().items() if key != "name"}
-    for key in ("thing_classes", "stuff_classes", "keypoint_names"):
-        if facts.get(key):
-            facts[key] = facts[key][1:] + facts[key][:1]
+    for key in ("thing_classes", "keypoint_names"):
+        facts[key] = facts[key][1:] + facts[key][:1]
+    facts["stuff_classes"] = [*facts["thing_classes"], *reversed(facts["stuff_classes"][3:])]
     after = Metadata("after").set(**facts)
     first, second = (build_model(recipe, metadata=one, pretrained=False) for one in (before, after))
     state = first.state_dict()
