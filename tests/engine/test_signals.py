@@ -82,7 +82,13 @@ def test_a_signal_to_the_group_saves_and_the_resumed_run_has_the_same_bits(proje
     command = [sys.executable, "-m", "vertebra", "train", "recipe.yaml", "--output", name]
     environment = os.environ | {"SLOW": phase, "OMP_NUM_THREADS": "1"}
     running = subprocess.Popen(
-        command, cwd=project, env=environment, start_new_session=True, stderr=subprocess.PIPE, text=True
+        command,
+        cwd=project,
+        env=environment,
+        start_new_session=True,
+        preexec_fn=heed_signals,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     try:
         while not marker.exists():
@@ -103,6 +109,12 @@ def test_a_signal_to_the_group_saves_and_the_resumed_run_has_the_same_bits(proje
     assert (found[-1] if found else None) == (None if step is None else f"step_{step:07d}.pth")
     resumed = finish(project, name, resume=True)
     assert all(torch.equal(whole[key], value) for key, value in resumed.items())
+
+
+def heed_signals() -> None:
+    """Tests that were started in the background ignore Ctrl-C, and so would the processes that they start."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def left_of(group: int) -> list[int]:
@@ -132,6 +144,7 @@ def test_two_processes_stop_at_the_same_step(project, phase, step):
             cwd=project,
             env=os.environ | shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
             start_new_session=True,
+            preexec_fn=heed_signals,
             stderr=subprocess.PIPE,
             text=True,
         )
