@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from two_processes import start_two
 
 from vertebra.errors import SetupError
 from vertebra.runtime import distributed, process
@@ -33,18 +33,9 @@ SHARED_WORK = ["train", "evaluate", "components", "config", "doctor"]
 
 
 def two(words: list, folder: Path, **each: list) -> list[subprocess.CompletedProcess]:
-    """Runs a program in two processes that find each other as under torchrun. each: words of one rank alone."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    started = []
-    for rank in (0, 1):
-        environment = os.environ | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
-        environment |= {"WORLD_SIZE": "2", "RANK": str(rank), "LOCAL_RANK": str(rank)}
-        environment |= {"VERTEBRA_CACHE": str(folder / "cache")}
-        command = [sys.executable, *map(str, [*words, *each.get(f"rank{rank}", [])])]
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        started.append(subprocess.Popen(command, cwd=folder, env=environment, **pipes))
+    """Runs a program in two processes. each: words of one rank alone."""
+    own = (each.get("rank0", []), each.get("rank1", []))
+    started = start_two([sys.executable, *words], folder, own, VERTEBRA_CACHE=str(folder / "cache"))
     ended = []
     for one in started:
         stdout, stderr = one.communicate(timeout=200)

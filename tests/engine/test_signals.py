@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from two_processes import heed_signals, start_two
 
 from vertebra.config import load_recipe
 from vertebra.engine import Trainer
@@ -111,12 +111,6 @@ def test_a_signal_to_the_group_saves_and_the_resumed_run_has_the_same_bits(proje
     assert all(torch.equal(whole[key], value) for key, value in resumed.items())
 
 
-def heed_signals() -> None:
-    """Tests that were started in the background ignore Ctrl-C, and so would the processes that they start."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_DFL)
-
-
 def left_of(group: int) -> list[int]:
     """Processes of a group that are still there after a moment."""
     for _ in range(50):
@@ -133,23 +127,8 @@ def test_two_processes_stop_at_the_same_step(project, phase, step):
     """Each gets the signal, as from SLURM or torchrun; waiting for each other does not keep them."""
     name, marker = f"two_{phase}", project / "slow"
     marker.unlink(missing_ok=True)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
     command = [sys.executable, "-m", "vertebra", "train", "recipe.yaml", "--output", name]
-    shared = {"SLOW": phase, "OMP_NUM_THREADS": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    running = [
-        subprocess.Popen(
-            command,
-            cwd=project,
-            env=os.environ | shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-            start_new_session=True,
-            preexec_fn=heed_signals,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in (0, 1)
-    ]
+    running = start_two(command, project, SLOW=phase)
     try:
         while not marker.exists():
             assert all(one.poll() is None for one in running), [one.communicate() for one in running]

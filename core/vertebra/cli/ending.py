@@ -8,7 +8,9 @@ import os
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Iterator
+from typing import Any
 
 from vertebra.errors import VertebraError
 
@@ -32,7 +34,10 @@ def one_message(program: str) -> Iterator[None]:
         others = _tell_others(err, message)
         if others is not None:
             message, code = others, 2
-        if message is None or os.environ.get("VERTEBRA_TRACEBACK", "0") not in ("", "0"):
+        if message is None and isinstance(err, Exception) and _others() is not None:
+            traceback.print_exc()  # and then leave, as the interpreter's own end would wait for collectives
+            message = ""
+        if message is None or (code == 2 and os.environ.get("VERTEBRA_TRACEBACK", "0") not in ("", "0")):
             raise
         if message:
             print(f"{program}: {message}", file=sys.stderr)
@@ -56,7 +61,7 @@ def _message(err: BaseException) -> tuple[str | None, int]:
 
 def _tell_others(err: BaseException, message: str | None) -> str | None:
     """In one of several processes: tells the others, or returns what another one failed of first."""
-    distributed = sys.modules.get("vertebra.runtime.distributed")  # without it this is the only process
+    distributed = _others()
     if distributed is None or (isinstance(err, SystemExit) and not err.code):
         return None
     return distributed.failed(err, message)
@@ -64,10 +69,16 @@ def _tell_others(err: BaseException, message: str | None) -> str | None:
 
 def _leave(code: int) -> None:
     """Ends the process; one of several does not wait for collectives that will never complete."""
-    distributed = sys.modules.get("vertebra.runtime.distributed")
-    if distributed is not None and distributed.world_size() > 1:
+    distributed = _others()
+    if distributed is not None:
         distributed.end_process(code)
     sys.exit(code)
+
+
+def _others() -> Any:
+    """The module of processes where this is one of several; it is not imported for a command that needs no torch."""
+    distributed = sys.modules.get("vertebra.runtime.distributed")
+    return distributed if distributed is not None and distributed.has_joined() else None
 
 
 @contextlib.contextmanager

@@ -52,7 +52,7 @@ def evaluate_weights(
     from vertebra.evaluation import evaluate as run_evaluation
     from vertebra.runtime import use_channels_last
     from vertebra.runtime.distributed import is_main_process, on_main_process
-    from vertebra.runtime.process import check_ranks_agree, open_process, weights_checksum
+    from vertebra.runtime.process import check_ranks_agree, open_process, text_checksum, weights_checksum
 
     loaded = load_recipe(recipe, overrides, plugins)
     source = weights or loaded.model.weights
@@ -61,7 +61,7 @@ def evaluate_weights(
     device = open_process(loaded.train.device)
     dataset = load_split(loaded, split)
     model = load_trained_model(loaded, source, dataset=dataset).model
-    facts = {"images": len(dataset), "recipe": loaded.to_yaml(), "weights": weights_checksum(model)}
+    facts = {"images": len(dataset), "recipe": text_checksum(loaded.to_yaml()), "weights": weights_checksum(model)}
     check_ranks_agree(facts, "Every process needs the same recipe, dataset and weights")
     model.channels_last = use_channels_last(loaded.train.channels_last, device, training=False)
     beside = Path(source).parent if Path(source).exists() else Path.cwd()

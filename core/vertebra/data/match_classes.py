@@ -16,7 +16,7 @@ from vertebra.data.catalog import Metadata
 from vertebra.data.formats import Dataset
 from vertebra.data.panoptic_labels import segment_stuff_names, stuff_segment_names
 from vertebra.errors import DataError
-from vertebra.nearest import nearest
+from vertebra.nearest import listed, nearest
 from vertebra.structures import IGNORED_LABEL
 
 __all__ = ["match_classes"]
@@ -52,7 +52,8 @@ def match_classes(dataset: Any, known: Metadata | None, known_from: str = "the m
     stuff = stuff_segment_names(things.names, labels.names)
     segments = _numbers(segment_stuff_names(own), stuff)
     metadata = _renumbered_facts(own, things, labels, stuff, segments)
-    return Dataset(_renumbered_dicts(dataset.dicts, things.to, labels.to, segments), metadata)
+    dicts = _renumbered_dicts(dataset.dicts, things.to, labels.to, segments)
+    return Dataset(dicts, metadata, checked=isinstance(dataset, Dataset))
 
 
 @dataclass(frozen=True)
@@ -82,12 +83,12 @@ def _matched(dataset: Any, known: Metadata, kind: str, known_from: str) -> _Matc
     if faulty or not to or len(set(own)) < len(own) or len(set(wanted)) < len(wanted):
         raise DataError(_cannot_match(dataset.metadata.name, kind, own, wanted, faulty, known_from))
     if chosen:
-        logger.warning("dataset %s: `classes` of the training set drops %s", dataset.metadata.name, ", ".join(chosen))
+        logger.warning("dataset %s: `classes` of the training set drops %s", dataset.metadata.name, listed(chosen))
     if left := [name for name in unused if name not in chosen]:
         logger.warning(
             "dataset %s: %s has no objects, and %s does not know it: dropped",
             dataset.metadata.name,
-            ", ".join(left),
+            listed(left),
             known_from,
         )
     return _Matched(wanted, to, same=False)
@@ -120,7 +121,7 @@ def _check_named(dataset: Any, known: Metadata, known_from: str) -> None:
     if any(item.get("annotations") for item in dataset.dicts):
         name = dataset.metadata.name
         raise DataError(
-            f"dataset {name} does not name the classes of its objects; {known_from} has {_listed(wanted)}.\n"
+            f"dataset {name} does not name the classes of its objects; {known_from} has {listed(wanted)}.\n"
             f"  Set them where the dataset is registered: MetadataCatalog.get({name!r}).set(thing_classes=[...])"
         )
 
@@ -136,7 +137,7 @@ def _cannot_match(
     name: str, kind: str, own: Sequence[str], wanted: Sequence[str], faulty: Sequence[str], known_from: str
 ) -> str:
     what = _KINDS[kind]
-    why = f"{_listed(faulty)} of the dataset cannot be matched by name" if faulty else "the names differ or repeat"
+    why = f"{listed(faulty)} of the dataset cannot be matched by name" if faulty else "the names differ or repeat"
     near = {one: nearest(one, list(wanted), limit=1) for one in faulty[:5]}
     hints = [f"{one} -> {found[0]}" for one, found in near.items() if found]
     fixes = {
@@ -146,14 +147,9 @@ def _cannot_match(
     }
     return (
         f"the {what} of dataset {name} do not match those of {known_from}: {why}.\n"
-        f"  {known_from}: {_listed(wanted, 40)}\n"
-        f"  {name}: {_listed(own, 40)}\n" + (f"  Nearest: {', '.join(hints)}\n" if hints else "") + f"  {fixes[kind]}"
+        f"  {known_from}: {listed(wanted, 40)}\n"
+        f"  {name}: {listed(own, 40)}\n" + (f"  Nearest: {', '.join(hints)}\n" if hints else "") + f"  {fixes[kind]}"
     )
-
-
-def _listed(names: Sequence[str], most: int = 10) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
 
 
 def _renumbered_facts(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from vertebra.data.catalog import Metadata
 from vertebra.data.formats import Dataset
 from vertebra.data.label_facts import LabelFacts
+from vertebra.nearest import listed
 from vertebra.structures import IGNORED_LABEL
 
 __all__ = ["Missing", "missing_labels", "missing_objects"]
@@ -42,13 +43,13 @@ def missing_objects(dataset: Dataset) -> Missing | None:
     found = [name for number, name in enumerate(names) if number not in absent]
     if not found:
         return Missing(
-            f"dataset {dataset.name}: none of its {len(dataset)} images has an object ({_listed(names)}).\n"
+            f"dataset {dataset.name}: none of its {len(dataset)} images has an object ({listed(names)}).\n"
             "  Check the annotations; crowd regions are not learned from",
             nothing=True,
         )
     chosen = f"[{', '.join(found)}]" if len(found) <= _SHOWN else "[...]"
     return Missing(
-        f"dataset {dataset.name}: no object has the class {_listed([names[number] for number in sorted(absent)])}.\n"
+        f"dataset {dataset.name}: no object has the class {listed([names[number] for number in sorted(absent)])}.\n"
         f"  What is not there cannot be learned. Drop it, an unused background too: classes: {chosen} (format coco); "
         "or check the annotations",
         nothing=False,
@@ -69,7 +70,7 @@ def missing_labels(facts: LabelFacts, metadata: Metadata) -> Missing | None:
         share = facts.pixels[-1] / facts.pixels.sum()
         what = f"the {files} hold only one class, {names[seen[0]]}; {share:.1%} of the pixels have none"
     elif absent:
-        what = f"in the {files} no pixel has the class {_listed([names[number] for number in absent])}"
+        what = f"in the {files} no pixel has the class {listed([names[number] for number in absent])}"
     else:
         return None
     return Missing(
@@ -93,8 +94,3 @@ def _remedy(facts: LabelFacts, metadata: Metadata, seen: Sequence[int], absent: 
         meaning = "{0: 0, 255: 1}"
     what = f"The number {none} means no class. If it is one" if facts.pixels[-1] else "If the files have other numbers"
     return f"{what}, say so in the dataset's block, as label_map: {meaning}; otherwise {unused}"
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more

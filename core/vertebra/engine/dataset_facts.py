@@ -13,7 +13,7 @@ from vertebra.errors import CheckpointError
 
 __all__ = ["check_same_classes", "facts_in", "facts_to_keep"]
 
-# Where the files of a dataset lie, which means nothing on another machine.
+# Where the files of a dataset lie and how they are read, which means nothing without them.
 _PLACES = {"name", "json_file", "image_root", "image_dir", "sem_seg_root", "panoptic_json", "panoptic_root"}
 _PLACES |= {"evaluator_type", "dirname", "gt_dir", "cityscapes_root", "missing_images", "label_map", "label_colors"}
 _TYPES: dict[str, Any] = {

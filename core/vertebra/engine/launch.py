@@ -53,12 +53,10 @@ def _run(
     )
     try:
         function(*args)
-    except VertebraError as err:
-        distributed.failed(err)
-        errors.put(err)
-        raise
     except BaseException as err:
         distributed.failed(err)
+        if isinstance(err, VertebraError):
+            errors.put(err)
         raise
 
 

@@ -9,6 +9,7 @@ from vertebra.engine.dataset_facts import facts_in
 from vertebra.models import load_weights
 from vertebra.models.follow_classes import follow_classes
 from vertebra.models.weights import read_contents, weights_in
+from vertebra.nearest import listed
 
 if TYPE_CHECKING:
     from vertebra.config import Recipe
@@ -34,7 +35,9 @@ def start_from(model: Model, recipe: Recipe, source: str) -> str:
         for kind, what in (("thing_classes", "classes"), ("stuff_classes", "labels"), ("keypoint_names", "keypoints")):
             lines += _compared(kept.get(kind) or (), model.metadata.get(kind) or (), what)
         if anew:
-            lines.append(f"  start anew whole, as their heads do not say which rows belong to a class: {_listed(anew)}")
+            lines.append(
+                f"  start anew whole, as their heads do not say which rows belong to a class: {listed(anew, _LISTED)}"
+            )
     report = load_weights(model, state, strict=False, source=source)
     return "\n".join([f"starting weights {source}: {report}", *lines])
 
@@ -48,9 +51,4 @@ def _compared(there: Sequence[str], here: Sequence[str], what: str) -> list[str]
         "start anew": [name for name in here if name not in there],
         "of the weights, not used": [name for name in there if name not in here],
     }
-    return [f"  {what} {key}: {_listed(names)}" for key, names in parts.items() if names]
-
-
-def _listed(names: list[str]) -> str:
-    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-    return ", ".join(names[:_LISTED]) + more
+    return [f"  {what} {key}: {listed(names, _LISTED)}" for key, names in parts.items() if names]

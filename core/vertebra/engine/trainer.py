@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import logging
 import operator
 import time
@@ -27,7 +26,7 @@ from vertebra.engine.signals import Signals, StopNow
 from vertebra.engine.state import checkpoint_of, resume_from, weights_of
 from vertebra.errors import RecipeError
 from vertebra.runtime import autocast, distributed, make_grad_scaler
-from vertebra.runtime.process import check_ranks_agree, open_process, weights_checksum
+from vertebra.runtime.process import check_ranks_agree, open_process, text_checksum, weights_checksum
 
 if TYPE_CHECKING:
     from vertebra.config import Recipe
@@ -225,7 +224,7 @@ class Trainer:
     def _check_ranks_agree(self) -> None:
         facts = {
             "step": self.step,
-            "recipe": hashlib.sha256(self.parts.recipe_text.encode()).hexdigest()[:16],
+            "recipe": text_checksum(self.parts.recipe_text),
             "plan": self.plan,
             "weights": weights_checksum(self.model),
             "version": version(),

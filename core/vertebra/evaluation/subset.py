@@ -9,6 +9,7 @@ import torch
 
 from vertebra.data.panoptic_labels import segment_stuff_names
 from vertebra.models.inference import Predict
+from vertebra.nearest import listed
 from vertebra.runtime.distributed import gather_to_main, on_main_process
 
 __all__ = ["SubsetOfClasses"]
@@ -47,10 +48,9 @@ class SubsetOfClasses:
         names = [self.metadata.thing_classes[number] for number in self.things]
         stuff = segment_stuff_names(self.metadata) if self.stuff else []
         names += [stuff[number] for number in self.stuff]
-        shown = ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
         return (
-            f"evaluated on a subset of the model's classes: the dataset does not have {shown}; {dropped} of these "
-            "were dropped"
+            f"evaluated on a subset of the model's classes: the dataset does not have {listed(names)}; {dropped} of "
+            "these were dropped"
         )
 
     def _judged(self, output: dict) -> dict:

@@ -21,6 +21,7 @@ from vertebra.errors import CheckpointError
 from vertebra.models.build import build_model
 from vertebra.models.model import Model
 from vertebra.models.weights import read_weights
+from vertebra.nearest import listed
 
 __all__ = ["ImportReport", "Layout", "import_weights", "translate_names"]
 
@@ -79,9 +80,9 @@ class ImportReport:
         classes = "" if self.num_classes is None else f", {self.num_classes} classes"
         lines = [f"{self.output}: {self.num_loaded} entries translated{classes}"]
         if self.kept:
-            lines.append(f"not in the weights, left as new ({len(self.kept)}): {_listing(self.kept)}")
+            lines.append(f"not in the weights, left as new ({len(self.kept)}): {listed(self.kept, 8)}")
         if self.unused:
-            lines.append(f"in the weights, unused here ({len(self.unused)}): {_listing(self.unused)}")
+            lines.append(f"in the weights, unused here ({len(self.unused)}): {listed(self.unused, 8)}")
         return "\n".join(lines)
 
 
@@ -243,7 +244,7 @@ def _check_complete(
     kept = [own for own in model.state_dict() if own not in renamed]
     if not renamed:
         raise CheckpointError(
-            f"{weights}: none of its names is one of {layout.library}'s for this recipe's model: {_listing(unused)}"
+            f"{weights}: none of its names is one of {layout.library}'s for this recipe's model: {listed(unused, 8)}"
         )
     parameters = {name for name, _ in model.named_parameters()}
     folded = layout.folds_norms and not any(own.endswith(_STATISTICS) for own in renamed)
@@ -257,7 +258,7 @@ def _check_complete(
         raise CheckpointError(
             f"{weights}: {len(missing)} entries of the recipe's model are missing:\n  "
             + "\n  ".join(lines)
-            + (f"\n  Unused names in it ({len(unused)}): {_listing(unused)}" if unused else "")
+            + (f"\n  Unused names in it ({len(unused)}): {listed(unused, 8)}" if unused else "")
             + f"\n  {_HINT}"
         )
     unplaced = layout.unplaced(unused)
@@ -285,8 +286,3 @@ def _save(content: dict, output: Path) -> None:
 
 def _shape(tensor: Tensor) -> str:
     return "x".join(map(str, tensor.shape)) or "a scalar"
-
-
-def _listing(names: Iterable[str], most: int = 8) -> str:
-    names = list(names)
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

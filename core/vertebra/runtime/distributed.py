@@ -27,6 +27,7 @@ __all__ = [
     "failed",
     "gather_objects",
     "gather_to_main",
+    "has_joined",
     "highest",
     "initialize",
     "is_main_process",
@@ -87,6 +88,11 @@ def initialize(device: torch.device) -> None:
     backend = "nccl" if device.type == "cuda" else "gloo"
     dist.init_process_group(backend, store=group, rank=number, world_size=size, timeout=_TIMEOUT)
     atexit.register(shut_down)
+
+
+def has_joined() -> bool:
+    """Whether this is one of several processes, from the moment on at which it looks for the others."""
+    return _fellows is not None
 
 
 def shut_down() -> None:

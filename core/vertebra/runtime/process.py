@@ -12,7 +12,7 @@ from vertebra.errors import SetupError
 from vertebra.runtime import distributed
 from vertebra.runtime.precision import choose_device
 
-__all__ = ["check_ranks_agree", "open_process", "weights_checksum"]
+__all__ = ["check_ranks_agree", "open_process", "text_checksum", "weights_checksum"]
 
 
 def open_process(device: str = "auto") -> torch.device:
@@ -47,6 +47,11 @@ def check_ranks_agree(facts: dict[str, Any], hint: str) -> None:
             lines.append(f"  {name}: " + ", ".join(f"rank {rank} has {value}" for rank, value in enumerate(values)))
     if lines:
         raise SetupError("the processes do not agree, so nothing was started.\n" + "\n".join(lines) + f"\n  {hint}")
+
+
+def text_checksum(text: str) -> str:
+    """The first digits of a hash, to compare long texts between processes."""
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
 def weights_checksum(model: nn.Module) -> str:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from vertebra.engine.hooks.contract import Hook
 from vertebra.errors import TrainingDiverged
+from vertebra.nearest import listed
 from vertebra.runtime import distributed
 
 if TYPE_CHECKING:
@@ -73,8 +74,7 @@ def check_finite(trainer: Trainer, allowed: Collection[str] = ()) -> None:
     """
     names = [name for name in not_finite(trainer.model, trainer.evaluated_model) if name not in allowed]
     if distributed.any_process(bool(names), trainer.device):
-        more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-        what = f"{', '.join(names[:5])}{more}" if names else "weights of another process"
+        what = listed(names, 5) if names else "weights of another process"
         raise TrainingDiverged(_message(f"step {trainer.step}: some weights or statistics are not finite: {what}"))
 
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from vertebra.errors import DataError
 from vertebra.evaluation.panoptic.runs import IdRuns, common_pixels
+from vertebra.nearest import listed
 
 __all__ = ["VOID", "ImageCounts", "Segments", "count_image"]
 
@@ -57,7 +58,7 @@ class Segments:
             if not isinstance(segment["category_id"], Hashable) or segment["category_id"] not in classes:
                 raise DataError(
                     f"{where}: segment {ids[-1]} has the unknown category_id {segment['category_id']!r}; "
-                    f"known are {_some(sorted(classes))}"
+                    f"known are {listed(sorted(classes), 8)}"
                 )
             rows.append(classes[segment["category_id"]])
             crowd.append(bool(segment.get("iscrowd")))
@@ -130,7 +131,7 @@ def count_image(
     pred_area = _sums(p, pixels, len(predicted))
     if len(predicted) and not pred_area.all():
         empty = predicted.ids[pred_area == 0]
-        raise DataError(f"{where}: predicted segments {_some(empty)} are in segments_info, but have no pixel")
+        raise DataError(f"{where}: predicted segments {listed(empty, 8)} are in segments_info, but have no pixel")
     on_void = _sums(np.where(t < 0, p, -1), pixels, len(predicted))
 
     both = np.flatnonzero((t >= 0) & (p >= 0))
@@ -176,7 +177,7 @@ def _rows_of(ids: np.ndarray, known: np.ndarray, where: str) -> np.ndarray:
     rows[found] = order[place[found]]
     strange = np.unique(ids[~found & (ids != VOID)])
     if len(strange):
-        raise DataError(f"{where} has segment ids {_some(strange)} that are not in its segments_info")
+        raise DataError(f"{where} has segment ids {listed(strange, 8)} that are not in its segments_info")
     return rows
 
 
@@ -204,8 +205,3 @@ def _whole(value: Any, where: str) -> int:
     if number is None or number != value:
         raise DataError(f"{where}: {value!r} in segments_info is not a whole number")
     return number
-
-
-def _some(values: Any) -> str:
-    values = list(values)
-    return ", ".join(map(str, values[:8])) + (f" and {len(values) - 8} more" if len(values) > 8 else "")

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from vertebra.data.panoptic_labels import segment_stuff_names
 from vertebra.errors import DataError
 from vertebra.evaluation.detections import ImageKey
 from vertebra.evaluation.panoptic.counts import Segments
@@ -27,7 +28,7 @@ class PanopticTruth:
         self.dataset = dataset
         metadata = dataset.metadata
         self.thing_names = list(getattr(metadata, "thing_classes", None) or ())
-        self.stuff_names = _stuff_names(metadata)
+        self.stuff_names = segment_stuff_names(metadata)
         if not self.thing_names and not self.stuff_names:
             raise DataError(
                 "PanopticEvaluator needs the dataset's thing_classes and stuff_classes in its metadata, there are none"
@@ -96,8 +97,3 @@ class PanopticTruth:
             ids = list(range(1, len(ids) + 1))
         names = [*self.thing_names, *self.stuff_names]
         return [PanopticClass(ids[i], names[i], i < len(self.thing_names)) for i in range(len(ids))]
-
-
-def _stuff_names(metadata: Any) -> list[str]:
-    """Names of the stuff classes that segments count from 0; where the dataset does not say, its `stuff_classes`."""
-    return list(getattr(metadata, "segment_stuff_classes", None) or getattr(metadata, "stuff_classes", None) or ())

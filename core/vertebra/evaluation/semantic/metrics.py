@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from vertebra.nearest import listed
+
 __all__ = ["SemanticScores", "semantic_scores"]
 
 _ABSENT = "the class does not occur in the ground truth; it is excluded from the means"
@@ -104,11 +106,11 @@ def _notes(counts: np.ndarray, present: np.ndarray, predicted: np.ndarray, label
         )
     absent = [labels[row] for row in np.flatnonzero(~present)]
     if absent and present.any():
-        shown = ", ".join(absent[:10]) + (f" and {len(absent) - 10} more" if len(absent) > 10 else "")
         pixels = int(predicted[~present].sum())
         wrong = f"; {pixels:,} pixels were predicted as such, which counts against the true classes" if pixels else ""
         notes.append(
-            f"sem_seg: classes that do not occur in the ground truth are excluded from the means: {shown}{wrong}"
+            "sem_seg: classes that do not occur in the ground truth are excluded from the means: "
+            f"{listed(absent)}{wrong}"
         )
     none = int(counts[:, -1].sum())
     if none:
