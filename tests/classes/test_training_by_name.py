@@ -124,8 +124,9 @@ def test_starting_weights_keep_the_rows_of_known_names(project, caplog):
     assert "classes start anew: wolf" in caplog.text and "classes of the weights, not used: dog" in caplog.text
 
 
-FAST = ["rcnn:mask_rcnn_shapes_quick", "yolo:yolov5n_masks_shapes_quick", "fcn:fcn_light_shapes_quick"]
+FAST = ["yolo:yolov5n_masks_shapes_quick", "fcn:fcn_light_shapes_quick"]
 OTHERS = [
+    "rcnn:mask_rcnn_shapes_quick",
     "retinanet:retinanet_shapes_quick",
     "rcnn:keypoint_rcnn_shapes_quick",
     "yolo:yolov10n_shapes_quick",

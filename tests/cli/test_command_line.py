@@ -116,6 +116,7 @@ def test_a_second_run_never_overwrites_the_first(run, trained):
     assert (folder / "run" / "final.pth").read_bytes() == before
 
 
+@pytest.mark.e2e
 def test_the_saved_recipe_trains_to_the_same_weights(run, trained):
     folder, _ = trained
     run("train", "run/recipe.yaml", "--output", "again", cwd=folder)

@@ -38,6 +38,7 @@ def test_a_compiled_graph_takes_it_as_it_took_torchvisions():
     assert compiled(boxes, scores, idxs).equal(batched_nms(boxes, scores, idxs, 0.5) + 1)
 
 
+@pytest.mark.slow
 def test_torchvision_works_when_it_is_imported_afterwards():
     code = """
 import sys, torch

@@ -56,6 +56,7 @@ def filtered_images(draw):
     return colors, draw(st.lists(st.integers(0, 4), min_size=len(colors), max_size=len(colors)))
 
 
+@pytest.mark.slow
 @given(filtered_images(), st.booleans())
 @settings(deadline=None, max_examples=200)
 def test_runs_are_those_of_the_pixels_whatever_the_filters(image, by_zlib):
@@ -106,6 +107,7 @@ def test_other_and_damaged_files_are_left_to_the_careful_reader(monkeypatch, enc
     assert png_runs.png_id_runs(encoded) is None
 
 
+@pytest.mark.slow
 def test_many_files_are_read_fast_with_the_same_numbers_and_errors(shared, monkeypatch, tmp_path):
     sample = shared("data/panoptic_sample")
     files = sample / "panoptic_examples.json", None, sample / "predictions/noise.json"

@@ -26,6 +26,7 @@ def _image(ids, seed, size=(6, 9)):
     return runs, segments.with_pixels(runs)
 
 
+@pytest.mark.slow
 @given(true=IDS, predicted=IDS, seed=st.integers(0, 99))
 @settings(deadline=None, max_examples=100)
 def test_an_image_counts_the_same_either_way(true, predicted, seed):

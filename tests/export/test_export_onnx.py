@@ -53,6 +53,7 @@ def test_end_to_end_suppresses_inside_at_any_size_and_number(make_model, cell_he
         assert (boxes[:, [0, 2]] <= size[1]).all() and (boxes[:, [1, 3]] <= size[0]).all()
 
 
+@pytest.mark.slow
 def test_labels_and_scores_of_any_size(make_model, map_head, tmp_path):
     model = make_model(map=map_head)
     labels = export_onnx(model, tmp_path / "labels.onnx", size=(40, 56), dynamic=True)

@@ -90,6 +90,7 @@ def test_what_a_plugin_prints_does_not_mix_with_the_commands_output(site, verteb
     assert "hello from loud" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_run_that_names_none_of_them_is_untouched(site, vertebra, tmp_path):
     for folder, there in (("alone", None), ("beside", site)):
         said = vertebra("train", "retinanet:retinanet_shapes_quick", "-o", folder, *TINY, site=there)

@@ -39,6 +39,7 @@ def test_points_belong_to_the_smallest_box_of_their_levels_reach(head):
     assert head.assign(points, boxes, valid).tolist() == [[1, 2, -1, -1]]
 
 
+@pytest.mark.e2e
 def test_it_trains_on_bccd_for_a_few_steps(shared, tmp_path):
     recipe = load_recipe(
         RECIPE,

@@ -68,6 +68,7 @@ def test_wrong_options_are_told_and_nothing_is_written(predict, folder, argument
     assert not (folder.parent / "predictions").exists()
 
 
+@pytest.mark.slow
 def test_it_imports_nothing_that_loads_slowly_and_is_not_needed(trained, folder):
     recipe, weights = trained
     arguments = ["predict", str(recipe), str(folder / "a.png"), "--weights", str(weights), "--device", "cpu"]

@@ -49,6 +49,7 @@ def test_a_picture_of_one_color_has_hardly_a_proposal():
     assert len(selective_search(np.full((40, 50, 3), 7, np.uint8), np.random.default_rng(0))) <= 1
 
 
+@pytest.mark.slow
 def test_a_large_picture_is_searched_small_and_answered_in_its_own_pixels(monkeypatch):
     """At 8 times the size (1024 x 768) what is segmented has at most 500 pixels a side, and the objects are found."""
     import skimage.segmentation
