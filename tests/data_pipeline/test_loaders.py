@@ -187,10 +187,10 @@ def test_silent_workers_are_reported_and_ended(dataset, training):
 def test_full_shared_memory_is_one_message(dataset, monkeypatch, training):
     """As torch says it where a file system such as Docker's default of 64 MiB is full; a real one: tests/engine."""
 
-    def full(outcomes):
+    def full(sharer, tensor):
         raise RuntimeError("unable to write to file </torch_7_8_9>: No space left on device (28)")
 
-    monkeypatch.setattr(worker_batches, "ForkingPickler", SimpleNamespace(dumps=full))
+    monkeypatch.setattr(worker_batches._TensorSharer, "persistent_id", full)
     mapper = Mapper([], training=training)
     if training:
         loader = TrainLoader(dataset, mapper, 2, workers=1, start_method="fork").batches()

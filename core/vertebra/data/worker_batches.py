@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import multiprocessing
 import pickle
 import re
 import shutil
 from collections.abc import Iterable, Iterator
-from multiprocessing.reduction import ForkingPickler
 
+import torch
 from torch.utils.data import DataLoader
 
 from vertebra.data.samplers import SampleKey
@@ -33,7 +34,7 @@ def outcomes_of(
         reader,
         batch_sampler=plan,
         num_workers=workers,
-        collate_fn=_sent if workers else _as_list,
+        collate_fn=_in_shared_memory if workers else _as_list,
         worker_init_fn=start_worker,
         prefetch_factor=2 if workers else None,
         multiprocessing_context=start_method if workers else None,
@@ -46,7 +47,7 @@ def outcomes_of(
         for batch in batches:
             if isinstance(batch, str):
                 raise SetupError(_full(batch))
-            yield pickle.loads(batch) if workers else batch  # bytes that our own worker made
+            yield batch
     except RuntimeError as err:
         if not re.search(r"DataLoader (timed out|worker \(pid)", str(err)):
             raise
@@ -65,13 +66,24 @@ def _as_list(outcomes: list[Outcome]) -> list[Outcome]:
     return outcomes
 
 
-def _sent(outcomes: list[Outcome]) -> bytes | str:
+class _TensorSharer(pickle.Pickler):
+    """Moves each tensor that it meets into shared memory; what it writes is not used."""
+
+    def persistent_id(self, obj: object) -> object:
+        if not isinstance(obj, torch.Tensor):
+            return None
+        obj.share_memory_()
+        return True
+
+
+def _in_shared_memory(outcomes: list[Outcome]) -> list[Outcome] | str:
     """In a worker: the batch with its tensors in shared memory, or the reason why that failed.
 
     Otherwise the queue would do it in a thread, where a failure is printed and the main process waits for ever.
     """
     try:
-        return bytes(ForkingPickler.dumps(outcomes))
+        _TensorSharer(io.BytesIO(), pickle.HIGHEST_PROTOCOL).dump(outcomes)
+        return outcomes
     except (RuntimeError, OSError) as err:
         if "space" in str(err) or "shared memory" in str(err) or "shm" in str(err):
             return str(err).splitlines()[0]
