@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from vertebra.local_plugins import ANNOUNCED
 
@@ -17,6 +18,8 @@ IN_WORKER = "PYTEST_XDIST_WORKER" in os.environ
 
 sys.path += [str(REPOSITORY), str(REPOSITORY / "tests")]  # the former also for processes that tests spawn
 pytest_plugins = ["command_line"]
+settings.register_profile("same each time", derandomize=True, database=None)
+settings.load_profile("same each time")
 
 
 def _use_own_environment() -> None:

@@ -176,7 +176,9 @@ RULES = (
 
 def tracked_files() -> list[Path]:
     """The text files under version control that are checked."""
-    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    listed = subprocess.run(
+        ["git", "-c", f"safe.directory={ROOT}", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
     return [
         ROOT / name
         for name in listed.split("\0")

@@ -12,6 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from vertebra.locate import locate_module
+from vertebra.regular_files import read_bytes
 
 __all__ = ["ClassSource", "Parameter", "read_class"]
 
@@ -186,7 +187,7 @@ def _text(node: ast.expr | None) -> str | None:
 @lru_cache(maxsize=256)
 def _parse(name: str, file: str, changed: int) -> _Module:
     """The classes and imports of a module; `changed` makes an edited file a new one."""
-    tree = ast.parse(Path(file).read_bytes(), file)
+    tree = ast.parse(read_bytes(file), file)
     is_package = Path(file).stem == "__init__"
     classes: dict[str, ast.ClassDef] = {}
     imports: dict[str, str] = {}

@@ -24,6 +24,7 @@ from vertebra.errors import PluginError
 from vertebra.isolation import import_plugin_module
 from vertebra.nearest import nearest
 from vertebra.plugins import ALLOW, switched_off
+from vertebra.regular_files import read_bytes
 
 __all__ = ["ANNOUNCED", "WHEN_FORGOTTEN", "file_hash", "load_announced", "load_local_plugin"]
 
@@ -94,7 +95,7 @@ def _announce(files: list[Path]) -> None:
 
 def file_hash(path: str | Path) -> str:
     """SHA-256 of a file, in hexadecimal."""
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    return hashlib.sha256(read_bytes(path)).hexdigest()
 
 
 def _announced() -> list[Path]:

@@ -182,5 +182,5 @@ def test_it_does_not_end_a_run_either(store, kind, caplog):
 def test_every_reader_refuses_what_is_not_a_file(tmp_path, kind):
     obstacle(tmp_path / "weights.pth", kind)
     for reader in (read_checkpoint, read_torch_file, read_weights):
-        with pytest.raises(CheckpointError, match=r"weights\.pth: is a (folder|pipe)"):
+        with pytest.raises(CheckpointError, match=r"weights\.pth: cannot be read: it is a (folder|pipe)"):
             reader(tmp_path / "weights.pth")

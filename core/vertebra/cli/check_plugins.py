@@ -24,6 +24,7 @@ from vertebra import isolation
 from vertebra.errors import SetupError, VertebraError
 from vertebra.isolation import PluginImportError
 from vertebra.plugins import PluginInfo, installed_plugins
+from vertebra.regular_files import read_text
 
 __all__ = ["Finding", "PluginReport", "check_plugins"]
 
@@ -204,5 +205,5 @@ def _place(stack: Path) -> str:
 
 
 def _read(path: Path) -> str:
-    text = path.read_text(encoding="utf-8", errors="replace").strip() if path.exists() else ""
+    text = read_text(path, errors="replace").strip() if path.exists() else ""
     return text if len(text) <= _MOST_OUTPUT else f"{text[:_MOST_OUTPUT]}\n... ({len(text)} characters in all)"

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vertebra.regular_files import read_text
+
 if TYPE_CHECKING:
     from vertebra.evaluation.analysis.compare import Comparison
 
@@ -131,7 +133,7 @@ def _is_replaceable(path: Path) -> bool:
     import json
 
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path)
         content = json.loads(text) if text.strip() else {"info": None}
     except (OSError, ValueError):
         return False

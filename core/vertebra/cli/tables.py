@@ -6,6 +6,8 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+from vertebra.regular_files import read_text
+
 __all__ = ["format_metrics", "print_evaluation"]
 
 _PATHS = ("final.pth", "recipe.yaml", "report.html", "metrics.json", "pictures", "mistakes", "plots")
@@ -46,7 +48,7 @@ def print_evaluation(evaluation: Path | str, *also: Path | str) -> None:
     evaluation = Path(evaluation)
     metrics = evaluation / "metrics.json"
     if metrics.is_file():
-        content = json.loads(metrics.read_text(encoding="utf-8"))
+        content = json.loads(read_text(metrics))
         print(f"\n{format_metrics(content, content.get('reasons'))}\n")
         for note in content.get("notes", ()):
             print(f"note: {note}")

@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 from vertebra.errors import RecipeError
+from vertebra.regular_files import read_bytes
 
 __all__ = ["Node", "display", "from_plain", "parse_yaml", "read_yaml"]
 
@@ -57,7 +58,7 @@ def read_yaml(path: str | Path) -> Node:
     try:
         if path.stat().st_size > _MAX_BYTES:
             raise RecipeError(f"{name}: larger than 1 MiB, so this is not a recipe")
-        raw = path.read_bytes()
+        raw = read_bytes(path)
     except OSError as err:
         raise RecipeError(f"{name}: cannot be read: {err.strerror or err}") from err
     try:

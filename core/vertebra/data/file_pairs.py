@@ -10,6 +10,7 @@ from vertebra.data.image import image_size
 from vertebra.data.image_files import IMAGE_SUFFIXES
 from vertebra.data.json_file import Problems
 from vertebra.errors import DataError
+from vertebra.regular_files import read_text
 
 __all__ = ["find_files", "pair_files", "read_names", "records_of"]
 
@@ -95,7 +96,7 @@ def read_names(path: Path) -> list[str]:
         DataError: the file cannot be read, or has no names.
     """
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = read_text(path, "utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as err:
         raise DataError(f"{path}: the list of images cannot be read ({err})") from err
     names = [line.split()[0] for line in lines if line.strip() and not line.startswith("#")]

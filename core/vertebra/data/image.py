@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from vertebra.errors import DataError
+from vertebra.regular_files import check_regular, open_regular
 
 __all__ = ["MAX_PIXELS", "image_size", "read_image", "read_labels"]
 
@@ -87,6 +88,7 @@ def read_labels(path: str | os.PathLike) -> np.ndarray:
 def _open(path: str | os.PathLike) -> Image.Image:
     """Open the file and read its header; the size is checked before any pixel is decoded."""
     try:
+        check_regular(path)
         image = Image.open(path)
     except FileNotFoundError as err:
         raise DataError(f"{path}: no such image file") from err
@@ -127,13 +129,11 @@ def _to_rgb(image: Image.Image, path: str | os.PathLike) -> Image.Image:
 
 
 def _why_not_an_image(path: Path, err: Exception) -> str:
-    if path.is_dir():
-        return "is a folder, not an image"
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             head = file.read(64).lstrip()
-    except OSError:
-        return f"cannot be read ({_reason(err)})"
+    except OSError as cause:
+        return f"cannot be read ({cause.strerror or _reason(err)})"
     if not head:
         return "the file is empty"
     if head.startswith(b"<"):

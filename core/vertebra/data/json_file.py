@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from vertebra.errors import DataError
+from vertebra.regular_files import read_bytes
 
 __all__ = ["Problems", "read_json"]
 
@@ -19,7 +20,7 @@ def read_json(path: Path) -> Any:
         DataError: not there, not UTF-8, not JSON (with line and column), or a key written twice in one object.
     """
     try:
-        raw = path.read_bytes()
+        raw = read_bytes(path)
     except FileNotFoundError as err:
         raise DataError(
             f"{path}: no such annotation file. A relative path counts from data.root, which the command line can set "

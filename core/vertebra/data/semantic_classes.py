@@ -10,6 +10,7 @@ from typing import Any
 from vertebra.data.catalog import Metadata
 from vertebra.data.json_file import Problems, read_json
 from vertebra.errors import DataError
+from vertebra.regular_files import read_text
 from vertebra.structures import IGNORED_LABEL
 
 __all__ = ["SemanticClasses", "read_classes"]
@@ -103,7 +104,7 @@ def _from_entries(entries: Sequence[Mapping[str, Any]], ignore_label: int, path:
 
 def _from_text(path: Path) -> tuple[str, ...]:
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = read_text(path, "utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as err:
         raise DataError(f"{path}: the file of class names cannot be read ({err})") from err
     names = tuple(line.strip() for line in lines if line.strip())

@@ -14,6 +14,7 @@ from vertebra.data.json_file import Problems
 from vertebra.data.semantic_classes import SemanticClasses
 from vertebra.data.semantic_names import ADE20K, CITYSCAPES, COCO_STUFF, PET_BREEDS, VOC
 from vertebra.errors import DataError
+from vertebra.regular_files import read_text
 from vertebra.structures import IGNORED_LABEL
 
 __all__ = ["ADE20KFormat", "CityscapesFormat", "CocoStuffFormat", "OxfordPetsFormat", "VOCSegmentationFormat"]
@@ -142,7 +143,7 @@ class OxfordPetsFormat(Format):
 def _breeds(file: Path) -> dict[str, int]:
     """{image: breed from 1} of a list of Oxford-IIIT Pet."""
     found, problems = {}, Problems(file)
-    for line in file.read_text(encoding="utf-8-sig").splitlines():
+    for line in read_text(file, "utf-8-sig").splitlines():
         words = line.split()
         if not words or line.startswith("#"):
             continue

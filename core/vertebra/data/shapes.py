@@ -25,6 +25,7 @@ from pathlib import Path
 from vertebra.data.shapes_files import MANIFEST, write_dataset
 from vertebra.data.shapes_plan import Extent, ShapesPlan, is_whole, plan_shapes
 from vertebra.errors import DataError
+from vertebra.regular_files import read_text
 
 __all__ = ["make_shapes", "write_plan"]
 
@@ -111,7 +112,7 @@ def _is_done(target: Path, plan: ShapesPlan) -> bool:
             return False
         if not target.is_dir():
             raise DataError(f"shapes: {target} is a file; name a new folder")
-        manifest = json.loads((target / MANIFEST).read_text(encoding="utf-8"))
+        manifest = json.loads(read_text(target / MANIFEST))
     except FileNotFoundError:
         raise DataError(f"shapes: {target} holds other files; name a new or empty folder") from None
     except ValueError:

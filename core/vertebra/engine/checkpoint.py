@@ -17,6 +17,7 @@ import torch
 
 from vertebra.errors import CheckpointError
 from vertebra.models.torch_files import read_torch_file
+from vertebra.regular_files import read_text
 
 __all__ = ["FORMAT", "CheckpointStore", "Found", "read_checkpoint", "write_atomically", "write_checkpoint"]
 
@@ -153,7 +154,7 @@ class CheckpointStore:
         if not pointer.is_file():
             return files, notes
         try:
-            name = pointer.read_text(encoding="utf-8", errors="replace").strip()
+            name = read_text(pointer, errors="replace").strip()
         except OSError as err:
             return files, [*notes, f"{pointer} cannot be read ({err.strerror}): using the newest checkpoint"]
         names = [file.name for file in files]

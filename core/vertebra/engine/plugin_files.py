@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from vertebra.engine.checkpoint import write_atomically
 from vertebra.errors import PluginError
+from vertebra.regular_files import read_bytes
 
 if TYPE_CHECKING:
     from vertebra.config import Recipe
@@ -60,7 +61,7 @@ def read_plugin_files(paths: Sequence[str | Path]) -> list[PluginFile]:
             number += 1
             name = f"{path.stem}-{number}{path.suffix}"
         try:
-            found.append(PluginFile(path, name, path.read_bytes()))
+            found.append(PluginFile(path, name, read_bytes(path)))
         except OSError as err:
             raise PluginError(f"local plugin {path} cannot be read: {err.strerror}") from err
     return found
@@ -76,7 +77,7 @@ def save_plugin_files(folder: Path, files: Sequence[PluginFile], step: int) -> N
     for file in files:
         copy = folder / FOLDER / file.name
         if copy.is_file():
-            old = copy.read_bytes()
+            old = read_bytes(copy)
             if old == file.content:
                 continue
             _write(copy.with_name(f"{copy.stem}.until_step_{step}{copy.suffix}"), old)

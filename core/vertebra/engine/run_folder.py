@@ -19,6 +19,7 @@ import yaml
 from vertebra.engine.checkpoint import write_atomically
 from vertebra.engine.plugin_files import PluginFile, save_plugin_files
 from vertebra.errors import RecipeError
+from vertebra.regular_files import read_text
 from vertebra.runtime.distributed import on_main_process
 from vertebra.runtime.folders import check_can_be_written
 
@@ -72,7 +73,7 @@ class RunFolder:
             leftover.unlink(missing_ok=True)
         save_plugin_files(self.path, plugin_files, step)
         if self.recipe.exists():
-            old = self.recipe.read_text(encoding="utf-8")
+            old = read_text(self.recipe)
             if old == recipe_text:
                 return
             write_text(self.path / f"recipe.until_step_{step}.yaml", old)

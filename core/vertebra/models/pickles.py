@@ -6,18 +6,19 @@ and yield plain numbers; any other name ends the reading. Numpy's own unpickling
 forged dtype could make it take raw bytes for pointers.
 """
 
+import io
 import math
-import os
 import pickle
 import re
-import struct
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from vertebra.errors import CheckpointError
+from vertebra.models.growth import GrowthError, check_pickle
+from vertebra.regular_files import read_bytes
 
 __all__ = ["read_pickle_arrays", "read_pickle_content"]
 
@@ -68,14 +69,14 @@ def read_pickle_content(path: str | Path) -> Any:
 def _load(path: Path) -> Any:
     """The file's content, with stand-ins in place of arrays."""
     try:
-        with path.open("rb") as file:
-            if file.read(4) == b"PK\x03\x04":
-                raise CheckpointError(f"{path}: a zip archive as torch.save writes it; name it .pth, not {path.suffix}")
-            file.seek(0)
-            return _ArrayUnpickler(file).load()
+        content = read_bytes(path)
+        if content.startswith(b"PK\x03\x04"):
+            raise CheckpointError(f"{path}: a zip archive as torch.save writes it; name it .pth, not {path.suffix}")
+        check_pickle(io.BytesIO(content))
+        return _ArrayUnpickler(io.BytesIO(content), encoding="latin1").load()
     except CheckpointError:
         raise
-    except _RefusedError as err:
+    except (_RefusedError, GrowthError) as err:
         raise CheckpointError(
             f"{path}: refused, nothing was run: {err}.\n"
             "  A weights file of this kind holds a dictionary of numpy arrays of numbers and nothing else. Get it from "
@@ -110,22 +111,6 @@ class _RefusedError(Exception):
 
 class _ArrayUnpickler(pickle._Unpickler):
     """The interpreter's unpickler in Python: the one in C makes tables as long as a forged file asks for."""
-
-    read: Callable[[int], bytes]  # both set by `load`
-    append: Callable[[Any], None]
-    dispatch: ClassVar[dict[int, Callable[[Any], None]]] = dict(pickle._Unpickler.dispatch)
-
-    def __init__(self, file: BinaryIO) -> None:
-        super().__init__(file, encoding="latin1")
-        self._size = os.fstat(file.fileno()).st_size
-
-    def load_bytearray8(self) -> None:
-        (length,) = struct.unpack("<Q", self.read(8))
-        if length > self._size:
-            raise _RefusedError(f"it announces {length} bytes in a file of {self._size}")
-        self.append(bytearray(self.read(length)))
-
-    dispatch[pickle.BYTEARRAY8[0]] = load_bytearray8
 
     def find_class(self, module: str, name: str) -> Any:
         stand_in = _STAND_INS.get((module.replace("numpy._core", "numpy.core"), name))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import mmap
 import pickle
 import re
 import zipfile
@@ -11,8 +13,12 @@ from typing import Any
 import torch
 
 from vertebra.errors import CheckpointError
+from vertebra.models.growth import GrowthError, check_archive, check_pickle, check_tensors
+from vertebra.regular_files import check_regular
 
 __all__ = ["read_torch_file"]
+
+_PICKLES_OF_OLD_FORMAT = 5  # magic number, version, facts of the system, the content, names of storages
 
 
 def read_torch_file(path: str | Path, name: str | Path | None = None) -> dict[str, Any]:
@@ -24,13 +30,18 @@ def read_torch_file(path: str | Path, name: str | Path | None = None) -> dict[st
         CheckpointError: missing, damaged, empty, not a dict, or it asks for code to be run (none is).
     """
     path, name = Path(path), name or path
-    if path.exists() and not path.is_file():  # to open a pipe is to wait for ever
-        raise CheckpointError(f"{name}: is a {'folder' if path.is_dir() else 'pipe or device'}, not a file")
     try:
-        _check_sums(path)  # torch.load does not: a flipped bit would only show in the results
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        check_regular(path)
     except FileNotFoundError as err:
         raise CheckpointError(f"{name}: no such file") from err
+    except OSError as err:
+        raise CheckpointError(f"{name}: cannot be read: {err.strerror or err}") from err
+    try:
+        _check_before(path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        check_tensors(content, path.stat().st_size)
+    except GrowthError as err:
+        raise CheckpointError(f"{name}: refused, nothing was run: {err}.\n  Get it from a source you trust") from err
     except pickle.UnpicklingError as err:
         raise CheckpointError(
             f"{name}: refused: it is not a checkpoint, or it holds something other than tensors and plain data.\n"
@@ -48,14 +59,27 @@ def read_torch_file(path: str | Path, name: str | Path | None = None) -> dict[st
     return content
 
 
-def _check_sums(path: Path) -> None:
-    """Reads a zip archive through and compares each record with its checksum; torch's format before 1.6 has none."""
-    if not zipfile.is_zipfile(path):
+def _check_before(path: Path) -> None:
+    """What torch.load does not look at: checksums, where a flipped bit would only show in the results, and growth.
+
+    Raises:
+        GrowthError, and whatever a damaged file makes zipfile and pickletools raise.
+    """
+    if not zipfile.is_zipfile(path):  # torch's format before 1.6: pickles one after the other, then the numbers
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            for _ in range(_PICKLES_OF_OLD_FORMAT):
+                check_pickle(content)  # type: ignore[arg-type]  # it has what is needed of a file
+                if content.tell() == len(content):
+                    break
         return
+    check_archive(path)
     with zipfile.ZipFile(path) as archive:
         bad = archive.testzip()
-    if bad is not None:
-        raise zipfile.BadZipFile(f"the checksum of its record {bad} is wrong")
+        if bad is not None:
+            raise zipfile.BadZipFile(f"the checksum of its record {bad} is wrong")
+        for record in archive.namelist():
+            if record.endswith("/data.pkl"):
+                check_pickle(io.BytesIO(archive.read(record)))
 
 
 def _global_of(err: BaseException) -> str:

@@ -7,24 +7,33 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlparse
 
 import torch
-from iopath.common.file_io import HTTPURLHandler, PathHandler, PathManager, get_cache_dir
+from iopath.common.file_io import PathHandler, PathManager
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from vertebra.errors import CheckpointError
+from vertebra.models.downloads import SCHEMES, check_sha256, download, split_checksum
 from vertebra.models.pickles import read_pickle_arrays
 from vertebra.models.torch_files import read_torch_file
 from vertebra.nearest import nearest
+from vertebra.regular_files import check_regular
 
 __all__ = ["PATHS", "LoadReport", "fetch", "load_weights", "read_checkpoint", "read_contents", "read_weights"]
 __all__ += ["weights_in"]
 
 _WRAPPERS = ("model", "state_dict", "model_state", "model_state_dict")  # keys under which trainers keep the weights
 _SHOWN = 8  # names per kind in a message
+
+
+class _NetworkHandler(PathHandler):
+    def _get_supported_prefixes(self) -> list[str]:
+        return list(SCHEMES)
+
+    def _get_local_path(self, path: str, force: bool = False, **kwargs: Any) -> str:
+        return str(download(*split_checksum(path)))
 
 
 class _TorchvisionHandler(PathHandler):
@@ -58,32 +67,30 @@ class _Detectron2Handler(PathHandler):
 
 PATHS = PathManager()
 """Where weights come from. A plugin may register a handler for addresses of its own."""
-for _handler in (HTTPURLHandler(), _TorchvisionHandler(), _Detectron2Handler()):
+for _handler in (_NetworkHandler(), _TorchvisionHandler(), _Detectron2Handler()):
     PATHS.register_handler(_handler)
 
 
 def fetch(uri: str | Path) -> str:
-    """The local path of a file; a URL is downloaded once, into $FVCORE_CACHE (default ~/.torch/iopath_cache).
+    """The local path of a file. A URL is downloaded once, into $FVCORE_CACHE (default ~/.torch/iopath_cache).
+
+    An address may end in `#sha256=` and the first 8 to 64 digits of the file's checksum; the name of a URL's file may
+    hold it too (`name-1a2b3c4d.pth`). Both are compared whenever the file is used.
 
     Raises:
-        CheckpointError: there is no such file, or it cannot be downloaded.
+        CheckpointError: there is no such file, it cannot be downloaded, or it is another one by its checksum.
     """
     uri = str(uri)
-    options = {}
-    if uri.startswith(("http://", "https://", "ftp://")):
-        parts = urlparse(uri)
-        if ".." in parts.path.split("/"):
-            raise CheckpointError(f"{uri}: the address must not contain '..'")
-        host = f"{parts.hostname}_{parts.port}" if parts.port else str(parts.hostname)
-        options["cache_dir"] = os.path.join(get_cache_dir(), host)  # two servers may have different files of one name
+    address, checksum = split_checksum(uri)
     try:
-        path = PATHS.get_local_path(uri, **options)
+        path = PATHS.get_local_path(uri if uri.startswith(SCHEMES) else address)
+        check_regular(path)
+        if checksum:
+            check_sha256(path, checksum, uri)
+    except FileNotFoundError as err:
+        raise CheckpointError(f"{uri}: no such file{_siblings(path)}") from err
     except OSError as err:
-        raise CheckpointError(f"{uri}: cannot be fetched ({err}). Is the address right? Is there a network?") from err
-    if not os.path.isfile(path):
-        odd = "is a folder, not a file" if os.path.isdir(path) else "is a pipe or device, not a file"
-        what = odd if os.path.exists(path) else "no such file"
-        raise CheckpointError(f"{uri}: {what}{_siblings(path)}")
+        raise CheckpointError(f"{uri}: cannot be read: {err.strerror or err}") from err
     return path
 
 
@@ -93,7 +100,8 @@ def read_checkpoint(uri: str | Path) -> dict[str, Any]:
     Raises:
         CheckpointError: missing, damaged, empty, no checkpoint, or one that asks for code to be run (none is).
     """
-    return read_torch_file(fetch(uri), uri)
+    path = fetch(uri)
+    return read_torch_file(path, _called(uri, path))
 
 
 def read_weights(uri: str | Path) -> dict[str, Tensor]:
@@ -116,10 +124,10 @@ def read_contents(uri: str | Path) -> dict[str, Any]:
         try:
             return load_file(path)
         except (SafetensorError, OSError) as err:
-            raise CheckpointError(f"{uri}: is not a complete safetensors file ({err})") from err
+            raise CheckpointError(f"{_called(uri, path)}: is not a complete safetensors file ({err})") from err
     if suffix in (".pkl", ".pickle"):
         return {name: torch.from_numpy(array) for name, array in read_pickle_arrays(path).items()}
-    return read_checkpoint(uri)
+    return read_torch_file(path, _called(uri, path))
 
 
 def weights_in(content: dict[str, Any], uri: str | Path) -> dict[str, Tensor]:
@@ -220,6 +228,11 @@ def _some(names: Iterable[str], others: Iterable[str] = ()) -> list[str]:
         near = nearest(name, others, limit=1)
         lines.append(f"    {name}" + (f"   (near: {near[0]})" if near else ""))
     return lines + ([f"    ... and {len(names) - _SHOWN} more"] if len(names) > _SHOWN else [])
+
+
+def _called(uri: str | Path, path: str) -> str:
+    """A file's name in messages: of one that was downloaded, also that of its copy."""
+    return str(uri) if os.path.exists(uri) else f"{uri} (its copy: {path}; delete it to fetch it again)"
 
 
 def _siblings(path: str) -> str:

@@ -18,7 +18,9 @@ import numpy as np
 from vertebra.data import Dataset, Format
 from vertebra.data.formats import resolve_path
 from vertebra.errors import CheckpointError, DataError
+from vertebra.models.growth import check_archive
 from vertebra.models.pickles import read_pickle_content
+from vertebra.regular_files import read_text
 from vertebra.structures import BoxMode
 
 __all__ = ["WithProposals", "read_proposals", "write_proposals"]
@@ -93,6 +95,7 @@ def read_proposals(path: Path) -> dict[str, Proposals]:
 
 
 def _read_npz(path: Path) -> dict[str, Proposals]:
+    check_archive(path)
     with np.load(path, allow_pickle=False) as file:
         ids, counts, boxes, logits = (file[name] for name in ("image_ids", "counts", "boxes", "logits"))
     if len(ids) != len(counts) or boxes.shape != (counts.sum(), 4) or logits.shape != (len(boxes),):
@@ -106,7 +109,7 @@ def _read_npz(path: Path) -> dict[str, Proposals]:
 def _read_json(path: Path) -> dict[str, Proposals]:
     boxes: dict[Any, list] = {}
     scores: dict[Any, list] = {}
-    for record in json.loads(path.read_text(encoding="utf-8")):
+    for record in json.loads(read_text(path)):
         x, y, width, height = record["bbox"]
         boxes.setdefault(record["image_id"], []).append((x, y, x + width, y + height))
         scores.setdefault(record["image_id"], []).append(record["score"])

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from vertebra.errors import RecipeError
+from vertebra.regular_files import read_text
 
 __all__ = ["Section", "read_cfg"]
 
@@ -66,7 +67,7 @@ def read_cfg(path: str | Path) -> list[Section]:
         RecipeError: no such file, a line that is neither section nor option, or an option with two values.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8", errors="replace")
+        text = read_text(path, errors="replace")
     except OSError as err:
         raise RecipeError(f"{path}: cannot be read ({err.strerror})") from err
     sections: list[Section] = []

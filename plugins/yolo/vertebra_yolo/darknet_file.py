@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from vertebra.errors import CheckpointError
 from vertebra.models.weights import fetch
+from vertebra.regular_files import read_bytes
 
 __all__ = ["Header", "load_convs", "read_darknet"]
 
@@ -47,7 +48,7 @@ def read_darknet(path: str | Path, needed: int | None = None) -> tuple[Header, n
     Raises:
         CheckpointError: there is no such file, or it is not a Darknet weights file.
     """
-    content = Path(fetch(path)).read_bytes()
+    content = read_bytes(fetch(path))
     if len(content) < _FIRST.itemsize + 4:
         raise CheckpointError(f"{path}: has {len(content)} bytes, too few for the header of a Darknet weights file")
     header = Header(*(int(number) for number in np.frombuffer(content, _FIRST, count=1)[0]))

@@ -13,6 +13,7 @@ from torch import nn
 from vertebra.config import load_recipe
 from vertebra.errors import CheckpointError, DataError, RecipeError
 from vertebra.models import Model, build_model
+from vertebra.regular_files import read_text
 from vertebra_yolo.darknet import darknet_convs
 from vertebra_yolo.darknet_cfg import Section, read_cfg
 from vertebra_yolo.darknet_file import load_convs
@@ -137,7 +138,7 @@ def import_darknet(cfg: str | Path, weights: str | Path, output: str | Path, nam
 def _read_names(path: str | Path, num_classes: int) -> list[str]:
     """The lines of a file; as many as there are classes."""
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        lines = read_text(path).splitlines()
     except (OSError, UnicodeDecodeError) as err:
         raise DataError(f"{path}: cannot be read as text: {err}") from err
     found = [line.strip() for line in lines if line.strip()]

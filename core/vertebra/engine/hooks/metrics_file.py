@@ -9,6 +9,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from vertebra.engine.hooks.contract import Hook
 from vertebra.engine.run_folder import write_text
+from vertebra.regular_files import read_text
 
 if TYPE_CHECKING:
     from vertebra.engine.trainer import Trainer
@@ -55,7 +56,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     records = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+    for line in read_text(path, errors="replace").splitlines():
         try:
             record = json.loads(line)
         except json.JSONDecodeError:

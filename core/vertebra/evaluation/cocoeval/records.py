@@ -10,12 +10,12 @@ import os
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from itertools import chain, repeat
 from operator import itemgetter
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from vertebra.errors import DataError
+from vertebra.regular_files import read_bytes
 
 __all__ = [
     "box_column",
@@ -38,7 +38,7 @@ def load_json(source: str | os.PathLike) -> Any:
         DataError: it cannot be read, or is cut off or otherwise no JSON.
     """
     try:
-        return json.loads(Path(source).read_bytes())
+        return json.loads(read_bytes(source))
     except (OSError, ValueError, RecursionError) as err:
         raise DataError(f"{source}: cannot be read as JSON: {err}") from err
 

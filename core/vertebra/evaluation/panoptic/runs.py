@@ -16,6 +16,7 @@ from PIL import Image
 
 from vertebra.data.image import MAX_PIXELS
 from vertebra.errors import DataError
+from vertebra.regular_files import check_regular, read_bytes
 
 __all__ = ["IdRuns", "common_pixels", "id_run_reader", "read_id_runs", "write_segment_ids"]
 
@@ -91,6 +92,7 @@ def read_id_runs(path: str | os.PathLike) -> IdRuns:
     from torchvision.io import decode_png  # loads slowly
 
     try:
+        check_regular(path)
         with Image.open(path, formats=["PNG"]) as image:  # reads the header
             mode, (width, height) = image.mode, image.size
         if width * height > MAX_PIXELS:
@@ -100,7 +102,7 @@ def read_id_runs(path: str | os.PathLike) -> IdRuns:
                 f"{path}: a panoptic PNG has red, green and blue of 8 bits, this one has mode {mode}; "
                 "write ids as R + 256 G + 65536 B"
             )
-        encoded = torch.frombuffer(bytearray(Path(path).read_bytes()), dtype=torch.uint8)
+        encoded = torch.frombuffer(bytearray(read_bytes(path)), dtype=torch.uint8)
         colors = decode_png(encoded).permute(1, 2, 0)  # (H, W, C), as it lies in memory
     except FileNotFoundError as err:
         raise DataError(f"{path}: no such panoptic PNG") from err
@@ -122,7 +124,7 @@ def id_run_reader(num_files: int) -> Callable[[str | os.PathLike], IdRuns]:
 
     def read(path: str | os.PathLike) -> IdRuns:
         try:
-            found = png_id_runs(Path(path).read_bytes())
+            found = png_id_runs(read_bytes(path))
         except OSError:
             found = None
         return read_id_runs(path) if found is None else IdRuns(*found)  # it knows what is wrong with a file

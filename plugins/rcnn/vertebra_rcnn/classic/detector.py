@@ -18,6 +18,7 @@ from vertebra.data import Dataset, Metadata
 from vertebra.data.build import build_mapper
 from vertebra.detection import rescale_instances
 from vertebra.errors import DataError
+from vertebra.models.growth import check_archive
 from vertebra.structures import pairwise_iou
 from vertebra_rcnn.classic.linear import BoxRidges, LinearClassifiers
 from vertebra_rcnn.classic.selective_search import selective_search
@@ -138,6 +139,7 @@ class ClassicRCNN(nn.Module):
 
     def load(self, path: Path) -> None:
         """What `save` has written."""
+        check_archive(path)
         with np.load(path, allow_pickle=False) as file:
             svm = LinearClassifiers(file["svm_weight"], file["svm_bias"], float(file["svm_factor"]))
             ridge = BoxRidges(file["ridge_weight"], file["ridge_bias"], float(file["ridge_factor"]))

@@ -1,0 +1,111 @@
+"""A pipe or a device in the place of a file is refused at once, whoever reads; and no reader opens paths on its own."""
+
+import ast
+import os
+
+import pytest
+
+from vertebra.config import load_recipe
+from vertebra.data.file_pairs import read_names
+from vertebra.data.image import read_image
+from vertebra.data.json_file import read_json
+from vertebra.errors import VertebraError
+from vertebra.evaluation import coco_evaluate
+from vertebra.evaluation.panoptic.runs import read_id_runs
+from vertebra.models.weights import read_weights
+from vertebra.regular_files import check_regular, open_regular, read_bytes, read_text
+
+READERS = {
+    "recipe": (load_recipe, ".yaml"),
+    "annotations": (read_json, ".json"),
+    "list": (read_names, ".txt"),
+    "image": (read_image, ".png"),
+    "weights": (read_weights, ".pth"),
+    "pickle": (read_weights, ".pkl"),
+    "safetensors": (read_weights, ".safetensors"),
+    "panoptic": (read_id_runs, ".png"),
+    "results": (lambda path: coco_evaluate(path, []), ".json"),
+}
+
+
+@pytest.mark.parametrize("kind", READERS)
+@pytest.mark.parametrize("odd", ["pipe", "endless"])
+@pytest.mark.timeout(20)
+def test_readers_neither_wait_for_a_pipe_nor_read_a_device(tmp_path, kind, odd):
+    read, suffix = READERS[kind]
+    path = tmp_path / f"odd{suffix}"
+    if odd == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to("/dev/zero")
+    with pytest.raises(VertebraError, match=rf"(odd{suffix}|/dev/zero).*pipe or device, not a file"):
+        read(path)
+
+
+def test_files_are_read_and_all_else_is_an_os_error(tmp_path):
+    file = tmp_path / "a.txt"
+    file.write_text("a\nü", encoding="utf-8")
+    assert read_bytes(file) == "a\nü".encode() and read_text(file) == "a\nü"
+    check_regular(file)
+    for read in (open_regular, check_regular, read_bytes, read_text):
+        with pytest.raises(FileNotFoundError):
+            read(tmp_path / "missing")
+        with pytest.raises(IsADirectoryError, match="is a folder"):
+            read(tmp_path)
+        with pytest.raises(OSError, match="NUL byte"):
+            read("a\0b")
+
+
+# Files of the package itself, files that this process has just written, and a page of the system: none of a user's.
+OWN_FILES = {
+    ("runtime/fellows.py", "read_text"),
+    ("evaluation/report/page.py", "read_text"),
+    ("evaluation/report/embed.py", "open"),
+    ("plugins.py", "read_text"),
+    ("scaffold/write.py", "read_text"),
+    ("data/image.py", "open"),  # after check_regular
+    ("evaluation/panoptic/runs.py", "open"),  # after check_regular
+    ("models/downloads.py", "open"),  # the copy that it has checked or writes
+    ("models/torch_files.py", "open"),  # after check_regular
+}
+
+
+def test_no_reader_opens_a_path_on_its_own(repository):
+    """Reading goes through vertebra.regular_files; a new reader that does not is named here."""
+    found = set()
+    for root in (repository / "core" / "vertebra", *sorted((repository / "plugins").glob("*/vertebra_*"))):
+        for path in root.rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.Call) and (name := _reads(node)):
+                    found.add((path.relative_to(root).as_posix(), name))
+    found = {item for item in found if item[0] != "regular_files.py"}
+    assert found == OWN_FILES
+
+
+def _reads(call: ast.Call) -> str | None:
+    """The name of a call that opens a path for reading."""
+    function = call.func
+    if isinstance(function, ast.Attribute) and function.attr in ("read_bytes", "read_text"):
+        return function.attr
+    if isinstance(function, ast.Attribute) and function.attr == "open":
+        if isinstance(function.value, ast.Name) and function.value.id == "os":
+            return None
+        mode = call.args[0] if call.args else None  # path.open("rb"), Image.open(path)
+        writes = isinstance(mode, ast.Constant) and isinstance(mode.value, str) and mode.value[:1] in "wax"
+        return None if writes else "open"
+    if isinstance(function, ast.Name) and function.id == "open":
+        mode = call.args[1] if len(call.args) > 1 else None
+        return None if isinstance(mode, ast.Constant) and mode.value[:1] in "wax" else "open"
+    return None
+
+
+def test_the_walk_sees_each_way_to_read():
+    for text in ("p.read_text()", "Path(p).read_bytes()", "p.open()", "p.open('rb')", "open(p)", "Image.open(p)"):
+        assert _reads(ast.parse(text, mode="eval").body), text
+    for text in ("p.open('w')", "open(p, 'wb')", "p.write_text('a')"):
+        assert not _reads(ast.parse(text, mode="eval").body), text
+
+
+def test_own_files_exist(repository):
+    for name, _ in OWN_FILES:
+        assert (repository / "core" / "vertebra" / name).is_file(), name
