@@ -118,13 +118,12 @@ def test_names_and_ids_of_the_classes_are_those_of_the_training_data(tmp_path):
 
 
 def test_run_folders_count_up_and_resume_takes_the_newest(tmp_path):
-    recipe = SimpleNamespace(output=f"{tmp_path}/{{name}}", name="cells")
-    assert choose_run_folder(recipe, resume=True) == tmp_path / "cells"
+    recipe = SimpleNamespace(run_folder=f"{tmp_path}/cells")
     for expected in ("cells", "cells-2", "cells-3"):
-        folder = choose_run_folder(recipe)
-        assert folder == tmp_path / expected
-        folder.mkdir()
+        folder = choose_run_folder(recipe, resume=expected == "cells")
+        assert folder == tmp_path / expected and folder.is_dir()
         (folder / "recipe.yaml").touch()
+    assert choose_run_folder(recipe) == tmp_path / "cells-4"  # claimed by a run that has written nothing yet
     assert choose_run_folder(recipe, resume=True) == tmp_path / "cells-3"
     assert choose_run_folder(recipe, "elsewhere").name == "elsewhere"
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from vertebra.cli.options import PluginFiles, height_width, plugin_files
-from vertebra.cli.runs import free_folder
 from vertebra.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -93,26 +93,28 @@ def predict(
     """
     from vertebra.config import load_recipe
     from vertebra.predictor import predict_files
+    from vertebra.runtime.folders import new_folder
 
     loaded = load_recipe(recipe, set_ or (), plugin_files(context, plugin))
     listing = _Listing()
-    written = predict_files(
-        loaded,
-        source,
-        output=output or free_folder(Path(), "predictions"),
-        weights=weights,
-        score=score,
-        classes=classes,
-        save=_formats(save),
-        batch_size=batch,
-        max_images=limit,
-        on_written=listing,
-        device=device,
-        transforms=_transforms(letterbox, stretch),
-        nms_threshold=nms,
-        class_agnostic_nms=class_agnostic,
-        max_detections=max_detections,
-    )
+    with contextlib.nullcontext(output) if output else new_folder("predictions") as folder:
+        written = predict_files(
+            loaded,
+            source,
+            output=folder,
+            weights=weights,
+            score=score,
+            classes=classes,
+            save=_formats(save),
+            batch_size=batch,
+            max_images=limit,
+            on_written=listing,
+            device=device,
+            transforms=_transforms(letterbox, stretch),
+            nms_threshold=nms,
+            class_agnostic_nms=class_agnostic,
+            max_detections=max_detections,
+        )
     listing.end()
     results = [path for path in written.files if path.suffix not in (".png", ".mp4")]
     places = ", ".join(map(str, results or [written.output] if written.files else ["nothing written"]))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from vertebra.cli.tables import print_evaluation
 
-__all__ = ["evaluate_weights", "free_folder", "train_recipe"]
+__all__ = ["evaluate_weights", "train_recipe"]
 
 
 def train_recipe(
@@ -20,16 +20,15 @@ def train_recipe(
 ) -> None:
     """Trains and prints the metrics and where everything was written. Without `output` a new run folder is chosen."""
     from vertebra.config import load_recipe
-    from vertebra.engine import Trainer, choose_run_folder
+    from vertebra.engine import Trainer
     from vertebra.runtime.process import open_process
 
     loaded = load_recipe(recipe, overrides, plugins)
     open_process(loaded.train.device)
-    folder = choose_run_folder(loaded, output, resume=resume)
-    trainer = Trainer(loaded, output_dir=folder, resume=resume)
+    trainer = Trainer(loaded, output_dir=output, resume=resume)
     trainer.train()
     if trainer.is_main_process:
-        print_evaluation(trainer.folder.evaluation, folder)
+        print_evaluation(trainer.folder.evaluation, trainer.folder.path)
 
 
 def evaluate_weights(
@@ -52,6 +51,7 @@ def evaluate_weights(
     from vertebra.evaluation import evaluate as run_evaluation
     from vertebra.runtime import use_channels_last
     from vertebra.runtime.distributed import is_main_process, on_main_process
+    from vertebra.runtime.folders import drop_if_empty, make_new
     from vertebra.runtime.process import check_ranks_agree, open_process, text_checksum, weights_checksum
 
     loaded = load_recipe(recipe, overrides, plugins)
@@ -65,16 +65,10 @@ def evaluate_weights(
     check_ranks_agree(facts, "Every process needs the same recipe, dataset and weights")
     model.channels_last = use_channels_last(loaded.train.channels_last, device, training=False)
     beside = Path(source).parent if Path(source).exists() else Path.cwd()
-    folder = output or on_main_process(lambda: free_folder(beside, "evaluation"))
-    run_evaluation(model, loaded, dataset=dataset, split=split, output_dir=folder, device=device)
+    folder = output or on_main_process(lambda: make_new(beside / "evaluation"))
+    try:
+        run_evaluation(model, loaded, dataset=dataset, split=split, output_dir=folder, device=device)
+    finally:
+        drop_if_empty(folder)
     if is_main_process():
         print_evaluation(folder)
-
-
-def free_folder(parent: Path, name: str) -> Path:
-    """`parent/name`, or `parent/name-2`, ... where that is taken: an earlier evaluation is never overwritten."""
-    folder, number = parent / name, 1
-    while folder.exists():
-        number += 1
-        folder = parent / f"{name}-{number}"
-    return folder

@@ -201,6 +201,11 @@ class Recipe(Section):
     def problems(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield from _at_least(values, seed=0)
 
+    @property
+    def run_folder(self) -> str:
+        """`output` with `{name}` filled in."""
+        return self.output.replace("{name}", self.name)
+
     def to_yaml(self) -> str:
         """The resolved recipe: bases merged, overrides applied, sections complete. Loads to an equal recipe."""
         from vertebra.config.yaml_writer import dump_yaml

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
-import re
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -21,12 +20,12 @@ from vertebra.engine.plugin_files import PluginFile, save_plugin_files
 from vertebra.errors import RecipeError
 from vertebra.regular_files import read_text
 from vertebra.runtime.distributed import on_main_process
-from vertebra.runtime.folders import check_can_be_written
+from vertebra.runtime.folders import check_can_be_written, make_new, numbered
 
 if sys.platform != "win32":
     import fcntl
 
-__all__ = ["RunFolder", "choose_run_folder", "logging_to", "recipe_changes"]
+__all__ = ["RunFolder", "choose_run_folder", "first_folder", "logging_to", "newest_run", "recipe_changes"]
 
 TO_FILE_ONLY = {"file_only": True}
 """As `extra` of a log call: the line goes to log.txt and not to the console."""
@@ -112,31 +111,32 @@ def write_text(path: Path, text: str) -> None:
 def choose_run_folder(recipe: Any, output: str | Path | None = None, *, resume: bool = False) -> Path:
     """The folder for a run of `recipe`.
 
-    `output` where it is given. Otherwise the recipe's own `output` with `{name}` filled in: if that is taken,
-    the same with -2, -3, ...; with `resume`, the newest of those that hold a run. The main process chooses for all.
+    `output` where it is given. With `resume`, the newest that holds a run of the recipe's own `output`. Otherwise a new
+    one: `output` with `{name}` filled in, or if that is taken the same with -2, -3, ...; it is made at once, so that
+    runs that start together get one each. The main process chooses for all.
     """
     if output is not None:
         return Path(output)
-    return on_main_process(lambda: _choose(recipe, resume))
+    return (newest_run(recipe) if resume else None) or on_main_process(lambda: make_new(first_folder(recipe)))
 
 
-def _choose(recipe: Any, resume: bool) -> Path:
-    first = Path(recipe.output.format(name=recipe.name))
-    taken = _numbered(first)
-    if resume:
-        return taken[max(taken)] if taken else first
-    if not taken:
-        return first
-    return first.with_name(f"{first.name}-{max(taken) + 1}")
+def first_folder(recipe: Any) -> Path:
+    """What the recipe's `output` says, checked before the work whose results go there; makes nothing.
+
+    Raises:
+        RecipeError: it cannot be written.
+    """
+    return check_can_be_written(recipe.run_folder)
 
 
-def _numbered(first: Path) -> dict[int, Path]:
-    """{1: runs/x, 2: runs/x-2, ...}: those that exist and hold a run."""
-    pattern = re.compile(re.escape(first.name) + r"(?:-([1-9]\d*))?")
-    if not first.parent.is_dir():
-        return {}
-    matches = ((pattern.fullmatch(path.name), path) for path in first.parent.iterdir())
-    return {int(match[1] or 1): path for match, path in matches if match and RunFolder(path).holds_a_run()}
+def newest_run(recipe: Any) -> Path | None:
+    """The folder of the recipe's latest run, None where there is none; the main process looks for all."""
+
+    def look() -> Path | None:
+        runs = {n: path for n, path in numbered(first_folder(recipe)).items() if RunFolder(path).holds_a_run()}
+        return runs[max(runs)] if runs else None
+
+    return on_main_process(look)
 
 
 def recipe_changes(old: str, new: str) -> list[str]:

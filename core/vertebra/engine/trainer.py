@@ -21,7 +21,7 @@ from vertebra.engine.hooks.defaults import default_hooks
 from vertebra.engine.hooks.interrupt import SaveOnInterrupt
 from vertebra.engine.parts import Parts, build_parts
 from vertebra.engine.rng import preserved_rng, seed_everything, set_rng_state
-from vertebra.engine.run_folder import RunFolder, choose_run_folder, logging_to
+from vertebra.engine.run_folder import RunFolder, choose_run_folder, first_folder, logging_to, newest_run
 from vertebra.engine.signals import Signals, StopNow
 from vertebra.engine.state import checkpoint_of, resume_from, weights_of
 from vertebra.errors import RecipeError
@@ -74,13 +74,14 @@ class Trainer:
         if recipe is not None:
             open_process(recipe.train.device)
             if output_dir is None:
-                output_dir = choose_run_folder(recipe, resume=resume)
-        self.folder = None if output_dir is None else RunFolder(output_dir)
+                output_dir = newest_run(recipe) if resume else None
+                distributed.on_main_process(partial(first_folder, recipe))
+        self.folder: RunFolder | None = None
         self.checkpoints: CheckpointStore | None = None
         found = None
-        if self.folder is not None:
-            distributed.on_main_process(partial(self.folder.check_free, resume))
-            self.checkpoints = CheckpointStore(self.folder.checkpoints)
+        if output_dir is not None:
+            distributed.on_main_process(partial(RunFolder(output_dir).check_free, resume))
+            self._write_to(output_dir)
             found = self.checkpoints.newest() if resume else None
 
         if parts is None:
@@ -107,14 +108,20 @@ class Trainer:
         self._saved_step = -1
         self._not_finite_at_start = not_finite(self.model)
         self._notes = list(self.parts.notes)
-        if self.checkpoints is not None:
-            self.checkpoints.keep = self.plan.keep_checkpoints
         if found is not None:
             self._notes += resume_from(self, found)
             self._saved_step = self.step
         elif resume:
-            self._notes.append(f"nothing to resume in {output_dir}: starting at step 0")
+            self._notes.append(f"nothing to resume in {output_dir or recipe.output}: starting at step 0")
         self._check_ranks_agree()
+        if recipe is not None and self.folder is None:  # made last: what fails until here leaves no folder behind
+            self._write_to(choose_run_folder(recipe))
+        if self.checkpoints is not None:
+            self.checkpoints.keep = self.plan.keep_checkpoints
+
+    def _write_to(self, folder: str | Path) -> None:
+        self.folder = RunFolder(folder)
+        self.checkpoints = CheckpointStore(self.folder.checkpoints)
 
     @property
     def is_main_process(self) -> bool:

@@ -86,7 +86,7 @@ def evaluate(
     if dataset is None:
         dataset = load_split(recipe, split)
     dataset = match_classes(dataset, getattr(model, "metadata", None))
-    folder = Path(output_dir) if output_dir is not None else Path(recipe.output.format(name=recipe.name)) / "evaluation"
+    folder = Path(output_dir) if output_dir is not None else Path(recipe.run_folder) / "evaluation"
     on_main_process(lambda: check_can_be_written(folder, files=_FILES).mkdir(parents=True, exist_ok=True))
     if device is not None:
         model.to(device)

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import os
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from vertebra.errors import RecipeError
 
-__all__ = ["check_can_be_written"]
+__all__ = ["check_can_be_written", "drop_if_empty", "make_new", "new_folder", "numbered"]
+
+_made: dict[Path, list[Path]] = {}
+"""What `make_new` made in this process: the folders, each with the parents that were made for it, nearest first."""
 
 
 def check_can_be_written(folder: str | Path, files: tuple[str, ...] = (), folders: tuple[str, ...] = ()) -> Path:
@@ -35,3 +42,57 @@ def check_can_be_written(folder: str | Path, files: tuple[str, ...] = (), folder
         if path.exists() and not path.is_dir():
             raise RecipeError(f"{path} is not a folder: move it, or choose another with --output")
     return folder
+
+
+def make_new(first: str | Path) -> Path:
+    """Makes a folder: `first`, or `first-2`, `first-3`, ... after the highest number that is there.
+
+    Processes that ask at the same time get one each. A folder in which nothing was written is removed when this process
+    ends.
+
+    Raises:
+        RecipeError: as `check_can_be_written`.
+    """
+    first = check_can_be_written(first)
+    parents = [parent for parent in first.parents if not parent.exists()]
+    number = max(numbered(first), default=0)
+    while True:
+        number += 1
+        folder = first if number == 1 else first.with_name(f"{first.name}-{number}")
+        with contextlib.suppress(FileExistsError):  # another process was sooner
+            folder.mkdir(parents=True)
+            _made[folder.absolute()] = [parent.absolute() for parent in parents]
+            return folder
+
+
+@contextlib.contextmanager
+def new_folder(first: str | Path) -> Iterator[Path]:
+    """`make_new` for results of a block; removed at its end if nothing was written."""
+    folder = make_new(first)
+    try:
+        yield folder
+    finally:
+        drop_if_empty(folder)
+
+
+def drop_if_empty(folder: str | Path) -> None:
+    """Removes a folder that `make_new` made in this process, and the parents that it made for it, while empty."""
+    folder = Path(folder).absolute()
+    with contextlib.suppress(OSError):  # not empty, or gone
+        for path in [folder, *_made.pop(folder)] if folder in _made else ():
+            path.rmdir()
+
+
+def numbered(first: Path) -> dict[int, Path]:
+    """{1: runs/x, 2: runs/x-2, ...}: those that exist."""
+    pattern = re.compile(re.escape(first.name) + r"(?:-([1-9]\d{0,9}))?")
+    if not first.parent.is_dir():
+        return {}
+    matches = ((pattern.fullmatch(path.name), path) for path in first.parent.iterdir())
+    return {int(match[1] or 1): path for match, path in matches if match}
+
+
+@atexit.register
+def _drop_empty_folders() -> None:
+    for folder in list(_made):
+        drop_if_empty(folder)
