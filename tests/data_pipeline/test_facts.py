@@ -1,5 +1,12 @@
+import re
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
 from vertebra.data import CocoFormat
 from vertebra.data.facts import describe_dataset
+from vertebra.data.image_survey import survey_images
 from vertebra.data.missing_classes import missing_objects
 
 
@@ -17,6 +24,41 @@ def test_a_description_counts_objects_by_class(coco_folder):
     ):
         assert line in text
     assert text.splitlines()[-2].split() == ["cat", "2", "66.7%", "1"]
+
+
+def test_a_sample_of_the_images_is_opened(coco_folder):
+    names = ("good.png", "clear.png", "other_size.png", "turned.jpg", "turned_wrong.jpg", "deep.png", "text.png")
+    annotations, folder = coco_folder({name: (4, 6) for name in names}, [(1, 1, [0, 0, 3, 3])])
+    folder = Path(folder)
+    pixels = np.full((4, 6, 3), 100, np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(np.dstack([pixels, pixels[..., 0]])).save(folder / "clear.png")
+    Image.fromarray(pixels[:3]).save(folder / "other_size.png")
+    Image.fromarray(pixels.transpose(1, 0, 2)).save(folder / "turned.jpg", exif=exif)
+    Image.fromarray(pixels).save(folder / "turned_wrong.jpg", exif=exif)
+    Image.fromarray(np.full((4, 6), 5000, np.uint16)).save(folder / "deep.png")
+    (folder / "text.png").write_text("no image")
+    text = describe_dataset(CocoFormat(annotations, str(folder)).load())
+    assert "opened     7 of 7 images, 1 of them cannot be read\n" in text
+    assert "warning: 1 of 7 images cannot be read:\n" in text and "text.png: not an image" in text
+    for what in (
+        "clear.png has transparent pixels",
+        "deep.png has 16 bits a channel",
+        "other_size.png is not as high and wide as its record says",
+        "turned_wrong.jpg has the sides that its record says only before its EXIF orientation",
+    ):
+        assert re.search(rf"note: 1 of 7 images: \S*{what}", text), what
+    assert re.search(r"note: 2 of 7 images: \S*turned.jpg is turned upright by its EXIF orientation", text)
+
+
+def test_of_many_images_some_all_over_the_dataset_are_opened(coco_folder):
+    dataset = CocoFormat(*coco_folder({f"{n}.png": (4, 6) for n in range(25)}, [])).load()
+    for number in (0, 9, 24):
+        open(dataset[number]["file_name"], "w").close()
+    survey = survey_images(dataset, most=10)
+    assert (survey.opened, survey.images, len(survey.unreadable)) == (10, 25, 1)
+    assert survey_images([], most=10).opened == 0
 
 
 def test_a_dataset_without_objects_is_described_too(coco_folder):

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from vertebra.data import (
     CocoFormat,
@@ -64,6 +65,21 @@ def spoil(dataset, *names):
 def test_workers_change_nothing(dataset):
     # real processes here and wherever `workers` is not 0; forked ones start at once
     assert same(take(loader_of(dataset), 9), take(loader_of(dataset, workers=2), 9))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("training", [True, False])
+def test_unusual_images_are_logged_once_for_each_kind(dataset, caplog, workers, training):
+    for item in dataset:
+        pixels = np.asarray(Image.open(item["file_name"]).convert("RGBA")).copy()
+        pixels[..., 3] = 7
+        Image.fromarray(pixels).save(item["file_name"])
+    if training:
+        take(loader_of(dataset, workers=workers), 4)
+    else:
+        list(EvalLoader(dataset, Mapper([], training=False), workers=workers))
+    [message] = [record.getMessage() for record in caplog.records if "alpha" in record.getMessage()]
+    assert ".png has transparent pixels: its alpha channel is dropped" in message
 
 
 @pytest.mark.slow

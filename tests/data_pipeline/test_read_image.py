@@ -1,12 +1,18 @@
+import struct
+import zlib
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
 
-from vertebra.data import read_image, read_labels
-from vertebra.data.image import image_size
+from vertebra.data import image_oddities, read_image, read_labels
+from vertebra.data.image import image_size, image_suffixes
+from vertebra.data.image_oddities import OddImages, collected_oddities
 from vertebra.errors import DataError
 
 REFUSED = {
+    "animated.gif": "holds 3 frames or pages",
     "bad_crc.png": "header is damaged",
     "bomb_30000x30000_header_only.png": "too large",
     "bomb_30000x30000_real.png": "too large",
@@ -26,7 +32,6 @@ SAME_PICTURE = [
 ]
 GRAY = ["gray8.jpg", "gray_alpha.png", "bilevel.png", "gray16.png"]
 OTHER = {
-    "animated.gif": (120, 160),
     "rgba.png": (120, 160),
     "one_by_one.jpg": (1, 1),
     "one_by_one.png": (1, 1),
@@ -122,3 +127,138 @@ def test_labels_come_unchanged_and_colors_are_no_labels(tmp_path, shared):
     assert read_labels(tmp_path / "w.png").tolist() == [[0, 300]]
     with pytest.raises(DataError, match=r"mask_rgb\.png: labels need one channel"):
         read_labels(shared("data/bad/images/mask_rgb.png"))
+
+
+def saved(path, pixels, **options):
+    Image.fromarray(pixels).save(path, **options)
+    return path
+
+
+COLORS = np.full((4, 5, 3), 200, np.uint8)
+FRAMES = [Image.fromarray(COLORS), Image.fromarray(COLORS // 2)]
+
+
+@pytest.mark.parametrize("name", ["x.gif", "x.webp", "x.tiff", "x.png"])
+def test_files_of_several_frames_are_refused_and_of_one_are_read(tmp_path, name):
+    several = {"save_all": True, "append_images": FRAMES[1:]}
+    saved(tmp_path / name, COLORS, **several)
+    for read in (read_image, read_labels, image_size):
+        with pytest.raises(DataError, match=rf"{name}: holds 2 frames or pages"):
+            read(tmp_path / name)
+    saved(tmp_path / name, COLORS)
+    assert read_image(tmp_path / name).shape == (4, 5, 3)
+
+
+def test_pages_that_are_smaller_copies_and_previews_do_not_count(tmp_path, caplog):
+    """NewSubfileType 1 is "reduced resolution image" (TIFF 6.0, section 8); MPO is what phones write as .jpg."""
+    from PIL import TiffImagePlugin
+
+    info = TiffImagePlugin.ImageFileDirectory_v2()
+    info[254] = 1
+    small = Image.fromarray(COLORS[:2, :2])
+    small.encoderinfo = {"tiffinfo": info}
+    FRAMES[0].save(tmp_path / "x.tiff", save_all=True, append_images=[small])
+    FRAMES[0].save(tmp_path / "x.jpg", format="MPO", save_all=True, append_images=[small])
+    with collected_oddities() as found:
+        assert read_image(tmp_path / "x.tiff").shape == read_image(tmp_path / "x.jpg").shape == (4, 5, 3)
+    assert [kind for kind, _ in found] == ["previews", "previews"]
+
+
+def tiff_of(path, channels, extra=None):
+    """An uncompressed 8-bit TIFF of 2 x 2 pixels with any number of channels, written by hand (TIFF 6.0, section 2)."""
+    tags = {256: 2, 257: 2, 258: 8, 259: 1, 262: 2, 273: 0, 277: channels, 278: 2, 279: 4 * channels, 284: 1}
+    if extra is not None:
+        tags[338] = extra
+    size = 2 + 12 * len(tags) + 4
+    more = 8 + size
+    entries = b""
+    tail = b""
+    for tag, value in sorted(tags.items()):
+        many = channels if tag == 258 else channels - 3 if tag == 338 else 1
+        if many > 2:  # shorts that do not fit into the entry lie behind the directory
+            entries += struct.pack("<HHLL", tag, 3, many, more + len(tail))
+            tail += struct.pack(f"<{many}H", *[value] * many)
+        elif tag == 273:
+            entries += b"strips here."
+        else:
+            entries += struct.pack("<HHLHH", tag, 3, many, value, value if many == 2 else 0)
+    entries = entries.replace(b"strips here.", struct.pack("<HHLL", 273, 4, 1, more + len(tail)))
+    head = b"II*\0" + struct.pack("<L", 8) + struct.pack("<H", len(tags)) + entries + struct.pack("<L", 0)
+    path.write_bytes(head + tail + bytes(range(4 * channels)))
+    return path
+
+
+def test_channels_that_are_neither_colors_nor_alpha_are_refused(tmp_path):
+    assert read_image(tiff_of(tmp_path / "rgb.tiff", 3)).tolist()[0] == [[0, 1, 2], [3, 4, 5]]
+    with collected_oddities() as found:
+        assert read_image(tiff_of(tmp_path / "rgba.tiff", 4, extra=2)).tolist()[0] == [[0, 1, 2], [4, 5, 6]]
+    assert [kind for kind, _ in found] == ["alpha"]
+    with pytest.raises(DataError, match=r"rgbx.tiff: has 4 channels, of which only 3 \(RGB\) are known"):
+        read_image(tiff_of(tmp_path / "rgbx.tiff", 4, extra=0))
+    with pytest.raises(DataError, match=r"five.tiff: has 5 channels"):
+        read_image(tiff_of(tmp_path / "five.tiff", 5, extra=0))
+    with pytest.raises(DataError, match=r"eight.tiff: a TIFF file of 8 channels of 8 bits"):
+        read_image(tiff_of(tmp_path / "eight.tiff", 8, extra=0))
+
+
+@pytest.mark.parametrize("suffix", ["png", "tiff"])
+@pytest.mark.parametrize("highest", [399, 4095])
+def test_twelve_bits_in_a_file_of_sixteen_are_refused(tmp_path, suffix, highest):
+    path = saved(tmp_path / f"x.{suffix}", np.array([[0, highest]], np.uint16))
+    with pytest.raises(DataError, match=r"(?s)no value reaches 4096 in a file of 16 bits.*Convert such"):
+        read_image(path)
+    assert read_labels(path).tolist() == [[0, highest]]
+    with collected_oddities() as found:
+        assert read_image(saved(path, np.array([[0, 4096]], np.uint16)))[0, :, 0].tolist() == [0, 16]
+        assert not read_image(saved(path, np.zeros((2, 2), np.uint16))).any()
+    assert [kind for kind, _ in found] == ["16 bits", "16 bits"]
+
+
+@pytest.mark.parametrize(("highest", "passes"), [(4095, False), (65535, True)])
+def test_color_files_of_sixteen_bits_are_treated_alike(tmp_path, highest, passes):
+    """A PNG of 16-bit RGB, written by hand: Pillow writes none."""
+    path = tmp_path / "x.png"
+    pixels = np.array([[[0, highest, 7]]], ">u2").tobytes()
+    chunks = [(b"IHDR", struct.pack(">LLBBBBB", 1, 1, 16, 2, 0, 0, 0)), (b"IDAT", zlib.compress(b"\0" + pixels))]
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + b"".join(
+            struct.pack(">L", len(body)) + name + body + struct.pack(">L", zlib.crc32(name + body))
+            for name, body in [*chunks, (b"IEND", b"")]
+        )
+    )
+    if passes:
+        with collected_oddities() as found:
+            assert read_image(path).tolist() == [[[0, 255, 0]]]
+        assert found == [("16 bits", str(path))]
+    else:
+        with pytest.raises(DataError, match="no value reaches 4096"):
+            read_image(path)
+
+
+def test_transparency_is_said_where_there_is_any(tmp_path):
+    half = np.dstack([COLORS, np.full((4, 5), 128, np.uint8)])
+    palette = Image.fromarray(COLORS).convert("P")
+    palette.save(tmp_path / "palette.png", transparency=palette.getpixel((0, 0)))
+    with collected_oddities() as found:
+        for name, pixels in (("half", half), ("full", np.dstack([COLORS, np.full((4, 5), 255, np.uint8)]))):
+            read_image(saved(tmp_path / f"{name}.png", pixels))
+        read_image(saved(tmp_path / "gray.png", half[..., 2:]))
+        read_image(tmp_path / "palette.png")
+    assert [Path(path).stem for kind, path in found if kind == "alpha"] == ["half", "gray", "palette"]
+
+
+def test_what_is_unusual_is_logged_once_for_each_kind(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(image_oddities, "_told", set())
+    half = np.dstack([COLORS, np.full((4, 5), 128, np.uint8)])
+    for name in ("a.png", "b.png"):
+        read_image(saved(tmp_path / name, half))
+    assert len(caplog.messages) == 1 and "a.png has transparent pixels" in caplog.messages[0]
+    odd = OddImages()
+    odd.tell([("alpha", "c.png"), ("alpha", "d.png"), ("16 bits", "e.png")])
+    assert [message.split()[0] for message in caplog.messages[1:]] == ["c.png", "e.png"]
+
+
+def test_types_and_endings_are_those_that_pillow_reads():
+    assert {".jpg", ".jpeg", ".jfif", ".png", ".tif", ".tiff", ".webp", ".bmp", ".gif", ".jp2"} <= image_suffixes()
+    assert not {".eps", ".ps", ".pdf", ".mpg", ".psd", ".wmf"} & image_suffixes()

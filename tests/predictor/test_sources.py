@@ -5,6 +5,7 @@ import sys
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from vertebra.errors import DataError, SetupError
 from vertebra.predictor.sources import Camera, list_places, open_source
@@ -21,6 +22,24 @@ def test_files_folders_and_patterns_in_the_order_they_are_named(folder, monkeypa
     assert names([f"{folder.parent}/**/*.jpg"]) == ["b.jpg"]
     monkeypatch.chdir(folder)
     assert names(["[ab].*"]) == ["a.png", "b.jpg"]
+
+
+def test_folders_take_what_single_files_may_be_and_say_what_they_leave_out(folder, pixels, caplog):
+    others = ("c.jfif", "d.PPM", "e.jp2", "f.mp4", "notes.txt", ".hidden.png", "h")
+    for name in others:
+        (folder / name).write_bytes(b"")
+    Image.fromarray(pixels(5, 6)).save(folder / "c.jfif", format="JPEG")
+    (folder / "inner").mkdir()
+    assert names([folder]) == ["a.png", "b.jpg", "c.jfif", "d.PPM", "e.jp2", "f.mp4"]
+    assert f"{folder}: 2 files are neither images nor videos: h, notes.txt" in caplog.messages
+    assert f"{folder}: 1 folders in it are not looked into; {folder}/**/* would" in caplog.messages
+    assert next(open_source(folder / "c.jfif")).image.shape == (5, 6, 3)
+
+
+def test_what_is_unusual_about_images_is_said(folder, pixels, caplog):
+    Image.fromarray(np.dstack([pixels(5, 6), np.zeros((5, 6), np.uint8)])).save(folder / "clear.png")
+    list(open_source([folder / "clear.png"] * 2))
+    assert [message for message in caplog.messages if "clear.png has transparent pixels" in message] == caplog.messages
 
 
 def test_a_file_whose_name_looks_like_a_pattern_or_a_camera_is_a_file(folder, monkeypatch):

@@ -11,6 +11,7 @@ from vertebra.area_ranges import AREA_RANGES
 from vertebra.data.annotations import boxes_of
 from vertebra.data.catalog import Metadata
 from vertebra.data.formats import Dataset
+from vertebra.data.image_survey import survey_images, survey_notes
 from vertebra.data.label_facts import count_labels, describe_labels
 from vertebra.data.missing_classes import missing_labels, missing_objects
 
@@ -61,15 +62,19 @@ def count_dataset(dataset: Dataset) -> DatasetFacts:
 
 
 def describe_dataset(dataset: Dataset) -> str:
-    """The counts as text for a terminal, one fact per line and one line per class; label files are read for it.
+    """The counts as text for a terminal, one fact per line and one line per class; label files are read for it, and a
+    sample of the images is opened.
 
-    At the end it warns of classes that do not occur.
+    At the end it warns of images that cannot be read and of classes that do not occur, and notes what is unusual.
     """
     facts, labels = count_dataset(dataset), count_labels(dataset)
     missing = [missing_objects(dataset), labels and missing_labels(labels, dataset.metadata)]
-    lines = [f"dataset    {dataset.name}", *_object_lines(facts, dataset.metadata, labeled=labels is not None)]
+    survey = survey_images(dataset)
+    opened = f"opened     {survey.opened} of {survey.images} images, {len(survey.unreadable)} of them cannot be read"
+    lines = [f"dataset    {dataset.name}", opened, *_object_lines(facts, dataset.metadata, labeled=labels is not None)]
     if labels is not None:
         lines += describe_labels(labels, dataset.metadata)
+    lines += survey_notes(survey)
     for one in missing:
         lines += ["", f"warning: {one.text}"] if one else []
     return "\n".join(lines)

@@ -6,8 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from vertebra.data.image import image_size
-from vertebra.data.image_files import IMAGE_SUFFIXES
+from vertebra.data.image import image_size, image_suffixes
 from vertebra.data.json_file import Problems
 from vertebra.errors import DataError
 from vertebra.regular_files import read_text
@@ -70,7 +69,7 @@ def find_files(folder: Path, ending: str) -> dict[str, Path]:
     for parent, _, files in sorted(os.walk(folder, followlinks=True)):
         for file in sorted(files):
             stem, suffix = os.path.splitext(file)
-            if suffix.lower() not in IMAGE_SUFFIXES or file.startswith("."):
+            if suffix.lower() not in image_suffixes() or file.startswith("."):
                 continue
             if not stem.endswith(ending):
                 others += 1

@@ -7,6 +7,7 @@ which is little beside a training step and not worth a second decoder with its o
 
 from __future__ import annotations
 
+import functools
 import os
 from pathlib import Path
 from typing import Literal
@@ -14,15 +15,48 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
+from vertebra.data.image_content import (
+    check_content,
+    has_16_bits_a_color,
+    is_transparent,
+    refuse_narrow,
+    why_not_a_tiff,
+)
+from vertebra.data.image_oddities import tell_oddity
 from vertebra.errors import DataError
 from vertebra.regular_files import check_regular, open_regular
 
-__all__ = ["MAX_PIXELS", "image_size", "read_image", "read_labels"]
+__all__ = [
+    "MAX_PIXELS",
+    "image_formats",
+    "image_orientation",
+    "image_size",
+    "image_suffixes",
+    "read_image",
+    "read_labels",
+]
 
 MAX_PIXELS = 178_956_970
 """Larger images are refused by their header: Pillow's own limit against decompression bombs, 512 MiB as RGB."""
 
 _ORIENTATION_TAG = 0x0112  # EXIF 2.3, section 4.6.4
+_FORMATS: tuple[str, ...] = (
+    "AVIF",
+    "BMP",
+    "DDS",
+    "DIB",
+    "GIF",
+    "ICO",
+    "JPEG",
+    "JPEG2000",
+    "MPO",
+    "PCX",
+    "PNG",
+    "PPM",
+    "QOI",
+    "SGI",
+)
+_FORMATS += ("TGA", "TIFF", "WEBP")  # Pillow's names; not those that need other programs, or that draw (EPS, PDF, WMF)
 _TURNS = {  # EXIF orientation -> how to turn the stored pixels so that they are upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -34,20 +68,40 @@ _TURNS = {  # EXIF orientation -> how to turn the stored pixels so that they are
 }
 
 
+@functools.cache
+def image_formats() -> tuple[str, ...]:
+    """The types of image files that are read, by Pillow's names."""
+    Image.init()
+    return tuple(name for name in _FORMATS if name in Image.OPEN)
+
+
+@functools.cache
+def image_suffixes() -> frozenset[str]:
+    """The file name endings of these types, in small letters, with the dot."""
+    return frozenset(end for end, name in Image.registered_extensions().items() if name in image_formats())
+
+
 def read_image(path: str | os.PathLike, order: Literal["rgb", "bgr"] = "rgb") -> np.ndarray:
     """One image file to (H, W, 3) uint8, upright.
 
     EXIF orientation is applied (a value that is not legal counts as upright). Gray, 1-bit, palette and CMYK become RGB;
-    alpha is dropped, the colors beneath it stay; 16-bit gray is scaled from 0..65535 to 0..255; of several frames the
-    first is taken.
+    alpha is dropped, the colors beneath it stay; 16 bits are scaled from 0..65535 to 0..255. Transparent pixels and
+    16 bits are logged (`image_oddities`).
 
     Raises:
-        DataError: not there, not an image, damaged, cut short, of more than MAX_PIXELS, or of float pixels.
+        DataError: not there, not an image, damaged, cut short, of more than MAX_PIXELS, of float pixels, of several
+            frames, with channels that are neither colors nor alpha, or with 10- or 12-bit values in 16 bits.
     """
     with _open(path) as image:
         try:
+            deep = has_16_bits_a_color(image)
+            if is_transparent(image):
+                tell_oddity("alpha", str(path))
             image = _to_rgb(_upright(image), path)
             pixels = np.array(image)  # (H, W, 3), a copy of its own that torch may write to
+            if deep:
+                refuse_narrow(path, int(pixels.max()) << 8)
+                tell_oddity("16 bits", str(path))
         except DataError:
             raise
         except Exception as err:  # a decoder that raises, in whatever way, says that the file is damaged
@@ -62,6 +116,12 @@ def image_size(path: str | os.PathLike) -> tuple[int, int]:
     with _open(path) as image:
         width, height = image.size
         return (width, height) if _orientation(image) >= 5 else (height, width)
+
+
+def image_orientation(path: str | os.PathLike) -> int:
+    """EXIF orientation 1..8 of an image file; 1, upright, where there is none."""
+    with _open(path) as image:
+        return _orientation(image)
 
 
 def read_labels(path: str | os.PathLike) -> np.ndarray:
@@ -89,7 +149,7 @@ def _open(path: str | os.PathLike) -> Image.Image:
     """Open the file and read its header; the size is checked before any pixel is decoded."""
     try:
         check_regular(path)
-        image = Image.open(path)
+        image = Image.open(path, formats=image_formats())
     except FileNotFoundError as err:
         raise DataError(f"{path}: no such image file") from err
     except Image.DecompressionBombError as err:
@@ -100,6 +160,11 @@ def _open(path: str | os.PathLike) -> Image.Image:
     if width * height > MAX_PIXELS:
         image.close()
         raise DataError(f"{path}: {_too_large(f'{width}x{height} pixels')}")
+    try:
+        check_content(image, path)
+    except BaseException:
+        image.close()
+        raise
     return image
 
 
@@ -122,6 +187,8 @@ def _to_rgb(image: Image.Image, path: str | os.PathLike) -> Image.Image:
         values = np.asarray(image).astype(np.int64)
         if values.min() < 0 or values.max() > 65535:
             raise DataError(f"{path}: gray values {values.min()}..{values.max()} do not fit in 16 bits")
+        refuse_narrow(path, int(values.max()))
+        tell_oddity("16 bits", str(path))
         image = Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8))
     if image.mode == "F":
         raise DataError(f"{path}: float pixels have no fixed range; convert the file to 8 or 16 bits first")
@@ -138,7 +205,9 @@ def _why_not_an_image(path: Path, err: Exception) -> str:
         return "the file is empty"
     if head.startswith(b"<"):
         return "not an image but HTML or XML text, perhaps an error page that was downloaded"
-    return "not an image, its header is damaged, or its type is not known to Pillow"
+    if head[:4] in (b"II*\0", b"MM\0*"):
+        return why_not_a_tiff(path)
+    return f"not an image, its header is damaged, or its type is not one of {', '.join(image_formats())}"
 
 
 def _too_large(what: str) -> str:

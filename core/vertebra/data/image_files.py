@@ -6,9 +6,7 @@ import os
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-__all__ = ["IMAGE_SUFFIXES", "Folders", "file_name_fault", "path_fault"]
-
-IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+__all__ = ["Folders", "file_name_fault", "path_fault"]
 
 
 def file_name_fault(name: Any) -> str | None:

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset, get_worker_info
 
+from vertebra.data.image_oddities import collected_oddities
 from vertebra.data.mapper import Mapper
 from vertebra.data.samplers import SampleKey
 from vertebra.errors import DataError, VertebraError
@@ -31,6 +32,8 @@ class Outcome:
     sample: dict | None = None
     bad: list[tuple[str, str]] = field(default_factory=list)
     """(path of the image, message) of each image that could not be used."""
+    odd: list[tuple[str, str]] = field(default_factory=list)
+    """(kind, path) of images that are unusual, see `image_oddities`."""
     error: VertebraError | None = None
     """A fault that no other image would fix, to be raised by the main process."""
 
@@ -76,7 +79,8 @@ class SampleReader(Dataset):
             item = self.dicts[index]  # with other random numbers each time, which may have drawn a bad image to join
             path = item.get("file_name", f"image {index} of the dataset")
             try:
-                outcome.sample = self.mapper(item, key.epoch, index, key.repeat + (attempt << 32))
+                with collected_oddities() as outcome.odd:
+                    outcome.sample = self.mapper(item, key.epoch, index, key.repeat + (attempt << 32))
                 break
             except DataError as err:
                 outcome.bad.append((getattr(err, "file_name", path), str(err)))

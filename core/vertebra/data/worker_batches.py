@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch.utils.data import DataLoader
 
+from vertebra.data.image_oddities import OddImages
 from vertebra.data.samplers import SampleKey
 from vertebra.data.worker import Outcome, SampleReader, start_worker
 from vertebra.errors import SetupError
@@ -41,12 +42,14 @@ def outcomes_of(
         timeout=timeout if workers else 0,
     )
     others = set(multiprocessing.active_children())
-    batches = iter(loader)
+    batches, odd = iter(loader), OddImages()
     own = set(multiprocessing.active_children()) - others
     try:
         for batch in batches:
             if isinstance(batch, str):
                 raise SetupError(_full(batch))
+            for outcome in batch:
+                odd.tell(outcome.odd)
             yield batch
     except RuntimeError as err:
         if not re.search(r"DataLoader (timed out|worker \(pid)", str(err)):

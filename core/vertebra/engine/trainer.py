@@ -82,7 +82,7 @@ class Trainer:
         if output_dir is not None:
             distributed.on_main_process(partial(RunFolder(output_dir).check_free, resume))
             self._write_to(output_dir)
-            found = self.checkpoints.newest() if resume else None
+            found = CheckpointStore(RunFolder(output_dir).checkpoints).newest() if resume else None
 
         if parts is None:
             assert recipe is not None  # exactly one of the two is given, as checked above
@@ -112,7 +112,8 @@ class Trainer:
             self._notes += resume_from(self, found)
             self._saved_step = self.step
         elif resume:
-            self._notes.append(f"nothing to resume in {output_dir or recipe.output}: starting at step 0")
+            where = output_dir or (recipe.run_folder if recipe else "")
+            self._notes.append(f"nothing to resume in {where}: starting at step 0")
         self._check_ranks_agree()
         if recipe is not None and self.folder is None:  # made last: what fails until here leaves no folder behind
             self._write_to(choose_run_folder(recipe))

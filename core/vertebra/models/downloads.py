@@ -24,7 +24,7 @@ __all__ = ["SCHEMES", "check_sha256", "download", "split_checksum"]
 SCHEMES = ("http://", "https://", "ftp://")
 TIMEOUT = 30.0  # seconds without an answer
 _WATCHED = 60.0  # seconds in which a download
-_LEAST = 60_000  # brings at least so many bytes
+_LEAST = 60_000  # brings at least this number of bytes
 _REPORTED = 30.0  # seconds between lines about a long download
 _PAGE = re.compile(rb"\s*(<!doctype html|<html|<\?xml|<head|<body)", re.IGNORECASE)
 _NAMED_HASH = re.compile(r"-([0-9a-f]{8,64})\.\w+$")  # as PyTorch's model zoo names its files: resnet50-11ad3fa6.pth
@@ -98,7 +98,7 @@ def download(url: str, sha256: str | None = None) -> Path:
 def _parts(url: str) -> SplitResult:
     try:
         parts = urlsplit(url)
-        parts.port  # noqa: B018 - raises where it is no number
+        parts.port  # noqa: B018 - raises where it is not a number
     except ValueError as err:
         raise CheckpointError(f"{url}: is not an address ({err})") from err
     if not parts.hostname:

@@ -36,7 +36,7 @@ def check_archive(path: str | Path) -> None:
 
     Raises:
         GrowthError: more than 1 GiB, and more than twenty times the file.
-        OSError, zipfile.BadZipFile: the file cannot be read, or is no archive.
+        OSError, zipfile.BadZipFile: the file cannot be read, or is not an archive.
     """
     with zipfile.ZipFile(path) as archive:
         unpacked = sum(record.file_size for record in archive.infolist())
@@ -105,7 +105,7 @@ def check_pickle(file: BinaryIO) -> None:
 
 
 class _Node:
-    """An object that a pickle would make: how many items it has, and which ones."""
+    """An object that a pickle would make: its number of items, and which ones."""
 
     __slots__ = ("items", "parts", "text")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import logging
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -13,13 +14,16 @@ import numpy as np
 import torch
 
 from vertebra.data import read_image
+from vertebra.data.image import image_suffixes
+from vertebra.data.image_oddities import OddImages, collected_oddities
 from vertebra.errors import DataError
+from vertebra.nearest import listed
 from vertebra.predictor.video import VIDEO_SUFFIXES, read_video
 
-__all__ = ["IMAGE_SUFFIXES", "Camera", "Frame", "ImageLike", "Place", "as_array", "list_places", "open_source"]
+__all__ = ["Camera", "Frame", "ImageLike", "Place", "as_array", "list_places", "open_source"]
 
-IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 _STDIN = "-"
+logger = logging.getLogger(__name__)
 
 ImageLike = np.ndarray | torch.Tensor | str | Path
 
@@ -79,9 +83,9 @@ def list_places(
 ) -> list[Path | Camera | np.ndarray | torch.Tensor]:
     """Every single image, video and camera that places stand for, in their order.
 
-    A folder stands for the image files directly in it, by name; a pattern (`*`, `?`, `[...]`, `**` for any folders
-    below) for the image and video files that fit it; `-` for a name a line on standard input; a number for a camera,
-    unless there is a file of that name.
+    A folder stands for the image and video files directly in it, by name; a pattern (`*`, `?`, `[...]`, `**` for any
+    folders below) for those that fit it; what is skipped is counted and logged; `-` for a name a line on standard
+    input; a number for a camera, unless there is a file of that name.
 
     Raises:
         DataError: there is no such place, a folder without images, a pattern that fits nothing.
@@ -112,7 +116,7 @@ def _named(place: str) -> Sequence[Path | Camera]:
         return [Camera(int(place))]
     if glob.has_magic(place):
         fitting = [Path(name) for name in sorted(glob.glob(place, recursive=True))]
-        known = [name for name in fitting if name.suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES and name.is_file()]
+        known = _known(place, fitting)
         if not known:
             what = f"fits {len(fitting)} files, none of them an image or a video" if fitting else "fits no file"
             raise DataError(f"{place}: this pattern {what}")
@@ -121,13 +125,31 @@ def _named(place: str) -> Sequence[Path | Camera]:
 
 
 def _inside(folder: Path) -> list[Path]:
-    inside = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+    inside = _known(str(folder), sorted(folder.iterdir()))
     if not inside:
-        raise DataError(f"{folder}: this folder holds no images ({', '.join(sorted(IMAGE_SUFFIXES))})")
+        raise DataError(
+            f"{folder}: this folder holds no images or videos ({', '.join(sorted(image_suffixes() | VIDEO_SUFFIXES))})"
+        )
     return inside
 
 
+def _known(place: str, paths: Sequence[Path]) -> list[Path]:
+    """The images and videos among them; hidden files do not count, and what else is skipped is logged."""
+    suffixes = image_suffixes() | VIDEO_SUFFIXES
+    visible = [path for path in paths if not path.name.startswith(".")]
+    files = [path for path in visible if not path.is_dir()]
+    known = [path for path in files if path.suffix.lower() in suffixes]
+    others = [path.name for path in files if path.suffix.lower() not in suffixes]
+    if known and others:
+        logger.warning("%s: %d files are neither images nor videos: %s", place, len(others), listed(others))
+    if known and len(files) < len(visible) and not glob.has_magic(place):
+        inner = len(visible) - len(files)
+        logger.warning("%s: %d folders in it are not looked into; %s/**/* would", place, inner, place)
+    return known
+
+
 def _frames(places: list, unreadable: list[str] | None) -> Iterator[Frame]:
+    odd = OddImages()
     for order, place in enumerate(places):
         if isinstance(place, (np.ndarray, torch.Tensor)):
             yield Frame(as_array(place), f"array {order}")
@@ -138,7 +160,10 @@ def _frames(places: list, unreadable: list[str] | None) -> Iterator[Frame]:
             elif place.suffix.lower() in VIDEO_SUFFIXES:
                 yield from _video_frames(str(place), str(place))
             else:
-                yield Frame(read_image(place), str(place))
+                with collected_oddities() as found:
+                    image = read_image(place)
+                odd.tell(found)
+                yield Frame(image, str(place))
         except DataError as err:
             if unreadable is None:
                 raise
