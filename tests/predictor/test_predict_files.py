@@ -130,7 +130,8 @@ def test_a_camera_is_read_until_it_ends_or_is_interrupted(trained, tmp_path, mon
     }
     records = json.loads((tmp_path / "out" / "predictions.json").read_text())
     assert {record["file_name"] for record in records} == {"camera 3"}
-    assert {(record["frame"], record["seconds"]) for record in records} <= {(0, 0.0), (1, 0.04)}  # at 25 a second
+    times = dict(sorted((record["frame"], record["seconds"]) for record in records))  # by the clock
+    assert times.keys() <= {0, 1} and times.get(0, 0) == 0 < times.get(1, 1) < 60
     assert sorted(path.name for path in (tmp_path / "out" / "labels").iterdir()) == [
         "camera_3_000000.txt",
         "camera_3_000001.txt",

@@ -105,13 +105,15 @@ def test_damaged_ones_are_gathered_or_raised(folder, tmp_path):
     unreadable = []
     read = [frame.name for frame in open_source([folder, tmp_path / "d.mp4", folder / "a.png"], unreadable)]
     assert [name.rpartition("/")[2] for name in read] == ["a.png", "b.jpg", "a.png"]
-    assert len(unreadable) == 2 and "c.png" in unreadable[0] and "not a video OpenCV can read" in unreadable[1]
+    assert len(unreadable) == 2 and "c.png" in unreadable[0] and "not a video that FFmpeg can read" in unreadable[1]
     with pytest.raises(DataError, match=r"c\.png"):
         list(open_source(folder))
 
 
-def test_without_opencv_a_video_says_what_to_install(tmp_path, monkeypatch):
+@pytest.mark.parametrize(("package", "place"), [("av", "a.mp4"), ("cv2", 0)])
+def test_without_its_package_a_video_says_what_to_install(tmp_path, monkeypatch, package, place):
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "a.mp4").write_text("")
-    monkeypatch.setitem(sys.modules, "cv2", None)
+    monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(SetupError, match=r"pip install 'vertebra\[video\]'"):
-        list(open_source(tmp_path / "a.mp4", []))
+        list(open_source(place, []))

@@ -14,7 +14,7 @@ ODDITIES = {
     "16 bits": "has 16 bits a channel: they are scaled to 8 (65535 becomes 255)",
     "previews": "holds smaller or further pictures besides the first: the first is used",
 }
-"""What a message says of an image, by kind."""
+"""What a message tells about an image, by kind."""
 
 _logger = logging.getLogger("vertebra.data.image")
 _told: set[str] = set()  # in this process
@@ -32,7 +32,7 @@ def tell_oddity(kind: str, path: str) -> None:
 
 @contextlib.contextmanager
 def collected_oddities() -> Iterator[list[tuple[str, str]]]:
-    """The (kind, path) of what is read in this block; nothing is said there."""
+    """The (kind, path) of what is read in this block; nothing is logged there."""
     found: list[tuple[str, str]] = []
     token = _collector.set(found)
     try:

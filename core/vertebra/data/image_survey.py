@@ -23,7 +23,7 @@ class ImageSurvey:
         opened: number of images of the sample.
         images: number of images of the dataset.
         unreadable: messages.
-        odd: paths by what is said of them.
+        odd: paths by what a note tells about them.
     """
 
     opened: int

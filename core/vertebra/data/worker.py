@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset, get_worker_info
 
+from vertebra.data.image import image_formats
 from vertebra.data.image_oddities import collected_oddities
 from vertebra.data.mapper import Mapper
 from vertebra.data.samplers import SampleKey
@@ -63,6 +64,7 @@ class SampleReader(Dataset):
         self.wide = wide
         self.current = torch.full((max(workers, 1),), -1).share_memory_()
         """(workers,) index of the image each worker is at, -1 for none; read after one has died."""
+        image_formats()  # loads Pillow's readers before workers are forked
         self.closing = torch.zeros(1, dtype=torch.bool).share_memory_()
         """Set by the main process when its workers shall obey SIGTERM."""
 

@@ -30,11 +30,13 @@ class PictureWriter(Writer):
         self.metadata = metadata
         self.pictures: list[Path] = []
         self._videos: dict[str, VideoWriter] = {}
+        self._shown = ("", -1)  # name and number of the frame before
 
     def add(self, prediction: Prediction) -> None:
         frame = prediction.frame
-        if frame.number is None or frame.number == 0:
+        if frame.number is None or (frame.name, frame.number) <= self._shown or frame.name != self._shown[0]:
             self.close()  # the video before is complete
+        self._shown = (frame.name, -1 if frame.number is None else frame.number)
         style = Style(min_side=0) if frame.number is not None else None
         for suffix, picture in draw_prediction(prediction, self.metadata, style):
             if frame.rate is None:  # not a video's
@@ -45,7 +47,7 @@ class PictureWriter(Writer):
                 path = free_path(self.folder, stem + suffix, ".mp4")
                 self._videos[suffix] = VideoWriter(path, frame.rate)
                 self.pictures.append(path)
-            self._videos[suffix].add(picture)
+            self._videos[suffix].add(picture, frame.seconds or 0.0)
 
     def close(self) -> None:
         for video in self._videos.values():

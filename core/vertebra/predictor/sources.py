@@ -18,7 +18,7 @@ from vertebra.data.image import image_suffixes
 from vertebra.data.image_oddities import OddImages, collected_oddities
 from vertebra.errors import DataError
 from vertebra.nearest import listed
-from vertebra.predictor.video import VIDEO_SUFFIXES, read_video
+from vertebra.predictor.video import VIDEO_SUFFIXES, VideoFrame, read_camera, read_video
 
 __all__ = ["Camera", "Frame", "ImageLike", "Place", "as_array", "list_places", "open_source"]
 
@@ -36,8 +36,8 @@ class Frame:
         image: (H, W, 3) uint8 RGB.
         name: the file's path as it was found; `camera 0`; `array 3` for what was given as pixels.
         number: of a video's or camera's frame, from 0; None for an image.
-        seconds: since the beginning of the video or camera.
-        rate: frames a second of the video.
+        seconds: since the first frame of the video, by its time stamps, or of the camera, by the clock.
+        rate: frames a second of the video, on average.
     """
 
     image: np.ndarray = field(repr=False)
@@ -156,9 +156,9 @@ def _frames(places: list, unreadable: list[str] | None) -> Iterator[Frame]:
             continue
         try:
             if isinstance(place, Camera):
-                yield from _video_frames(place.number, str(place))
+                yield from _moving(read_camera(place.number), place)
             elif place.suffix.lower() in VIDEO_SUFFIXES:
-                yield from _video_frames(str(place), str(place))
+                yield from _moving(read_video(place), place)
             else:
                 with collected_oddities() as found:
                     image = read_image(place)
@@ -170,9 +170,9 @@ def _frames(places: list, unreadable: list[str] | None) -> Iterator[Frame]:
             unreadable.append(str(err))
 
 
-def _video_frames(source: str | int, name: str) -> Iterator[Frame]:
-    for number, (image, seconds, rate) in enumerate(read_video(source, name)):
-        yield Frame(image, name, number, seconds, rate)
+def _moving(frames: Iterable[VideoFrame], place: Path | Camera) -> Iterator[Frame]:
+    for frame in frames:
+        yield Frame(frame.image, str(place), frame.number, frame.seconds, frame.rate)
 
 
 def as_array(image: ImageLike) -> np.ndarray:
