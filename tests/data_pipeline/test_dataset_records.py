@@ -88,7 +88,10 @@ def test_a_faulty_annotation_is_named_with_its_image(changes, says):
             {"segments_info": [{"id": 0, "category_id": 0, "isthing": True}]},
             "segment 0: id is 0, expected a whole number",
         ),
-        ({"segments_info": [{"id": 5, "category_id": 0}]}, "segment 5: isthing is None, expected true or false"),
+        (
+            {"segments_info": [{"id": 5, "category_id": 0}]},
+            "segment 5: isthing is missing, expected true, false, 0 or 1",
+        ),
         (
             {"segments_info": [{"id": 5, "category_id": 2, "isthing": True}]},
             r"segment 5: category_id is 2, expected 0 to 1 \(thing_classes has 2\)",

@@ -14,7 +14,7 @@ from vertebra.data.catalog import Metadata
 from vertebra.data.coco_records import read_categories, read_images
 from vertebra.data.formats import Dataset, Format, resolve_path
 from vertebra.data.json_file import Problems, read_json
-from vertebra.data.panoptic import add_panoptic
+from vertebra.data.panoptic import add_panoptic, panoptic_categories
 from vertebra.data.record_faults import box_fault
 from vertebra.errors import DataError
 from vertebra.structures import BoxMode
@@ -67,7 +67,8 @@ class CocoPanopticFormat(Format):
 
     def _dataset(self, file: Path, folder: Path, image_root: Path, data: dict[str, Any]) -> Dataset:
         problems = Problems(file)
-        things = [record for record in data["categories"] if isinstance(record, dict) and record.get("isthing")]
+        things = {one.id for one in panoptic_categories(data["categories"], file) if one.isthing}
+        things = [record for record in data["categories"] if record["id"] in things]
         categories = read_categories(things, problems, None, None)
         records = read_images(self._with_paths(data["images"]), image_root, problems)
         problems.raise_if_any()

@@ -5,16 +5,51 @@ Format: https://cocodataset.org/#format-data, section 4; a PNG's color is the id
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 from vertebra.data.catalog import Metadata
 from vertebra.data.image_files import file_name_fault
 from vertebra.data.json_file import Problems, read_json
 from vertebra.data.panoptic_labels import panoptic_label_names
+from vertebra.data.record_faults import isthing_fault, segment_faults
 from vertebra.errors import DataError
 
-__all__ = ["add_panoptic"]
+__all__ = ["PanopticCategory", "add_panoptic", "panoptic_categories"]
+
+
+class PanopticCategory(NamedTuple):
+    """A class of a panoptic file."""
+
+    id: int
+    name: str
+    isthing: bool
+
+
+def panoptic_categories(records: Any, file: Path) -> list[PanopticCategory]:
+    """The `categories` of a panoptic file; one without a name is called by its id.
+
+    Raises:
+        DataError: names the file and each faulty record.
+    """
+    if not isinstance(records, list) or not records:
+        raise DataError(f'{file}: a panoptic file needs a list "categories" with id, name and isthing of each class')
+    problems = Problems(file)
+    found: dict[int, PanopticCategory] = {}
+    for i, record in enumerate(records):
+        where = f"categories[{i}]"
+        if not isinstance(record, dict) or type(record.get("id")) is not int:
+            problems.add(where, "must be an object with a whole number id, a name and isthing")
+        elif fault := isthing_fault(record.get("isthing")):
+            problems.add(f"{where} (id {record['id']})", fault)
+        elif record["id"] in found:
+            problems.add(where, f"id {record['id']} occurs more than once")
+        else:
+            name = str(record.get("name", record["id"]))
+            found[record["id"]] = PanopticCategory(record["id"], name, bool(record["isthing"]))
+    problems.raise_if_any()
+    return list(found.values())
 
 
 def add_panoptic(
@@ -38,11 +73,8 @@ def add_panoptic(
         if not isinstance(record, dict) or not isinstance(record.get("segments_info"), list):
             raise DataError(f"{file}: annotations[{i}] must be an object with a list segments_info")
         records[record.get("image_id")] = (i, record)
-    for i, record in enumerate(data["categories"]):
-        if not isinstance(record, dict) or not isinstance(record.get("id"), int) or "name" not in record:
-            raise DataError(f"{file}: categories[{i}] must be an object with a whole number id and a name")
     problems = Problems(file)
-    stuff = sorted((c["id"], c["name"]) for c in data["categories"] if not c.get("isthing"))
+    stuff = sorted((one.id, one.name) for one in panoptic_categories(data["categories"], file) if not one.isthing)
     stuff_ids = {key: i for i, (key, _) in enumerate(stuff)}
     thing_ids = metadata.thing_dataset_id_to_contiguous_id
     for key, image in images.items():
@@ -55,13 +87,15 @@ def add_panoptic(
         if fault:
             problems.add(where, fault)
             continue
+        faults = segment_faults(record["segments_info"])
+        for which, fault in faults:
+            problems.add(f"{where}, {which}", fault)
         segments = []
-        for segment in record["segments_info"]:
+        for segment in () if faults else record["segments_info"]:
             category = segment.get("category_id")
-            if category not in thing_ids and category not in stuff_ids:
-                problems.add(
-                    where, f"segment {segment.get('id')!r}: category_id {category!r} is not among the categories"
-                )
+            if not isinstance(category, Hashable) or (category not in thing_ids and category not in stuff_ids):
+                what = f"category_id {category!r:.60} is not among the categories"
+                problems.add(f"{where}, segment {segment['id']}", what)
                 continue
             isthing = category in thing_ids
             number = thing_ids[category] if isthing else stuff_ids[category]
@@ -70,7 +104,7 @@ def add_panoptic(
         image["segments_info"] = segments
     problems.raise_if_any()
     metadata.set(panoptic_json=str(file), panoptic_root=str(folder), stuff_dataset_id_to_contiguous_id=stuff_ids)
-    stuff_names = [str(name) for _, name in stuff]
+    stuff_names = [name for _, name in stuff]
     metadata.set(segment_stuff_classes=stuff_names)
     if labels is not None:
         names = panoptic_label_names(metadata.thing_classes, stuff_names, labels)

@@ -11,6 +11,7 @@ from pycocotools import mask as coco_mask
 from vertebra.data.catalog import Metadata
 from vertebra.data.image import read_image
 from vertebra.errors import DataError
+from vertebra.nearest import listed
 
 __all__ = [
     "PanopticLabels",
@@ -89,7 +90,10 @@ class PanopticLabels:
         if strange.any():
             shown = ", ".join(map(str, np.unique(ids[strange])[:5].tolist()))
             raise DataError(f"{path}: segment ids {shown} are not in the image's segments_info")
-        return labels[order[place]]
+        place = order[place]
+        pixels = np.bincount(place.ravel(), minlength=len(known))
+        _refuse_empty(path, known[1:][pixels[1:] == 0])
+        return labels[place]
 
     def _label(self, info: Mapping[str, Any]) -> int:
         if info["isthing"]:
@@ -102,5 +106,14 @@ def with_panoptic_masks(annotations: list[dict], path: str) -> list[dict]:
     ids = read_panoptic_ids(path)
     wanted = [item["panoptic_id"] for item in annotations if "panoptic_id" in item]
     masks = np.asfortranarray((ids[..., None] == np.array(wanted)).astype(np.uint8))  # (H, W, n)
+    _refuse_empty(path, np.array(wanted)[~masks.any(axis=(0, 1))])
     encoded = iter(coco_mask.encode(masks))
     return [{**item, "segmentation": next(encoded)} if "panoptic_id" in item else item for item in annotations]
+
+
+def _refuse_empty(path: str, empty: np.ndarray) -> None:
+    """Raises DataError where segments have no pixel in the PNG: objects that no one could find."""
+    if len(empty):
+        raise DataError(
+            f"{path}: segments {listed(empty.tolist(), 8)} of the image's segments_info have no pixel in it"
+        )

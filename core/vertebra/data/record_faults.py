@@ -18,7 +18,8 @@ from vertebra.data.masks import polygon_fault, rle_fault
 from vertebra.data.panoptic_labels import segment_stuff_names
 from vertebra.structures import BoxMode
 
-__all__ = ["FILE_KEYS", "RecordCheck", "box_fault", "crowd_fault", "keypoints_fault", "mask_faults", "size_fault"]
+__all__ = ["FILE_KEYS", "RecordCheck", "box_fault", "crowd_fault", "isthing_fault", "keypoints_fault", "mask_faults"]
+__all__ += ["segment_faults", "size_fault"]
 
 FILE_KEYS = ("file_name", "sem_seg_file_name", "pan_seg_file_name")
 
@@ -99,23 +100,43 @@ class RecordCheck:
         return [(f"annotation {i}", fault) for i, fault in found]
 
     def _segment_faults(self, segments: Sequence[dict], *size: int | None) -> list[tuple[str, str]]:
-        found: list[tuple[str, str]] = []
-        ids: set[Any] = set()
-        for i, segment in enumerate(segments):
-            key = segment.get("id")
-            if not _is_in_range(key, 2**24) or key == 0:
-                found.append((f"segment {i}", f"id is {key!r}, expected a whole number from 1 to {2**24 - 1}"))
-                continue
-            if key in ids:
-                found.append((f"segment {key}", "another segment of the image has this id"))
-            ids.add(key)
-            if segment.get("isthing") not in (0, 1):
-                found.append((f"segment {key}", f"isthing is {segment.get('isthing')!r}, expected true or false"))
+        found = segment_faults(segments)
+        for segment in () if found else segments:
+            if fault := isthing_fault(segment.get("isthing")):
+                found.append((f"segment {segment['id']}", fault))
                 continue
             count, of = (self.things, "thing_classes") if segment["isthing"] else (self.stuff, "stuff_classes")
             if not _is_in_range(segment.get("category_id"), count):
-                found.append((f"segment {key}", _range_fault(segment.get("category_id"), count, of)))
+                found.append((f"segment {segment['id']}", _range_fault(segment.get("category_id"), count, of)))
         return found
+
+
+def segment_faults(segments: Sequence[Any]) -> list[tuple[str, str]]:
+    """What is wrong with the ids and marks of an image's `segments_info`: (which segment, what) of each fault."""
+    found: list[tuple[str, str]] = []
+    ids: set[Any] = set()
+    for i, segment in enumerate(segments):
+        if not isinstance(segment, dict):
+            found.append((f"segment {i}", f"is {segment!r:.60}, expected an object with id and category_id"))
+            continue
+        key = segment.get("id")
+        if not _is_in_range(key, 2**24) or key == 0:
+            what = "id is missing" if key is None else f"id is {key!r:.60}"
+            found.append((f"segment {i}", f"{what}, expected a whole number from 1 to {2**24 - 1}"))
+            continue
+        if key in ids:
+            found.append((f"segment {key}", "another segment of the image has this id"))
+        ids.add(key)
+        if fault := crowd_fault(segment.get("iscrowd", 0)):
+            found.append((f"segment {key}", fault))
+    return found
+
+
+def isthing_fault(isthing: Any) -> str | None:
+    """What is wrong with `isthing`, of a panoptic category or segment, or None. Text such as "0" would be true."""
+    if isinstance(isthing, (bool, Integral)) and isthing in (0, 1):
+        return None
+    return f"isthing is {'missing' if isthing is None else repr(isthing)}, expected true, false, 0 or 1"
 
 
 def size_fault(height: Any, width: Any) -> str | None:

@@ -117,7 +117,7 @@ def count_image(
         true_ids, pred_ids: of the same image; 0 where there is no segment.
         fast: count by numba's machine code, which must be installed and takes a moment to start.
     Raises:
-        DataError: names `where`: sizes differ, ids without a segment, predicted segments without a pixel.
+        DataError: names `where`: sizes differ, ids without a segment, segments without a pixel.
     """
     if tuple(true_ids.size) != tuple(pred_ids.size):
         (h, w), (height, width) = pred_ids.size, true_ids.size
@@ -126,6 +126,9 @@ def count_image(
         )
     t, p, pixels = _pairs(true_ids, truth, pred_ids, predicted, where, fast)
     true_area = _sums(t, pixels, len(truth))
+    if len(truth) and not true_area.all():
+        empty = truth.ids[true_area == 0]
+        raise DataError(f"{where}: true segments {listed(empty, 8)} are in segments_info, but have no pixel")
     odd = int(((truth.areas >= 0) & (truth.areas != true_area)).sum())
     true_area = np.where(truth.areas >= 0, truth.areas, true_area)
     pred_area = _sums(p, pixels, len(predicted))

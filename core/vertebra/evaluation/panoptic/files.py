@@ -15,6 +15,7 @@ from typing import Any
 
 from vertebra.data.image_files import file_name_fault
 from vertebra.data.json_file import Problems, read_json
+from vertebra.data.panoptic import panoptic_categories
 from vertebra.errors import DataError
 from vertebra.evaluation.analysis.reasons import ids_apart
 from vertebra.evaluation.panoptic.counts import ImageCounts, Segments, count_image
@@ -101,21 +102,8 @@ def _count(
 
 
 def _classes(data: Any, file: Path) -> list[PanopticClass]:
-    categories = data.get("categories") if isinstance(data, dict) else None
-    if not isinstance(categories, list) or not categories:
-        raise DataError(f'{file}: the ground truth needs a list "categories" with id, name and isthing of each class')
-    problems = Problems(file)
-    classes: dict[int, PanopticClass] = {}
-    for i, record in enumerate(categories):
-        if not isinstance(record, dict) or not isinstance(record.get("id"), int) or "isthing" not in record:
-            problems.add(f"categories[{i}]", "must be an object with a whole number id, a name and isthing")
-        elif record["id"] in classes:
-            problems.add(f"categories[{i}]", f"id {record['id']} occurs more than once")
-        else:
-            name = str(record.get("name", record["id"]))
-            classes[record["id"]] = PanopticClass(record["id"], name, bool(record["isthing"]))
-    problems.raise_if_any()
-    return list(classes.values())
+    categories = panoptic_categories(data.get("categories") if isinstance(data, dict) else None, file)
+    return [PanopticClass(*category) for category in categories]
 
 
 def _images(data: Any, file: Path, folder: Path, rows: dict[int, int]) -> dict[Any, _ImageRecord]:
