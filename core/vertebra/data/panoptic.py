@@ -5,7 +5,6 @@ Format: https://cocodataset.org/#format-data, section 4; a PNG's color is the id
 
 from __future__ import annotations
 
-from collections.abc import Hashable
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -93,7 +92,7 @@ def add_panoptic(
         segments = []
         for segment in () if faults else record["segments_info"]:
             category = segment.get("category_id")
-            if not isinstance(category, Hashable) or (category not in thing_ids and category not in stuff_ids):
+            if not isinstance(category, int) or (category not in thing_ids and category not in stuff_ids):
                 what = f"category_id {category!r:.60} is not among the categories"
                 problems.add(f"{where}, segment {segment['id']}", what)
                 continue
