@@ -28,7 +28,8 @@ def coco_folder(tmp_path):
             if not isinstance(item, dict):
                 item = dict(zip(("image_id", "category_id", "bbox"), item, strict=True))
             full.append({"id": number, "iscrowd": 0, **item})
-        data = {"images": records, "annotations": full, "categories": [{"id": i, "name": n} for i, n in categories]}
+        named = [one if isinstance(one, dict) else {"id": one[0], "name": one[1]} for one in categories]
+        data = {"images": records, "annotations": full, "categories": named}
         file = tmp_path / "data.json"
         file.write_text(json.dumps({**data, **extra}))
         return str(file), str(folder)

@@ -150,6 +150,24 @@ def test_evaluate_results_of_panoptic_files(command_line, shared, tmp_path):
             assert written[f"panoptic/{name}{suffix}"] == pytest.approx(expected[group][name.lower()], abs=1e-12)
 
 
+def test_the_limit_on_detections_can_be_raised(command_line, hand, tmp_path):
+    """150 objects of a class in one image, all found: 100 of them count by COCO's rule."""
+    boxes = [(10 * (n % 20), 10 * (n // 20), 8, 8) for n in range(150)]
+    gt = hand.write(tmp_path / "gt.json", hand.truth([(1, 1, box) for box in boxes]))
+    results = [{"image_id": 1, "category_id": 1, "bbox": box, "score": 1 - n / 200} for n, box in enumerate(boxes)]
+    dt = hand.write(tmp_path / "dt.json", results)
+    files = ("--annotations", gt, "--results", dt, "--task", "bbox", "--resamples", 0, "--json", tmp_path / "n.json")
+    said = command_line("evaluate-results", *files).stdout
+    assert "1 images have more than 100 objects of one class (up to 150; first: annotation 1)" in said
+    assert json.loads((tmp_path / "n.json").read_text())["bbox/AR100"] == pytest.approx(100 / 150)
+    said = command_line("evaluate-results", *files, "--max-dets", "1,10,500").stdout
+    assert "more than" not in said and "AR500" in said
+    written = json.loads((tmp_path / "n.json").read_text())
+    assert written["bbox/AP"] == written["bbox/AR500"] == 1.0
+    for wrong in ("many", "0", "1,,2"):
+        assert "expected numbers from 1" in command_line("evaluate-results", *files, "--max-dets", wrong, code=2).stderr
+
+
 def test_wrong_options_and_files_say_so(command_line, tmp_path, hand):
     gt = hand.write(tmp_path / "gt.json", hand.truth([(1, 1, (0, 0, 5, 5))]))
     dt = hand.write(tmp_path / "dt.json", "[{")

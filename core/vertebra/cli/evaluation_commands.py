@@ -75,6 +75,10 @@ def evaluate_results(
     results_folder: Annotated[
         Path | None, typer.Option(help="Panoptic: folder of result PNG files. Default: the JSON path without .json.")
     ] = None,
+    max_dets: Annotated[
+        str | None,
+        typer.Option(help="COCO: numbers of detections per image and class that count, such as 1,10,500."),
+    ] = None,
     resamples: Resamples = 1000,
     seed: Seed = 0,
     json_file: JsonFile = None,
@@ -91,6 +95,7 @@ def evaluate_results(
         task,
         annotations_folder=annotations_folder,
         results_folder=results_folder,
+        max_dets=_limits(max_dets, task),
         resamples=resamples,
         seed=seed,
     )
@@ -102,6 +107,18 @@ def evaluate_results(
     if json_file is not None:
         numbers.write(json_file)
         print(f"written: {json_file}")
+
+
+def _limits(text: str | None, task: str) -> tuple[int, ...] | None:
+    from vertebra.errors import SetupError
+
+    if text is None:
+        return None
+    words = [word.strip() for word in text.split(",")]
+    if task == "panoptic" or not all(word.isdecimal() and 0 < int(word) < 10**6 for word in words):
+        what = "panoptic quality has no limit" if task == "panoptic" else "expected numbers from 1, such as 1,10,500"
+        raise SetupError(f"--max-dets is {text!r}; {what}")
+    return tuple(map(int, words))
 
 
 def _check_task(task: str | None, *, with_panoptic: bool) -> None:

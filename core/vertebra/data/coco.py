@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from vertebra.data.catalog import DatasetCatalog, Metadata, MetadataCatalog
-from vertebra.data.coco_records import Categories, read_annotations, read_categories, read_images
+from vertebra.data.coco_records import Categories, notes_on_objects, read_annotations, read_categories, read_images
 from vertebra.data.formats import Dataset, Format, resolve_path
 from vertebra.data.json_file import Problems, read_json
 from vertebra.data.panoptic import add_panoptic
@@ -91,7 +91,8 @@ class CocoFormat(Format):
         data = read_json(file)
         _check_top_level(data, file)
         problems = Problems(file)
-        categories = read_categories(data["categories"], problems, self.classes, self.keypoint_flip_map)
+        annotated = {key for one in data["annotations"] if isinstance(key := _category_of(one), (int, str))}
+        categories = read_categories(data["categories"], problems, self.classes, self.keypoint_flip_map, annotated)
         problems.raise_if_any()
         records = read_images(data["images"], image_root, problems)
         notes = read_annotations(data["annotations"], records, categories, problems)
@@ -106,8 +107,11 @@ class CocoFormat(Format):
             panoptic = resolve_path(self.panoptic, root)
             folder = resolve_path(self.panoptic_images, root) if self.panoptic_images else panoptic.with_suffix("")
             add_panoptic(panoptic, folder, records, metadata, self.panoptic_labels)
-        for note in notes:
-            logger.warning("%s: %s", file, note)
+        notes = [f"{file}: {note}" for note in (*categories.notes, *notes)]
+        for note in (*notes, *(f"{file}: {note}" for note in notes_on_objects(data["annotations"], categories))):
+            logger.warning(note)
+        if notes:  # an evaluator says for itself what is odd about the objects
+            metadata.set(notes=notes)
         dataset = Dataset(dicts, metadata, checked=True)
         dataset.check_files()
         return dataset
@@ -153,6 +157,10 @@ def register_coco_instances(name: str, metadata: dict[str, Any], json_file: str,
 
     DatasetCatalog.register(name, load)
     MetadataCatalog.get(name).set(json_file=json_file, image_root=image_root, evaluator_type="coco", **metadata)
+
+
+def _category_of(record: Any) -> Any:
+    return record.get("category_id") if isinstance(record, dict) else None
 
 
 def _check_top_level(data: Any, file: Path) -> None:

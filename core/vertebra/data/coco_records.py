@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from vertebra.coco_objects import mask_of, object_notes
 from vertebra.data.image_files import file_name_fault
 from vertebra.data.json_file import Problems
 from vertebra.data.masks import within_reach
 from vertebra.data.record_faults import box_fault, crowd_fault, keypoints_fault, mask_faults, size_fault
 from vertebra.structures import BoxMode
 
-__all__ = ["Categories", "derive_flip_map", "read_annotations", "read_categories", "read_images"]
+__all__ = ["Categories", "derive_flip_map", "notes_on_objects", "read_annotations", "read_categories", "read_images"]
 
 Id = int | str
+_IDS = ("image_id", "category_id")
 
 
 @dataclass
@@ -31,6 +37,7 @@ class Categories:
     keypoints: list[str] = field(default_factory=list)
     flip_map: list[tuple[str, str]] = field(default_factory=list)
     skeleton: list[tuple[str, str]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     def __contains__(self, key: object) -> bool:
         return key in self.to_contiguous or key in self.ignored
@@ -41,12 +48,28 @@ class Categories:
 
 
 def read_categories(
-    records: list, problems: Problems, classes: list[str] | None, flip_map: list[list[str]] | None
+    records: list,
+    problems: Problems,
+    classes: list[str] | None,
+    flip_map: list[list[str]] | None,
+    annotated: Collection[Id] | None = None,
 ) -> Categories:
-    """Category records to contiguous classes, in the order of their ids or of `classes`."""
+    """Category records to contiguous classes, in the order of their ids or of `classes`.
+
+    Args:
+        annotated: ids of the categories that have annotations, where that is known.
+    """
     by_id: dict[Id, dict] = {}
     names: dict[str, Id] = {}
+    notes: list[str] = []
+    unused = set() if annotated is None else _unused_namesakes(records, annotated)
     for i, record in enumerate(records):
+        if i in unused:
+            notes.append(
+                f"categories[{i}] (id {record['id']!r}) has the name {record['name']!r} of another and no annotations "
+                "(the parent that Roboflow writes): dropped"
+            )
+            continue
         where = f"categories[{i}]"
         fault = _id_fault(record, by_id)
         if fault:
@@ -72,8 +95,43 @@ def read_categories(
     result.to_contiguous = {key: i for i, key in enumerate(ordered)}
     result.ignored = by_id.keys() - result.to_contiguous.keys()
     result.ignored_names = [record["name"] for key, record in by_id.items() if key in result.ignored]
+    result.notes = notes
+    if classes is None and annotated is not None and (parent := _unused_parent(by_id, annotated)) is not None:
+        rest = [by_id[key]["name"] for key in ordered if key != parent]
+        result.notes.append(
+            f"category {parent!r} ({by_id[parent]['name']}) has no annotations and is the supercategory of all others, "
+            f"as Roboflow writes it; `classes: [{', '.join(rest)}]` would drop it"
+        )
     _read_keypoint_names([by_id[key] for key in ordered], result, problems, flip_map)
     return result
+
+
+def _unused_namesakes(records: list, annotated: Collection[Id]) -> set[int]:
+    """Places of Roboflow's parent category, where it has the name of a class: no annotations, and others below it."""
+    right = [
+        (i, record)
+        for i, record in enumerate(records)
+        if isinstance(record, dict) and isinstance(record.get("id"), (int, str)) and isinstance(record.get("name"), str)
+    ]
+    times = Counter(record["name"] for _, record in right)
+    above = {record["supercategory"] for _, record in right if isinstance(record.get("supercategory"), str)}
+    return {
+        i
+        for i, record in right
+        if record["id"] not in annotated
+        and times[record["name"]] > 1
+        and record["name"] in above
+        and record.get("supercategory") == "none"
+    }
+
+
+def _unused_parent(by_id: dict[Id, dict], annotated: Collection[Id]) -> Id | None:
+    """The category without annotations that all others name as their supercategory."""
+    for key, record in by_id.items():
+        others = [other for other in by_id.values() if other is not record]
+        if key not in annotated and others and all(o.get("supercategory") == record["name"] for o in others):
+            return key
+    return None
 
 
 def read_images(records: list, image_root: Path, problems: Problems) -> dict[Id, dict | None]:
@@ -111,6 +169,7 @@ def read_annotations(
     ids: dict[Id, int] = {}
     notes: Counter[str] = Counter()
     corners: Counter[bool] = Counter()  # does the box fit the mask better as corners than as corner and size?
+    unnamed: list[int] = []  # records with keypoints that no category names
     for i, record in enumerate(records):
         fault = _id_fault(record, ids)
         if fault:
@@ -131,13 +190,37 @@ def read_annotations(
             continue
         if corners.total() < 2000:  # enough to know
             corners.update(_looks_like_corners(record))
+        if not categories.keypoints and isinstance(points := record.get("keypoints"), list) and any(points):
+            unnamed.append(i)
         annotation = _convert(record, image, categories, notes)
         if annotation is not None:
             image["annotations"].append(annotation)
     if corners[True] >= 3 and corners[True] > 9 * corners[False]:
         what = f"{corners[True]} boxes fit their masks or areas only as x1, y1, x2, y2; bbox must be x, y, w, h"
         problems.add("annotations", what)
-    return [f"{note}: {count}" for note, count in notes.items() if count]
+    found = [f"{note}: {count}" for note, count in notes.items() if count]
+    if unnamed:
+        found.append(
+            f"{len(unnamed)} objects have keypoints that are not read (first: annotations[{unnamed[0]}]): no category "
+            "has a list `keypoints` with their names"
+        )
+    return found
+
+
+def notes_on_objects(records: list[dict], categories: Categories) -> list[str]:
+    """`object_notes` on annotation records without a fault."""
+    used = [i for i, record in enumerate(records) if record["category_id"] in categories.to_contiguous]
+    chosen = [records[i] for i in used]
+    images, categories = ({key: n for n, key in enumerate({r[name] for r in chosen})} for name in _IDS)
+    areas = [r.get("area") for r in chosen]
+    return object_notes(
+        np.array([images[r["image_id"]] for r in chosen], np.int64),
+        np.array([categories[r["category_id"]] for r in chosen], np.int64),
+        np.array([a if type(a) in (int, float) else math.nan for a in areas], np.float64),
+        np.array([bool(r.get("iscrowd")) for r in chosen], bool),
+        np.array([r["bbox"][2] * r["bbox"][3] for r in chosen], np.float64),
+        lambda row: f"annotations[{used[row]}] (id {chosen[row]['id']!r})",
+    )
 
 
 def derive_flip_map(names: list[str]) -> list[tuple[str, str]]:
@@ -176,8 +259,13 @@ def _read_keypoint_names(
             )
         elif names and not result.keypoints:
             result.keypoints = names
-            ends = range(1, len(names) + 1)
-            edges = [edge for edge in record.get("skeleton") or () if len(edge) == 2 and {*edge} <= {*ends}]
+            given = record.get("skeleton") or []
+            edges = [edge for edge in given if _is_edge(edge, len(names))] if isinstance(given, list) else []
+            if edges != given:
+                result.notes.append(
+                    f"category {record['name']!r}: its skeleton is not all pairs of numbers from 1 to {len(names)}; "
+                    f"{len(edges)} such pairs are used for drawing"
+                )
             result.skeleton = [(names[a - 1], names[b - 1]) for a, b in edges]  # COCO counts keypoints from 1
     known = set(result.keypoints)
     for pair in flip_map or ():
@@ -186,6 +274,10 @@ def _read_keypoint_names(
                 "keypoint_flip_map", f"{pair!r} is not a pair of {', '.join(result.keypoints) or 'no keypoints'}"
             )
     result.flip_map = derive_flip_map(result.keypoints) if flip_map is None else [tuple(pair) for pair in flip_map]
+
+
+def _is_edge(edge: Any, count: int) -> bool:
+    return isinstance(edge, list) and len(edge) == 2 and all(type(end) is int and 1 <= end <= count for end in edge)
 
 
 def _annotation_faults(record: dict, image: dict, categories: Categories) -> list[str]:
@@ -201,10 +293,10 @@ def _annotation_faults(record: dict, image: dict, categories: Categories) -> lis
         )
         faults.append(f"category_id {category!r} is not among the categories{text}")
     faults.append(box_fault(record.get("bbox"), may_be_empty=True))  # those without area are dropped with a note
-    if record.get("segmentation") is not None:
-        faults += mask_faults(record["segmentation"], image["height"], image["width"])
-    faults.append(crowd_fault(record.get("iscrowd", 0)))
-    if categories.keypoints and record.get("keypoints") is not None:
+    if (mask := mask_of(record.get("segmentation"))) is not None:
+        faults += mask_faults(mask, image["height"], image["width"])
+    faults.append(crowd_fault(0 if record.get("iscrowd") is None else record["iscrowd"]))
+    if categories.keypoints and record.get("keypoints") not in (None, []):
         faults.append(keypoints_fault(record["keypoints"], len(categories.keypoints)))
     return [fault for fault in faults if fault]
 
@@ -229,15 +321,16 @@ def _convert(record: dict, image: dict, categories: Categories, notes: Counter[s
         "bbox": [x, y, w, h],
         "bbox_mode": BoxMode.XYWH_ABS,
         "category_id": categories.to_contiguous[record["category_id"]],
-        "iscrowd": int(record.get("iscrowd", 0)),
+        "iscrowd": int(record.get("iscrowd") or 0),
     }
-    segmentation = record.get("segmentation")
-    if segmentation:
+    segmentation = mask_of(record.get("segmentation"))
+    if segmentation is not None:
         if isinstance(segmentation, list):
-            segmentation = within_reach(segmentation, height, width)
-            notes["masks that reach far out of their image, cut"] += segmentation is not record["segmentation"]
+            whole = segmentation
+            segmentation = within_reach(whole, height, width)
+            notes["masks that reach far out of their image, cut"] += segmentation is not whole
         annotation["segmentation"] = segmentation
-    if categories.keypoints and record.get("keypoints") is not None:
+    if categories.keypoints and record.get("keypoints"):
         # COCO counts keypoints in pixel indices, boxes and masks in coordinates: half a pixel apart
         annotation["keypoints"] = [v if i % 3 == 2 else v + 0.5 for i, v in enumerate(record["keypoints"])]
     return annotation
@@ -246,7 +339,7 @@ def _convert(record: dict, image: dict, categories: Categories, notes: Counter[s
 def _looks_like_corners(record: dict) -> list[bool]:
     """[True] if the box fits polygons or area as corners only, [False] if as corner and size only, else []."""
     a, b, c, d = record["bbox"]
-    segmentation = record.get("segmentation")
+    segmentation = mask_of(record.get("segmentation"))
     if isinstance(segmentation, list) and segmentation:
         xs, ys = [x for p in segmentation for x in p[0::2]], [y for p in segmentation for y in p[1::2]]
         right, bottom = max(xs), max(ys)

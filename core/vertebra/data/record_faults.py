@@ -175,6 +175,8 @@ def box_fault(box: Any, mode: Any = BoxMode.XYWH_ABS, *, may_be_empty: bool = Fa
 def mask_faults(segmentation: Any, height: int | None, width: int | None) -> list[str]:
     """What is wrong with polygons or run lengths of an image of this size; None: the size is not known."""
     if isinstance(segmentation, (list, tuple)):
+        if segmentation and all(isinstance(value, Real) for value in segmentation):
+            return ["segmentation is one flat list of numbers; a pair of brackets is missing: [[x1, y1, x2, y2, ...]]"]
         return [
             f"segmentation: polygon {i} {fault}"
             for i, polygon in enumerate(segmentation)

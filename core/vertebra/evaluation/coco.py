@@ -179,7 +179,7 @@ class COCOEvaluator(Evaluator):
             part, why, more = self._evaluate_task(task)
             metrics |= part
             reasons |= why
-            notes += more
+            notes += [note for note in more if note not in notes]
         files = self._written(tasks, len(shards))
         for note in notes:
             logger.warning("evaluation: %s", note)
@@ -199,6 +199,7 @@ class COCOEvaluator(Evaluator):
         missing = _no_ground_truth(truth, task)
         if missing:
             return *all_undefined(task, max_dets, truth.class_names, missing), notes
+        notes += truth.odd_objects(max_dets[-1], must_have_keypoints=task == "keypoints")
         sigmas = self._sigmas(notes) if task == "keypoints" else None
         if task == "segm":
             lacking = sum(not annotation.get("segmentation") for annotation in truth.annotations)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,7 @@ def evaluate_result_files(
     *,
     annotations_folder: str | Path | None = None,
     results_folder: str | Path | None = None,
+    max_dets: Sequence[int] | None = None,
     resamples: int = 1000,
     seed: int = 0,
 ) -> ResultNumbers:
@@ -68,6 +70,7 @@ def evaluate_result_files(
         annotations, results: JSON files in COCO's formats.
         task: bbox, segm, keypoints or panoptic.
         annotations_folder, results_folder: of the PNG files, for panoptic only. None: the JSON's path without `.json`.
+        max_dets: numbers of detections per image and class that count; None: COCO's own.
         resamples: of the bootstrap; 0: no intervals.
 
     Raises:
@@ -84,7 +87,7 @@ def evaluate_result_files(
     if annotations_folder is not None or results_folder is not None:
         raise DataError(f"folders of PNG files belong to the task panoptic, not to {task}")
     truth = read_ground_truth(annotations, task)
-    found, columns = match_results(results, truth, task)
+    found, columns = match_results(results, truth, task, max_dets)
     result = found.result
     lacking = classes_without_detections(result.num_truth[:, 0], result.num_detections, columns.class_names)
     notes = [*found.notes, *([lacking] if lacking else [])]
@@ -96,9 +99,12 @@ def evaluate_result_files(
     return ResultNumbers(dict(found), intervals, found.reasons, notes, info)
 
 
-def match_results(results: str | Path, truth: GroundTruthColumns, task: str) -> tuple[CocoNumbers, MatchColumns]:
+def match_results(
+    results: str | Path, truth: GroundTruthColumns, task: str, max_dets: Sequence[int] | None = None
+) -> tuple[CocoNumbers, MatchColumns]:
     """Read a result file, evaluate it, and return the matches."""
-    numbers = coco_evaluate(truth, read_results(results, truth, task), task)
+    limits = {} if max_dets is None else {"max_dets": tuple(max_dets)}
+    numbers = coco_evaluate(truth, read_results(results, truth, task), task, **limits)
     return numbers, columns_of_result(numbers.result, truth, numbers.detections)
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from vertebra.coco_objects import mask_of, object_notes
 from vertebra.data.category_ids import id_order, ids_by_class
 from vertebra.data.json_file import read_json
 from vertebra.errors import DataError
@@ -133,6 +134,23 @@ class GroundTruth:
         named = zip(self.category_ids, self.class_names, strict=True)
         return [{"id": category_id, "name": name, **extra} for category_id, name in named]
 
+    def odd_objects(self, max_dets: int, *, must_have_keypoints: bool = False) -> list[str]:
+        """Sentences on what is legal in ground truth and rarely meant, see `object_notes`."""
+        records = self.annotations
+        crowd = np.array([bool(record["iscrowd"]) for record in records], bool)
+        without = [must_have_keypoints and not record.get("num_keypoints") for record in records]
+        notes = object_notes(
+            np.array([record["image_id"] for record in records], np.int64),
+            np.array([record["category_id"] for record in records], np.int64),
+            np.array([record["area"] for record in records], np.float64),
+            crowd,
+            np.array([record["bbox"][2] * record["bbox"][3] for record in records], np.float64),
+            lambda row: f"annotation {records[row]['id']}",
+            max_dets,
+            crowd | np.array(without, bool),
+        )
+        return [f"{self.source}: {note}" for note in notes]
+
     def write(self, path: Path) -> None:
         """The ground truth as a COCO JSON file, with the dataset's ids."""
         annotations = [
@@ -211,6 +229,8 @@ class GroundTruth:
         elif 0 in ids:
             self.notes.append(ID_0_NOTE)
         for annotation in self.annotations:
+            if "segmentation" in annotation:
+                annotation["segmentation"] = mask_of(annotation["segmentation"])
             annotation["iscrowd"] = int(annotation.get("iscrowd") or 0)
             if not annotation.get("bbox"):
                 raise DataError(f"{self.source}: annotation {annotation['id']} has no bbox")

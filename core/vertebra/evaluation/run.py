@@ -102,6 +102,7 @@ def evaluate(
     if subset is not None:
         result.notes.append(subset.note())
         logger.warning("evaluation: %s", result.notes[-1])
+    result.notes += getattr(dataset.metadata, "notes", None) or []  # logged when it was read
     for evaluator in evaluators:
         _merge(result, evaluator)
     result.info = {"dataset": dataset_name(dataset), "split": split, **timing.over_processes().as_info()}

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from vertebra.coco_objects import object_notes
 from vertebra.errors import DataError
 from vertebra.evaluation.analysis.reasons import boxes_look_like_xyxy, equal_scores, infinite_scores
 from vertebra.evaluation.coco_metrics import coco_metrics
@@ -19,7 +20,7 @@ from vertebra.evaluation.cocoeval.result import CocoResult
 from vertebra.evaluation.curves import CocoArrays
 from vertebra.evaluation.match_columns import columns_of_result
 
-__all__ = ["CocoNumbers", "arrays_of_result", "coco_evaluate", "odd_detections"]
+__all__ = ["CocoNumbers", "arrays_of_result", "coco_evaluate", "odd_detections", "odd_objects"]
 
 
 class CocoNumbers(dict):
@@ -81,7 +82,8 @@ def coco_evaluate(
     else:
         truth = read_ground_truth(gt, task, image_ids=image_ids, category_ids=category_ids)
     detections = dt if isinstance(dt, DetectionColumns) else read_detections(dt, truth, task)
-    notes += [*truth.notes, *detections.notes, *odd_detections(truth, detections, task)]
+    notes += [*truth.notes, *odd_objects(truth, chosen.max_dets[-1])]
+    notes += [*detections.notes, *odd_detections(truth, detections, task)]
     if truth.keypoints is not None and detections.keypoints is not None:
         count, own = truth.keypoints.shape[1], detections.keypoints.shape[1]
         if count and len(detections) and count != own:
@@ -98,6 +100,21 @@ def coco_evaluate(
     class_names = list(truth.category_names) if chosen.use_categories else []
     metrics, reasons = coco_metrics(arrays_of_result(result, truth, detections), class_names)
     return CocoNumbers(metrics, reasons, notes, result, truth, detections)
+
+
+def odd_objects(truth: GroundTruthColumns, max_dets: int) -> list[str]:
+    """Sentences on what is legal in ground truth and rarely meant."""
+    notes = object_notes(
+        truth.image,
+        truth.category,
+        truth.areas,
+        truth.crowd,
+        truth.boxes[:, 2] * truth.boxes[:, 3],
+        lambda row: f"annotation {truth.annotation_ids[row]}",
+        max_dets,
+        truth.ignored,
+    )
+    return [f"{truth.source}: {note}" for note in notes]
 
 
 def odd_detections(truth: GroundTruthColumns, detections: DetectionColumns, task: str) -> list[str]:

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 
 from vertebra.area_ranges import AREA_RANGES
+from vertebra.coco_objects import COCO_MAX_DETS
 from vertebra.errors import DataError
 
 __all__ = ["COCO_SIGMAS", "COCO_TASKS", "CocoParams", "sigmas_for"]
 
 COCO_TASKS = ("bbox", "segm", "keypoints")
-_MAX_DETS = {"bbox": (1, 10, 100), "segm": (1, 10, 100), "keypoints": (20,)}
 _TENFOLD = (
     *(0.26, 0.25, 0.25, 0.35, 0.35),  # nose, eyes, ears
     *(0.79, 0.79, 0.72, 0.72, 0.62, 0.62),  # shoulders, elbows, wrists
@@ -70,7 +70,7 @@ class CocoParams:
         """
         if task not in COCO_TASKS:
             raise DataError(f"task is {task!r}; expected one of {', '.join(COCO_TASKS)}")
-        own: dict[str, Any] = {"max_dets": _MAX_DETS[task]}
+        own: dict[str, Any] = {"max_dets": COCO_MAX_DETS[task]}
         if task == "keypoints":  # COCO judges no small persons
             own["area_ranges"] = {name: limits for name, limits in AREA_RANGES.items() if name != "small"}
         return cls(**(own | changes))

@@ -119,6 +119,13 @@ def _masks(
 ) -> MaskColumn:
     """The masks of all records; where `by_box`, a box stands for a mask that is not there."""
     segmentations = [record.get("segmentation") for record in records]
+    arrays = [row for row, one in enumerate(segmentations) if not isinstance(one, (list, tuple, dict, type(None)))]
+    if arrays:
+        kind = type(segmentations[arrays[0]]).__name__
+        raise DataError(
+            f"{source}: record {rows[arrays[0]]} has a {kind} as segmentation; expected run lengths (RLE: an object "
+            "with size and counts, as pycocotools.mask.encode makes of an array) or polygons"
+        )
     lacking = [row for row, segmentation in enumerate(segmentations) if not segmentation]
     if lacking and not by_box:
         raise DataError(f"{source}: record {rows[lacking[0]]} has no segmentation, {len(lacking)} such in all")

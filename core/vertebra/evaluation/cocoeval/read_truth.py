@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from vertebra.coco_objects import mask_of
 from vertebra.errors import DataError
 from vertebra.evaluation.cocoeval.columns import GroundTruthColumns
 from vertebra.evaluation.cocoeval.masks import MaskColumn
@@ -75,14 +76,14 @@ def read_ground_truth(
             f"first record {strangers[0]}"
         )
     if task == "segm":
-        masked = np.fromiter((bool(record.get("segmentation")) for record in records), bool, len(records))
+        masked = np.fromiter((mask_of(r.get("segmentation")) is not None for r in records), bool, len(records))
         if (used & ~masked).any():
             notes.append(f"{(used & ~masked).sum()} ground-truth objects without a mask are ignored")
         used &= masked
     rows = np.flatnonzero(used)
     records, image, category = [records[row] for row in rows.tolist()], image[rows], category[rows]
     ids, sizes = [images[i] for i in image.tolist()], _sizes(images, listed, name)
-    masks = MaskColumn([record.get("segmentation") for record in records], sizes[image])
+    masks = MaskColumn([mask_of(record.get("segmentation")) for record in records], sizes[image])
     columns = GroundTruthColumns(
         image=image,
         category=category,
@@ -195,7 +196,7 @@ def _areas(
         )
         records = list(records)
     for row in lacking:
-        segmentation, box = records[row].get("segmentation"), records[row].get("bbox") or [0.0] * 4
+        segmentation, box = mask_of(records[row].get("segmentation")), records[row].get("bbox") or [0.0] * 4
         if segmentation and (isinstance(segmentation, dict) or masks.sizes[row].all()):
             mask = masks.take(np.array([row]))
             mask.check(source, image_ids[row : row + 1], rows[row : row + 1])
