@@ -68,7 +68,7 @@ def test_boxes_are_cut_at_the_border_and_left_out_beyond_it_with_a_count(coco_fo
     with caplog.at_level(logging.WARNING):
         (item,) = load(coco_folder(ONE, [(1, 1, box) for box in boxes]))
     assert [a["bbox"] for a in item["annotations"]] == [[0, 0, 10, 20], [50, 30, 10, 10], [55, 35, 5, 5]]
-    assert "boxes without area, dropped: 1" in caplog.text
+    assert "boxes without area, dropped: 1 (first: annotation " in caplog.text
     assert "boxes outside their image, dropped: 1" in caplog.text
     assert "by a pixel or more, cut: 2" in caplog.text  # half a pixel is not reported
 

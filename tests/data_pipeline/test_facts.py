@@ -16,11 +16,11 @@ def test_a_description_counts_objects_by_class(coco_folder):
     crowd = {"image_id": 2, "category_id": 1, "bbox": [0, 0, 5, 5], "iscrowd": 1}
     text = describe_dataset(CocoFormat(*coco_folder(images, [*boxes, crowd])).load())
     for line in (
-        "images     2 (1 without objects)",
+        "images     2 (1 without objects, first: ",
         "size       60 to 60 x 40 to 50 pixels (width x height)",
         "objects    3 in 2 classes, 1.5 per image",
         "small 2, medium 1, large 0",
-        "crowds     1",
+        "crowds     1 (first: ",
     ):
         assert line in text
     assert text.splitlines()[-2].split() == ["cat", "2", "66.7%", "1"]

@@ -81,13 +81,13 @@ class CocoPanopticFormat(Format):
             ignore_label=255,
         )
         add_panoptic(file, folder, records, metadata, self.labels)
-        empty = 0
+        empty: list[str] = []
         for item in records.values():
             things = [info for info in item["segments_info"] if info["isthing"]]
             item["annotations"] = [_annotation(info) for info in things if not _is_empty(info.get("bbox"))]
-            empty += len(things) - len(item["annotations"])
+            empty += [item["file_name"]] * (len(things) - len(item["annotations"]))
         if empty:
-            logger.warning("%s: boxes without area, dropped: %d", file, empty)
+            logger.warning("%s: boxes without area, dropped: %d (first: in %s)", file, len(empty), empty[0])
         dataset = Dataset(records.values(), metadata)
         dataset.check_files()
         return dataset

@@ -47,6 +47,23 @@ class Categories:
         return not any(isinstance(key, str) for key in (*self.to_contiguous, *self.ignored))
 
 
+class _Notes:
+    """What was changed in annotations: by kind, how often and in which one first."""
+
+    def __init__(self) -> None:
+        self._kinds: dict[str, list] = {}
+
+    def add(self, kind: str, record: dict) -> None:
+        seen = self._kinds.setdefault(kind, [0, record])
+        seen[0] += 1
+
+    def lines(self) -> list[str]:
+        return [
+            f"{kind}: {count} (first: annotation {first['id']!r} of image {first['image_id']!r})"
+            for kind, (count, first) in self._kinds.items()
+        ]
+
+
 def read_categories(
     records: list,
     problems: Problems,
@@ -167,7 +184,7 @@ def read_annotations(
 ) -> list[str]:
     """Append each annotation record to its image's dict. Returns what was fixed, as counted notes for the log."""
     ids: dict[Id, int] = {}
-    notes: Counter[str] = Counter()
+    notes = _Notes()
     corners: Counter[bool] = Counter()  # does the box fit the mask better as corners than as corner and size?
     unnamed: list[int] = []  # records with keypoints that no category names
     for i, record in enumerate(records):
@@ -198,7 +215,7 @@ def read_annotations(
     if corners[True] >= 3 and corners[True] > 9 * corners[False]:
         what = f"{corners[True]} boxes fit their masks or areas only as x1, y1, x2, y2; bbox must be x, y, w, h"
         problems.add("annotations", what)
-    found = [f"{note}: {count}" for note, count in notes.items() if count]
+    found = notes.lines()
     if unnamed:
         found.append(
             f"{len(unnamed)} objects have keypoints that are not read (first: annotations[{unnamed[0]}]): no category "
@@ -301,20 +318,20 @@ def _annotation_faults(record: dict, image: dict, categories: Categories) -> lis
     return [fault for fault in faults if fault]
 
 
-def _convert(record: dict, image: dict, categories: Categories, notes: Counter[str]) -> dict | None:
+def _convert(record: dict, image: dict, categories: Categories, notes: _Notes) -> dict | None:
     """A checked record to a standard annotation; None where nothing of the box lies in the image."""
     height, width = image["height"], image["width"]
     x, y, w, h = record["bbox"]
     if w == 0 or h == 0:
-        notes["boxes without area, dropped"] += 1
+        notes.add("boxes without area, dropped", record)
         return None
     x0, y0, x1, y1 = max(x, 0), max(y, 0), min(x + w, width), min(y + h, height)
     if x1 <= x0 or y1 <= y0:
-        notes["boxes outside their image, dropped"] += 1
+        notes.add("boxes outside their image, dropped", record)
         return None
     if min(x, y, width - x - w, height - y - h) < 0:
         if min(x, y, width - x - w, height - y - h) <= -1:  # rounding reaches out by less in many sets
-            notes["boxes that reach out of their image by a pixel or more, cut"] += 1
+            notes.add("boxes that reach out of their image by a pixel or more, cut", record)
         x, y, w, h = x0, y0, x1 - x0, y1 - y0
     annotation = {
         "id": record["id"],
@@ -328,7 +345,8 @@ def _convert(record: dict, image: dict, categories: Categories, notes: Counter[s
         if isinstance(segmentation, list):
             whole = segmentation
             segmentation = within_reach(whole, height, width)
-            notes["masks that reach far out of their image, cut"] += segmentation is not whole
+            if segmentation is not whole:
+                notes.add("masks that reach far out of their image, cut", record)
         annotation["segmentation"] = segmentation
     if categories.keypoints and record.get("keypoints"):
         # COCO counts keypoints in pixel indices, boxes and masks in coordinates: half a pixel apart

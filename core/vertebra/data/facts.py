@@ -27,6 +27,8 @@ class DatasetFacts:
     images: int = 0
     empty_images: int = 0
     """Images without any object besides crowd regions."""
+    first: dict[str, str] = field(default_factory=dict)
+    """File of the first image that is empty, and of the first with a crowd region."""
     sizes: list[tuple[int, int]] = field(default_factory=list)
     """(height, width) of each image whose dict says it."""
     objects: Counter[int] = field(default_factory=Counter)
@@ -48,6 +50,10 @@ def count_dataset(dataset: Dataset) -> DatasetFacts:
         annotations = [one for one in item.get("annotations", ()) if not one.get("iscrowd", 0)]
         facts.crowds += len(item.get("annotations", ())) - len(annotations)
         facts.empty_images += not annotations
+        if not annotations:
+            facts.first.setdefault("empty", item["file_name"])
+        if len(annotations) < len(item.get("annotations", ())):
+            facts.first.setdefault("crowd", item["file_name"])
         height, width = item.get("height", 1), item.get("width", 1)
         if "height" in item and "width" in item:
             facts.sizes.append((height, width))
@@ -89,13 +95,13 @@ def _object_lines(facts: DatasetFacts, metadata: Metadata, labeled: bool) -> lis
     areas = np.array(facts.areas)
     small, large = int((areas < _SMALL).sum()), int((areas > _LARGE).sum())
     lines = [
-        f"images     {facts.images} ({facts.empty_images} without objects)",
+        f"images     {facts.images} ({facts.empty_images} without objects{_first(facts, 'empty')})",
         f"size       {_sizes(facts.sizes)}",
         f"objects    {total} in {len(names)} classes, {total / max(facts.images, 1):.1f} per image",
         f"           small {small}, medium {total - small - large}, large {large} (borders 32 x 32, 96 x 96)",
         f"masks      {facts.masks}",
         f"keypoints  {facts.keypoints} objects",
-        f"crowds     {facts.crowds}",
+        f"crowds     {facts.crowds}" + (f" ({_first(facts, 'crowd')[2:]})" if facts.crowds else ""),
     ]
     if not total:
         return lines
@@ -105,6 +111,10 @@ def _object_lines(facts: DatasetFacts, metadata: Metadata, labeled: bool) -> lis
         count = facts.objects[number]
         lines.append(f"{name:<{wide}}  {count:>8}  {count / total:>6.1%}  {facts.images_with[number]:>7}")
     return lines
+
+
+def _first(facts: DatasetFacts, kind: str) -> str:
+    return f", first: {facts.first[kind]}" if kind in facts.first else ""
 
 
 def _sizes(sizes: list[tuple[int, int]]) -> str:

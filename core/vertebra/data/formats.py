@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from vertebra.data.catalog import Metadata
-from vertebra.data.image_files import Folders
+from vertebra.data.image_files import Folders, near_file
 from vertebra.data.json_file import Problems
 from vertebra.data.packed import PackedDicts
 from vertebra.data.record_faults import FILE_KEYS, RecordCheck
@@ -108,7 +108,8 @@ def _watch(dicts: Iterable[dict], check: RecordCheck, fields: set[str], missing:
         for key in wanted:
             path = item.get(key)
             if path is not None and path not in folders:
-                missing.add(path, f"a record names it ({key}), but there is no such file")
+                near = near_file(path, folders) if missing.count < missing.limit else ""
+                missing.add(path, f"a record names it ({key}), but there is no such file{near}")
         fields.update(key for key in ("sem_seg_file_name", "pan_seg_file_name") if item.get(key))
         for annotation in item.get("annotations") or ():
             if annotation.get("segmentation") is not None or "panoptic_id" in annotation:  # which the PNG has

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from vertebra.data.image_files import near_file
 from vertebra.errors import DataError
 from vertebra.regular_files import read_bytes
 
@@ -23,8 +24,8 @@ def read_json(path: Path) -> Any:
         raw = read_bytes(path)
     except FileNotFoundError as err:
         raise DataError(
-            f"{path}: no such annotation file. A relative path counts from data.root, which the command line can set "
-            "(data.root=DIR), otherwise from the current directory"
+            f"{path}: no such annotation file{near_file(path)}. A relative path counts from data.root, which the "
+            "command line can set (data.root=DIR), otherwise from the current directory"
         ) from err
     except OSError as err:
         raise DataError(f"{path}: cannot be read ({err.strerror or err})") from err
