@@ -19,8 +19,8 @@ _MORE_THAN_A_PIXEL = 4  # square pixels of a box whose object cannot have area 1
 def mask_of(segmentation: Any) -> Any:
     """A `segmentation` without empty polygons; None where that leaves no mask (`null`, `{}`, `[]`, `[[]]`)."""
     if isinstance(segmentation, list):
-        segmentation = [polygon for polygon in segmentation if polygon != []]
-    return None if segmentation is None or segmentation in ({}, []) else segmentation
+        segmentation = [one for one in segmentation if not (isinstance(one, (list, tuple)) and not len(one))]
+    return None if isinstance(segmentation, (list, dict)) and not segmentation else segmentation
 
 
 def object_notes(

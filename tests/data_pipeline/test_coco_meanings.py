@@ -27,6 +27,7 @@ def record(image=1, **more):
     [
         *((none, None) for none in (None, {}, [], [[]], [[], []])),
         ([[], SQUARE], [SQUARE]),
+        ([(), SQUARE], [SQUARE]),
         ([SQUARE], [SQUARE]),
         ({"size": [4, 4], "counts": [16]}, {"size": [4, 4], "counts": [16]}),
         ("x", "x"),
@@ -97,6 +98,11 @@ def test_what_is_rarely_meant_is_noted_with_count_and_record(coco_folder, caplog
         raise DataError(message)
     assert message.startswith(f"{files[0]}: ")
     assert "opened     1 of 1 images" in describe_dataset(dataset)
+
+
+def test_numbers_beyond_any_float_are_read(coco_folder, caplog):
+    CocoFormat(*coco_folder({"a.png": (20, 20)}, [record(area=10**400, bbox=[0, 0, 10**200, 10**200])])).load()
+    assert "cut: 1" in caplog.text
 
 
 def test_what_is_usual_is_not_noted(coco_folder, caplog):

@@ -79,6 +79,11 @@ def category(number, **changes):
         (category(1, isthing="0"), r"categories\[1\] \(id 9\): isthing is '0', expected true, false, 0 or 1"),
         (category(1, isthing=None), "isthing is missing, expected"),
         (lambda content: content["categories"][0].pop("isthing"), r"categories\[0\] \(id 7\): isthing is missing"),
+        (
+            lambda c: c["annotations"].append(c["annotations"][0]),
+            r"annotations\[1\]: image_id 1 stands in an",
+        ),
+        (lambda c: c["annotations"][0].update(image_id=[1]), r"annotations\[0\]: image_id is \[1\], expected a number"),
         (category(1, id=7), r"categories\[1\]: id 7 occurs more than once"),
         (category(1, id="9"), r"categories\[1\]: must be an object with a whole number id"),
     ],

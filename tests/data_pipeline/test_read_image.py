@@ -164,6 +164,38 @@ def test_pages_that_are_smaller_copies_and_previews_do_not_count(tmp_path, caplo
     assert [kind for kind, _ in found] == ["previews", "previews"]
 
 
+def test_masks_beside_a_tiff_do_not_count_and_a_reduced_first_page_is_refused(tmp_path):
+    """Subfile types 4 (transparency mask, as GDAL writes them) and 1 (reduced resolution)."""
+    from PIL import TiffImagePlugin
+
+    def page(pixels, kind):
+        info = TiffImagePlugin.ImageFileDirectory_v2()
+        info[254] = kind
+        picture = Image.fromarray(pixels)
+        picture.encoderinfo = {"tiffinfo": info}
+        return picture, info
+
+    mask, _ = page(np.zeros((4, 5), np.uint8), 4)
+    FRAMES[0].save(tmp_path / "mask.tiff", save_all=True, append_images=[mask])
+    assert read_image(tmp_path / "mask.tiff").shape == (4, 5, 3)
+    small, info = page(COLORS[:2, :2], 1)
+    small.save(tmp_path / "first.tiff", save_all=True, append_images=[page(COLORS, 0)[0]], tiffinfo=info)
+    with pytest.raises(DataError, match=r"first.tiff: its first page is a reduced copy"):
+        read_image(tmp_path / "first.tiff")
+
+
+def test_files_that_state_their_range_are_not_taken_for_12_bits(tmp_path):
+    (tmp_path / "dark.pgm").write_bytes(b"P5 2 1 1023\n" + np.array([0, 50], ">u2").tobytes())
+    assert read_image(tmp_path / "dark.pgm")[0, :, 0].tolist() == [0, 12]
+    pixels = struct.pack("<2H", 0, 31 << 11)  # BMP of 16 bits a pixel: 5, 6 and 5 of them a color
+    masks = struct.pack("<3L", 31 << 11, 63 << 5, 31)
+    header = struct.pack("<LllHHLLllLL", 40, 2, 1, 1, 16, 3, 4, 0, 0, 0, 0)
+    (tmp_path / "a.bmp").write_bytes(b"BM" + struct.pack("<LHHL", 70, 0, 0, 66) + header + masks + pixels)
+    with collected_oddities() as found:
+        assert read_image(tmp_path / "a.bmp").tolist() == [[[0, 0, 0], [255, 0, 0]]]
+    assert found == []
+
+
 def tiff_of(path, channels, extra=None):
     """An uncompressed 8-bit TIFF of 2 x 2 pixels with any number of channels, written by hand (TIFF 6.0, section 2)."""
     tags = {256: 2, 257: 2, 258: 8, 259: 1, 262: 2, 273: 0, 277: channels, 278: 2, 279: 4 * channels, 284: 1}
@@ -214,7 +246,7 @@ def test_twelve_bits_in_a_file_of_sixteen_are_refused(tmp_path, suffix, highest)
     assert [kind for kind, _ in found] == ["16 bits", "16 bits"]
 
 
-@pytest.mark.parametrize(("highest", "passes"), [(4095, False), (65535, True)])
+@pytest.mark.parametrize(("highest", "passes"), [(200, False), (4095, False), (65535, True)])
 def test_color_files_of_sixteen_bits_are_treated_alike(tmp_path, highest, passes):
     """A PNG of 16-bit RGB, written by hand: Pillow writes none."""
     path = tmp_path / "x.png"
@@ -260,5 +292,17 @@ def test_what_is_unusual_is_logged_once_for_each_kind(tmp_path, caplog, monkeypa
 
 
 def test_types_and_endings_are_those_that_pillow_reads():
-    assert {".jpg", ".jpeg", ".jfif", ".png", ".tif", ".tiff", ".webp", ".bmp", ".gif", ".jp2"} <= image_suffixes()
+    assert {
+        ".jpg",
+        ".jpeg",
+        ".jfif",
+        ".mpo",
+        ".png",
+        ".tif",
+        ".tiff",
+        ".webp",
+        ".bmp",
+        ".gif",
+        ".jp2",
+    } <= image_suffixes()
     assert not {".eps", ".ps", ".pdf", ".mpg", ".psd", ".wmf"} & image_suffixes()

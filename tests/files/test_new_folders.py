@@ -3,9 +3,12 @@
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from vertebra.engine.run_folder import choose_run_folder, newest_run
 from vertebra.errors import RecipeError
 from vertebra.runtime.folders import drop_if_empty, make_new, new_folder, numbered
 
@@ -65,6 +68,25 @@ def test_a_process_that_wrote_nothing_leaves_nothing(tmp_path):
     code = "from vertebra.runtime.folders import make_new; make_new('runs/x'); raise SystemExit(3)"
     assert subprocess.run([sys.executable, "-c", code], cwd=tmp_path).returncode == 3
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_empty_folder_made_beforehand_is_taken_once(tmp_path):
+    (tmp_path / "x").mkdir()
+    with new_folder(tmp_path / "x") as first, new_folder(tmp_path / "x") as second:
+        assert (first.name, second.name) == ("x", "x-2")
+        (first / "result").touch()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["x"]
+    assert [path.name for path in first.iterdir()] == ["result"]
+
+
+def test_a_run_may_go_to_the_current_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    recipe = SimpleNamespace(run_folder=".")
+    assert choose_run_folder(recipe) == Path() and newest_run(recipe) is None
+    (tmp_path / "recipe.yaml").touch()
+    assert choose_run_folder(recipe, resume=True) == Path()
+    with pytest.raises(RecipeError, match="already holds a run"):
+        choose_run_folder(recipe)
 
 
 def test_a_file_in_the_way_is_an_error(tmp_path):

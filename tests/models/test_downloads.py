@@ -87,8 +87,9 @@ def test_a_wrong_checksum_keeps_nothing(server, tmp_path, name):
     assert kept(tmp_path) == []
 
 
-def test_a_date_in_a_name_is_no_checksum(server):
-    assert fetch(f"{server.url}/net-20230614.pth")
+@pytest.mark.parametrize("stem", ["net-20230614", "run-1699999999", "run-20240101123000", "a-446655440000"])
+def test_dates_and_other_numbers_in_a_name_are_no_checksums(server, stem):
+    assert fetch(f"{server.url}/{stem}.pth")
 
 
 def test_a_copy_that_was_changed_is_named(server):
@@ -122,11 +123,14 @@ def test_a_fragment_that_is_no_checksum_is_refused(server, fragment):
         (b"\n <!DOCTYPE HTML><title>Not found</title>", {"Content-Type": "application/octet-stream"}),
         (b"<html>", {}),
         (b'<?xml version="1.0"?><Error>AccessDenied</Error>', {}),
+        (b"\xef\xbb\xbf<!-- x --><html>", {"Content-Type": "application/octet-stream"}),
+        (b'{"error": "gone"}', {"Content-Type": "application/json"}),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:1", {}),
     ],
 )
 def test_a_page_never_enters_the_cache(server, tmp_path, body, headers):
     server.body, server.headers = body, headers
-    with pytest.raises(CheckpointError, match=r"(?s)net.pth: the server sent a web page .*not kept.*login"):
+    with pytest.raises(CheckpointError, match=r"(?s)net.pth: the server sent a web page or text .*not kept.*login"):
         read_weights(f"{server.url}/net.pth")
     assert kept(tmp_path) == []
 
@@ -168,6 +172,11 @@ def test_a_server_that_trickles_or_stops_ends_in_time(server, tmp_path, monkeypa
 def test_what_is_no_address_says_so(address):
     with pytest.raises(CheckpointError, match=r"is not an address|names a folder"):
         fetch(address)
+
+
+def test_letters_that_no_address_has_are_an_error(server):
+    with pytest.raises(CheckpointError, match="cannot be fetched"):
+        fetch(f"{server.url}/\u00e9.pth")
 
 
 def test_a_file_that_cannot_be_read_names_its_copy(server, tmp_path):

@@ -2,6 +2,7 @@
 
 import io
 import pickle
+import tracemalloc
 import zipfile
 
 import numpy as np
@@ -75,6 +76,26 @@ def test_what_python_pickles_is_counted_and_passes(protocol):
     file = io.BytesIO(pickle.dumps(content, protocol) + b"rest")
     check_pickle(file)
     assert file.read() == b"rest"
+
+
+@pytest.mark.parametrize("instruction", [b"N", b"]", b"X\x01\x00\x00\x00a"])
+def test_counting_itself_takes_little_room(monkeypatch, instruction):
+    """Half a gigabyte of "push None" would be as many objects to count: 100 bytes at most for each that is allowed."""
+    monkeypatch.setattr(growth, "_MOST_INSTRUCTIONS", 100_000)
+    file = io.BytesIO(BEGIN + instruction * 200_000)
+    tracemalloc.start()
+    with pytest.raises(GrowthError, match="more than 100,000 instructions"):
+        check_pickle(file)
+    used = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert used < 100 * 100_000
+
+
+def test_a_compressed_pickle_is_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.pth", "w") as file:
+        file.writestr("archive/data.pkl", BEGIN + b"N" * 1000 + b".", zipfile.ZIP_DEFLATED)
+    with pytest.raises(CheckpointError, match="its pickle is compressed"):
+        read_torch_file(tmp_path / "a.pth")
 
 
 def test_the_count_is_that_of_each_occurrence(monkeypatch):

@@ -70,7 +70,35 @@ def test_a_damaged_frame_is_skipped_and_named(tmp_path):
     frames, message = read(damaged(tmp_path))
     assert [frame.number for frame in frames] == [n for n in range(60) if n != 6]
     assert frames[-1].seconds == pytest.approx(59 / 25)
-    assert message == f"{tmp_path}/damaged.avi: 1 of 60 frames are damaged and were skipped (number 6)"
+    assert (
+        message == f"{tmp_path}/damaged.avi: 1 of 60 frames are damaged, or refer to such, and were skipped (number 6)"
+    )
+
+
+def test_frames_that_refer_to_a_damaged_one_are_skipped_too(tmp_path):
+    """MPEG-4 with a key frame every five: what follows the damage is drawn on a wrong picture until the next."""
+    path = write(tmp_path / "a.avi")
+    with av.open(str(path)) as file:
+        keys = [number for number, frame in enumerate(file.decode(video=0)) if frame.key_frame]
+    content = bytearray(path.read_bytes())
+    at = 0
+    for _ in range(13):
+        at = content.find(b"00dc", at + 4)
+    size = int.from_bytes(content[at + 4 : at + 8], "little")
+    content[at + 8 : at + 8 + size] = b"\xff" * size
+    path.write_bytes(content)
+    frames, message = read(path)
+    assert "were skipped" in message
+    numbers = [frame.number for frame in frames]
+    skipped = sorted(set(range(60)) - set(numbers))
+    assert skipped == list(range(skipped[0], min(key for key in keys if key > skipped[0]))) and len(skipped) > 1
+    assert [frame.image.mean() for frame in frames] == pytest.approx([4 * n % 256 for n in numbers], abs=5)
+
+
+def test_a_matroska_file_may_begin_later(tmp_path):
+    path = write(tmp_path / "a.mkv", [4 + seconds for seconds in STEADY])
+    frames, message = read(path)
+    assert message is None and len(frames) == 60 and frames[0].seconds == 0
 
 
 def test_the_other_places_are_read_after_a_damaged_video(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 import re
+import sys
 from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass, field
@@ -233,11 +234,18 @@ def notes_on_objects(records: list[dict], categories: Categories) -> list[str]:
     return object_notes(
         np.array([images[r["image_id"]] for r in chosen], np.int64),
         np.array([categories[r["category_id"]] for r in chosen], np.int64),
-        np.array([a if type(a) in (int, float) else math.nan for a in areas], np.float64),
+        _floats([a if type(a) in (int, float) else math.nan for a in areas]),
         np.array([bool(r.get("iscrowd")) for r in chosen], bool),
-        np.array([r["bbox"][2] * r["bbox"][3] for r in chosen], np.float64),
+        _floats([r["bbox"][2] * r["bbox"][3] for r in chosen]),
         lambda row: f"annotations[{used[row]}] (id {chosen[row]['id']!r})",
     )
+
+
+def _floats(values: list) -> np.ndarray:
+    try:
+        return np.array(values, np.float64)
+    except OverflowError:  # whole numbers beyond any float
+        return np.array([math.inf if abs(value) > sys.float_info.max else value for value in values], np.float64)
 
 
 def derive_flip_map(names: list[str]) -> list[tuple[str, str]]:
@@ -356,7 +364,7 @@ def _convert(record: dict, image: dict, categories: Categories, notes: _Notes) -
 
 def _looks_like_corners(record: dict) -> list[bool]:
     """[True] if the box fits polygons or area as corners only, [False] if as corner and size only, else []."""
-    a, b, c, d = record["bbox"]
+    a, b, c, d = _floats(record["bbox"]).tolist()
     segmentation = mask_of(record.get("segmentation"))
     if isinstance(segmentation, list) and segmentation:
         xs, ys = [x for p in segmentation for x in p[0::2]], [y for p in segmentation for y in p[1::2]]
@@ -367,6 +375,7 @@ def _looks_like_corners(record: dict) -> list[bool]:
         area = record.get("area")  # of the box where there is no mask
         if segmentation or type(area) not in (int, float) or c <= a or d <= b:
             return []
+        area = _floats([area]).item()
         size_fits = abs(c * d - area) <= 0.01 * area
         corners_fit = abs((c - a) * (d - b) - area) <= 0.01 * area
     return [corners_fit] if size_fits != corners_fit else []

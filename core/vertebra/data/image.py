@@ -78,7 +78,7 @@ def image_formats() -> tuple[str, ...]:
 @functools.cache
 def image_suffixes() -> frozenset[str]:
     """The file name endings of these types, in small letters, with the dot."""
-    return frozenset(end for end, name in Image.registered_extensions().items() if name in image_formats())
+    return frozenset(end for end, name in Image.registered_extensions().items() if name in (*image_formats(), "MPO"))
 
 
 def read_image(path: str | os.PathLike, order: Literal["rgb", "bgr"] = "rgb") -> np.ndarray:
@@ -94,7 +94,7 @@ def read_image(path: str | os.PathLike, order: Literal["rgb", "bgr"] = "rgb") ->
     """
     with _open(path) as image:
         try:
-            deep = has_16_bits_a_color(image)
+            deep = has_16_bits_a_color(image, path)
             if is_transparent(image):
                 tell_oddity("alpha", str(path))
             image = _to_rgb(_upright(image), path)
@@ -187,7 +187,8 @@ def _to_rgb(image: Image.Image, path: str | os.PathLike) -> Image.Image:
         values = np.asarray(image).astype(np.int64)
         if values.min() < 0 or values.max() > 65535:
             raise DataError(f"{path}: gray values {values.min()}..{values.max()} do not fit in 16 bits")
-        refuse_narrow(path, int(values.max()))
+        if values.max() > 0 and image.format != "PPM":  # whose header says which value is white
+            refuse_narrow(path, int(values.max()))
         tell_oddity("16 bits", str(path))
         image = Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8))
     if image.mode == "F":

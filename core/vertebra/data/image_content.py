@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from PIL import Image, ImageFile, TiffImagePlugin
@@ -14,6 +16,9 @@ from vertebra.regular_files import open_regular
 __all__ = ["check_content", "has_16_bits_a_color", "is_transparent", "refuse_narrow", "why_not_a_tiff"]
 
 _SUBFILE_TAG, _BITS_TAG, _SAMPLES_TAG, _EXTRA_TAG = 254, 258, 277, 338  # TIFF 6.0, sections 8 and 18
+_COPY_OR_MASK = 1 | 4  # of the subfile tag
+_BIG_TIFF = 43
+_JPEG2000_HEAD = 4096  # bytes; ISO/IEC 15444-1
 _NARROW = 4096  # a file of 16 bits with values below it alone holds 12 bits or fewer
 
 
@@ -24,8 +29,7 @@ def check_content(image: Image.Image, path: str | os.PathLike) -> None:
         DataError: several frames or pages, channels that are neither colors nor alpha, or a damaged directory of them.
     """
     try:
-        frames = getattr(image, "n_frames", 1)
-        pictures = 1 if frames == 1 else _full_pictures(image, frames)
+        frames, pictures, first_is_full = _pages(image, path)
         channels, read = _channels(image)
     except Exception as err:
         raise DataError(f"{path}: damaged image ({type(err).__name__}: {err}); replace the file") from err
@@ -34,6 +38,8 @@ def check_content(image: Image.Image, path: str | os.PathLike) -> None:
             f"{path}: holds {pictures} frames or pages, and an image is one; "
             "save each that is meant as a file of its own"
         )
+    if not first_is_full:
+        raise DataError(f"{path}: its first page is a reduced copy of another; save that one as a file of its own")
     if frames > 1:
         tell_oddity("previews", str(path))
     if channels > read:
@@ -43,18 +49,31 @@ def check_content(image: Image.Image, path: str | os.PathLike) -> None:
         )
 
 
-def _full_pictures(image: Image.Image, frames: int) -> int:
-    """The frames that are pictures of their own: not a camera's previews (MPO), nor a TIFF's reduced copies."""
-    if image.format == "MPO":
-        return 1
+def _pages(image: Image.Image, path: str | os.PathLike) -> tuple[int, int, bool]:
+    """The number of frames, that of those which are pictures of their own, and whether the first one is.
+
+    A camera's previews (MPO) are not, nor are the reduced copies and masks of a TIFF file.
+    """
     if not isinstance(image, TiffImagePlugin.TiffImageFile):
-        return frames
-    full = 0
-    for number in range(frames):
-        image.seek(number)
-        full += not image.tag_v2.get(_SUBFILE_TAG, 0) & 1
-    image.seek(0)
-    return max(full, 1)
+        frames = getattr(image, "n_frames", 1)
+        return frames, 1 if image.format == "MPO" else frames, True
+    kinds = [tags.get(_SUBFILE_TAG, 0) for tags in _directories(path)]
+    full = [not kind & _COPY_OR_MASK for kind in kinds]
+    return len(kinds), max(sum(full), 1), full[0] or not any(full)
+
+
+def _directories(path: str | os.PathLike) -> Iterator[TiffImagePlugin.ImageFileDirectory_v2]:
+    """The directory of tags of each page of a TIFF file."""
+    with open_regular(path) as file:
+        head = file.read(8)
+        if _BIG_TIFF in head[2:4]:
+            head += file.read(8)
+        tags, seen = TiffImagePlugin.ImageFileDirectory_v2(head), set()
+        while tags.next and tags.next not in seen:
+            seen.add(tags.next)
+            file.seek(tags.next)
+            tags.load(file)
+            yield tags
 
 
 def _channels(image: Image.Image) -> tuple[int, int]:
@@ -68,11 +87,17 @@ def _channels(image: Image.Image) -> tuple[int, int]:
     return channels, min(read, channels - unknown)
 
 
-def has_16_bits_a_color(image: Image.Image) -> bool:
+def has_16_bits_a_color(image: Image.Image, path: str | os.PathLike) -> bool:
     """Whether a file of several channels has 16 bits each, of which Pillow keeps the upper 8 alone. Before decoding."""
-    tiles = image.tile if isinstance(image, ImageFile.ImageFile) else []
-    arguments = [tile[3] if isinstance(tile[3], tuple) else (tile[3],) for tile in tiles]
-    return len(image.getbands()) > 1 and any(";16" in str(one) for group in arguments for one in group)
+    if len(image.getbands()) == 1 or not isinstance(image, ImageFile.ImageFile):
+        return False
+    if image.format == "JPEG2000":
+        with open_regular(path) as file:
+            head = file.read(_JPEG2000_HEAD)
+        place = head.find(b"\xff\x51") + 40  # marker SIZ, and in it Ssiz, the bits of the first channel less 1 (A.5.1)
+        return 40 <= place < len(head) and head[place] & 127 == 15
+    arguments = [tile[3] if isinstance(tile[3], tuple) else (tile[3],) for tile in image.tile]
+    return any(re.search(";16[BLN]", str(one)) for group in arguments for one in group)
 
 
 def is_transparent(image: Image.Image) -> bool:
@@ -87,8 +112,8 @@ def is_transparent(image: Image.Image) -> bool:
 
 
 def refuse_narrow(path: str | os.PathLike, highest: int) -> None:
-    """Raises DataError where `highest`, the largest value of a file of 16 bits, has 12 bits or fewer (but is not 0)."""
-    if 0 < highest < _NARROW:
+    """Raises DataError where `highest`, the largest value of a file of 16 bits, has 12 bits or fewer."""
+    if highest < _NARROW:
         raise DataError(
             f"{path}: no value reaches {_NARROW} in a file of 16 bits, so they seem to have 12 bits or fewer; scaled "
             "as 16 bits the image would be nearly black.\n"
@@ -99,10 +124,7 @@ def refuse_narrow(path: str | os.PathLike, highest: int) -> None:
 def why_not_a_tiff(path: Path) -> str:
     """What a TIFF file that Pillow does not read holds, by its header."""
     try:
-        with open_regular(path) as file:
-            tags = TiffImagePlugin.ImageFileDirectory_v2(file.read(8))
-            file.seek(tags.next)
-            tags.load(file)
+        tags = next(_directories(path))
         channels, bits = tags.get(_SAMPLES_TAG, 1), tags.get(_BITS_TAG, (1,))
     except Exception:
         return "a TIFF file whose header is damaged"

@@ -71,7 +71,12 @@ def add_panoptic(
     for i, record in enumerate(data["annotations"]):
         if not isinstance(record, dict) or not isinstance(record.get("segments_info"), list):
             raise DataError(f"{file}: annotations[{i}] must be an object with a list segments_info")
-        records[record.get("image_id")] = (i, record)
+        key = record.get("image_id")
+        if not isinstance(key, (int, str)):
+            raise DataError(f"{file}: annotations[{i}]: image_id is {key!r:.60}, expected a number or a name")
+        if key in records:
+            raise DataError(f"{file}: annotations[{i}]: image_id {key!r} stands in annotations[{records[key][0]}] too")
+        records[key] = (i, record)
     problems = Problems(file)
     stuff = sorted((one.id, one.name) for one in panoptic_categories(data["categories"], file) if not one.isthing)
     stuff_ids = {key: i for i, (key, _) in enumerate(stuff)}

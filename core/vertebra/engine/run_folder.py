@@ -117,7 +117,14 @@ def choose_run_folder(recipe: Any, output: str | Path | None = None, *, resume: 
     """
     if output is not None:
         return Path(output)
-    return (newest_run(recipe) if resume else None) or on_main_process(lambda: make_new(first_folder(recipe)))
+    return (newest_run(recipe) if resume else None) or on_main_process(lambda: _new(first_folder(recipe)))
+
+
+def _new(first: Path) -> Path:
+    if first.name:
+        return make_new(first)
+    RunFolder(first).check_free(resume=False)  # `.`, which has no numbers
+    return first
 
 
 def first_folder(recipe: Any) -> Path:
@@ -133,7 +140,10 @@ def newest_run(recipe: Any) -> Path | None:
     """The folder of the recipe's latest run, None where there is none; the main process looks for all."""
 
     def look() -> Path | None:
-        runs = {n: path for n, path in numbered(first_folder(recipe)).items() if RunFolder(path).holds_a_run()}
+        first = first_folder(recipe)
+        if not first.name:
+            return first if RunFolder(first).holds_a_run() else None
+        runs = {n: path for n, path in numbered(first).items() if RunFolder(path).holds_a_run()}
         return runs[max(runs)] if runs else None
 
     return on_main_process(look)

@@ -26,8 +26,13 @@ TIMEOUT = 30.0  # seconds without an answer
 _WATCHED = 60.0  # seconds in which a download
 _LEAST = 60_000  # brings at least this number of bytes
 _REPORTED = 30.0  # seconds between lines about a long download
-_PAGE = re.compile(rb"\s*(<!doctype html|<html|<\?xml|<head|<body)", re.IGNORECASE)
-_NAMED_HASH = re.compile(r"-([0-9a-f]{8,64})\.\w+$")  # as PyTorch's model zoo names its files: resnet50-11ad3fa6.pth
+_PAGE = re.compile(
+    rb'(\xef\xbb\xbf)?\s*(<!doctype html|<html|<\?xml|<head|<body|<!--|\{\s*"[ -~]|version https://git-lfs)',
+    re.IGNORECASE,
+)
+_NAMED_HASH = re.compile(
+    r"-([0-9a-f]{8}|[0-9a-f]{64})\.\w+$"
+)  # as PyTorch's model zoo names its files: resnet50-11ad3fa6.pth
 _DATE = re.compile(r"(19|20)\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])$")
 _GIVEN_HASH = re.compile(r"sha256=([0-9a-fA-F]{8,64})$")
 _log = logging.getLogger(__name__)
@@ -87,7 +92,7 @@ def download(url: str, sha256: str | None = None) -> Path:
                 check_sha256(copy, expected, url)
     except CheckpointError:
         raise
-    except (OSError, HTTPException) as err:  # URLError and time-outs among them
+    except (OSError, HTTPException, ValueError) as err:  # URLError and time-outs; letters that no address may have
         raise CheckpointError(
             f"{url}: cannot be fetched ({err or type(err).__name__}).\n"
             f"  Is the address right? Is there a network? Downloads go to {get_cache_dir()} (set by FVCORE_CACHE)"
@@ -176,8 +181,8 @@ def _chunks(response: Any, url: str, total: int | None) -> Iterator[bytes]:
 def _refuse_page(url: str, head: bytes, kind: str) -> None:
     if kind == "text/html" or _PAGE.match(head):
         raise CheckpointError(
-            f"{url}: the server sent a web page ({kind}), not a file; it was not kept.\n"
-            "  Does the address need a login, or is it the page about the file?"
+            f"{url}: the server sent a web page or text ({kind}), not a file; it was not kept.\n"
+            "  Does the address need a login, or is it the page about the file, or a pointer of Git LFS?"
         )
 
 

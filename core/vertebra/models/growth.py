@@ -19,6 +19,8 @@ from torch import Tensor
 __all__ = ["GrowthError", "check_archive", "check_pickle", "check_tensors"]
 
 _MOST_ITEMS = 10_000_000  # items of a pickle, each counted as often as it occurs; a checkpoint has some ten thousand
+_MOST_INSTRUCTIONS = 10_000_000  # the same number, of a pickle that makes each item anew
+_NODE_COST = 3  # instructions that count for one object with parts or text, by the room that counting it takes
 _TEXT_PER_ITEM = 16  # characters that count as one item
 _ALWAYS = 1 << 30  # bytes that any file may unpack to,
 _TIMES = 20  # and how many times its own size
@@ -79,9 +81,12 @@ def check_pickle(file: BinaryIO) -> None:
     """
     stack: list[_Node | None] = []  # None: a mark
     memo: dict[int, _Node] = {}
-    repeated = 0
+    repeated = made = 0
     for opcode, value, _ in pickletools.genops(file):
         name = opcode.name
+        made += 1
+        if made > _MOST_INSTRUCTIONS:
+            raise GrowthError(f"it has more than {_MOST_INSTRUCTIONS:,} instructions")
         if name == "STOP":
             _check_count(_occurrences(stack.pop()))
         elif name == "MARK":
@@ -101,7 +106,10 @@ def check_pickle(file: BinaryIO) -> None:
                 stack.append(parts[0])
             else:
                 text = value if isinstance(value, (str, bytes)) else ""
-                stack += [_Node(text, parts) for _ in opcode.stack_after]
+                is_leaf = not opcode.stack_before and not text and not name.startswith("EMPTY_")
+                if not is_leaf:
+                    made += _NODE_COST
+                stack += [_LEAF if is_leaf else _Node(text, parts) for _ in opcode.stack_after]
 
 
 class _Node:
@@ -112,13 +120,19 @@ class _Node:
     def __init__(self, text: str | bytes, parts: Iterable[_Node]) -> None:
         self.text = text if len(text) < 64 else ""
         self.items = 1 + len(text) // _TEXT_PER_ITEM
-        self.parts: list[_Node] = []
+        self.parts: list[_Node] | None = None  # for as long as there are none
         self.add(parts)
 
     def add(self, parts: Iterable[_Node]) -> None:
         for part in parts:
             self.items += part.items  # for lists and dicts as they are now, for all that can be hashed for good
+            if self.parts is None:
+                self.parts = []
             self.parts.append(part)
+
+
+_LEAF = _Node("", ())
+"""Any number or constant."""
 
 
 def _node(item: _Node | None) -> _Node:
@@ -157,14 +171,14 @@ def _occurrences(root: _Node | None) -> int:
         if key in counted:
             waiting.pop()
         elif key in open_nodes:  # its parts are counted
-            counted[key] = 1 + sum(counted[id(part)] for part in node.parts)
+            counted[key] = 1 + sum(counted[id(part)] for part in node.parts or ())
             open_nodes.discard(key)
             waiting.pop()
         else:
             open_nodes.add(key)
-            if any(id(part) in open_nodes for part in node.parts):
+            if any(id(part) in open_nodes for part in node.parts or ()):
                 raise GrowthError("a list or dict in it contains itself")
-            waiting += node.parts
+            waiting += node.parts or ()
     return counted[id(root)]
 
 

@@ -77,9 +77,12 @@ def _check_before(path: Path) -> None:
         bad = archive.testzip()
         if bad is not None:
             raise zipfile.BadZipFile(f"the checksum of its record {bad} is wrong")
-        for record in archive.namelist():
-            if record.endswith("/data.pkl"):
-                check_pickle(io.BytesIO(archive.read(record)))
+        for record in archive.infolist():
+            if not record.filename.endswith("/data.pkl"):
+                continue
+            if record.compress_type != zipfile.ZIP_STORED:
+                raise GrowthError("its pickle is compressed, as torch.save never writes it")
+            check_pickle(io.BytesIO(archive.read(record)))
 
 
 def _global_of(err: BaseException) -> str:

@@ -75,6 +75,7 @@ class _Decoded:
         self.last = self.end = 0.0  # seconds at which the last frame begins, and gives way
         self.longest = 1 / self.rate  # seconds that a frame was shown
         self.error: str | None = None
+        self.broken = False  # since the last key frame
 
     def __iter__(self) -> Iterator[VideoFrame]:
         start = self.stream.start_time
@@ -82,7 +83,9 @@ class _Decoded:
         for frame in self._frames():
             time_of = frame.time if frame.time is not None else self.number / self.rate
             first = time_of if first is None else min(first, time_of)
-            if frame.is_corrupt:
+            # what refers to a damaged frame is wrong too, and the decoder does not say so
+            self.broken = frame.is_corrupt or (self.broken and not frame.key_frame)
+            if self.broken:
                 self.skipped.append(self.number)
             else:
                 image = np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90))
@@ -107,6 +110,7 @@ class _Decoded:
             except self.av.FFmpegError:  # the decoder goes on with the next one
                 self.skipped.append(self.number)
                 self.number += 1
+                self.broken = True
 
     def raise_if_incomplete(self, path: str | Path) -> None:
         announced, seconds = self.stream.frames, self._announced_seconds()
@@ -116,7 +120,8 @@ class _Decoded:
         told = []
         if self.skipped:
             numbers = listed(self.skipped, _MOST_NAMED)
-            told.append(f"{len(self.skipped)} of {self.number} frames are damaged and were skipped (number {numbers})")
+            what = "are damaged, or refer to such, and were skipped"
+            told.append(f"{len(self.skipped)} of {self.number} frames {what} (number {numbers})")
         if is_short or self.error:
             of = f" of {announced} frames" if announced else f" of {seconds:.2f} seconds" if seconds else ""
             came = f"{self.number}" if announced else f"{self.end:.2f}"
@@ -131,10 +136,13 @@ class _Decoded:
         if self.stream.duration:
             return float(self.stream.duration * self.stream.time_base)
         clock = re.fullmatch(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)", self.stream.metadata.get("DURATION", ""))
-        if clock:  # Matroska
-            return int(clock[1]) * 3600 + int(clock[2]) * 60 + float(clock[3])
+        start = 0.0  # Matroska counts from 0, also where its first frame comes later
+        if "matroska" in self.container.format.name and self.stream.start_time:
+            start = float(self.stream.start_time * self.stream.time_base)
+        if clock:
+            return int(clock[1]) * 3600 + int(clock[2]) * 60 + float(clock[3]) - start
         if self.container.duration and len(self.container.streams) == 1:
-            return self.container.duration / self.av.time_base
+            return self.container.duration / self.av.time_base - start
         return None
 
 

@@ -13,6 +13,8 @@ from vertebra.errors import RecipeError
 
 __all__ = ["check_can_be_written", "drop_if_empty", "make_new", "new_folder", "numbered"]
 
+_CLAIM = ".claimed"
+"""A file in a folder that was there and empty, while a process that took it has written nothing else."""
 _made: dict[Path, list[Path]] = {}
 """What `make_new` made in this process: the folders, each with the parents that were made for it, nearest first."""
 
@@ -55,12 +57,18 @@ def make_new(first: str | Path) -> Path:
     """
     first = check_can_be_written(first)
     parents = [parent for parent in first.parents if not parent.exists()]
-    number = max(numbered(first), default=0)
+    taken = numbered(first)
+    number = max(taken, default=0)
+    if taken.keys() == {1} and first.is_dir() and not any(first.iterdir()):
+        number = 0
     while True:
         number += 1
         folder = first if number == 1 else first.with_name(f"{first.name}-{number}")
         with contextlib.suppress(FileExistsError):  # another process was sooner
-            folder.mkdir(parents=True)
+            if folder.is_dir() and not any(folder.iterdir()):  # made beforehand, for this
+                (folder / _CLAIM).open("x").close()
+            else:
+                folder.mkdir(parents=True)
             _made[folder.absolute()] = [parent.absolute() for parent in parents]
             return folder
 
@@ -78,6 +86,8 @@ def new_folder(first: str | Path) -> Iterator[Path]:
 def drop_if_empty(folder: str | Path) -> None:
     """Removes a folder that `make_new` made in this process, and the parents that it made for it, while empty."""
     folder = Path(folder).absolute()
+    if folder in _made:
+        (folder / _CLAIM).unlink(missing_ok=True)
     with contextlib.suppress(OSError):  # not empty, or gone
         for path in [folder, *_made.pop(folder)] if folder in _made else ():
             path.rmdir()
