@@ -97,6 +97,7 @@ def test_what_is_rarely_meant_is_noted_with_count_and_record(coco_folder, caplog
     with pytest.raises(DataError, match=note):
         raise DataError(message)
     assert message.startswith(f"{files[0]}: ")
+    assert [*dataset.metadata.get("notes", ()), *dataset.metadata.get("object_notes", ())] == [message]
     assert "opened     1 of 1 images" in describe_dataset(dataset)
 
 

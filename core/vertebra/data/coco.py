@@ -108,10 +108,12 @@ class CocoFormat(Format):
             folder = resolve_path(self.panoptic_images, root) if self.panoptic_images else panoptic.with_suffix("")
             add_panoptic(panoptic, folder, records, metadata, self.panoptic_labels)
         notes = [f"{file}: {note}" for note in (*categories.notes, *notes)]
-        for note in (*notes, *(f"{file}: {note}" for note in notes_on_objects(data["annotations"], categories))):
+        on_objects = [f"{file}: {note}" for note in notes_on_objects(data["annotations"], categories)]
+        for note in (*notes, *on_objects):
             logger.warning(note)
-        if notes:  # an evaluator says for itself what is odd about the objects
-            metadata.set(notes=notes)
+        for key, found in (("notes", notes), ("object_notes", on_objects)):  # an evaluator makes the latter itself
+            if found:
+                metadata.set(**{key: found})
         dataset = Dataset(dicts, metadata, checked=True)
         dataset.check_files()
         return dataset

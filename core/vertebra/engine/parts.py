@@ -67,6 +67,7 @@ class Parts:
         evaluate: `evaluate(model, folder or None, last) -> {name: number or None}`, in all processes; `last` where the
             training is over and pictures are worth their time. None: nothing to evaluate on.
         notes: further lines for the head of the log.
+        data_notes: what was logged when the training set was read, for the log file.
         plugin_files: the local plugins, which the run's folder keeps and its checkpoints know by their hashes.
     """
 
@@ -81,6 +82,7 @@ class Parts:
     recipe_text: str = ""
     recipe_source: str = ""
     notes: list[str] = field(default_factory=list)
+    data_notes: list[str] = field(default_factory=list)
     plugin_files: Sequence[PluginFile] = ()
 
 
@@ -137,6 +139,7 @@ def build_parts(recipe: Recipe, *, starting_weights: bool = True) -> Parts:
         recipe_text=recipe_with_copies(recipe, plugin_files),
         recipe_source=str(recipe.source),
         notes=notes,
+        data_notes=[*dataset.metadata.get("notes", ()), *dataset.metadata.get("object_notes", ())],
         plugin_files=plugin_files,
     )
 

@@ -21,7 +21,7 @@ from vertebra.engine.hooks.defaults import default_hooks
 from vertebra.engine.hooks.interrupt import SaveOnInterrupt
 from vertebra.engine.parts import Parts, build_parts
 from vertebra.engine.rng import preserved_rng, seed_everything, set_rng_state
-from vertebra.engine.run_folder import RunFolder, choose_run_folder, first_folder, logging_to, newest_run
+from vertebra.engine.run_folder import TO_FILE_ONLY, RunFolder, choose_run_folder, first_folder, logging_to, newest_run
 from vertebra.engine.signals import Signals, StopNow
 from vertebra.engine.state import checkpoint_of, resume_from, weights_of
 from vertebra.errors import RecipeError
@@ -223,6 +223,8 @@ class Trainer:
         stack.callback(self._close)
         for line in [*describe_run(self.parts), *self._notes] if self.is_main_process else ():
             logger.info(line)
+        for line in self.parts.data_notes if self.is_main_process else ():
+            logger.warning(line, extra=TO_FILE_ONLY)  # on the console since the data was read
         self.model.train()
         if self.resumed_rng is not None:
             set_rng_state(self.resumed_rng)
