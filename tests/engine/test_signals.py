@@ -144,7 +144,7 @@ def test_two_processes_stop_at_the_same_step(project, phase, step):
                 os.killpg(one.pid, signal.SIGKILL)
     print(f"{phase}, two processes: {seconds:.1f} s, exit codes {[one.returncode for one in running]}")
     assert [one.returncode for one in running] == [143, 143], texts
-    assert not any("Traceback" in text for text in texts)
+    assert not any("Traceback" in text for text in texts), "\n".join(texts)
     found = sorted(path.name for path in (project / name / "checkpoints").glob("*.pth"))
     assert found[-1] == f"step_{step:07d}.pth"
     finish(project, name, resume=True)

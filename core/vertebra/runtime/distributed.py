@@ -6,6 +6,7 @@ Each helper works in a single process too, where it does nothing, so that no cal
 from __future__ import annotations
 
 import atexit
+import contextlib
 import inspect
 import os
 from collections.abc import Callable
@@ -100,7 +101,8 @@ def shut_down() -> None:
     if _fellows is not None:
         _fellows.stop()
     if _active():
-        dist.destroy_process_group()
+        with contextlib.suppress(RuntimeError):  # the holder of the store has ended before
+            dist.destroy_process_group()
 
 
 def failed(err: BaseException, message: str | None = None) -> str | None:
