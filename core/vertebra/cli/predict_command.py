@@ -26,7 +26,7 @@ def predict(
         list[str],
         typer.Argument(
             metavar="SOURCE...",
-            help="Image and video files, folders of images, quoted patterns ('data/**/*.jpg'), a camera number, or - "
+            help="Image and video files, folders of them, quoted patterns ('data/**/*.jpg'), a camera number, or - "
             "to read names from standard input.",
         ),
     ],

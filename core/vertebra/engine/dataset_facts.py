@@ -15,17 +15,8 @@ __all__ = ["check_same_classes", "facts_in", "facts_to_keep"]
 
 # Where the files of a dataset lie and how they are read, which means nothing without them.
 _PLACES = {"name", "json_file", "image_root", "image_dir", "sem_seg_root", "panoptic_json", "panoptic_root"}
-_PLACES |= {
-    "evaluator_type",
-    "dirname",
-    "gt_dir",
-    "cityscapes_root",
-    "missing_images",
-    "label_map",
-    "label_colors",
-    "notes",
-    "object_notes",
-}
+_PLACES |= {"evaluator_type", "dirname", "gt_dir", "cityscapes_root", "missing_images", "label_map", "label_colors"}
+_PLACES |= {"notes", "object_notes"}  # on its records
 _TYPES: dict[str, Any] = {
     **dict.fromkeys(("thing_classes", "stuff_classes", "keypoint_names", "dropped_classes"), list),
     **dict.fromkeys(("thing_dataset_id_to_contiguous_id", "stuff_dataset_id_to_contiguous_id"), Mapping),

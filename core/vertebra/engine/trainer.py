@@ -81,8 +81,8 @@ class Trainer:
         found = None
         if output_dir is not None:
             distributed.on_main_process(partial(RunFolder(output_dir).check_free, resume))
-            self._write_to(output_dir)
-            found = CheckpointStore(RunFolder(output_dir).checkpoints).newest() if resume else None
+            checkpoints = self._write_to(output_dir)
+            found = checkpoints.newest() if resume else None
 
         if parts is None:
             assert recipe is not None  # exactly one of the two is given, as checked above
@@ -120,9 +120,10 @@ class Trainer:
         if self.checkpoints is not None:
             self.checkpoints.keep = self.plan.keep_checkpoints
 
-    def _write_to(self, folder: str | Path) -> None:
+    def _write_to(self, folder: str | Path) -> CheckpointStore:
         self.folder = RunFolder(folder)
         self.checkpoints = CheckpointStore(self.folder.checkpoints)
+        return self.checkpoints
 
     @property
     def is_main_process(self) -> bool:

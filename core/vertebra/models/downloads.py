@@ -30,9 +30,7 @@ _PAGE = re.compile(
     rb'(\xef\xbb\xbf)?\s*(<!doctype html|<html|<\?xml|<head|<body|<!--|\{\s*"[ -~]|version https://git-lfs)',
     re.IGNORECASE,
 )
-_NAMED_HASH = re.compile(
-    r"-([0-9a-f]{8}|[0-9a-f]{64})\.\w+$"
-)  # as PyTorch's model zoo names its files: resnet50-11ad3fa6.pth
+_NAMED_HASH = re.compile(r"-([0-9a-f]{8}|[0-9a-f]{64})\.\w+$")  # as in PyTorch's resnet50-11ad3fa6.pth
 _DATE = re.compile(r"(19|20)\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])$")
 _GIVEN_HASH = re.compile(r"sha256=([0-9a-fA-F]{8,64})$")
 _log = logging.getLogger(__name__)
