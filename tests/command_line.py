@@ -44,8 +44,7 @@ def command_line():
     """command_line("train", "tiny.yaml", cwd=folder): what the command `vertebra train tiny.yaml` does and prints.
 
     It runs in this process, which saves the seconds that a new one needs to import torch, but it finds what it would
-    find in a new one, and nothing of it stays (see `like_a_new_process`). Errors that are not for the user come out as
-    exceptions.
+    find in a new one, and nothing of it stays (see `like_a_new_process`).
 
     Args:
         cwd: current directory of the command. Default: that of the test.
@@ -78,7 +77,9 @@ def command_line():
                 if isinstance(end.code, str):
                     print(end.code, file=sys.stderr)
         done = Finished(ended, **written, error=error)
-        assert done.code == code, f"exit code {done.code}, expected {code}: {words}\n{done.stdout}\n{done.stderr}"
+        if done.code != code:
+            text = f"exit code {done.code}, expected {code}: {words}\n{done.stdout}\n{done.stderr}"
+            raise AssertionError(text) from error
         return done
 
     return run

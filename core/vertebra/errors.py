@@ -24,7 +24,7 @@ class RecipeError(VertebraError):
 
 
 class PluginError(VertebraError):
-    """A plugin cannot be found, is ambiguous, or cannot be imported; names its distribution."""
+    """A plugin cannot be found, is ambiguous, cannot be imported, or breaks a contract; names it or its component."""
 
 
 class DataError(VertebraError):

@@ -127,7 +127,7 @@ def test_a_missing_file_says_so(tmp_path):
 TEXTS = st.text(max_size=12) | st.sampled_from(
     ["no", "1e-3", "~", "0x1", "2024-01-01", "1_0", ".5", "- a", "a: b", "12:30"]
 )
-SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | TEXTS
+SCALARS = st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False) | TEXTS
 PLAIN = st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3))
 
 

@@ -86,7 +86,7 @@ def test_a_class_without_a_pixel_is_a_warning_in_the_log(project):
 )
 def test_one_class_with_a_softmax_stops_before_the_first_step(project, loss):
     one = ["data.train.classes=[fg]", f"model.heads.classes.loss={loss}"]
-    with pytest.raises(RecipeError, match=r"FCNHead: \w+ needs at least 2 classes and has 1"):
+    with pytest.raises(RecipeError, match=r"loss \w+: \w+ needs at least 2 classes and has 1"):
         Trainer(load_recipe("semantic.yaml", one), "run")
     assert not (project / "run").exists()
 

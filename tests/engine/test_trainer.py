@@ -313,7 +313,7 @@ def test_a_model_without_losses_says_so():
 
     model = Silent()
     parts = Parts(model=model, optimizer=SGD().build(model), batches=stub_batches, plan=Plan(steps=1))
-    with pytest.raises(TypeError, match="returns a dict of named scalar losses, got dict without any"):
+    with pytest.raises(RecipeError, match="the model returned no losses: does it have a head"):
         Trainer(parts=parts).train()
 
 

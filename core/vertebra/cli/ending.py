@@ -1,4 +1,7 @@
-"""How a program ends: what a user can cause is one message and exit code 2, in each of several processes."""
+"""How a program ends: what a user can cause is one message and exit code 2, in each of several processes.
+
+What nobody foresaw is one message too, with exit code 1 and a file that holds the traceback.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +20,15 @@ from vertebra.errors import VertebraError
 
 __all__ = ["one_message"]
 
-_FIXABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENAMETOOLONG, errno.ENOTDIR)
-"""What a system says of a place that cannot be written: not a mistake in the program, so no traceback."""
+_PLACE = "Choose another location, free some space, or fix its permissions"
+_LIMITS = "Use fewer workers, or raise the limit (ulimit)"
+_FIXABLE = {
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENAMETOOLONG), _PLACE),
+    **dict.fromkeys((errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ELOOP), _PLACE),
+    **dict.fromkeys((errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM), _LIMITS),
+    errno.EIO: "Is the disk damaged, or a network drive gone?",
+}
+"""What a system says of a place that cannot be written, or of its own limits: not a mistake in the program."""
 
 
 @contextlib.contextmanager
@@ -38,11 +48,12 @@ def one_message(program: str) -> Iterator[None]:
         others = _tell_others(err, message)
         if others is not None:
             message, code = others, 2
-        if message is None and isinstance(err, Exception) and _others() is not None:
-            traceback.print_exc()  # and then leave, as the interpreter's own end would wait for collectives
-            message = ""
-        if message is None or (code == 2 and os.environ.get("VERTEBRA_TRACEBACK", "0") not in ("", "0")):
+        if message is None and not isinstance(err, Exception):
             raise
+        if isinstance(err, Exception) and os.environ.get("VERTEBRA_TRACEBACK", "0") not in ("", "0"):
+            traceback.print_exc()
+        if message is None:
+            message, code = _unforeseen(err)
         if message:
             print(f"{program}: {message}", file=sys.stderr)
         _leave(code)
@@ -57,10 +68,23 @@ def _message(err: BaseException) -> tuple[str | None, int]:
     if isinstance(err, OSError) and err.errno == errno.EPIPE:  # `vertebra components | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return "", 1
-    if isinstance(err, OSError) and err.errno in _FIXABLE:
-        place = f"{err.filename}: " if err.filename else ""
-        return f"{place}{err.strerror}. Choose another location, free some space, or fix its permissions", 2
+    if isinstance(err, OSError) and err.errno is not None and (err.errno in _FIXABLE or err.filename is not None):
+        place = f"{os.fsdecode(err.filename)}: " if isinstance(err.filename, (str, bytes)) else ""
+        return f"{place}{err.strerror}. {_FIXABLE.get(err.errno, 'Check this path')}", 2
+    if isinstance(err, Exception):
+        from vertebra.cli.unforeseen import is_out_of_memory
+
+        if is_out_of_memory(err):
+            cause = (str(err).strip().splitlines() or ["no more is free"])[0]
+            fix = "Use a smaller batch size (train.batch_size, evaluate.batch_size), smaller images or fewer workers"
+            return f"out of memory: {cause}\n  {fix}", 2
     return None, 1
+
+
+def _unforeseen(err: BaseException) -> tuple[str, int]:
+    from vertebra.cli.unforeseen import describe_unforeseen  # reads the metadata of installed plugins
+
+    return describe_unforeseen(err)
 
 
 def _tell_others(err: BaseException, message: str | None) -> str | None:

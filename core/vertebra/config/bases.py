@@ -86,7 +86,7 @@ def apply_overrides(root: Node, overrides: Overrides) -> Node:
                 root = _set(root, _split(key, where), from_plain(value, where, folder), ())
             continue
         key, equals, text = override.partition("=")
-        where = f"override {override!r}"
+        where = f"override {override[:80]!r}{'...' if len(override) > 80 else ''}"
         if not equals:
             raise RecipeError(f"{where}: expected key=value, for example train.steps=1000")
         value = parse_yaml(text, where, folder, lines=False)
@@ -100,10 +100,10 @@ def _set(node: Node | None, keys: tuple[str, ...], value: Node, done: tuple[str,
         return merge(node, value, done)
     key, rest = keys[0], keys[1:]
     if node is not None and isinstance(node.value, list):
-        if not key.isdecimal() or int(key) >= len(node.value):
+        if not key.isdecimal() or len(key) > 9 or int(key) >= len(node.value):
             raise RecipeError(
                 f"{value.where}: {'.'.join(done)} is a list of {len(node.value)}"
-                f" ({node.where}); {key!r} is not one of its positions 0 to {len(node.value) - 1}"
+                f" ({node.where}); {key[:40]!r} is not one of its positions 0 to {len(node.value) - 1}"
             )
         items = list(node.value)
         items[int(key)] = _set(items[int(key)], rest, value, (*done, key))

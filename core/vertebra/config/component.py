@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import traceback
+import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,7 +15,9 @@ from vertebra.errors import RecipeError, VertebraError
 from vertebra.injection import INJECTED, WHERE_KNOWN, is_injected
 from vertebra.registry import REGISTRIES
 
-__all__ = ["ComponentSpec", "Kind", "to_plain"]
+__all__ = ["ComponentSpec", "Kind", "to_plain", "where_written"]
+
+_written: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -73,7 +77,10 @@ class ComponentSpec:
                     f"known here.\n  {WHERE_KNOWN[key]}"
                 )
         try:
-            return cls(**arguments)
+            built = cls(**arguments)
+            with contextlib.suppress(TypeError):  # one that cannot be hashed or referred to
+                _written[built] = f"{self.where}: {self.kind} {self.name}"
+            return built
         except VertebraError as err:
             if self.where in str(err) or type(err).__init__ is not Exception.__init__:
                 raise
@@ -82,6 +89,8 @@ class ComponentSpec:
             cause = str(err) or "no message"
             if not isinstance(err, ValueError):
                 cause = f"{type(err).__name__}: {cause}"
+            if isinstance(err, KeyError) and isinstance(shapes := arguments.get("input_shape"), dict):
+                cause += f" (input_shape has {', '.join(map(str, shapes))})"
             raise RecipeError(
                 f"{self.where}: {self.kind} {self.name} cannot be built: {cause}\n  Raised in {_place_of(err)}"
             ) from err
@@ -94,6 +103,13 @@ class ComponentSpec:
         """The components among the arguments, theirs included."""
         for value in self.arguments.values():
             yield from _specs_in(value)
+
+
+def where_written(component: Any, otherwise: str) -> str:
+    """`file:line: kind name` of a component that a recipe built, for messages about it; `otherwise` for any other."""
+    with contextlib.suppress(TypeError):
+        return _written.get(component, otherwise)
+    return otherwise
 
 
 def to_plain(value: Any) -> Any:

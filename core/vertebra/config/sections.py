@@ -5,6 +5,7 @@ A field's annotation is what a recipe is checked against; `problems` reports wha
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
@@ -30,6 +31,8 @@ InferenceSpec = Annotated[ComponentSpec, Kind("part", "InferenceMode")]
 DatasetSpec = str | FormatSpec  # a name in the DatasetCatalog, or {format: ..., ...}
 Amp = Literal["auto", "bf16", "fp16", "off"]
 
+_MOST_IMAGES, _MOST_WORKERS, _MOST_EPOCHS = 1 << 17, 1024, 1_000_000_000
+"""More than anyone has used of each: beyond it stands a slip, with which a run would fill the memory or never end."""
 _EPOCHS = re.compile(r"(\d+(\.\d*)?|\.\d+) epochs?")
 
 
@@ -89,8 +92,10 @@ class ModelSection(Section):
                     "heads",
                     f"has a head called {name!r}, expected letters, digits and _ (it names losses and weights)",
                 )
-        if min(values.get("pixel_std", (1,))) <= 0:
-            yield "pixel_std", f"is {list(values['pixel_std'])}, expected numbers above 0"
+        for name in ("pixel_mean", "pixel_std"):
+            numbers = values.get(name, (1,))
+            if not all(map(math.isfinite, numbers)) or (name == "pixel_std" and min(numbers) <= 0):
+                yield name, f"is {list(numbers)}, expected numbers{' above 0' if name == 'pixel_std' else ''}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,6 +122,7 @@ class DataSection(Section):
     @classmethod
     def problems(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield from _at_least(values, workers=0, max_bad_images=0, close_mixing_epochs=0)
+        yield from _at_most(values, workers=_MOST_WORKERS)
         if (timeout := values.get("timeout")) is not None and not timeout > 0:
             yield "timeout", f"is {timeout:g}, expected seconds above 0"
 
@@ -140,6 +146,7 @@ class TrainSection(Section):
     hooks: list[HookSpec] = field(default_factory=list)
     device: str = "auto"
     compile: bool = False
+    find_unused_parameters: bool = False  # several processes: allow steps that do not use all parameters; slower
 
     def __post_init__(self) -> None:
         if self.steps is None and self.epochs is None:
@@ -151,17 +158,18 @@ class TrainSection(Section):
         steps, epochs, norm = (values.get(name) for name in ("steps", "epochs", "clip_gradients"))
         if steps is not None and epochs is not None:
             yield "epochs", f"is {epochs:g}, but steps is {steps} too; expected one of the two (the other null)"
-        if epochs is not None and not epochs > 0:
-            yield "epochs", f"is {epochs:g}, expected a number above 0"
+        if epochs is not None and not 0 < epochs < _MOST_EPOCHS:
+            yield "epochs", f"is {epochs:g}, expected a number above 0 and below {_MOST_EPOCHS:,}"
         if norm is not None and not norm > 0:
             yield "clip_gradients", f"is {norm:g}, expected a norm above 0, or null for no clipping"
         yield from _at_least(values, steps=1, batch_size=1, keep_checkpoints=1, log_every=1)
+        yield from _at_most(values, batch_size=_MOST_IMAGES)
         for name in ("checkpoint_every", "evaluate_every"):
             value = values.get(name)
             if isinstance(value, str):
                 match = _EPOCHS.fullmatch(value)
-                if match is None or not float(match[1]) > 0:
-                    yield name, f'is "{value}", expected a number of steps, or text like "1 epoch" or "5 epochs"'
+                if match is None or not 0 < float(match[1]) < _MOST_EPOCHS:
+                    yield name, f'is "{value:.60}", expected a number of steps, or text like "1 epoch" or "5 epochs"'
             elif value is not None and value < 1:
                 yield name, f"is {value}, expected at least 1 step"
 
@@ -181,6 +189,7 @@ class EvaluateSection(Section):
     @classmethod
     def problems(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield from _at_least(values, batch_size=1, pictures=0)
+        yield from _at_most(values, batch_size=_MOST_IMAGES)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -222,3 +231,10 @@ def _at_least(values: Mapping[str, Any], **bounds: int) -> Iterator[tuple[str, s
         value = values.get(name)
         if value is not None and value < bound:
             yield name, f"is {value}, expected at least {bound}"
+
+
+def _at_most(values: Mapping[str, Any], **bounds: int) -> Iterator[tuple[str, str]]:
+    for name, bound in bounds.items():
+        value = values.get(name)
+        if value is not None and value > bound:
+            yield name, f"is {value}, expected at most {bound}"

@@ -93,7 +93,7 @@ def from_plain(value: Any, where: str, folder: Path) -> Node:
     if isinstance(value, os.PathLike):
         return Node(os.fspath(value), where, folder)
     if value is None or isinstance(value, (bool, int, float, str)):
-        return Node(value, where, folder)
+        return Node(_in_64_bits(value, where), where, folder)
     raise RecipeError(f"{where}: a recipe cannot hold a {type(value).__name__} ({value!r:.60})")
 
 
@@ -198,12 +198,20 @@ def _scalar(kind: str, text: str, where: str) -> Any:
         if kind == "bool":
             return {"true": True, "false": False}[text.lower()]
         if kind == "int":
-            return int(text[2:], 8) if text.startswith("0o") else int(text, 16 if text.startswith("0x") else 10)
+            base = 8 if text.startswith("0o") else 16 if text.startswith("0x") else 10
+            return _in_64_bits(int(text.removeprefix("0o"), base), where)
         if kind == "float":
             return float(re.sub(r"\.(inf|nan)$", r"\1", text.lower()))
         return text
     except (ValueError, KeyError) as err:
         raise RecipeError(f"{where}: {text[:40]!r} is not a value of type {kind}") from err
+
+
+def _in_64_bits(value: Any, where: str) -> Any:
+    """An integer that torch, NumPy and JSON can hold; other values as they are."""
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise RecipeError(f"{where}: the integer {hex(value)[:20]}... does not fit into 64 bits")
+    return value
 
 
 def _syntax_error(err: yaml.YAMLError, reader: _Reader, text: str) -> str:

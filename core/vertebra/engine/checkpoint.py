@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -19,13 +19,21 @@ from vertebra.errors import CheckpointError
 from vertebra.models.torch_files import read_torch_file
 from vertebra.regular_files import read_text
 
-__all__ = ["FORMAT", "CheckpointStore", "Found", "read_checkpoint", "write_atomically", "write_checkpoint"]
+__all__ = ["FORMAT", "CheckpointStore", "DamagedCheckpoint", "Found", "read_checkpoint"]
+__all__ += ["write_atomically", "write_checkpoint"]
 
 logger = logging.getLogger(__name__)
 
 FORMAT = 1
 _NAME = re.compile(r"step_(\d{7,})\.pth")
 _PLAIN = (str, int, float, bool, type(None), torch.Tensor)
+_REQUIRED = {"model": dict, "optimizer": dict, "step": int, "rng": list, "hooks": dict, "format": int}
+_KINDS = _REQUIRED | {"scaler": dict, "schedule": dict, "recipe": str, "plugins": dict, "metadata": dict}
+_KINDS |= {"buffers": list, "vertebra": str}
+
+
+class DamagedCheckpoint(CheckpointError):
+    """A checkpoint whose content is not what a training writes, so that an older one may do."""
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
@@ -66,21 +74,36 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """Reads a training checkpoint onto the CPU. Nothing in the file is executed.
 
     Raises:
-        CheckpointError: no such file, not a checkpoint, damaged, or of a newer format.
+        CheckpointError: no such file, not a checkpoint, damaged, with a value of another type, or of a newer format.
     """
     content = read_torch_file(path)
-    missing = [key for key in ("model", "optimizer", "step", "rng", "hooks", "format") if key not in content]
+    missing = [key for key in _REQUIRED if key not in content]
     if missing:
         raise CheckpointError(
             f"{path}: not a training checkpoint, it has no {', '.join(missing)}; training resumes from files in "
             "checkpoints/ only.\n  To start a new training from weights, set model.weights"
         )
+    for problem in _wrong_types(content):
+        raise DamagedCheckpoint(f"{path}: {problem}.\n  Was it written or changed by another program?")
     if content["format"] > FORMAT:
         raise CheckpointError(
             f"{path}: written by vertebra {content.get('vertebra')} in format {content['format']}, "
             f"this version reads up to {FORMAT}; upgrade vertebra"
         )
     return content
+
+
+def _wrong_types(content: dict[str, Any]) -> Iterator[str]:
+    for key, kind in _KINDS.items():
+        value = content.get(key)
+        if key in content and (not isinstance(value, kind) or isinstance(value, bool)):
+            yield f"its entry {key} is of type {type(value).__name__}, expected {kind.__name__}"
+    if content["step"] < 0:
+        yield f"its step is {content['step']}"
+    for key, kind in (("model", torch.Tensor), ("hooks", dict)):
+        for name, value in content[key].items():
+            if not isinstance(name, str) or not isinstance(value, kind):
+                yield f"{key}[{name!r:.80}] is of type {type(value).__name__}, expected {kind.__name__}"
 
 
 class Found(NamedTuple):
@@ -121,10 +144,13 @@ class CheckpointStore:
                 leftover.unlink(missing_ok=True)
         return path
 
-    def newest(self) -> Found | None:
+    def newest(self, refused: dict[Path, str] | None = None) -> Found | None:
         """The checkpoint to resume from: what `last` names; if that is damaged, the newest older one that is whole.
 
         None where the folder holds no checkpoint at all.
+
+        Args:
+            refused: files that were found damaged on use, and why; they are not tried again.
         Raises:
             CheckpointError: there are checkpoints and none can be read.
         """
@@ -132,6 +158,8 @@ class CheckpointStore:
         failures = []
         for path in candidates:
             try:
+                if refused and path in refused:
+                    raise DamagedCheckpoint(refused[path])
                 return Found(path, read_checkpoint(path), notes)
             except CheckpointError as err:
                 failures.append(str(err))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from vertebra.config.component import where_written
 from vertebra.data import Dataset
 from vertebra.data.label_facts import look_for_labels
 from vertebra.data.missing_classes import missing_labels, missing_objects
 from vertebra.errors import DataError, RecipeError
 from vertebra.models import Head, Loss, Model
-from vertebra.models.losses.labels import too_few_classes
+from vertebra.models.losses.labels import check_weights, too_few_classes
 from vertebra.runtime import distributed
 
 __all__ = ["check_learnable"]
@@ -21,7 +22,7 @@ def check_learnable(model: Model, dataset: Dataset) -> list[str]:
 
     Raises:
         DataError: nothing that the heads learn from is there, or all of it is of one class.
-        RecipeError: a loss that cannot learn the dataset's only class.
+        RecipeError: a loss that cannot learn the dataset's only class, or has another number of class weights.
     """
     return distributed.on_main_process(lambda: _check(model, dataset))
 
@@ -51,5 +52,12 @@ def _check_losses(model: Model, num_labels: int) -> None:
     semantic = (one for one in model.modules() if isinstance(one, Head) and set(one.task_outputs) == {"sem_seg"})
     for head in semantic:
         for loss in head.modules():
-            if isinstance(loss, Loss) and 0 < num_labels < loss.min_classes:
-                raise RecipeError(f"{type(head).__name__}: {too_few_classes(loss, num_labels)}")
+            if not isinstance(loss, Loss) or num_labels == 0:
+                continue
+            where = where_written(loss, type(head).__name__)
+            if num_labels < loss.min_classes:
+                raise RecipeError(f"{where}: {too_few_classes(loss, num_labels)}")
+            try:
+                check_weights(where, getattr(loss, "class_weights", None), getattr(head, "num_classes", num_labels))
+            except ValueError as err:
+                raise RecipeError(f"{err}.\n  Write one weight per class, in the order of the classes") from err

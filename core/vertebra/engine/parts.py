@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from vertebra.engine.blame import check_methods
 from vertebra.engine.dataset_facts import facts_to_keep
 from vertebra.engine.plugin_files import PluginFile, read_plugin_files, recipe_with_copies
 from vertebra.engine.rng import seed_everything
@@ -45,6 +46,7 @@ class Plan:
     keep_checkpoints: int = 2
     evaluate_every: int | None = None
     log_every: int = 20
+    find_unused_parameters: bool = False
 
     def __post_init__(self) -> None:
         if self.steps < 1:
@@ -112,6 +114,7 @@ def build_parts(recipe: Recipe, *, starting_weights: bool = True) -> Parts:
     dataset = load_dataset(recipe.data.train, recipe.data.root)
     loader = build_train_loader(recipe, dataset, rank, world_size)
     model = build_model(recipe, metadata=dataset.metadata, pretrained=starting_weights)
+    check_methods(model, predicts=getattr(recipe.data, recipe.evaluate.split) is not None)
     notes = [*check_learnable(model, dataset), *_notes_on_facts(dataset.metadata)]
     if starting_weights and recipe.model.weights is not None:
         notes.append(start_from(model, recipe, recipe.model.weights))
@@ -192,6 +195,7 @@ def _plan(recipe: Recipe, steps_per_epoch: float) -> Plan:
         keep_checkpoints=section.keep_checkpoints,
         evaluate_every=parse_period(section.evaluate_every, steps_per_epoch, "train.evaluate_every"),
         log_every=section.log_every,
+        find_unused_parameters=section.find_unused_parameters,
     )
 
 

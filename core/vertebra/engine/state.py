@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from vertebra.engine.checkpoint import FORMAT, Found
+from vertebra.engine.checkpoint import FORMAT, CheckpointStore, DamagedCheckpoint, Found
 from vertebra.engine.dataset_facts import check_same_classes, facts_to_keep
 from vertebra.engine.environment import version
 from vertebra.engine.plugin_files import changes_since
-from vertebra.engine.rng import rng_state
+from vertebra.engine.rng import preserved_rng, rng_state, set_rng_state
 from vertebra.engine.run_folder import recipe_changes
 from vertebra.errors import CheckpointError
 from vertebra.runtime import distributed
@@ -21,7 +24,10 @@ if TYPE_CHECKING:
     from vertebra.engine.hooks.contract import Hook
     from vertebra.engine.trainer import Trainer
 
-__all__ = ["checkpoint_of", "resume_from", "weights_of"]
+__all__ = ["checkpoint_of", "resume_from", "resume_newest", "weights_of"]
+
+_LIKE_THE_PARAMETER = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer", "square_avg", "grad_avg")
+"""What torch's optimizers keep in the shape of each parameter."""
 
 
 def checkpoint_of(trainer: Trainer) -> dict[str, Any]:
@@ -59,6 +65,19 @@ def _origin(trainer: Trainer) -> dict[str, Any]:
     }
 
 
+def resume_newest(trainer: Trainer, found: Found, checkpoints: CheckpointStore) -> list[str]:
+    """As `resume_from`; where the checkpoint proves damaged, from the newest older one that is whole."""
+    refused: dict[Path, str] = {}
+    while True:
+        try:
+            return resume_from(trainer, found)
+        except DamagedCheckpoint as err:
+            refused[found.path] = str(err)
+            older = checkpoints.newest(refused)
+            assert older is not None  # with none left, it raises
+            found = older
+
+
 def resume_from(trainer: Trainer, found: Found) -> list[str]:
     """Puts a checkpoint's state into a trainer that was just built.
 
@@ -66,6 +85,7 @@ def resume_from(trainer: Trainer, found: Found) -> list[str]:
         What the user should know: where it goes on, what was skipped, what changed.
     Raises:
         CheckpointError: classes, model or optimizer do not fit the checkpoint's.
+        DamagedCheckpoint: a part of it is not what such a part writes.
     """
     path, content, notes = found
     step = content["step"]
@@ -77,15 +97,22 @@ def resume_from(trainer: Trainer, found: Found) -> list[str]:
     notes += [f"local plugin {line}" for line in changes_since(recorded, trainer.parts.plugin_files)]
     check_same_classes(content, getattr(trainer.model, "metadata", None), path)
     _load_model(trainer.model, content["model"], path, changes)
-    _load_optimizer(trainer.optimizer, trainer.model, content["optimizer"], path)
+    with _damaged(path, "optimizer"):
+        _load_optimizer(trainer.optimizer, trainer.model, content["optimizer"], path)
     if trainer.scaler.is_enabled() and content.get("scaler"):
-        trainer.scaler.load_state_dict(content["scaler"])
+        with _damaged(path, "scaler"):
+            _check_alike(trainer.scaler.state_dict(), content["scaler"], "scaler")
+            trainer.scaler.load_state_dict(content["scaler"])
     trainer.step = step
-    notes += _load_hooks(trainer.hooks, content["hooks"])
+    with _damaged(path, "hooks"):
+        notes += _load_hooks(trainer.hooks, content["hooks"], content["model"])
     states = content["rng"]
     if len(states) == distributed.world_size():
         trainer.resumed_rng = states[distributed.rank()]
-        _load_buffers(trainer.model, content.get("buffers") or [])
+        with _damaged(path, "rng"), preserved_rng():
+            set_rng_state(trainer.resumed_rng)
+        with _damaged(path, "buffers"):
+            _load_buffers(trainer.model, content.get("buffers") or [])
     else:
         notes.append(
             f"the checkpoint was written by {len(states)} processes, this run has {distributed.world_size()}: random "
@@ -111,6 +138,9 @@ def _load_model(model: nn.Module, saved: dict[str, torch.Tensor], path: Any, cha
             + _shorten([change for change in changes if change.startswith(("model.", "data."))] or ["nothing"])
             + "\nResume with the run's own recipe.yaml, or start a new run with --output"
         )
+    for name, value in own.items():
+        if saved[name].is_floating_point() != value.is_floating_point():
+            raise DamagedCheckpoint(f"{path}: {name} is {saved[name].dtype}, expected {value.dtype}")
     model.load_state_dict(saved)
 
 
@@ -157,8 +187,20 @@ def _load_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module, saved: d
             "  Was more of the model frozen when it was written? Resume with the run's own recipe.yaml"
         )
     state = {index: state_of[name] for index, name in enumerate(names) if state_of[name] is not None}
+    _check_kept(state, [parameter for group in optimizer.param_groups for parameter in group["params"]], names)
     optimizer.load_state_dict({"state": state, "param_groups": own["param_groups"]})
     _lay_out_like_parameters(optimizer)
+
+
+def _check_kept(state: dict[int, Any], parameters: list[torch.Tensor], names: list[str]) -> None:
+    for index, kept in state.items():
+        for key, value in kept.items():
+            like = key in _LIKE_THE_PARAMETER and value is not None
+            if like and (not isinstance(value, torch.Tensor) or value.shape != parameters[index].shape):
+                found = tuple(value.shape) if isinstance(value, torch.Tensor) else type(value).__name__
+                raise ValueError(f"{key} of {names[index]} is {found}, expected {tuple(parameters[index].shape)}")
+            if key == "step" and not isinstance(value, (int, float, torch.Tensor)):
+                raise ValueError(f"step of {names[index]} is of type {type(value).__name__}")
 
 
 def _lay_out_like_parameters(optimizer: torch.optim.Optimizer) -> None:
@@ -192,11 +234,12 @@ def _named(hooks: list[Hook]) -> dict[str, Hook]:
     return named
 
 
-def _load_hooks(hooks: list[Hook], states: dict[str, Any]) -> list[str]:
+def _load_hooks(hooks: list[Hook], states: dict[str, Any], model: dict[str, Any]) -> list[str]:
     notes = []
     named = _named(hooks)
     for name, hook in named.items():
         if name in states:
+            _check_state(hook, states[name], model, name)
             hook.load_state_dict(states[name])
         else:
             notes.append(f"the hook {name} is new in this run and starts without a state")
@@ -204,6 +247,49 @@ def _load_hooks(hooks: list[Hook], states: dict[str, Any]) -> list[str]:
     if gone:
         notes.append(f"hooks of the checkpoint that this run does not have; their state is ignored: {', '.join(gone)}")
     return notes
+
+
+@contextlib.contextmanager
+def _damaged(path: Path, part: str) -> Iterator[None]:
+    """What a part raises about its state means that the state is not one that it wrote."""
+    try:
+        yield
+    except CheckpointError:
+        raise
+    except Exception as err:  # a foreign type makes them raise nearly anything
+        cause = (str(err).strip().splitlines() or ["no message"])[0]
+        raise DamagedCheckpoint(
+            f"{path}: its entry {part} cannot be restored: {type(err).__name__}: {cause[:300]}.\n"
+            "  Was it written or changed by another program, or by another version of a plugin?"
+        ) from err
+
+
+def _check_state(hook: Hook, saved: dict[str, Any], model: dict[str, Any], name: str) -> None:
+    own: dict[str, Any] = {}
+    with contextlib.suppress(Exception):  # some have no state before they were called in a training
+        own = hook.state_dict()
+    _check_alike(own, saved, name)
+    for key, value in saved.items():  # weights of their own, such as an average
+        if isinstance(value, dict) and value.keys() == model.keys():
+            _check_alike(model, value, f"{name}[{key!r}]")
+
+
+def _check_alike(own: Any, saved: Any, where: str) -> None:
+    """Raises ValueError where a value differs in its type, or a tensor in its shape, from the one that a part has now.
+
+    None stands for a value that is not known yet, and goes with any other.
+    """
+    if own is None or saved is None:
+        return
+    kinds: tuple[Any, ...] = (dict, (list, tuple), torch.Tensor, str, (int, float))
+    kind: Any = next((kind for kind in kinds if isinstance(own, kind)), object)
+    if not isinstance(saved, kind):
+        raise ValueError(f"{where} is of type {type(saved).__name__}, expected {type(own).__name__}")
+    if kind is dict:
+        for key in own.keys() & saved.keys():
+            _check_alike(own[key], saved[key], f"{where}[{key!r}]")
+    elif kind is torch.Tensor and saved.shape != own.shape:
+        raise ValueError(f"{where} has shape {tuple(saved.shape)}, expected {tuple(own.shape)}")
 
 
 def _shorten(lines: list[str], most: int = 12) -> str:

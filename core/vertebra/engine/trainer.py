@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from vertebra.engine.blame import check_all_used, explained
 from vertebra.engine.checkpoint import CheckpointStore, write_checkpoint
 from vertebra.engine.environment import describe_run, version
 from vertebra.engine.hooks.bad_loss import check_finite, not_finite
@@ -23,8 +24,9 @@ from vertebra.engine.parts import Parts, build_parts
 from vertebra.engine.rng import preserved_rng, seed_everything, set_rng_state
 from vertebra.engine.run_folder import TO_FILE_ONLY, RunFolder, choose_run_folder, first_folder, logging_to, newest_run
 from vertebra.engine.signals import Signals, StopNow
-from vertebra.engine.state import checkpoint_of, resume_from, weights_of
+from vertebra.engine.state import checkpoint_of, resume_newest, weights_of
 from vertebra.errors import RecipeError
+from vertebra.models.contracts import check_losses
 from vertebra.runtime import autocast, distributed, make_grad_scaler
 from vertebra.runtime.process import check_ranks_agree, open_process, text_checksum, weights_checksum
 
@@ -109,7 +111,8 @@ class Trainer:
         self._not_finite_at_start = not_finite(self.model)
         self._notes = list(self.parts.notes)
         if found is not None:
-            self._notes += resume_from(self, found)
+            assert self.checkpoints is not None
+            self._notes += resume_newest(self, found, self.checkpoints)
             self._saved_step = self.step
         elif resume:
             where = output_dir or (recipe.run_folder if recipe else "")
@@ -141,17 +144,26 @@ class Trainer:
         with contextlib.ExitStack() as stack:
             self._open(stack)
             self._call("before_train")
-            forward = distributed.wrap(self.model, self.device)
+            forward = distributed.wrap(self.model, self.device, find_unused=self.plan.find_unused_parameters)
+            averaged = distributed.world_size() > 1 and not self.plan.find_unused_parameters
+            parameters = list(self.model.named_parameters()) if averaged else []
             while self.step < self.max_steps and self.stop_reason is None:
                 self._call("before_step")
                 with self.interruptible():
                     self.batch = self._next_batch()
                 self._call("before_forward")
                 with autocast(self.device, self.plan.amp):
-                    self.losses = forward(self.batch)
+                    try:
+                        self.losses = forward(self.batch)
+                    except Exception as err:
+                        found = explained(err, self.model)
+                        if found is err:
+                            raise
+                        raise found from err
                 self.loss = _total(self.losses)
                 self.optimizer.zero_grad()
                 self.scaler.scale(self.loss).backward()
+                check_all_used(parameters, self.step)
                 self.scaler.unscale_(self.optimizer)
                 self._call("after_backward")
                 self.scaler.step(self.optimizer)
@@ -269,12 +281,9 @@ class Trainer:
 
 
 def _total(losses: Any) -> Tensor:
-    if not isinstance(losses, dict) or not losses:
-        raise TypeError(
-            f"in training a model returns a dict of named scalar losses, got {type(losses).__name__} "
-            f"{'without any' if isinstance(losses, dict) else ''}; does the model have a head, and is it in "
-            "training mode?"
-        )
+    check_losses(losses, "the model")
+    if not losses:
+        raise RecipeError("the model returned no losses: does it have a head, and is it in training mode?")
     total = reduce(operator.add, losses.values())
     if not total.requires_grad:
         raise RecipeError(

@@ -26,6 +26,7 @@ from vertebra.export.onnx_runtime import OnnxModel, need_onnx
 from vertebra.export.suppression import onnx_translations
 from vertebra.export.trace import InputShape, trace
 from vertebra.models import Model
+from vertebra.runtime.folders import check_can_be_written
 
 if TYPE_CHECKING:
     from vertebra.config import Recipe
@@ -132,6 +133,7 @@ def _check_output(output: Path, force: bool) -> None:
         raise ExportError(f"{output}: the file's name must end in .onnx")
     if output.is_dir() or (output.exists() and not force):
         raise ExportError(f"{output}: already exists; choose another file, or replace it with --force (force=True)")
+    check_can_be_written(output.parent)
 
 
 def _load(recipe: Any, weights: Any) -> tuple[Model, dict[str, Any]]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from vertebra.config.signature import parameters_of
-from vertebra.errors import RecipeError, VertebraError
+from vertebra.errors import PluginError, RecipeError, VertebraError
 from vertebra.injection import count_classes, known_facts
+from vertebra.models.contracts import Backbone, Neck, ShapeSpec
 from vertebra.models.model import Model
 from vertebra.registry import REGISTRIES
 
@@ -42,11 +44,11 @@ def build_model(
     injected = known_facts(metadata, **({"num_classes": num_classes} if given else {}))
 
     backbone = (section.backbone if pretrained else _without_weights(section.backbone)).build(**injected)
-    shapes = backbone.output_shape()
+    shapes = _shapes_of(backbone, section.backbone)
     neck = None
     if section.neck is not None:
         neck = section.neck.build(input_shape=shapes, **injected)
-        shapes = neck.output_shape()
+        shapes = _shapes_of(neck, section.neck)
     labels = {} if given else {name: _count_labels(spec, metadata) for name, spec in section.heads.items()}
     counts = {name: {"num_classes": count} for name, count in labels.items() if count is not None}
     labeled = {name: _with_label_counts(spec, metadata) for name, spec in section.heads.items()}
@@ -65,6 +67,19 @@ def build_model(
         pixel_order=section.pixel_order,
         metadata=metadata,
     )
+
+
+def _shapes_of(part: Backbone | Neck, spec: ComponentSpec) -> dict[str, ShapeSpec]:
+    """What `output_shape` returns, checked: other parts are built from it."""
+    called = f"{spec.where}: {spec.kind} {spec.name}"
+    if type(part).output_shape in (Backbone.output_shape, Neck.output_shape):
+        raise PluginError(f"{called} has no method output_shape(), from which the next parts are built")
+    shapes = part.output_shape()
+    if not isinstance(shapes, Mapping) or not shapes or not all(isinstance(one, ShapeSpec) for one in shapes.values()):
+        raise PluginError(
+            f"{called}: output_shape() returned {shapes!r:.80}, expected {{name: ShapeSpec(channels, stride)}}"
+        )
+    return dict(shapes)
 
 
 def _without_weights(spec: ComponentSpec) -> ComponentSpec:

@@ -12,13 +12,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import torch
 from torch import Tensor, nn
+
+from vertebra.errors import PluginError
 
 if TYPE_CHECKING:
     from vertebra.models.batch import Batch
     from vertebra.models.class_rows import ClassRows
 
-__all__ = ["Backbone", "Head", "Loss", "Neck", "ShapeSpec", "named_tensors"]
+__all__ = ["Backbone", "Head", "Loss", "Neck", "ShapeSpec", "check_losses", "named_tensors"]
 
 
 @dataclass(frozen=True)
@@ -158,6 +161,43 @@ class Loss(nn.Module):
     component_kind: ClassVar[str] = "loss"
     min_classes: ClassVar[int] = 1
     """With fewer class scores the loss is constant, so that nothing is learned: 2 where it takes their softmax."""
+
+
+def check_losses(losses: Any, owner: str, head: nn.Module | None = None) -> None:
+    """What a head or model returns in training against its contract: {name: scalar that has a gradient}.
+
+    A constant 0 is allowed (a batch without objects), and any constant of a head whose parameters are all frozen.
+
+    Args:
+        owner: for the message: which head, and where it is written.
+    Raises:
+        PluginError: it is something else; names the loss.
+    """
+    if not isinstance(losses, Mapping):
+        raise PluginError(
+            f"{owner}: in training it must return a dict of named scalar losses, got {_described(losses)}.\n"
+            "  Return {'loss_cls': loss, ...}; the total is their sum"
+        )
+    for name, loss in losses.items():
+        if not isinstance(loss, Tensor) or loss.numel() != 1 or loss.dim() or not loss.is_floating_point():
+            raise PluginError(
+                f"{owner}: its loss {name!r} is {_described(loss)}, expected a scalar tensor of floats.\n"
+                "  Sum or average it over images and cells: loss.sum() / count"
+            )
+        learns = head is not None and head.training and torch.is_grad_enabled()
+        if loss.requires_grad or head is None or not learns or float(loss) == 0:
+            continue
+        if any(parameter.requires_grad for parameter in head.parameters()):
+            raise PluginError(
+                f"{owner}: its loss {name!r} does not depend on the head's parameters, so nothing is learned from it.\n"
+                "  Is it detached from the outputs (.detach(), .item(), torch.tensor(loss), torch.no_grad())?"
+            )
+
+
+def _described(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return f"a tensor of shape {tuple(value.shape)} and {value.dtype}"
+    return f"a value of type {type(value).__name__}"
 
 
 def named_tensors(raw: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:

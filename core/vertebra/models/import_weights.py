@@ -22,6 +22,7 @@ from vertebra.models.build import build_model
 from vertebra.models.model import Model
 from vertebra.models.weights import read_weights
 from vertebra.nearest import listed
+from vertebra.runtime.folders import check_can_be_written
 
 __all__ = ["ImportReport", "Layout", "import_weights", "translate_names"]
 
@@ -114,6 +115,7 @@ def import_weights(
         raise CheckpointError(f"{output}: the weights are written as a .pth file; name it {output.with_suffix('.pth')}")
     if output.exists() and not force:
         raise CheckpointError(f"{output} already exists; choose another file, or overwrite it with --force")
+    check_can_be_written(output.parent)
     if not isinstance(recipe, Recipe):
         recipe = load_recipe(str(recipe))
 

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, nn
 
+from vertebra.config.component import where_written
 from vertebra.errors import DataError
 from vertebra.models.batch import Batch, describe, pad_ground_truth, pad_sem_seg
-from vertebra.models.contracts import Backbone, Head, Neck
+from vertebra.models.contracts import Backbone, Head, Neck, check_losses
 
 __all__ = ["Model"]
 
@@ -154,13 +155,18 @@ class Model(nn.Module):
         return {name: head(features) for name, head in self.heads.items() if self.training or not _training_only(head)}
 
     def losses(self, raw: dict[str, Any], batch: Batch) -> dict[str, Tensor]:
-        """Raw outputs of `compute` to {"<head>/<loss>": scalar}."""
-        return {
-            f"{name}/{key}": loss
-            for name, head in self.heads.items()
-            if name in raw
-            for key, loss in head.losses(raw[name], batch).items()
-        }
+        """Raw outputs of `compute` to {"<head>/<loss>": scalar}.
+
+        Raises:
+            PluginError: a head returns something else, or a loss that is detached from its parameters.
+        """
+        found: dict[str, Tensor] = {}
+        for name, head in self.heads.items():
+            if name in raw:
+                losses = head.losses(raw[name], batch)
+                check_losses(losses, f"model.heads.{name} ({where_written(head, type(head).__name__)})", head)
+                found |= {f"{name}/{key}": loss for key, loss in losses.items()}
+        return found
 
     def predict(self, raw: dict[str, Any], batch: Batch) -> list[dict[str, Any]]:
         """Raw outputs of `compute` to one dict per image. A key taken by an earlier head becomes "<head>/<key>"."""

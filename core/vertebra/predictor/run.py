@@ -19,6 +19,7 @@ from vertebra.predictor.settings import class_numbers, look_from_score
 from vertebra.predictor.sources import Camera, Place, list_places
 from vertebra.predictor.timing import StageTimes
 from vertebra.predictor.writers import CocoWriter, CsvWriter, LabelWriter, Writer, YoloWriter
+from vertebra.runtime.folders import check_can_be_written
 
 __all__ = ["SAVED", "WrittenPredictions", "predict_files"]
 
@@ -79,15 +80,16 @@ def predict_files(
         settings: of the Predictor: `device`, `transforms`, `nms_threshold`, `class_agnostic_nms`, `max_detections`.
 
     Raises:
+        RecipeError: `output` or a folder above it is not a folder, or cannot be written.
         DataError: nothing to read, or `output` holds predictions already; or images that cannot be read, after all
             others have been written.
     """
+    output = check_can_be_written(output)
     places = list_places([source] if isinstance(source, (str, Path, int, Camera)) else source)
     predictor = recipe if isinstance(recipe, Predictor) else _predictor(recipe, weights, score, settings)
     if classes is not None:
         class_numbers(classes, predictor.class_names)  # a wrong name is reported before anything is written
     saved = _checked(save, predictor)
-    output = Path(output)
     unreadable: list[str] = []
     times = StageTimes(predictor.device)
     stream = predictor.stream(

@@ -126,11 +126,14 @@ def failed(err: BaseException, message: str | None = None) -> str | None:
     return None
 
 
-def wrap(model: nn.Module, device: torch.device) -> nn.Module:
+def wrap(model: nn.Module, device: torch.device, *, find_unused: bool = False) -> nn.Module:
     """The model for training: itself, or in DistributedDataParallel, which averages gradients over processes.
 
     Buffers are not broadcast at every step, as in Detectron2: frozen ones do not change, running
     statistics are each process's own (a norm that shares them, SyncBN, does so itself).
+
+    Args:
+        find_unused: look for parameters that a step does not use, instead of waiting for their gradients.
     """
     if world_size() == 1:
         return model
@@ -138,7 +141,7 @@ def wrap(model: nn.Module, device: torch.device) -> nn.Module:
     known = inspect.signature(parallel).parameters
     sync = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"  # torch 2.14 renamed it
     # Nor are they at the start: a resumed process has its own again. That parameters agree has been checked.
-    options: dict[str, Any] = {sync: False, "init_sync": False}
+    options: dict[str, Any] = {sync: False, "init_sync": False, "find_unused_parameters": find_unused}
     return parallel(model, device_ids=[device.index] if device.type == "cuda" else None, **options)
 
 

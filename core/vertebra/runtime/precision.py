@@ -18,7 +18,7 @@ def choose_device(name: str = "auto") -> torch.device:
 
     Under torchrun each process takes the GPU of its LOCAL_RANK.
     Raises:
-        SetupError: a GPU was requested that this machine does not have.
+        SetupError: a GPU was requested that this machine does not have, or a device that cannot compute here.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -34,7 +34,14 @@ def choose_device(name: str = "auto") -> torch.device:
                 f"device {name!r}: this process needs GPU {index}, but torch sees {count} GPUs here.\n"
                 "  Set train.device=cpu, or start fewer processes per machine"
             )
-        device = torch.device("cuda", index)
+        return torch.device("cuda", index)
+    try:
+        torch.zeros(1, device=device).add_(1).item()
+    except Exception as err:  # each backend has a way of its own to say that it is not there
+        raise SetupError(
+            f"device {name!r} cannot be used here: {str(err).strip().splitlines()[0].partition('. ')[0]}.\n"
+            "  Use auto, cpu, cuda or cuda:0"
+        ) from err
     return device
 
 

@@ -70,7 +70,7 @@ class EMA(Hook):
         return {"average": dict(self.average.state_dict()), "updates": self.updates}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._restored, self.updates = state["average"], state["updates"]
+        self._restored, self.updates = dict(state["average"]), int(state["updates"])
 
 
 def _tensors(model: nn.Module) -> list[Tensor]:

@@ -1,0 +1,81 @@
+"""What to say of an error that nobody foresaw: whose code raised it, and a file that holds the traceback."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+import tempfile
+import traceback
+from collections.abc import Iterator
+from types import FrameType
+
+from vertebra import __version__
+from vertebra.local_plugins import __name__ as LOCAL
+from vertebra.plugins import CORE, installed_plugins
+
+__all__ = ["describe_unforeseen", "is_out_of_memory"]
+
+_ALLOCATORS = ("DefaultCPUAllocator", "not enough memory", "out of memory", "Cannot allocate memory")
+
+
+def describe_unforeseen(err: BaseException) -> tuple[str, int]:
+    """The message, and the exit code: 2 where a local plugin is at fault, which is the user's own, otherwise 1."""
+    cause = f"{type(err).__name__}: {(str(err).strip().splitlines() or ['no message'])[0]}"
+    owner, place = _blamed(err)
+    place += "".join(f", {note}" for note in getattr(err, "__notes__", ()))
+    path = _write(err)
+    if path is None:
+        traceback.print_exception(err)
+    details = "The traceback stands above" if path is None else f"The traceback is in {path}"
+    if owner.startswith("local plugin"):
+        return f"{owner} failed: {cause}\n  in {place}.\n  {details}", 2
+    report = "report it to the plugin's authors" if owner != CORE else "report it"
+    return f"this is a bug in {owner}: {cause}\n  in {place}.\n  {details}; please {report} with that file", 1
+
+
+def is_out_of_memory(err: BaseException) -> bool:
+    """Whether memory did not suffice, on the device or in the computer; torch raises RuntimeErrors for it."""
+    if isinstance(err, MemoryError) or type(err).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(err, RuntimeError) and any(words in str(err) for words in _ALLOCATORS)
+
+
+def _blamed(err: BaseException) -> tuple[str, str]:
+    """(whose code, `file:line (function)`): the last frame of a local plugin, otherwise the last of core or plugin."""
+    roots = {CORE: CORE}
+    for plugin in installed_plugins():
+        for _, _, value in plugin.entries:
+            roots.setdefault(value.partition(".")[0].partition(":")[0], plugin.distribution)
+    owner, place = CORE, "an unknown place"
+    for frame, line in _frames(err):
+        module = str(frame.f_globals.get("__name__", ""))
+        here = f"{frame.f_code.co_filename}:{line} ({frame.f_code.co_name})"
+        if module.startswith(f"{LOCAL}."):
+            owner, place = f"local plugin {frame.f_code.co_filename}", here
+        elif module.partition(".")[0] in roots and not owner.startswith("local plugin"):
+            owner, place = roots[module.partition(".")[0]], here
+    return owner, place
+
+
+def _frames(err: BaseException) -> Iterator[tuple[FrameType, int]]:
+    return traceback.walk_tb(err.__traceback__)
+
+
+def _write(err: BaseException) -> str | None:
+    """A new file with all that a report needs; None where no place can be written."""
+    torch = sys.modules.get("torch")
+    lines = [
+        f"vertebra {__version__}, Python {platform.python_version()}, torch {getattr(torch, '__version__', '-')}",
+        f"{platform.platform()}; {' '.join(map(str, sys.argv))}",
+        *(f"plugin {plugin}" for plugin in installed_plugins()),
+        "",
+        *traceback.format_exception(err),
+    ]
+    try:
+        handle, path = tempfile.mkstemp(prefix="vertebra-traceback-", suffix=".txt")
+        with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
+            file.write("\n".join(lines))
+    except OSError:
+        return None
+    return path

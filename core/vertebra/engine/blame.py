@@ -1,0 +1,108 @@
+"""What went wrong in a training step, in terms of the recipe's parts: for parts that break their contract."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterator
+from typing import Any
+
+from torch import nn
+
+from vertebra.config.component import where_written
+from vertebra.errors import PluginError, RecipeError, VertebraError
+from vertebra.models import Backbone, Head, Model, Neck
+
+__all__ = ["check_all_used", "check_methods", "explained"]
+
+_SHOWN = 6
+_METHODS = {
+    Backbone: ("forward(images)", "output_shape()"),
+    Neck: ("forward(features)", "output_shape()"),
+    Head: ("forward(features)", "losses(raw, batch)"),
+}
+
+
+def check_methods(model: Model, *, predicts: bool) -> None:
+    """Before the first step: does each part have the methods that a training calls?
+
+    Args:
+        predicts: the training evaluates, so heads have to predict too.
+    Raises:
+        PluginError: a method is missing; names the part.
+    """
+    for name, part in (("backbone", model.backbone), ("neck", model.neck), *_heads(model)):
+        kind = next((kind for kind in _METHODS if isinstance(part, kind)), None)
+        if part is None or kind is None:
+            continue
+        predict = kind is Head and predicts and not getattr(part, "training_only", False)
+        for method in (*_METHODS[kind], *(("predict(raw, batch)",) if predict else ())):
+            bare = method.partition("(")[0]
+            if getattr(type(part), bare) is getattr(kind, bare) and bare not in vars(part):
+                raise PluginError(f"{_called(name, part)} has no method {method}, which a training needs")
+
+
+def explained(err: Exception, model: nn.Module) -> Exception:
+    """The error to raise instead: one that names the part and the remedy, or the same one with the part as a note."""
+    if isinstance(err, VertebraError):
+        return err
+    parts = list(_parts(err, model))
+    written = [(name, part) for name, part in parts if where_written(part, "")]
+    where = _called(*(written or parts)[-1]) if parts else "the model"
+    text = str(err)
+    levels = _levels(err)
+    if isinstance(err, KeyError) and levels and err.args and err.args[0] not in levels:
+        return PluginError(
+            f"{where} uses a feature map {err.args[0]!r}, which does not exist.\n  Those that do: {', '.join(levels)}"
+        )
+    if isinstance(err, ValueError) and "more than 1 value per channel" in text:
+        return RecipeError(
+            f"{where}: the batch normalization {_called(*parts[-1])} sees a single value per channel: one image, and a "
+            "feature map of one cell.\n  Use a train.batch_size of at least 2 per process, or a norm that does not "
+            "depend on the batch (gn, ln, frozen_bn)"
+        )
+    if parts:
+        err.__notes__ = [*getattr(err, "__notes__", ()), f"in {where}"]  # add_note, which Python 3.10 does not have
+    return err
+
+
+def check_all_used(parameters: list[tuple[str, nn.Parameter]], step: int) -> None:
+    """After a backward pass of several processes, which average each gradient: do all parameters have one?
+
+    Raises:
+        RecipeError: some do not; names them.
+    """
+    unused = [name for name, parameter in parameters if parameter.requires_grad and parameter.grad is None]
+    if unused:
+        more = f" and {len(unused) - _SHOWN} more" if len(unused) > _SHOWN else ""
+        raise RecipeError(
+            f"step {step + 1} did not use {len(unused)} parameters, so their gradients cannot be averaged over the "
+            f"processes: {', '.join(unused[:_SHOWN])}{more}.\n"
+            "  If the model uses them in some steps only, set train.find_unused_parameters=true (slower); otherwise "
+            "remove them, or freeze them: parameter.requires_grad_(False)"
+        )
+
+
+def _heads(model: Model) -> Iterator[tuple[str, nn.Module]]:
+    yield from ((f"heads.{name}", head) for name, head in model.heads.items())
+
+
+def _parts(err: Exception, model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """The model's modules whose methods were running, outermost first; the model itself is not one."""
+    names = {id(module): name for name, module in model.named_modules() if module is not model}
+    for frame, _ in traceback.walk_tb(err.__traceback__):
+        owner = frame.f_locals.get("self")
+        if isinstance(owner, nn.Module) and id(owner) in names:
+            yield names[id(owner)], owner
+
+
+def _levels(err: Exception) -> list[str]:
+    """Names of the feature maps that the latest part which takes features got."""
+    found: Any = None
+    for frame, _ in traceback.walk_tb(err.__traceback__):
+        features = frame.f_locals.get("features")
+        found = features if isinstance(features, dict) else found
+    return [str(name) for name in found or ()]
+
+
+def _called(name: str, part: nn.Module) -> str:
+    return f"model.{name} ({where_written(part, type(part).__name__)})"

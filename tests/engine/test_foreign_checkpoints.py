@@ -1,0 +1,110 @@
+"""A checkpoint with a value of another type or shape inside: the run resumes from the one before, bit for bit."""
+
+import copy
+import shutil
+
+import pytest
+import torch
+from stub_parts import stub_parts
+
+from vertebra.engine import Trainer
+from vertebra.engine.checkpoint import read_checkpoint
+from vertebra.engine.hooks.ema import EMA
+from vertebra.errors import CheckpointError
+
+STEPS = 12
+
+
+def train(folder, resume=False, hooks=None):
+    trainer = Trainer(output_dir=folder, resume=resume, parts=stub_parts(STEPS), hooks=hooks or [EMA()])
+    trainer.train()
+    return trainer
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A finished run with checkpoints of steps 10 and 12."""
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    train(folder)
+    return folder
+
+
+def changes() -> dict[str, object]:
+    """By name, a function that spoils the content of a checkpoint."""
+
+    def put(*keys):
+        def change(content, value=keys[-1]):
+            for key in keys[:-2]:
+                content = content[key]
+            content[keys[-2]] = value
+
+        return change
+
+    first = lambda content: next(iter(content["optimizer"]["state"].values()))  # noqa: E731
+    found = {
+        f"{key} is {kind}": put(key, copy.deepcopy(value))
+        for key in ("model", "optimizer", "step", "rng", "hooks", "scaler", "schedule", "recipe", "plugins", "format")
+        for kind, value in (("text", "x"), ("a number", 1.5), ("none", None), ("a list", ["x"]), ("a dict", {1: "x"}))
+        if (key, kind) not in [("recipe", "text"), *((key, "a dict") for key in ("scaler", "schedule", "plugins"))]
+    }
+    found |= {
+        "step is true": put("step", True),
+        "step is negative": put("step", -3),
+        "a weight is text": put("model", "conv.weight", "x"),
+        "a weight is of integers": put("model", "conv.weight", torch.zeros((8, 3, 3, 3), dtype=torch.int64)),
+        "a hook is text": put("hooks", "EMA", "x"),
+        "a hook is empty": put("hooks", "EMA", {}),
+        "an average is text": put("hooks", "EMA", "average", "x"),
+        "an average's weight is text": put("hooks", "EMA", "average", "conv.weight", "x"),
+        "an average's weight has another shape": put("hooks", "EMA", "average", "conv.weight", torch.zeros(3)),
+        "an average's count is text": put("hooks", "EMA", "updates", "many"),
+        "sums are text": put("hooks", "Metrics", "sums", "x"),
+        "a random state is text": put("rng", 0, "x"),
+        "a random state lacks a part": lambda content: content["rng"][0].pop("numpy"),
+        "torch's random state is short": put("rng", 0, "torch", torch.zeros(5, dtype=torch.uint8)),
+        "torch's random state is floats": put("rng", 0, "torch", torch.zeros(5056)),
+        "Python's random state is short": put("rng", 0, "python", [3, [1, 2], None]),
+        "names of parameters are a number": put("optimizer", "names", 5),
+        "the optimizer's state is a list": put("optimizer", "state", []),
+        "the optimizer's state is of text": lambda content: content["optimizer"]["state"].update({0: "x"}),
+        "a momentum is text": lambda content: first(content).update(momentum_buffer="x"),
+        "a momentum has another shape": lambda content: first(content).update(momentum_buffer=torch.zeros(2)),
+    }
+    return found
+
+
+@pytest.mark.parametrize("name", changes())
+def test_a_foreign_value_gives_way_to_the_checkpoint_before(finished, tmp_path, name):
+    folder = tmp_path / "run"
+    shutil.copytree(finished, folder)
+    last = sorted((folder / "checkpoints").glob("*.pth"))[-1]
+    content = read_checkpoint(last)
+    changes()[name](content)
+    torch.save(content, last)
+    trainer = Trainer(output_dir=folder, resume=True, parts=stub_parts(STEPS), hooks=[EMA()])
+    assert trainer.step == 10
+    trainer.train()
+    assert "cannot resume from the newest checkpoint, trying the one before" in (folder / "log.txt").read_text()
+    whole, resumed = (torch.load(one / "final.pth", weights_only=True)["model"] for one in (finished, folder))
+    assert all(torch.equal(whole[key], resumed[key]) for key in whole)
+
+
+def test_with_no_older_one_it_says_what_is_wrong_in_each(finished, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(finished, folder)
+    for path in (folder / "checkpoints").glob("*.pth"):
+        content = read_checkpoint(path)
+        content["rng"] = ["x"]
+        torch.save(content, path)
+    with pytest.raises(CheckpointError, match=r"none of the 2 checkpoints can be read") as caught:
+        Trainer(output_dir=folder, resume=True, parts=stub_parts(STEPS), hooks=[EMA()])
+    assert str(caught.value).count("its entry rng cannot be restored: TypeError") == 2
+
+
+def test_a_checkpoint_that_does_not_fit_the_recipe_is_no_reason_to_take_an_older_one(finished, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(finished, folder)
+    parts = stub_parts(STEPS)
+    parts.model.score = torch.nn.Linear(8, 2)
+    with pytest.raises(CheckpointError, match=r"step_0000012\.pth: does not fit this recipe's model"):
+        Trainer(output_dir=folder, resume=True, parts=parts, hooks=[EMA()])
