@@ -63,6 +63,32 @@ def test_an_error_of_a_local_plugin_names_its_line_and_a_file_with_the_traceback
     assert 'return {"{0}".format(1): 1 / 0}' in report.read_text()
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_transform_of_a_local_plugin_is_named_with_its_image(run, tmp_path, workers):
+    boom = (
+        "@TRANSFORMS.register()\nclass Boom(Transform):\n    def __call__(self, record, rng):\n        return 1 / 0\n"
+    )
+    imports = "from vertebra.data.transforms import Transform\nfrom vertebra.registry import TRANSFORMS\n"
+    text = PLUGIN + imports + boom
+    (tmp_path / "mine.py").write_text(text)
+    line = text.splitlines().index("        return 1 / 0") + 1
+    words = ("data.train_transforms=[Boom]", f"data.workers={workers}", "--output", "run")
+    err = run("train", "recipe.yaml", *words, code=2)
+    assert f"local plugin {tmp_path / 'mine.py'} failed: " in err
+    assert ".jpg: a transform or the mapper failed on this image: ZeroDivisionError: division by zero\n" in err
+    assert f"in {tmp_path / 'mine.py'}:{line} (__call__)" in err
+    assert "return 1 / 0" in run.reports[0].read_text()
+
+
+def test_a_method_that_takes_other_arguments_is_its_plugins_error(run, tmp_path):
+    (tmp_path / "mine.py").write_text(PLUGIN.replace("def losses(self, raw, batch)", "def losses(self, raw)"))
+    text = (tmp_path / "mine.py").read_text()
+    (tmp_path / "mine.py").write_text(text.replace('{"{0}".format(1): 1 / 0}', "features"))
+    err = run("train", "recipe.yaml", "--output", "run", code=2)
+    assert "failed: TypeError: Mine.losses() takes 2 positional arguments but 3 were given\n" in err
+    assert f"in {tmp_path / 'mine.py'}:11 (losses)" in err
+
+
 def test_what_nobody_foresaw_in_the_core_is_called_a_bug(run, monkeypatch):
     monkeypatch.setattr("vertebra.config.load.read_with_bases", lambda file: [][1])
     err = run("config", "recipe.yaml", code=1)

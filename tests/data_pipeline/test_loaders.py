@@ -155,7 +155,7 @@ class Failing:
 def test_a_bug_in_a_transform_is_raised_with_the_image(dataset, workers):
     loader = TrainLoader(dataset, Mapper([Failing()], training=True), 2, workers=workers, max_bad_images=9)
     with pytest.raises(
-        RuntimeError, match=r"\.png: a transform or the mapper failed on this image \(ZeroDivisionError"
+        RuntimeError, match=r"\.png: a transform or the mapper failed on this image: ZeroDivisionError: "
     ):
         take(loader, 12)
 

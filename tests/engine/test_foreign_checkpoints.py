@@ -60,7 +60,7 @@ def changes() -> dict[str, object]:
         "an average's count is text": put("hooks", "EMA", "updates", "many"),
         "sums are text": put("hooks", "Metrics", "sums", "x"),
         "a random state is text": put("rng", 0, "x"),
-        "a random state lacks a part": lambda content: content["rng"][0].pop("numpy"),
+        "a random state has lost a part": lambda content: content["rng"][0].pop("numpy"),
         "torch's random state is short": put("rng", 0, "torch", torch.zeros(5, dtype=torch.uint8)),
         "torch's random state is floats": put("rng", 0, "torch", torch.zeros(5056)),
         "Python's random state is short": put("rng", 0, "python", [3, [1, 2], None]),

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import sys
 import tempfile
 import traceback
-from collections.abc import Iterator
-from types import FrameType
 
 from vertebra import __version__
 from vertebra.local_plugins import __name__ as LOCAL
 from vertebra.plugins import CORE, installed_plugins
+from vertebra.registry import REGISTRIES
+from vertebra.traces import CarriedError, frames_of
 
 __all__ = ["describe_unforeseen", "is_out_of_memory"]
 
@@ -21,7 +22,9 @@ _ALLOCATORS = ("DefaultCPUAllocator", "not enough memory", "out of memory", "Can
 
 def describe_unforeseen(err: BaseException) -> tuple[str, int]:
     """The message, and the exit code: 2 where a local plugin is at fault, which is the user's own, otherwise 1."""
-    cause = f"{type(err).__name__}: {(str(err).strip().splitlines() or ['no message'])[0]}"
+    cause = (str(err).strip().splitlines() or ["no message"])[0]
+    if not isinstance(err, CarriedError):
+        cause = f"{type(err).__name__}: {cause}"
     owner, place = _blamed(err)
     place += "".join(f", {note}" for note in getattr(err, "__notes__", ()))
     path = _write(err)
@@ -48,18 +51,23 @@ def _blamed(err: BaseException) -> tuple[str, str]:
         for _, _, value in plugin.entries:
             roots.setdefault(value.partition(".")[0].partition(":")[0], plugin.distribution)
     owner, place = CORE, "an unknown place"
-    for frame, line in _frames(err):
-        module = str(frame.f_globals.get("__name__", ""))
-        here = f"{frame.f_code.co_filename}:{line} ({frame.f_code.co_name})"
+    for module, here in frames_of(err):
         if module.startswith(f"{LOCAL}."):
-            owner, place = f"local plugin {frame.f_code.co_filename}", here
+            owner, place = f"local plugin {here.rpartition(':')[0]}", here
         elif module.partition(".")[0] in roots and not owner.startswith("local plugin"):
             owner, place = roots[module.partition(".")[0]], here
-    return owner, place
+    return _miscalled(err) or (owner, place)
 
 
-def _frames(err: BaseException) -> Iterator[tuple[FrameType, int]]:
-    return traceback.walk_tb(err.__traceback__)
+def _miscalled(err: BaseException) -> tuple[str, str] | None:
+    """A local plugin's method that does not take the arguments it is called with: it has no frame of its own."""
+    found = re.search(r"TypeError: (\w+)\.(\w+)\(\) (?:takes|missing|got)", f"{type(err).__name__}: {err}")
+    for cls in (cls for registry in REGISTRIES.values() for cls in registry.registered().values()) if found else ():
+        if found and cls.__name__ == found[1] and cls.__module__.startswith(f"{LOCAL}."):
+            path = sys.modules[cls.__module__].__file__
+            line = getattr(getattr(vars(cls).get(found[2]), "__code__", None), "co_firstlineno", 0)
+            return f"local plugin {path}", f"{path}:{line} ({found[2]})"
+    return None
 
 
 def _write(err: BaseException) -> str | None:
@@ -70,7 +78,8 @@ def _write(err: BaseException) -> str | None:
         f"{platform.platform()}; {' '.join(map(str, sys.argv))}",
         *(f"plugin {plugin}" for plugin in installed_plugins()),
         "",
-        *traceback.format_exception(err),
+        *(part.rstrip() for part in traceback.format_exception(err)),
+        getattr(err, "details", ""),
     ]
     try:
         handle, path = tempfile.mkstemp(prefix="vertebra-traceback-", suffix=".txt")

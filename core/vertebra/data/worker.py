@@ -7,6 +7,7 @@ import ctypes
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from multiprocessing.util import Finalize
@@ -20,6 +21,7 @@ from vertebra.data.image_oddities import collected_oddities
 from vertebra.data.mapper import Mapper
 from vertebra.data.samplers import SampleKey
 from vertebra.errors import DataError, VertebraError
+from vertebra.traces import CarriedError, frames_of
 
 __all__ = ["Outcome", "SampleReader", "start_worker"]
 
@@ -35,7 +37,7 @@ class Outcome:
     """(path of the image, message) of each image that could not be used."""
     odd: list[tuple[str, str]] = field(default_factory=list)
     """(kind, path) of images that are unusual, see `image_oddities`."""
-    error: VertebraError | None = None
+    error: VertebraError | CarriedError | None = None
     """A fault that no other image would fix, to be raised by the main process."""
 
 
@@ -90,9 +92,12 @@ class SampleReader(Dataset):
                 outcome.error = err
                 break
             except Exception as err:
-                raise RuntimeError(
-                    f"{path}: a transform or the mapper failed on this image ({type(err).__name__})"
-                ) from err
+                outcome.error = CarriedError(
+                    f"{path}: a transform or the mapper failed on this image: {type(err).__name__}: {err}",
+                    frames_of(err),
+                    traceback.format_exc(),
+                )
+                break
             index = self._replacement(key, attempt)
         self.current[slot] = -1
         return outcome
