@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from vertebra.local_plugins import ANNOUNCED
+from vertebra.local_plugins import ANNOUNCED, _forget
+from vertebra.local_plugins import __name__ as LOCAL
 
 REPOSITORY = Path(__file__).resolve().parent
 IN_WORKER = "PYTEST_XDIST_WORKER" in os.environ
@@ -80,9 +81,11 @@ def shared():
 
 @pytest.fixture(scope="module", autouse=True)
 def no_local_plugin_stays_announced():
-    """Local files that a module's tests loaded are not announced to processes that later tests start."""
-    announced = os.environ.get(ANNOUNCED)
+    """Of local files that a module's tests loaded nothing stays: no component, no word to processes of later tests."""
+    announced, imported = os.environ.get(ANNOUNCED), set(sys.modules)
     yield
+    for name in [name for name in sys.modules if name.startswith(f"{LOCAL}.") and name not in imported]:
+        _forget(name)
     os.environ.pop(ANNOUNCED, None)
     if announced is not None:
         os.environ[ANNOUNCED] = announced

@@ -120,15 +120,19 @@ def _open(source: str, images: Path | None, split: str, overrides: Sequence[str]
     """The dataset that `source` names: a shapes folder, a COCO JSON, or a split of a recipe."""
     from vertebra.data import load_split
     from vertebra.data.coco import CocoFormat
+    from vertebra.data.foreign_labels import foreign_labels
 
     path = Path(source)
     if path.is_dir():
         annotations = path / "annotations" / f"instances_{split}.json"
         if not annotations.is_file():
-            raise DataError(f"{path}: has no annotations/instances_{split}.json; name a COCO JSON file instead")
+            cause = foreign_labels(path) or f"has no annotations/instances_{split}.json; name a COCO JSON file instead"
+            raise DataError(f"{path}: {cause}")
         return CocoFormat(annotations=str(annotations), images=str(path / "images" / split)).load(None)
     if path.suffix == ".json":
         return CocoFormat(annotations=source, images=str(images or path.parent)).load(None)
+    if path.is_file() and (cause := foreign_labels(path)):
+        raise DataError(f"{path}: {cause}")
     from vertebra.config import load_recipe
 
     return load_split(load_recipe(source, overrides), split)

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from vertebra.config.foreign_files import refuse_foreign_block, refuse_foreign_suffix
 from vertebra.config.recipe_files import find_recipe
 from vertebra.config.yaml_reader import Node, display, from_plain, parse_yaml, read_yaml
 from vertebra.errors import PluginError, RecipeError
@@ -34,11 +35,13 @@ def read_with_bases(path: Path, opened: tuple[Path, ...] = ()) -> Node:
     if path in opened:
         chain = " -> ".join(display(file) for file in (*opened[opened.index(path) :], path))
         raise RecipeError(f"{display(path)}: {BASE} is circular: {chain}")
+    refuse_foreign_suffix(path)
     root = read_yaml(path)
     if root.value is None:
         raise RecipeError(f"{display(path)}: the file is empty; a recipe has at least `model`, or a `{BASE}`")
     if not isinstance(root.value, dict):
         raise RecipeError(f"{root.where}: a recipe is a block of `key: value` lines, got {_kind_of(root)}")
+    refuse_foreign_block(root)
     own = Node({key: child for key, child in root.value.items() if key != BASE}, root.where, root.folder)
     _refuse_inner_bases(own)
     merged: Node | None = None

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import dataclasses
 import types
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 from vertebra.config.component import ComponentSpec, Kind, to_plain
 from vertebra.config.scalars import INVALID, check_scalar, describe_type, show
-from vertebra.config.sections import Section
+from vertebra.config.sections import Recipe, Section
 from vertebra.config.signature import signature_of
 from vertebra.config.yaml_reader import Node, from_plain
 from vertebra.errors import PluginError, RecipeError, VertebraError
@@ -72,7 +72,9 @@ def check_section(cls: type[Section], node: Node, path: str, mistakes: Mistakes,
     fields = {item.name: item for item in dataclasses.fields(cls) if item.compare}
     for key, child in block.value.items():
         if key not in fields:
-            mistakes.add(child.where, f"{_join(path, key)}: {title} has no such key.\n  {_nearest_of(key, fields)}")
+            places = _elsewhere(key, cls, block)
+            hint = f"Nearest: {', '.join(places)}" if places else _nearest_of(key, fields)
+            mistakes.add(child.where, f"{_join(path, key)}: {title} has no such key.\n  {hint}")
     values = dict(known)
     for name, item in fields.items():
         inner = _join(path, name)
@@ -283,6 +285,25 @@ def _nearest_of(name: str, known: Iterable[str]) -> str:
     if not names:
         return "It takes none"
     return f"Nearest: {', '.join(near)}" if near else f"Known: {', '.join(names)}"
+
+
+def _elsewhere(key: str, cls: type[Section], block: Node) -> list[str]:
+    """Where in a recipe a key stands that was written in a wrong section: `train.epochs` for `epochs`."""
+    sections = {name: hint for name, hint in get_type_hints(Recipe).items() if isinstance(hint, type)}
+    found = [
+        f"{name}.{key}"
+        for name, hint in sections.items()
+        if issubclass(hint, Section) and hint is not cls and key in {item.name for item in dataclasses.fields(hint)}
+    ]
+    return found or ([path for path in _written(key, block, "") if path != key] if cls is Recipe else [])
+
+
+def _written(key: str, node: Node, path: str) -> Iterator[str]:
+    """The paths of all keys of this name that blocks below a node have."""
+    for name, child in node.value.items() if isinstance(node.value, dict) else ():
+        if name == key:
+            yield _join(path, name)
+        yield from _written(key, child, _join(path, name))
 
 
 def _join(path: str, key: str) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from vertebra.coco_objects import mask_of, object_notes
+from vertebra.coco_objects import id_cause, mask_of, object_notes
 from vertebra.data.image_files import file_name_fault
 from vertebra.data.json_file import Problems
 from vertebra.data.masks import within_reach
@@ -42,10 +42,6 @@ class Categories:
 
     def __contains__(self, key: object) -> bool:
         return key in self.to_contiguous or key in self.ignored
-
-    def all_numbers(self) -> bool:
-        """No id is a text."""
-        return not any(isinstance(key, str) for key in (*self.to_contiguous, *self.ignored))
 
 
 class _Notes:
@@ -160,7 +156,7 @@ def read_images(records: list, image_root: Path, problems: Problems) -> dict[Id,
         fault = _id_fault(record, result)
         if fault:
             problems.add(f"images[{i}]", fault)
-            if isinstance(record, dict) and isinstance(record.get("id"), (int, str)):
+            if isinstance(record, dict) and isinstance(record.get("id"), (int, str, float)):
                 result.setdefault(record["id"], None)
             continue
         key, name, height, width = (record.get(field) for field in ("id", "file_name", "height", "width"))
@@ -195,8 +191,9 @@ def read_annotations(
             continue
         key, image_id = record["id"], record.get("image_id")
         ids[key] = i
-        if not isinstance(image_id, (int, str)) or image_id not in images:
-            problems.add(f"annotations[{i}] (id {key!r})", f"image_id {image_id!r} is not among the images")
+        if type(image_id) not in (int, str) or image_id not in images:  # True would be 1
+            cause = id_cause(image_id, images)
+            problems.add(f"annotations[{i}] (id {key!r})", f"image_id {image_id!r} is not among the images{cause}")
             continue
         image = images[image_id]
         if image is None:  # its own fault is reported already
@@ -265,7 +262,9 @@ def _id_fault(record: Any, known: dict) -> str | None:
         return f"is {record!r:.60}, expected an object"
     key = record.get("id")
     if isinstance(key, bool) or not isinstance(key, (int, str)):
-        return f"id is {key!r}, expected a whole number or a text" if "id" in record else "has no id"
+        whole = [int(key)] if isinstance(key, float) and key.is_integer() else []
+        cause = id_cause(key, whole)
+        return f"id is {key!r}, expected a whole number or a text{cause}" if "id" in record else "has no id"
     if isinstance(key, int) and not -(2**63) <= key < 2**63:
         return f"id {key} does not fit in 64 bits"
     return f"id {key!r} is taken already" if key in known else None
@@ -310,13 +309,8 @@ def _annotation_faults(record: dict, image: dict, categories: Categories) -> lis
     category = record.get("category_id")
     if category is None:
         faults.append("category_id is missing")
-    elif not isinstance(category, (int, str)) or category not in categories:
-        text = (
-            " (a text, while the categories' ids are numbers)"
-            if isinstance(category, str) and categories.all_numbers()
-            else ""
-        )
-        faults.append(f"category_id {category!r} is not among the categories{text}")
+    elif type(category) not in (int, str) or category not in categories:
+        faults.append(f"category_id {category!r} is not among the categories{id_cause(category, categories)}")
     faults.append(box_fault(record.get("bbox"), may_be_empty=True))  # those without area are dropped with a note
     if (mask := mask_of(record.get("segmentation"))) is not None:
         faults += mask_faults(mask, image["height"], image["width"])

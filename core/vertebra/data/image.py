@@ -7,6 +7,7 @@ which is little beside a training step and not worth a second decoder with its o
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 from pathlib import Path
@@ -130,19 +131,33 @@ def read_labels(path: str | os.PathLike) -> np.ndarray:
     A palette image gives its indices, which is how Pascal VOC stores labels. No value is changed.
 
     Raises:
-        DataError: as for `read_image`, and an image with more than one channel.
+        DataError: as for `read_image`, and an image with more than one channel, or compressed as JPEG.
     """
     with _open(path) as image:
-        if image.mode not in ("L", "P", "1", "I", "I;16", "I;16L", "I;16B"):
+        if image.format in ("JPEG", "MPO"):
             raise DataError(
-                f"{path}: labels need one channel, this image has mode {image.mode}; "
-                "save the label numbers themselves as an 8-bit gray PNG, not their colors"
+                f"{path}: labels cannot be read from a JPEG, whose compression changes numbers and borders; save them "
+                "as PNG, from the original and not from this file"
             )
+        if image.mode not in ("L", "P", "1", "I", "I;16", "I;16L", "I;16B"):
+            raise DataError(f"{path}: labels need one channel, this image has mode {image.mode}; {_instead(image)}")
         try:
             labels = np.array(image)
         except Exception as err:
             raise DataError(f"{path}: damaged label image ({_reason(err)})") from err
     return labels.astype(np.uint8 if labels.dtype.itemsize == 1 else np.int32)
+
+
+def _instead(image: Image.Image) -> str:
+    """How a mask of several channels can be used."""
+    with contextlib.suppress(Exception):  # damaged behind its header: the advice for colors will do
+        channels = np.array(image.convert("RGB"))
+        if (channels == channels[..., :1]).all():
+            return "its channels are equal: save one of them as an 8-bit gray PNG"
+    return (
+        "if its colors stand for classes, list them in the dataset's block (format semantic_folder), as "
+        "colors: [[0, 0, 0], [128, 0, 0]]; otherwise save the numbers of the classes as an 8-bit gray PNG"
+    )
 
 
 def _open(path: str | os.PathLike) -> Image.Image:

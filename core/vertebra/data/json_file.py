@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from vertebra.data.foreign_labels import foreign_labels
 from vertebra.data.image_files import near_file
 from vertebra.errors import DataError
 from vertebra.regular_files import read_bytes
@@ -20,6 +21,8 @@ def read_json(path: Path) -> Any:
     Raises:
         DataError: not there, not UTF-8, not JSON (with line and column), or a key written twice in one object.
     """
+    if path.exists() and path.suffix.lower() != ".json" and (cause := foreign_labels(path)):
+        raise DataError(f"{path}: {cause}")
     try:
         raw = read_bytes(path)
     except FileNotFoundError as err:

@@ -20,7 +20,7 @@ __all__ = ["clip_polygon", "decode_segmentation", "polygon_fault", "rle_counts",
 def polygon_fault(polygon: Any) -> str | None:
     """What is wrong with one polygon as a flat list of numbers, or None."""
     if not isinstance(polygon, (list, tuple, np.ndarray)):
-        return f"is {polygon!r}, not a list of numbers"
+        return f"is {polygon!r:.60}, not a list of numbers"
     if len(polygon) % 2:
         return f"has {len(polygon)} numbers; x and y must come in pairs"
     if len(polygon) < 6:

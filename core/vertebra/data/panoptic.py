@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from vertebra.coco_objects import id_cause
 from vertebra.data.catalog import Metadata
 from vertebra.data.image_files import file_name_fault
 from vertebra.data.json_file import Problems, read_json
@@ -98,7 +99,8 @@ def add_panoptic(
         for segment in () if faults else record["segments_info"]:
             category = segment.get("category_id")
             if not isinstance(category, int) or (category not in thing_ids and category not in stuff_ids):
-                what = f"category_id {category!r:.60} is not among the categories"
+                cause = id_cause(category, {*thing_ids, *stuff_ids})
+                what = f"category_id {category!r:.60} is not among the categories{cause}"
                 problems.add(f"{where}, segment {segment['id']}", what)
                 continue
             isthing = category in thing_ids

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from numbers import Integral, Real
 from typing import Any
 
+from vertebra.coco_objects import polygons_cause
 from vertebra.data.catalog import Metadata
 from vertebra.data.image_files import path_fault
 from vertebra.data.json_file import Problems
@@ -175,13 +176,13 @@ def box_fault(box: Any, mode: Any = BoxMode.XYWH_ABS, *, may_be_empty: bool = Fa
 def mask_faults(segmentation: Any, height: int | None, width: int | None) -> list[str]:
     """What is wrong with polygons or run lengths of an image of this size; None: the size is not known."""
     if isinstance(segmentation, (list, tuple)):
-        if segmentation and all(isinstance(value, Real) for value in segmentation):
-            return ["segmentation is one flat list of numbers; a pair of brackets is missing: [[x1, y1, x2, y2, ...]]"]
-        return [
+        faults = [
             f"segmentation: polygon {i} {fault}"
             for i, polygon in enumerate(segmentation)
             if (fault := polygon_fault(polygon))
         ]
+        cause = polygons_cause(segmentation) if faults else None
+        return [f"segmentation {cause}"] if cause else faults
     if isinstance(segmentation, dict) and (height is None or width is None):
         size = segmentation.get("size")
         if isinstance(size, (list, tuple)) and len(size) == 2 and size_fault(*size) is None:

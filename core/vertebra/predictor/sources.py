@@ -15,6 +15,7 @@ import torch
 
 from vertebra.data import read_image
 from vertebra.data.image import image_suffixes
+from vertebra.data.image_files import near_file
 from vertebra.data.image_oddities import OddImages, collected_oddities
 from vertebra.errors import DataError
 from vertebra.nearest import listed
@@ -112,7 +113,12 @@ def _named(place: str) -> Sequence[Path | Camera]:
         return _inside(path)
     if path.is_file():
         return [path]
-    if place.isdecimal():
+    if "://" in place:
+        raise DataError(
+            f"{place}: images are read from files, and addresses of the network are not. Download the file first; a "
+            "stream of a network camera can be recorded in pieces: ffmpeg -i ADDRESS -t 60 part.mp4"
+        )
+    if place.isdecimal() and len(place) < 6:
         return [Camera(int(place))]
     if glob.has_magic(place):
         fitting = [Path(name) for name in sorted(glob.glob(place, recursive=True))]
@@ -121,7 +127,7 @@ def _named(place: str) -> Sequence[Path | Camera]:
             what = f"fits {len(fitting)} files, none of them an image or a video" if fitting else "fits no file"
             raise DataError(f"{place}: this pattern {what}")
         return known
-    raise DataError(f"{place}: no such file (expected an image, a video or a folder)")
+    raise DataError(f"{place}: no such file{near_file(path)} (expected an image, a video or a folder)")
 
 
 def _inside(folder: Path) -> list[Path]:

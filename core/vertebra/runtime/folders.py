@@ -14,7 +14,7 @@ from vertebra.errors import RecipeError
 __all__ = ["check_can_be_written", "drop_if_empty", "make_new", "new_folder", "numbered"]
 
 _CLAIM = ".claimed"
-"""A file in a folder that was there and empty, while a process that took it has written nothing else."""
+"""A file in the first folder of a name while the process that took it runs: no other one may take it as empty."""
 _made: dict[Path, list[Path]] = {}
 """What `make_new` made in this process: the folders, each with the parents that were made for it, nearest first."""
 
@@ -65,10 +65,13 @@ def make_new(first: str | Path) -> Path:
         number += 1
         folder = first if number == 1 else first.with_name(f"{first.name}-{number}")
         with contextlib.suppress(FileExistsError):  # another process was sooner
-            if folder.is_dir() and not any(folder.iterdir()):  # made beforehand, for this
-                (folder / _CLAIM).open("x").close()
-            else:
+            if number > 1 or not folder.is_dir():
                 folder.mkdir(parents=True)
+            if number == 1:  # an empty one may have been made beforehand, for this, so all have to claim it
+                (folder / _CLAIM).open("x").close()
+                if any(path.name != _CLAIM for path in folder.iterdir()):
+                    (folder / _CLAIM).unlink()
+                    continue
             _made[folder.absolute()] = [parent.absolute() for parent in parents]
             return folder
 

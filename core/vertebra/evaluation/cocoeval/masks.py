@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco_mask
 
+from vertebra.coco_objects import polygons_cause
 from vertebra.errors import DataError
 from vertebra.evaluation.run_lengths import covered_pixels
 
@@ -89,10 +90,10 @@ class MaskColumn(Sequence):
                     f"{where(row)} is a polygon, which needs height and width of the image in the ground truth"
                 )
             elif not _are_polygons(segmentation):
-                raise DataError(
-                    f"{where(row)} is not a list of polygons [x0, y0, x1, y1, x2, y2, ...], finite and in pixels: "
-                    f"{segmentation!r:.200}"
+                cause = polygons_cause(segmentation) or (
+                    "is not a list of polygons [x0, y0, x1, y1, x2, y2, ...], finite and in pixels"
                 )
+                raise DataError(f"{where(row)} {cause}: {segmentation!r:.200}")
         for start in range(0, len(encoded), _AT_A_TIME):
             part = encoded[start : start + _AT_A_TIME]
             covered = covered_pixels([self.segmentations[row]["counts"] for row in part]).tolist()

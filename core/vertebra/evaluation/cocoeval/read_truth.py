@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from vertebra.coco_objects import mask_of
+from vertebra.coco_objects import id_cause, mask_of
 from vertebra.errors import DataError
 from vertebra.evaluation.cocoeval.columns import GroundTruthColumns
 from vertebra.evaluation.cocoeval.masks import MaskColumn
@@ -71,10 +71,13 @@ def read_ground_truth(
         if records[row]["image_id"] not in listed or records[row]["category_id"] not in named
     ]
     if strangers:
-        notes.append(
-            f"{len(strangers)} annotations are of images or categories that {name} does not list, and are dropped: "
-            f"first record {strangers[0]}"
-        )
+        first = records[strangers[0]]
+        cause = id_cause(first["image_id"], listed) or id_cause(first["category_id"], named)
+        what = f"{len(strangers)} annotations are of images or categories that {name} does not list"
+        if len(strangers) == len(records):
+            ids = f"image_id {first['image_id']!r}, category_id {first['category_id']!r}"
+            raise DataError(f"{name}: all {what}: first record {strangers[0]} with {ids}{cause}")
+        notes.append(f"{what}, and are dropped: first record {strangers[0]}{cause}")
     if task == "segm":
         masked = np.fromiter((mask_of(r.get("segmentation")) is not None for r in records), bool, len(records))
         if (used & ~masked).any():
