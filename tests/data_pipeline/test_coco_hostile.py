@@ -44,7 +44,7 @@ REFUSED = {
     "rle_wrong_size": r"annotations\[1\] .*size \[60, 80\], its image \[120, 160\]",
     "rle_wrong_total": r"annotations\[1\] .*runs over 250 pixels",
     "root_is_list": r"the root is a list, as in a file of detections",
-    "string_numbers": r"(?s)category_id .2. is not .*; the ids are numbers: write 2.*bbox is \['60', '40', '50', '45'\]",
+    "string_numbers": r"(?s)category_id .2. .*; the ids are numbers: write 2.*bbox is \['60', '40', '50', '45'\]",
     "three_number_box": r"annotations\[1\] .*expected 4 numbers",
     "trailing_comma": r"line 143, column 1",
     "truncated": r"line 64, column 6",
