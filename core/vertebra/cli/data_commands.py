@@ -126,8 +126,8 @@ def _open(source: str, images: Path | None, split: str, overrides: Sequence[str]
     if path.is_dir():
         annotations = path / "annotations" / f"instances_{split}.json"
         if not annotations.is_file():
-            cause = foreign_labels(path) or f"has no annotations/instances_{split}.json; name a COCO JSON file instead"
-            raise DataError(f"{path}: {cause}")
+            expected = f"has no annotations/instances_{split}.json; name a COCO JSON file instead"
+            raise DataError(f"{path}: {foreign_labels(path) or expected}")
         return CocoFormat(annotations=str(annotations), images=str(path / "images" / split)).load(None)
     if path.suffix == ".json":
         return CocoFormat(annotations=source, images=str(images or path.parent)).load(None)

@@ -86,4 +86,7 @@ def _is_called(plugin: PluginInfo, prefix: str) -> bool:
 def _with_suffix(path: Path) -> Path | None:
     candidates = [path, *(path.with_name(path.name + suffix) for suffix in RECIPE_SUFFIXES)]
     # the reader says what is wrong with a pipe; a folder of that name may lie beside the recipe
-    return next((candidate for candidate in candidates if candidate.exists() and not candidate.is_dir()), None)
+    try:
+        return next((candidate for candidate in candidates if candidate.exists() and not candidate.is_dir()), None)
+    except OSError as err:  # a name that is too long, a folder that may not be entered
+        raise RecipeError(f"{display(path)}: {err.strerror}") from err

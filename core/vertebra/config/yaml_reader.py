@@ -228,5 +228,5 @@ def _syntax_error(err: yaml.YAMLError, reader: _Reader, text: str) -> str:
     context = f" {err.context}" if err.context else ""
     if err.context_mark is not None and err.context_mark.line != mark.line and reader.lines:
         context += f" that begins in line {err.context_mark.line + 1}"
-    shown = f"\n    {source.rstrip()}" if source.strip() and reader.lines else ""
+    shown = f"\n    {source.rstrip():.200}" if source.strip() and reader.lines else ""
     return f"{where}: not valid YAML: {problem}{context}, column {mark.column + 1}{shown}"

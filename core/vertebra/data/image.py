@@ -25,7 +25,8 @@ from vertebra.data.image_content import (
 )
 from vertebra.data.image_oddities import tell_oddity
 from vertebra.errors import DataError
-from vertebra.regular_files import check_regular, open_regular
+from vertebra.png_chunks import png_fault
+from vertebra.regular_files import check_regular, open_regular, read_bytes
 
 __all__ = [
     "MAX_PIXELS",
@@ -176,6 +177,8 @@ def _open(path: str | os.PathLike) -> Image.Image:
         image.close()
         raise DataError(f"{path}: {_too_large(f'{width}x{height} pixels')}")
     try:
+        if image.format == "PNG" and (fault := png_fault(read_bytes(path))):
+            raise DataError(f"{path}: damaged: {fault}. Copy or download it again")
         check_content(image, path)
     except BaseException:
         image.close()

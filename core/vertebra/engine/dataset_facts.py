@@ -41,7 +41,7 @@ def facts_in(content: Mapping[str, Any], name: str) -> Metadata | None:
         CheckpointError: facts of a wrong type.
     """
     kept = content.get("metadata")
-    if not kept:
+    if kept is None or (isinstance(kept, Mapping) and not kept):
         return _of_lists(content, name)
     dataset, facts = next(iter(kept.items())) if isinstance(kept, Mapping) else ("", None)
     if not isinstance(facts, Mapping):

@@ -269,9 +269,10 @@ def _check_state(hook: Hook, saved: dict[str, Any], model: dict[str, Any], name:
     with contextlib.suppress(Exception):  # some have no state before they were called in a training
         own = hook.state_dict()
     _check_alike(own, saved, name)
-    for key, value in saved.items():  # weights of their own, such as an average
-        if isinstance(value, dict) and value.keys() == model.keys():
-            _check_alike(model, value, f"{name}[{key!r}]")
+    for key in hook.state_like_model:
+        if not isinstance(saved[key], dict) or saved[key].keys() != model.keys():
+            raise ValueError(f"{name}[{key!r}] does not have the model's names")
+        _check_alike(model, saved[key], f"{name}[{key!r}]")
 
 
 def _check_alike(own: Any, saved: Any, where: str) -> None:

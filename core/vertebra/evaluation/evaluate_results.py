@@ -78,7 +78,7 @@ def evaluate_result_files(
     """
     start = time.perf_counter()
     if task == "panoptic":
-        from vertebra.evaluation.panoptic import panoptic_evaluate  # it decodes PNG by torch; COCO's tasks need none
+        from vertebra.evaluation.panoptic import panoptic_evaluate  # it loads torch, which COCO's tasks do not need
 
         quality = panoptic_evaluate(annotations, annotations_folder, results, results_folder)
         numbers = ResultNumbers(dict(quality.metrics), {}, dict(quality.reasons), list(quality.notes))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
@@ -18,6 +19,9 @@ class Hook:
     """
 
     component_kind: ClassVar[str] = "hook"
+    state_like_model: ClassVar[Sequence[str]] = ()
+    """Keys of `state_dict` whose values have the names and shapes of the model's, such as an average's: checked when a
+    training is resumed."""
 
     def before_train(self, trainer: Trainer) -> None:
         """Once, after a resumed state was loaded."""

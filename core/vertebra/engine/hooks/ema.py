@@ -29,6 +29,8 @@ class EMA(Hook):
             sooner; 0: `decay` from the first step on.
     """
 
+    state_like_model = ("average",)
+
     def __init__(self, decay: float = 0.9998, ramp_steps: int = 2000) -> None:
         if not 0 <= decay < 1:
             raise ValueError(f"decay must be in [0, 1), got {decay}")

@@ -15,6 +15,7 @@ import numpy as np
 
 from vertebra.data.image import MAX_PIXELS
 from vertebra.evaluation.panoptic.machine_code import machine_code
+from vertebra.png_chunks import SIGNATURE, chunks_of
 
 try:
     from deflate import DeflateError, zlib_decompress
@@ -23,7 +24,6 @@ except ImportError:
 
 __all__ = ["png_id_runs"]
 
-_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _RGB = (8, 2, 0, 0, 0)  # bit depth, color type, compression, filter method, no interlace
 _FEW_RUNS = 8  # pixels in a run, on average; real images have 30 and more
 _SUB, _UP, _AVERAGE, _PAETH = 1, 2, 3, 4  # and 0: none
@@ -50,23 +50,19 @@ def png_id_runs(encoded: bytes) -> tuple[tuple[int, int], np.ndarray, np.ndarray
 
 def _rows(encoded: bytes) -> tuple[tuple[int, int], np.ndarray] | None:
     """(height, width), and the rows' bytes, each row's filter first: (H * (1 + 3 W),) uint8."""
-    if encoded[:8] != _SIGNATURE or encoded[12:16] != b"IHDR" or len(encoded) < 33:
+    if encoded[:8] != SIGNATURE or encoded[12:16] != b"IHDR" or len(encoded) < 33:
         return None
     width, height, *kind = struct.unpack(">IIBBBBB", encoded[16:29])
     if tuple(kind) != _RGB or not 0 < width * height <= MAX_PIXELS:
         return None
-    parts, place, name = [], 8, b""
-    while name != b"IEND":
-        head = encoded[place : place + 8]
-        if len(head) < 8:
-            return None
-        length, name = int.from_bytes(head[:4], "big"), head[4:]
-        end = place + 8 + length
-        if zlib.crc32(encoded[place + 4 : end]) != int.from_bytes(encoded[end : end + 4], "big"):
+    parts, name = [], b""
+    for name, start, end, right in chunks_of(encoded):
+        if not right:
             return None
         if name == b"IDAT":
-            parts.append(encoded[place + 8 : end])
-        place = end + 4
+            parts.append(encoded[start:end])
+    if name != b"IEND":
+        return None
     size = height * (1 + 3 * width)
     try:
         inflated = _inflate(b"".join(parts), size)

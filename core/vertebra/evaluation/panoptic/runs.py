@@ -5,18 +5,19 @@ Format: https://cocodataset.org/#format-results, section 4. A pixel's color (R, 
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image
 
 from vertebra.data.image import MAX_PIXELS
 from vertebra.errors import DataError
-from vertebra.regular_files import check_regular, read_bytes
+from vertebra.png_chunks import png_fault
+from vertebra.regular_files import read_bytes
 
 __all__ = ["IdRuns", "common_pixels", "id_run_reader", "read_id_runs", "write_segment_ids"]
 
@@ -89,28 +90,27 @@ def read_id_runs(path: str | os.PathLike) -> IdRuns:
     Raises:
         DataError: not there, damaged, too large, not a PNG, or not one with red, green and blue of 8 bits.
     """
-    from torchvision.io import decode_png  # loads slowly
-
     try:
-        check_regular(path)
-        with Image.open(path, formats=["PNG"]) as image:  # reads the header
+        encoded = read_bytes(path)
+        if fault := png_fault(encoded):
+            raise DataError(f"{path}: damaged panoptic PNG: {fault}")
+        with Image.open(io.BytesIO(encoded), formats=["PNG"]) as image:  # reads the header
             mode, (width, height) = image.mode, image.size
-        if width * height > MAX_PIXELS:
-            raise DataError(f"{path}: {width}x{height} pixels are more than the {MAX_PIXELS} that are read")
-        if mode not in ("RGB", "RGBA"):
-            raise DataError(
-                f"{path}: a panoptic PNG has red, green and blue of 8 bits, this one has mode {mode}; "
-                "write ids as R + 256 G + 65536 B"
-            )
-        encoded = torch.frombuffer(bytearray(read_bytes(path)), dtype=torch.uint8)
-        colors = decode_png(encoded).permute(1, 2, 0)  # (H, W, C), as it lies in memory
+            if width * height > MAX_PIXELS:
+                raise DataError(f"{path}: {width}x{height} pixels are more than the {MAX_PIXELS} that are read")
+            if mode not in ("RGB", "RGBA"):
+                raise DataError(
+                    f"{path}: a panoptic PNG has red, green and blue of 8 bits, this one has mode {mode}; "
+                    "write ids as R + 256 G + 65536 B"
+                )
+            colors = np.asarray(image)  # (H, W, C)
     except FileNotFoundError as err:
         raise DataError(f"{path}: no such panoptic PNG") from err
     except DataError:
         raise
     except Exception as err:
         raise DataError(f"{path}: damaged panoptic PNG ({str(err).splitlines()[0]})") from err
-    return IdRuns.of_colors(colors[..., :3].numpy())
+    return IdRuns.of_colors(colors[..., :3])
 
 
 def id_run_reader(num_files: int) -> Callable[[str | os.PathLike], IdRuns]:
