@@ -32,6 +32,7 @@ def _use_own_environment() -> None:
         del os.environ[name]
     for name in ("VERTEBRA_CACHE", "MPLCONFIGDIR", "NUMBA_CACHE_DIR", "XDG_CACHE_HOME", "XDG_CONFIG_HOME"):
         os.environ[name] = str(Path(folder, name.lower()))
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # it writes below the home folder
 
 
 _use_own_environment()  # before anything imports matplotlib or numba

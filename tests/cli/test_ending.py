@@ -32,7 +32,7 @@ class Mine(Head):
         return raw
 """
 _OWN_TEMPLATES = {"core/vertebra/scaffold/write.py", "tools/benchmark_start.py"}  # texts of the code itself
-_OWN_TEMPLATES |= {"core/vertebra/isolation.py"}  # formats a traceback, which is not text
+_OWN_TEMPLATES |= {"core/vertebra/isolation.py", "core/vertebra/printable.py"}  # a traceback, a log record
 HUGE = "9" * 400
 
 

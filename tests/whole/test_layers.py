@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 LAYERS = [
-    {"errors", "nearest", "area_ranges", "regular_files", "coco_objects", "png_chunks", "traces", "_lazy"},
+    {"errors", "nearest", "area_ranges", "regular_files", "coco_objects", "png_chunks", "printable", "traces", "_lazy"},
     {"registry", "plugins", "local_plugins", "locate", "isolation", "injection", "class_source", "components", "config"}
     | {"_torch", "_deprecation"},
     {"runtime", "structures"},

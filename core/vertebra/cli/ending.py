@@ -17,9 +17,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from vertebra.errors import VertebraError
+from vertebra.printable import PlainStream
 
 __all__ = ["one_message"]
 
+_LONGEST_LINE = 1500
 _PLACE = "Choose another location, free some space, or fix its permissions"
 _LIMITS = "Use fewer workers, or raise the limit (ulimit)"
 _FIXABLE = {
@@ -35,8 +37,14 @@ _FIXABLE = {
 def one_message(program: str) -> Iterator[None]:
     """What runs inside ends the process where it fails, with one message that begins with the program's name.
 
-    SIGTERM ends it as Ctrl-C does, after its clean-up, with exit code 143. VERTEBRA_TRACEBACK=1 adds the traceback.
+    Meanwhile nothing that is printed can control the terminal, see `PlainStream`. SIGTERM ends it as Ctrl-C does, after
+    its clean-up, with exit code 143. VERTEBRA_TRACEBACK=1 adds the traceback.
     """
+    with _plain_streams():
+        yield from _ending(program)
+
+
+def _ending(program: str) -> Iterator[None]:
     try:
         with _terminating(program):
             yield
@@ -55,7 +63,7 @@ def one_message(program: str) -> Iterator[None]:
         if message is None:
             message, code = _unforeseen(err)
         if message:
-            print(f"{program}: {message}", file=sys.stderr)
+            print(f"{program}: {_shortened(message)}", file=sys.stderr)
         _leave(code)
 
 
@@ -95,6 +103,12 @@ def _tell_others(err: BaseException, message: str | None) -> str | None:
     return distributed.failed(err, message)
 
 
+def _shortened(message: str) -> str:
+    """No line that fills the screen: a value of the user's may be of any length."""
+    lines = (line if len(line) <= _LONGEST_LINE else f"{line[:_LONGEST_LINE]}..." for line in message.split("\n"))
+    return "\n".join(lines)
+
+
 def _leave(code: int) -> None:
     """Ends the process; one of several does not wait for collectives that will never complete."""
     distributed = _others()
@@ -116,6 +130,16 @@ def _others() -> Any:
     """The module of processes where this is one of several; it is not imported for a command that needs no torch."""
     distributed = sys.modules.get("vertebra.runtime.distributed")
     return distributed if distributed is not None and distributed.has_joined() else None
+
+
+@contextlib.contextmanager
+def _plain_streams() -> Iterator[None]:
+    before = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = map(PlainStream, before)
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = before
 
 
 @contextlib.contextmanager

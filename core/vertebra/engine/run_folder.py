@@ -18,6 +18,7 @@ import yaml
 from vertebra.engine.checkpoint import write_atomically
 from vertebra.engine.plugin_files import PluginFile, save_plugin_files
 from vertebra.errors import RecipeError
+from vertebra.printable import PlainFormatter
 from vertebra.regular_files import read_text
 from vertebra.runtime.distributed import on_main_process
 from vertebra.runtime.folders import check_can_be_written, make_new, numbered
@@ -178,11 +179,11 @@ def logging_to(path: Path | None, console: bool) -> Iterator[None]:
     handlers: list[logging.Handler] = []
     if path is not None:
         to_file = logging.FileHandler(path, encoding="utf-8")
-        to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        to_file.setFormatter(PlainFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         handlers.append(to_file)
     if console and not root.handlers and not logging.getLogger().handlers:
         to_console = _Console()
-        to_console.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
+        to_console.setFormatter(PlainFormatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
         to_console.addFilter(lambda record: not getattr(record, "file_only", False))
         handlers.append(to_console)
     level = root.level

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from pathlib import Path
 
 import torch
@@ -12,11 +13,14 @@ from vertebra.errors import SetupError
 
 __all__ = ["OnnxModel", "need_onnx"]
 
+_NO_TELEMETRY = "ORT_DISABLE_TELEMETRY"
+"""Read when ONNX Runtime is imported, which otherwise writes a device id below the home folder and reports its use."""
 _NEEDED = ("onnx", "onnxscript", "onnxruntime")
 
 
 def need_onnx() -> None:
     """Raises SetupError where a package that the export needs is missing."""
+    os.environ.setdefault(_NO_TELEMETRY, "1")
     missing = []
     for name in _NEEDED:
         try:
@@ -37,6 +41,7 @@ class OnnxModel:
         need_onnx()
         import onnxruntime
 
+        onnxruntime.disable_telemetry_events()  # where someone else has imported it before
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3  # errors alone
         self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

@@ -15,6 +15,7 @@ from vertebra.errors import DataError
 from vertebra.evaluation.records import json_text
 from vertebra.predictor.predictor import Prediction
 from vertebra.predictor.records import ClassLabels, outputs_of, records_of
+from vertebra.printable import printable
 
 __all__ = ["CocoWriter", "CsvWriter", "GrowingFile", "LabelWriter", "Writer", "YoloWriter", "check_free", "free_path"]
 
@@ -67,7 +68,10 @@ class CocoWriter(Writer):
 
 
 class CsvWriter(Writer):
-    """`predictions.csv`: a line for each detection, its box as corners in pixels; category_id as in `CocoWriter`."""
+    """`predictions.csv`: a line for each detection, its box as corners in pixels; category_id as in `CocoWriter`.
+
+    Spreadsheets take a cell that begins with =, +, - or @ for a formula: names that do get a `'` before it.
+    """
 
     COLUMNS = ("file_name", "frame", "seconds", "category", "category_id", "score", "x0", "y0", "x1", "y1")
 
@@ -83,7 +87,7 @@ class CsvWriter(Writer):
         for record in records_of(prediction, self._labels):
             x, y, width, height = record["bbox"]
             corners = (x, y, round(x + width, 3), round(y + height, 3))
-            self._table.writerow([*(record.get(column, "") for column in self.COLUMNS[:6]), *corners])
+            self._table.writerow([*(_cell(record.get(column, "")) for column in self.COLUMNS[:6]), *corners])
 
     def close(self) -> None:
         self._growing.finish()
@@ -91,6 +95,12 @@ class CsvWriter(Writer):
     @property
     def written(self) -> list[Path]:
         return [self.path]
+
+
+def _cell(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    return printable(f"'{value}" if value.startswith(("=", "+", "-", "@", "\t", "\r")) else value)
 
 
 class YoloWriter(Writer):

@@ -1,0 +1,51 @@
+"""Text from files and datasets as it may go to a terminal: control characters are shown, not obeyed."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from typing import Any
+
+__all__ = ["PlainFormatter", "PlainStream", "printable"]
+
+_CONTROLS = {*range(0x20), *range(0x7F, 0xA0)} - {ord("\n"), ord("\t")}
+_SHOWN = {code: f"\\x{code:02x}" for code in _CONTROLS}
+_SHOWN |= {code: f"\\u{code:04x}" for code in range(0xD800, 0xE000)}  # halves of surrogates, which cannot be encoded
+
+
+def printable(text: str) -> str:
+    """The text with terminal escapes, carriage returns and other control characters written as `\\x1b`; lines stay."""
+    return text.translate(_SHOWN)
+
+
+class PlainFormatter(logging.Formatter):
+    """Log lines without control characters, for the console and for files that are shown in one."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
+
+
+class PlainStream:
+    """Stands for standard output or error: what is written to it is `printable`, and what its encoding lacks escaped.
+
+    Rich, which colors help texts and draws the progress bar, finds the stream itself in `rich_proxied_file`.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        self.rich_proxied_file = stream
+
+    def write(self, text: str) -> int:
+        plain = printable(text)
+        try:
+            self.rich_proxied_file.write(plain)
+        except UnicodeEncodeError:
+            encoding = self.rich_proxied_file.encoding
+            self.rich_proxied_file.write(plain.encode(encoding, "backslashreplace").decode(encoding))
+        return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.rich_proxied_file, name)
