@@ -26,7 +26,8 @@ class PlainFormatter(logging.Formatter):
 
 
 class PlainStream:
-    """Stands for standard output or error: what is written to it is `printable`, and what its encoding lacks escaped.
+    """Stands for standard output or error: what is written to it is `printable`, and escaped where its encoding
+    does not have a character.
 
     Rich, which colors help texts and draws the progress bar, finds the stream itself in `rich_proxied_file`.
     """
