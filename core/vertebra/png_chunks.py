@@ -29,8 +29,8 @@ def chunks_of(encoded: bytes) -> Iterator[tuple[bytes, int, int, bool]]:
 
 
 def png_fault(encoded: bytes) -> str | None:
-    """What is wrong with the checksums of a PNG, or None. As in libpng, those of additional chunks do not count."""
-    for name, start, _, right in chunks_of(encoded):
-        if not right and name[:1].isupper():
+    """What is wrong with the checksums of a PNG, or None. Those of additional and of empty chunks do not count."""
+    for name, start, end, right in chunks_of(encoded):
+        if not right and name[:1].isupper() and end > start:
             return f"the checksum of its chunk {name.decode('latin-1')!r} at byte {start - 8} is wrong"
     return None

@@ -11,10 +11,12 @@ __all__ = ["PlainFormatter", "PlainStream", "printable"]
 _CONTROLS = {*range(0x20), *range(0x7F, 0xA0)} - {ord("\n"), ord("\t")}
 _SHOWN = {code: f"\\x{code:02x}" for code in _CONTROLS}
 _SHOWN |= {code: f"\\u{code:04x}" for code in range(0xD800, 0xE000)}  # halves of surrogates, which cannot be encoded
+_SHOWN |= {code: f"\\u{code:04x}" for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A))}  # turn text around
 
 
 def printable(text: str) -> str:
-    """The text with terminal escapes, carriage returns and other control characters written as `\\x1b`; lines stay."""
+    """The text with control characters (terminal escapes, carriage returns), and those that change the direction of
+    text, written as `\\x1b` and `\\u202e`; lines stay."""
     return text.translate(_SHOWN)
 
 
@@ -47,6 +49,12 @@ class PlainStream:
     def writelines(self, lines: Iterable[str]) -> None:
         for line in lines:
             self.write(line)
+
+    def flush(self) -> None:
+        getattr(self.rich_proxied_file, "flush", lambda: None)()
+
+    def isatty(self) -> bool:
+        return bool(getattr(self.rich_proxied_file, "isatty", lambda: False)())
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.rich_proxied_file, name)

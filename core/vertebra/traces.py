@@ -23,11 +23,16 @@ class CarriedError(RuntimeError):
         return str(self.args[0])
 
 
-def frames_of(err: BaseException) -> list[tuple[str, str]]:
+def frames_of(err: BaseException | None) -> list[tuple[str, str]]:
     """(module, `file:line (function)`) of each frame, outermost first, then those of what caused it."""
-    found = [
-        (str(frame.f_globals.get("__name__", "")), f"{frame.f_code.co_filename}:{line} ({frame.f_code.co_name})")
-        for frame, line in traceback.walk_tb(err.__traceback__)
-    ]
-    found += getattr(err, "frames", [])
-    return found if err.__cause__ is None else found + frames_of(err.__cause__)
+    found: list[tuple[str, str]] = []
+    seen: set[int] = set()
+    while err is not None and id(err) not in seen:  # `raise err from err` is its own cause
+        seen.add(id(err))
+        found += [
+            (str(frame.f_globals.get("__name__", "")), f"{frame.f_code.co_filename}:{line} ({frame.f_code.co_name})")
+            for frame, line in traceback.walk_tb(err.__traceback__)
+        ]
+        found += getattr(err, "frames", [])
+        err = err.__cause__
+    return found

@@ -2,6 +2,8 @@
 
 import ast
 import re
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -31,7 +33,11 @@ class Mine(Head):
     def losses(self, raw, batch):
         return raw
 """
-_OWN_TEMPLATES = {"core/vertebra/scaffold/write.py", "tools/benchmark_start.py"}  # texts of the code itself
+_OWN_TEMPLATES = {
+    "core/vertebra/scaffold/write.py",
+    "tools/benchmark_start.py",
+    "tools/dump_numbers.py",
+}  # texts of the code itself
 _OWN_TEMPLATES |= {"core/vertebra/isolation.py", "core/vertebra/printable.py"}  # a traceback, a log record
 HUGE = "9" * 400
 
@@ -87,6 +93,41 @@ def test_a_method_that_takes_other_arguments_is_its_plugins_error(run, tmp_path)
     err = run("train", "recipe.yaml", "--output", "run", code=2)
     assert "failed: TypeError: Mine.losses() takes 2 positional arguments but 3 were given\n" in err
     assert f"in {tmp_path / 'mine.py'}:11 (losses)" in err
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        ("err = ValueError('odd'); raise err from err", "ValueError: odd"),
+        ("open('no/such/file')", "FileNotFoundError: "),
+        ("raise BrokenPipeError(32, 'Broken pipe')", "BrokenPipeError: "),
+        ("raise RuntimeError('my table is out of memory slots')", "RuntimeError: my table is out of memory"),
+        ("import sys; sys.exit(0)", "SystemExit: 0"),
+        ("raise SystemExit('enough')", "SystemExit: enough"),
+        ("{}['temperature']", "KeyError: 'temperature'"),
+    ],
+)
+def test_whatever_a_local_plugin_raises_names_its_line(run, tmp_path, code, words):
+    (tmp_path / "mine.py").write_text(PLUGIN.replace('return {"{0}".format(1): 1 / 0}', code))
+    err = run("train", "recipe.yaml", "--output", "run", code=2)
+    assert f"failed: {words}" in err and f"in {tmp_path / 'mine.py'}:10 (forward)" in err and run.reports
+
+
+@pytest.mark.parametrize("stream", ["1>&-", "2>&-", "1>&- 2>&-"])
+def test_a_stream_may_be_closed(tmp_path, stream):
+    words = f"{sys.executable} -m vertebra"
+    assert subprocess.call(f"{words} components {stream}", shell=True, cwd=tmp_path) == 0
+    assert subprocess.call(f"{words} config none.yaml {stream}", shell=True, cwd=tmp_path) == 2
+
+
+def test_a_transform_that_returns_nothing_is_named(run, tmp_path):
+    transform = (
+        "@TRANSFORMS.register()\nclass Lost(Transform):\n    def __call__(self, sample, rng):\n        sample.image\n"
+    )
+    imports = "from vertebra.data.transforms import Transform\nfrom vertebra.registry import TRANSFORMS\n"
+    (tmp_path / "mine.py").write_text(PLUGIN + imports + transform)
+    err = run("train", "recipe.yaml", "data.train_transforms=[Lost]", "--output", "run", code=2)
+    assert "transform Lost returned a NoneType, expected the Sample: return sample" in err
 
 
 def test_what_nobody_foresaw_in_the_core_is_called_a_bug(run, monkeypatch):
@@ -152,7 +193,8 @@ def test_what_a_user_can_fix_is_exit_code_2(run, monkeypatch, error, words):
         ("model.pixel_mean=[.nan, 1, 1]", "model.pixel_mean is [nan, 1.0, 1.0], expected numbers"),
         (f"data.train_transforms.{'1' * 5000}.prob=1", "is not one of its positions"),
         ("output={0.__class__}", "output"),
-        ("output=a\0b", "override"),
+        ('output="a\0b"', "holds a zero byte"),
+        ("train.steps=9223372036854775807", "train.steps is 9223372036854775807, expected at most"),
     ],
 )
 def test_absurd_values_are_one_message(run, override, words):

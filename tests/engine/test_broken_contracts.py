@@ -74,6 +74,29 @@ class ConstantZero(Base):
 
 
 @HEADS.register()
+class HalfFrozen(Base):
+    def __init__(self, input_shape, num_classes: int) -> None:
+        super().__init__(input_shape, num_classes)
+        self.frozen = nn.Conv2d(1, 1, 1).requires_grad_(False)
+
+    def losses(self, raw, batch):
+        return {"size": raw.square().mean(), "frozen": self.frozen(raw.detach()).square().mean()}
+
+
+@HEADS.register()
+class OneElement(Base):
+    def losses(self, raw, batch):
+        return {"size": raw.square().mean().view(1)}
+
+
+@HEADS.register()
+class OtherKey(Base):
+    def forward(self, features):
+        settings = {}
+        return self.score(next(iter(features.values()))) * settings["temperature"]
+
+
+@HEADS.register()
 class WrongLevel(Base):
     def forward(self, features):
         return self.score(features["p9"])
@@ -121,6 +144,15 @@ class OneValuePerChannel(Base):
 
 
 @BACKBONES.register()
+class Wrapper(Backbone):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Conv2d(3, 4, 1)
+        self.output_shape = lambda: {"a": ShapeSpec(4, 1)}
+        self.forward = lambda images: {"a": self.inner(images)}
+
+
+@BACKBONES.register()
 class NoShape(Backbone):
     def forward(self, images):
         return {"a": images}
@@ -160,11 +192,18 @@ train: {steps: 2, batch_size: 1, device: cpu, amp: "off"}
 """
 
 
+@pytest.fixture(scope="module")
+def recipe_text(tmp_path_factory):
+    """The recipe, and beside it the plugin, which is imported once."""
+    path = tmp_path_factory.mktemp("plugin") / "broken.py"
+    path.write_text(PLUGIN)
+    return RECIPE.replace("broken.py", str(path))
+
+
 @pytest.fixture
-def train(tmp_path):
+def train(tmp_path, recipe_text):
     def run(head="Base", *overrides):
-        (tmp_path / "broken.py").write_text(PLUGIN)
-        (tmp_path / "recipe.yaml").write_text(RECIPE.replace("name: Base", f"name: {head}"))
+        (tmp_path / "recipe.yaml").write_text(recipe_text.replace("name: Base", f"name: {head}"))
         recipe = load_recipe(tmp_path / "recipe.yaml", ["data.val=null", *overrides])
         return Trainer(recipe, tmp_path / "run").train()
 
@@ -204,9 +243,8 @@ def test_what_keeps_it_trains(train, head):
     assert train(head)["loss"] > 0
 
 
-def test_losses_of_a_frozen_head_may_be_constant(train, tmp_path):
-    (tmp_path / "broken.py").write_text(PLUGIN)
-    (tmp_path / "recipe.yaml").write_text(RECIPE)
+def test_losses_of_a_frozen_head_may_be_constant(recipe_text, tmp_path):
+    (tmp_path / "recipe.yaml").write_text(recipe_text)
     recipe = load_recipe(tmp_path / "recipe.yaml", ["data.val=null"])
     trainer = Trainer(recipe, tmp_path / "run")
     trainer.model.requires_grad_(False)
@@ -254,3 +292,21 @@ def test_a_backbone_without_its_methods_is_named(train, backbone, words):
 def test_a_neck_without_its_methods_is_named(train):
     with pytest.raises(PluginError, match=r"neck NoShapeOfANeck has no method output_shape\(\)"):
         train("Base", "model.neck={name: NoShapeOfANeck}")
+
+
+def test_a_part_of_a_head_may_be_frozen(train):
+    """As the proposal network in fine-tuning: its losses are constants then."""
+    assert train("HalfFrozen")["loss"] > 0
+
+
+def test_a_loss_of_one_element_is_a_scalar(train):
+    assert train("OneElement")["loss"] > 0
+
+
+def test_any_other_key_error_is_not_called_a_feature_map(train):
+    with pytest.raises(KeyError, match="temperature"):
+        train("OtherKey")
+
+
+def test_an_instance_may_have_its_own_output_shape(train):
+    assert train("Base", "model.backbone={name: Wrapper}")["loss"] > 0

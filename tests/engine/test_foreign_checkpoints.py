@@ -9,6 +9,7 @@ from stub_parts import stub_parts
 
 from vertebra.engine import Trainer
 from vertebra.engine.checkpoint import read_checkpoint
+from vertebra.engine.hooks.contract import Hook
 from vertebra.engine.hooks.ema import EMA
 from vertebra.errors import CheckpointError
 
@@ -52,6 +53,22 @@ def changes() -> dict[str, object]:
         "step is negative": put("step", -3),
         "a weight is text": put("model", "conv.weight", "x"),
         "a weight is of integers": put("model", "conv.weight", torch.zeros((8, 3, 3, 3), dtype=torch.int64)),
+        "a weight is sparse": lambda content: content["model"].update(
+            {"score.weight": content["model"]["score.weight"].to_sparse()}
+        ),
+        "a weight is missing": lambda content: content["model"].pop("score.weight"),
+        "the step is another one than that of the name": put("step", 11),
+        "the step is huge": put("step", 10**30),
+        "the recipe is not YAML": put("recipe", "a: [\n"),
+        "the recipe holds a tag": put("recipe", "a: !!python/name:os.system\n"),
+        "class names are a number": put("metadata", {"a": {"thing_classes": 5}}),
+        "facts are a number": put("metadata", {"a": 5}),
+        "the optimizer's type is a number": put("optimizer", "type", 5),
+        "names of parameters are short": lambda content: content["optimizer"]["names"].pop(),
+        "a momentum is complex": lambda content: first(content).update(
+            momentum_buffer=first(content)["momentum_buffer"].to(torch.complex64)
+        ),
+        "sums are numbers of text": put("hooks", "Metrics", "sums", {"loss": "x"}),
         "a hook is text": put("hooks", "EMA", "x"),
         "a hook is empty": put("hooks", "EMA", {}),
         "an average is text": put("hooks", "EMA", "average", "x"),
@@ -87,6 +104,61 @@ def test_a_foreign_value_gives_way_to_the_checkpoint_before(finished, tmp_path, 
     assert "cannot resume from the newest checkpoint, trying the one before" in (folder / "log.txt").read_text()
     whole, resumed = (torch.load(one / "final.pth", weights_only=True)["model"] for one in (finished, folder))
     assert all(torch.equal(whole[key], resumed[key]) for key in whole)
+
+
+class Odd(Hook):
+    """Its state changes its type and its shape, and is not a dict."""
+
+    def __init__(self) -> None:
+        self.history, self.best = torch.zeros(0), 0.0
+
+    def after_step(self, trainer) -> None:
+        self.history = torch.cat((self.history, torch.ones(1)))
+        self.best = torch.tensor(1.0)
+
+    def state_dict(self):
+        return [self.history, self.best]
+
+    def load_state_dict(self, state) -> None:
+        self.history, self.best = state
+
+
+def test_the_state_of_a_hook_may_be_anything(tmp_path):
+    train(tmp_path / "run", hooks=[Odd()])
+    hook = Odd()
+    trainer = Trainer(output_dir=tmp_path / "run", resume=True, parts=stub_parts(STEPS), hooks=[hook])
+    assert trainer.step == STEPS and len(hook.history) == STEPS
+
+
+class Moments(torch.optim.Optimizer):
+    """Keeps one number per parameter under a name that Adam uses for a tensor."""
+
+    def __init__(self, parameters) -> None:
+        super().__init__(parameters, {"lr": 0.01})
+
+    @torch.no_grad()
+    def step(self, closure=None) -> None:
+        for parameter in (p for group in self.param_groups for p in group["params"]):
+            self.state[parameter]["exp_avg_sq"] = parameter.grad.square().mean()
+            parameter -= 0.01 * parameter.grad
+
+
+def test_an_optimizer_of_ones_own_may_keep_what_it_likes(tmp_path):
+    def parts():
+        made = stub_parts(STEPS)
+        made.optimizer, made.schedule = Moments(made.model.parameters()), None
+        return made
+
+    Trainer(output_dir=tmp_path / "run", parts=parts()).train()
+    assert Trainer(output_dir=tmp_path / "run", resume=True, parts=parts()).step == STEPS
+
+
+def test_a_run_may_be_resumed_with_fewer_steps_than_it_has(finished, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(finished, folder)
+    trainer = Trainer(output_dir=folder, resume=True, parts=stub_parts(7), hooks=[EMA()])
+    trainer.train()
+    assert trainer.step == STEPS
 
 
 def test_with_no_older_one_it_says_what_is_wrong_in_each(finished, tmp_path):

@@ -41,8 +41,9 @@ def controls(text: str) -> set[str]:
 def test_printable_shows_every_control_character_and_changes_nothing_else():
     assert printable(EVIL) == SHOWN
     assert controls(printable("".join(map(chr, range(0x300))))) == set()
-    kept = "a\tb\nc é 漢字 🙂 \u202e {0} %s \\x1b"
+    kept = "a\tb\nc é 漢字 🙂 {0} %s \\x1b"
     assert printable(kept) == kept
+    assert printable("cod\u202egpj.exe \u2066") == r"cod\u202egpj.exe \u2066"
     assert printable("a\udcff") == r"a\udcff"
 
 

@@ -33,12 +33,14 @@ def make_shapes(
     val_images: Annotated[
         int | None, typer.Option(help="Number of validation images. Default: a fifth of --images.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Random seed. The same seed gives the same files, byte for byte.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Random seed. The same seed gives the same files, byte for byte.")
+    ] = 0,
     size: Annotated[
         str, typer.Option(help="Image size in pixels: 160, 120x160 (height x width), 128-192, or 96-128x128-192.")
     ] = "128-192",
     classes: Annotated[int, typer.Option(help="Number of classes.")] = 3,
-    workers: Annotated[int, typer.Option(help="Number of worker processes.")] = 1,
+    workers: Annotated[int, typer.Option(max=1024, help="Number of worker processes.")] = 1,
 ) -> None:
     """Write a generated COCO dataset: boxes, masks, keypoints, semantic and panoptic labels."""
     from vertebra.data.shapes import make_shapes as make
@@ -69,7 +71,7 @@ def show(
         str | None,
         typer.Option(help="Labels to draw: instances, semantic or panoptic. Default: the first that the dataset has."),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Random seed of the choice of images.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed of the choice of images.")] = 0,
     overrides: Overrides = None,
 ) -> None:
     """Draw images with their annotations on one sheet."""

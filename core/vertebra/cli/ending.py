@@ -9,6 +9,7 @@ import atexit
 import contextlib
 import errno
 import os
+import select
 import signal
 import sys
 import threading
@@ -25,7 +26,8 @@ _LONGEST_LINE = 1500
 _PLACE = "Choose another location, free some space, or fix its permissions"
 _LIMITS = "Use fewer workers, or raise the limit (ulimit)"
 _FIXABLE = {
-    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENAMETOOLONG), _PLACE),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT), _PLACE),
+    errno.ENAMETOOLONG: "Use a shorter name",
     **dict.fromkeys((errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ELOOP), _PLACE),
     **dict.fromkeys((errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM), _LIMITS),
     errno.EIO: "Is the disk damaged, or a network drive gone?",
@@ -50,13 +52,17 @@ def _ending(program: str) -> Iterator[None]:
             yield
         _end_one_of_several()
     except BaseException as err:
-        if isinstance(err, SystemExit) and not err.code:
+        broken = err.__context__ if isinstance(err, SystemExit) else None
+        if isinstance(broken, OSError) and broken.errno == errno.EPIPE:  # click takes each for that of standard output
+            err = broken
+        left = isinstance(err, SystemExit) and _is_of_local_plugin(err)  # sys.exit in someone's head ends no training
+        if isinstance(err, SystemExit) and not err.code and not left:
             _end_one_of_several()
         message, code = _message(err)
         others = _tell_others(err, message)
         if others is not None:
             message, code = others, 2
-        if message is None and not isinstance(err, Exception):
+        if message is None and not isinstance(err, Exception) and not left:
             raise
         if isinstance(err, Exception) and os.environ.get("VERTEBRA_TRACEBACK", "0") not in ("", "0"):
             traceback.print_exc()
@@ -73,9 +79,11 @@ def _message(err: BaseException) -> tuple[str | None, int]:
         return str(err), 2
     if isinstance(err, KeyboardInterrupt):
         return "interrupted", 130
-    if isinstance(err, OSError) and err.errno == errno.EPIPE:  # `vertebra components | head`
+    if isinstance(err, OSError) and err.errno == errno.EPIPE and _nobody_reads():  # `vertebra components | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return "", 1
+    if isinstance(err, OSError) and _is_of_local_plugin(err):
+        return None, 1
     if isinstance(err, OSError) and err.errno is not None and (err.errno in _FIXABLE or err.filename is not None):
         place = f"{os.fsdecode(err.filename)}: " if isinstance(err.filename, (str, bytes)) else ""
         return f"{place}{err.strerror}. {_FIXABLE.get(err.errno, 'Check this path')}", 2
@@ -87,6 +95,22 @@ def _message(err: BaseException) -> tuple[str | None, int]:
             fix = "Use a smaller batch size (train.batch_size, evaluate.batch_size), smaller images or fewer workers"
             return f"out of memory: {cause}\n  {fix}", 2
     return None, 1
+
+
+def _nobody_reads() -> bool:
+    """Whether the reader of standard output has gone."""
+    try:
+        poll = select.poll()
+        poll.register(sys.stdout.fileno(), select.POLLOUT)
+        return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
+    except (AttributeError, OSError, ValueError):  # Windows; a stream without a number
+        return True
+
+
+def _is_of_local_plugin(err: BaseException) -> bool:
+    from vertebra.cli.unforeseen import is_of_local_plugin
+
+    return is_of_local_plugin(err)
 
 
 def _unforeseen(err: BaseException) -> tuple[str, int]:
@@ -135,11 +159,12 @@ def _others() -> Any:
 @contextlib.contextmanager
 def _plain_streams() -> Iterator[None]:
     before = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = map(PlainStream, before)
-    try:
-        yield
-    finally:
-        sys.stdout, sys.stderr = before
+    with open(os.devnull, "w") as nowhere:  # in the place of a stream that is closed
+        sys.stdout, sys.stderr = (PlainStream(nowhere if stream is None else stream) for stream in before)
+        try:
+            yield
+        finally:
+            sys.stdout, sys.stderr = before
 
 
 @contextlib.contextmanager

@@ -23,8 +23,10 @@ Annotations = Annotated[
 Task = Annotated[
     str | None, typer.Option("--task", help="Task: bbox, segm or keypoints. Default: the first of the runs.")
 ]
-Resamples = Annotated[int, typer.Option("--resamples", min=0, help="Number of bootstrap resamples of the images.")]
-Seed = Annotated[int, typer.Option("--seed", help="Random seed of the resampling.")]
+Resamples = Annotated[
+    int, typer.Option("--resamples", min=0, max=1_000_000, help="Number of bootstrap resamples of the images.")
+]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Random seed of the resampling.")]
 JsonFile = Annotated[Path | None, typer.Option("--json", help="Also write the numbers to this JSON file.")]
 
 
@@ -35,7 +37,9 @@ def compare(
     run_b: Annotated[Path, typer.Argument(metavar="RUN_B", help="The other one, evaluated on the same images.")],
     annotations: Annotations = None,
     task: Task = None,
-    resamples: Annotated[int, typer.Option("--resamples", min=100, help="Number of resamples and of swaps.")] = 1000,
+    resamples: Annotated[
+        int, typer.Option("--resamples", min=100, max=1_000_000, help="Number of resamples and of swaps.")
+    ] = 1000,
     seed: Seed = 0,
     json_file: JsonFile = None,
 ) -> None:

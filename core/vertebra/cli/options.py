@@ -26,6 +26,9 @@ def plugin_files(context: typer.Context, own: list[Path] | None) -> list[Path]:
 def height_width(text: str, option: str) -> tuple[int, int]:
     """`480x640` or `640` to (height, width)."""
     found = re.fullmatch(r"(\d+)(?:\s*[xX,]\s*(\d+))?", text.strip())
-    if not found or int(found[1]) < 1 or int(found[2] or 1) < 1:
-        raise RecipeError(f"{option} is {text!r}; expected HEIGHTxWIDTH in pixels, such as 480x640, or one number")
-    return int(found[1]), int(found[2] or found[1])
+    sides = [int(side) if len(side) < 6 else 0 for side in (found[1], found[2] or found[1])] if found else [0]
+    if min(sides) < 1:
+        raise RecipeError(
+            f"{option} is {text[:40]!r}; expected HEIGHTxWIDTH in pixels (up to 99999), such as 480x640, or one number"
+        )
+    return sides[0], sides[1]

@@ -60,7 +60,9 @@ def check(
     name: Annotated[
         str | None, typer.Argument(metavar="[NAME]", help="Distribution name of one plugin. Default: all plugins.")
     ] = None,
-    timeout: Annotated[float, typer.Option(min=1, help="Time limit for the import of one plugin, in seconds.")] = 60.0,
+    timeout: Annotated[
+        float, typer.Option(min=1, max=86400, help="Time limit for the import of one plugin, in seconds.")
+    ] = 60.0,
 ) -> None:
     """Import each plugin in a separate process, and report whether it works, what it contains and how long it takes.
 

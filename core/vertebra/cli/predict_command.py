@@ -77,7 +77,7 @@ def predict(
     stretch: Annotated[
         str | None, typer.Option(metavar="HxW", help="Stretch images to this size; replaces the recipe's transforms.")
     ] = None,
-    batch: Annotated[int, typer.Option(min=1, help="Batch size.")] = 1,
+    batch: Annotated[int, typer.Option(min=1, max=1 << 17, help="Batch size.")] = 1,
     limit: Annotated[int | None, typer.Option(min=1, help="Stop after this many images or frames.")] = None,
     device: Annotated[
         str, typer.Option(help="Device: cpu, cuda, cuda:1, ...; auto uses a GPU if there is one.")

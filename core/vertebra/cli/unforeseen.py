@@ -15,9 +15,9 @@ from vertebra.plugins import CORE, installed_plugins
 from vertebra.registry import REGISTRIES
 from vertebra.traces import CarriedError, frames_of
 
-__all__ = ["describe_unforeseen", "is_out_of_memory"]
+__all__ = ["describe_unforeseen", "is_of_local_plugin", "is_out_of_memory"]
 
-_ALLOCATORS = ("DefaultCPUAllocator", "not enough memory", "out of memory", "Cannot allocate memory")
+_ALLOCATORS = ("DefaultCPUAllocator: ", "CUDA out of memory")
 
 
 def describe_unforeseen(err: BaseException) -> tuple[str, int]:
@@ -35,6 +35,11 @@ def describe_unforeseen(err: BaseException) -> tuple[str, int]:
         return f"{owner} failed: {cause}\n  in {place}.\n  {details}", 2
     report = "report it to the plugin's authors" if owner != CORE else "report it"
     return f"this is a bug in {owner}: {cause}\n  in {place}.\n  {details}; please {report} with that file", 1
+
+
+def is_of_local_plugin(err: BaseException) -> bool:
+    """Whether code of a local plugin was running."""
+    return any(module.startswith(f"{LOCAL}.") for module, _ in frames_of(err))
 
 
 def is_out_of_memory(err: BaseException) -> bool:

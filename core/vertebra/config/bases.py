@@ -35,11 +35,15 @@ def read_with_bases(path: Path, opened: tuple[Path, ...] = ()) -> Node:
     if path in opened:
         chain = " -> ".join(display(file) for file in (*opened[opened.index(path) :], path))
         raise RecipeError(f"{display(path)}: {BASE} is circular: {chain}")
-    refuse_foreign_suffix(path)
-    root = read_yaml(path)
+    try:
+        root = read_yaml(path)
+    except RecipeError:
+        refuse_foreign_suffix(path)
+        raise
     if root.value is None:
         raise RecipeError(f"{display(path)}: the file is empty; a recipe has at least `model`, or a `{BASE}`")
     if not isinstance(root.value, dict):
+        refuse_foreign_suffix(path)
         raise RecipeError(f"{root.where}: a recipe is a block of `key: value` lines, got {_kind_of(root)}")
     refuse_foreign_block(root)
     own = Node({key: child for key, child in root.value.items() if key != BASE}, root.where, root.folder)

@@ -295,6 +295,8 @@ def _elsewhere(key: str, cls: type[Section], block: Node) -> list[str]:
         for name, hint in sections.items()
         if issubclass(hint, Section) and hint is not cls and key in {item.name for item in dataclasses.fields(hint)}
     ]
+    if cls is not Recipe and key in {item.name for item in dataclasses.fields(Recipe)} - {"source", "name"}:
+        found.append(key)
     return found or ([path for path in _written(key, block, "") if path != key] if cls is Recipe else [])
 
 

@@ -26,7 +26,7 @@ _DATASET = (
 )
 _BY_KEYS = (  # (keys, the least number of them that a file has, what it is and what to do)
     (
-        ("MODEL", "SOLVER", "DATASETS", "INPUT", "DATALOADER", "_BASE_"),
+        ("MODEL", "SOLVER", "DATASETS", "INPUT", "DATALOADER"),
         1,
         "this is a config of Detectron2. Write a recipe with the same parts (docs/detectron2.md; vertebra components "
         "lists them); vertebra import-detectron2 translates the weights",
@@ -58,13 +58,15 @@ _BY_KEYS = (  # (keys, the least number of them that a file has, what it is and 
 
 
 def refuse_foreign_suffix(path: Path) -> None:
-    """Raises RecipeError for a file whose name says that it is something else."""
+    """Raises RecipeError for a file that is not a block of YAML, where its name says what it is."""
     if cause := _BY_SUFFIX.get(path.suffix.lower()):
         raise RecipeError(f"{display(path)}: {cause}")
 
 
 def refuse_foreign_block(root: Node) -> None:
     """Raises RecipeError for a block whose keys are those of another tool's file."""
+    if "_base_" in root.value:
+        return
     if "model" in root.value and isinstance(root.value["model"].value, dict):
         if "_target_" in root.value["model"].value:
             raise RecipeError(f"{root.where}: this is a LazyConfig of Detectron2. {_BY_KEYS[0][2].partition('. ')[2]}")

@@ -84,6 +84,8 @@ def _is_called(plugin: PluginInfo, prefix: str) -> bool:
 
 
 def _with_suffix(path: Path) -> Path | None:
+    if not path.name:
+        return None
     candidates = [path, *(path.with_name(path.name + suffix) for suffix in RECIPE_SUFFIXES)]
     # the reader says what is wrong with a pipe; a folder of that name may lie beside the recipe
     try:

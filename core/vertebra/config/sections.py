@@ -163,7 +163,7 @@ class TrainSection(Section):
         if norm is not None and not norm > 0:
             yield "clip_gradients", f"is {norm:g}, expected a norm above 0, or null for no clipping"
         yield from _at_least(values, steps=1, batch_size=1, keep_checkpoints=1, log_every=1)
-        yield from _at_most(values, batch_size=_MOST_IMAGES)
+        yield from _at_most(values, batch_size=_MOST_IMAGES, steps=_MOST_EPOCHS)
         for name in ("checkpoint_every", "evaluate_every"):
             value = values.get(name)
             if isinstance(value, str):

@@ -93,7 +93,7 @@ def from_plain(value: Any, where: str, folder: Path) -> Node:
     if isinstance(value, os.PathLike):
         return Node(os.fspath(value), where, folder)
     if value is None or isinstance(value, (bool, int, float, str)):
-        return Node(_in_64_bits(value, where), where, folder)
+        return Node(_usable(value, where), where, folder)
     raise RecipeError(f"{where}: a recipe cannot hold a {type(value).__name__} ({value!r:.60})")
 
 
@@ -199,16 +199,18 @@ def _scalar(kind: str, text: str, where: str) -> Any:
             return {"true": True, "false": False}[text.lower()]
         if kind == "int":
             base = 8 if text.startswith("0o") else 16 if text.startswith("0x") else 10
-            return _in_64_bits(int(text.removeprefix("0o"), base), where)
+            return _usable(int(text.removeprefix("0o"), base), where)
         if kind == "float":
             return float(re.sub(r"\.(inf|nan)$", r"\1", text.lower()))
-        return text
+        return _usable(text, where)
     except (ValueError, KeyError) as err:
         raise RecipeError(f"{where}: {text[:40]!r} is not a value of type {kind}") from err
 
 
-def _in_64_bits(value: Any, where: str) -> Any:
-    """An integer that torch, NumPy and JSON can hold; other values as they are."""
+def _usable(value: Any, where: str) -> Any:
+    """An integer that torch, NumPy and JSON can hold, and text without a zero byte; other values as they are."""
+    if isinstance(value, str) and "\0" in value:
+        raise RecipeError(f"{where}: the text {value[:40]!r} holds a zero byte")
     if isinstance(value, int) and not -(2**63) <= value < 2**63:
         raise RecipeError(f"{where}: the integer {hex(value)[:20]}... does not fit into 64 bits")
     return value

@@ -92,6 +92,8 @@ def read_categories(
         name = record.get("name")
         if not isinstance(name, str) or not name:
             problems.add(f"{where} (id {record['id']!r})", f"name is {name!r}, expected a text")
+        elif "\n" in name or any("\ud800" <= letter <= "\udfff" for letter in name):
+            problems.add(f"{where} (id {record['id']!r})", f"the name {name!r} holds a line break or half a character")
         elif name in names:
             problems.add(f"{where} (id {record['id']!r})", f"the name {name!r} is taken by id {names[name]!r} already")
         else:

@@ -32,7 +32,13 @@ def path_fault(path: Any, key: str = "file_name", expected: str = "the path of a
         return f"{key} is {path!r}, expected {expected}"
     if "://" in path:
         return f"{key} {path!r} is a URL; images are read from disk only, download it first"
-    return f"{key} holds a zero byte" if "\0" in path else None
+    if "\0" in path:
+        return f"{key} holds a zero byte"
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError:
+        return f"{key} {path!r} holds half of a surrogate pair, which no file name has"
+    return None
 
 
 class Folders:
@@ -54,7 +60,13 @@ class Folders:
         folder, name = os.path.split(path)
         parts = path.split("/")
         once = [part for i, part in enumerate(parts) if i == 0 or part != parts[i - 1]]
-        written = (path, path.replace("\\", "/"), unquote(path), os.path.join(folder, quote(name)), "/".join(once))
+        written = (
+            path,
+            path.replace("\\", "/"),
+            unquote(path),
+            os.path.join(folder, quote(name, errors="replace")),
+            "/".join(once),
+        )
         shorter = os.path.join(os.path.dirname(folder), name)
         found = (self._loosely(other) for other in (*written, shorter))
         return next((other for other in found if other is not None and os.path.isfile(other)), None)

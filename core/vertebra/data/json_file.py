@@ -21,8 +21,6 @@ def read_json(path: Path) -> Any:
     Raises:
         DataError: not there, not UTF-8, not JSON (with line and column), or a key written twice in one object.
     """
-    if path.exists() and path.suffix.lower() != ".json" and (cause := foreign_labels(path)):
-        raise DataError(f"{path}: {cause}")
     try:
         raw = read_bytes(path)
     except FileNotFoundError as err:
@@ -31,7 +29,7 @@ def read_json(path: Path) -> Any:
             "command line can set (data.root=DIR), otherwise from the current directory"
         ) from err
     except OSError as err:
-        raise DataError(f"{path}: cannot be read ({err.strerror or err})") from err
+        raise DataError(f"{path}: {_foreign(path) or f'cannot be read ({err.strerror or err})'}") from err
     if not raw.strip():
         raise DataError(f"{path}: the file is empty")
     if raw[:2] in (b"\xff\xfe", b"\xfe\xff"):
@@ -40,19 +38,25 @@ def read_json(path: Path) -> Any:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as err:
         line, column = _place(raw, err.start)
-        raise DataError(
-            f"{path}: line {line}, column {column}: byte 0x{raw[err.start]:02X} is not UTF-8 (Latin-1?); save as UTF-8"
-        ) from err
+        what = f"line {line}, column {column}: byte 0x{raw[err.start]:02X} is not UTF-8 (Latin-1?); save as UTF-8"
+        raise DataError(f"{path}: {_foreign(path) or what}") from err
     try:
         return json.loads(text, object_pairs_hook=_unique_keys)
     except json.JSONDecodeError as err:
-        raise DataError(
-            f"{path}: line {err.lineno}, column {err.colno}: {err.msg}; the file is not valid JSON"
-        ) from err
+        what = f"line {err.lineno}, column {err.colno}: {err.msg}; the file is not valid JSON"
+        raise DataError(f"{path}: {_foreign(path) or what}") from err
     except _DuplicateKeyError as err:
         raise DataError(f"{path}: the key {err.key!r} occurs twice in one object; remove one of the two") from err
     except (ValueError, RecursionError) as err:  # numbers of thousands of digits, nesting without end
         raise DataError(f"{path}: cannot be read as JSON ({err})") from err
+
+
+def _foreign(path: Path) -> str | None:
+    """What the file is instead, as far as its name or the files of the folder show it."""
+    try:
+        return None if path.suffix.lower() == ".json" else foreign_labels(path)
+    except OSError:
+        return None
 
 
 class Problems:

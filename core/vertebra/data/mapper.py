@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from vertebra.config.component import where_written
 from vertebra.data.annotations import MaskFormat, fill_sample, instances_of, keypoint_mirror
 from vertebra.data.catalog import Metadata
 from vertebra.data.image import read_image
@@ -16,7 +18,7 @@ from vertebra.data.panoptic_labels import with_panoptic_masks
 from vertebra.data.placement import content_size
 from vertebra.data.proposals import PROPOSAL_KEYS, proposals_of
 from vertebra.data.transforms import MixTransform, Sample, Transform
-from vertebra.errors import DataError, RecipeError
+from vertebra.errors import DataError, PluginError, RecipeError
 
 __all__ = ["Mapper"]
 
@@ -128,11 +130,11 @@ class Mapper:
         """The sample through all transforms; where one joins images, the others go through those before it first."""
         for place, transform in enumerate(transforms):
             if not _mixes(transform):
-                sample = transform(sample, rng)
+                sample = _checked(transform(sample, rng), transform)
                 continue
             others = [self._other(transforms[:place], rng, classes) for _ in range(transform.count_others(rng))]
             if others:
-                sample = transform.mix(sample, others, rng)
+                sample = _checked(transform.mix(sample, others, rng), transform)
         return sample
 
     def _other(self, transforms: Sequence[Transform], rng: np.random.Generator, classes: list[int]) -> Sample:
@@ -176,6 +178,13 @@ class Mapper:
         fill_sample(sample, annotations, path, masks, keypoints)
         if self.label_reader.has_labels(dataset_dict):
             sample.sem_seg = torch.from_numpy(self.label_reader.read(dataset_dict, sample.size))
+
+
+def _checked(sample: Any, transform: Transform) -> Sample:
+    if not isinstance(sample, Sample):
+        where = where_written(transform, type(transform).__name__)
+        raise PluginError(f"{where} returned a {type(sample).__name__}, expected the Sample: return sample")
+    return sample
 
 
 def _mixes(transform: Transform) -> bool:

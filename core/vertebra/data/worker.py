@@ -91,7 +91,7 @@ class SampleReader(Dataset):
             except VertebraError as err:
                 outcome.error = err
                 break
-            except Exception as err:
+            except (Exception, SystemExit) as err:
                 outcome.error = CarriedError(
                     f"{path}: a transform or the mapper failed on this image: {type(err).__name__}: {err}",
                     frames_of(err),

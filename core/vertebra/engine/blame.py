@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import linecache
 import traceback
 from collections.abc import Iterator
-from typing import Any
 
 from torch import nn
 
 from vertebra.config.component import where_written
 from vertebra.errors import PluginError, RecipeError, VertebraError
 from vertebra.models import Backbone, Head, Model, Neck
+from vertebra.traces import frames_of
 
 __all__ = ["check_all_used", "check_methods", "explained"]
 
@@ -49,10 +50,10 @@ def explained(err: Exception, model: nn.Module) -> Exception:
     written = [(name, part) for name, part in parts if where_written(part, "")]
     where = _called(*(written or parts)[-1]) if parts else "the model"
     text = str(err)
-    levels = _levels(err)
-    if isinstance(err, KeyError) and levels and err.args and err.args[0] not in levels:
+    if isinstance(err, KeyError) and (levels := _levels(err)) is not None and err.args[0] not in levels:
         return PluginError(
-            f"{where} uses a feature map {err.args[0]!r}, which does not exist.\n  Those that do: {', '.join(levels)}"
+            f"{where} uses a feature map {err.args[0]!r}, which does not exist.\n  Those that do: {', '.join(levels)}. "
+            f"Used in {frames_of(err)[-1][1]}"
         )
     if isinstance(err, ValueError) and "more than 1 value per channel" in text:
         return RecipeError(
@@ -95,13 +96,14 @@ def _parts(err: Exception, model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
             yield names[id(owner)], owner
 
 
-def _levels(err: Exception) -> list[str]:
-    """Names of the feature maps that the latest part which takes features got."""
-    found: Any = None
-    for frame, _ in traceback.walk_tb(err.__traceback__):
-        features = frame.f_locals.get("features")
-        found = features if isinstance(features, dict) else found
-    return [str(name) for name in found or ()]
+def _levels(err: Exception) -> list[str] | None:
+    """Names of the feature maps, where the line that failed looks something up in `features`."""
+    frame, line = list(traceback.walk_tb(err.__traceback__))[-1]
+    features = frame.f_locals.get("features")
+    source = linecache.getline(frame.f_code.co_filename, line)  # empty where the file is gone
+    if not isinstance(features, dict) or (source and "features[" not in source):
+        return None
+    return [str(name) for name in features]
 
 
 def _called(name: str, part: nn.Module) -> str:

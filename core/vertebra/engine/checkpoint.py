@@ -83,7 +83,11 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
             f"{path}: not a training checkpoint, it has no {', '.join(missing)}; training resumes from files in "
             "checkpoints/ only.\n  To start a new training from weights, set model.weights"
         )
-    for problem in _wrong_types(content):
+    named = _NAME.fullmatch(Path(path).name)
+    problems = list(_wrong_types(content))
+    if named and not problems and content["step"] != int(named[1]):
+        problems = [f"its step is {content['step']}, not that of its name"]
+    for problem in problems:
         raise DamagedCheckpoint(f"{path}: {problem}.\n  Was it written or changed by another program?")
     if content["format"] > FORMAT:
         raise CheckpointError(
@@ -94,16 +98,18 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
 
 def _wrong_types(content: dict[str, Any]) -> Iterator[str]:
-    for key, kind in _KINDS.items():
-        value = content.get(key)
-        if key in content and (not isinstance(value, kind) or isinstance(value, bool)):
-            yield f"its entry {key} is of type {type(value).__name__}, expected {kind.__name__}"
-    if content["step"] < 0:
-        yield f"its step is {content['step']}"
-    for key, kind in (("model", torch.Tensor), ("hooks", dict)):
-        for name, value in content[key].items():
-            if not isinstance(name, str) or not isinstance(value, kind):
-                yield f"{key}[{name!r:.80}] is of type {type(value).__name__}, expected {kind.__name__}"
+    wrong = [key for key, kind in _KINDS.items() if key in content and type(content[key]) is not kind]
+    for key in wrong:
+        yield f"its entry {key} is of type {type(content[key]).__name__}, expected {_KINDS[key].__name__}"
+    if wrong:
+        return
+    if not 0 <= content["step"] < 2**63:
+        yield f"its step is {hex(content['step'])[:20]}"
+    for name, value in content["model"].items():
+        if not isinstance(name, str) or not isinstance(value, torch.Tensor):
+            yield f"model[{name!r:.80}] is of type {type(value).__name__}, expected Tensor"
+        elif value.layout != torch.strided or value.is_meta:
+            yield f"model[{name!r:.80}] holds no plain numbers ({value.layout}, {value.device})"
 
 
 class Found(NamedTuple):

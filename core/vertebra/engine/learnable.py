@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from torch import Tensor
+
 from vertebra.config.component import where_written
 from vertebra.data import Dataset
 from vertebra.data.label_facts import look_for_labels
@@ -57,7 +59,10 @@ def _check_losses(model: Model, num_labels: int) -> None:
             where = where_written(loss, type(head).__name__)
             if num_labels < loss.min_classes:
                 raise RecipeError(f"{where}: {too_few_classes(loss, num_labels)}")
+            weights = getattr(loss, "class_weights", None)
+            if not isinstance(weights, Tensor) or weights.dim() != 1:
+                continue
             try:
-                check_weights(where, getattr(loss, "class_weights", None), getattr(head, "num_classes", num_labels))
+                check_weights(where, weights, getattr(head, "num_classes", num_labels))
             except ValueError as err:
                 raise RecipeError(f"{err}.\n  Write one weight per class, in the order of the classes") from err

@@ -21,7 +21,7 @@ from vertebra.errors import RecipeError
 from vertebra.printable import PlainFormatter
 from vertebra.regular_files import read_text
 from vertebra.runtime.distributed import on_main_process
-from vertebra.runtime.folders import check_can_be_written, make_new, numbered
+from vertebra.runtime.folders import check_can_be_written, make_new, numbered, settle
 
 if sys.platform != "win32":
     import fcntl
@@ -78,6 +78,7 @@ class RunFolder:
                 return
             write_text(self.path / f"recipe.until_step_{step}.yaml", old)
         write_text(self.recipe, recipe_text)
+        settle(self.path)
 
     def release(self) -> None:
         """Lets other processes train here; the end of this process does it too."""

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from vertebra.engine.checkpoint import FORMAT, CheckpointStore, DamagedCheckpoint, Found
-from vertebra.engine.dataset_facts import check_same_classes, facts_to_keep
+from vertebra.engine.dataset_facts import check_same_classes, facts_in, facts_to_keep
 from vertebra.engine.environment import version
 from vertebra.engine.plugin_files import changes_since
 from vertebra.engine.rng import preserved_rng, rng_state, set_rng_state
 from vertebra.engine.run_folder import recipe_changes
-from vertebra.errors import CheckpointError
+from vertebra.errors import CheckpointError, VertebraError
 from vertebra.runtime import distributed
+from vertebra.traces import frames_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
 __all__ = ["checkpoint_of", "resume_from", "resume_newest", "weights_of"]
 
 _LIKE_THE_PARAMETER = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer", "square_avg", "grad_avg")
-"""What torch's optimizers keep in the shape of each parameter."""
+"""What torch's own optimizers keep in the shape of each parameter; others may keep something else by that name."""
+_ALWAYS_KEPT = {"Adam": ("step", "exp_avg", "exp_avg_sq"), "AdamW": ("step", "exp_avg", "exp_avg_sq")}
 
 
 def checkpoint_of(trainer: Trainer) -> dict[str, Any]:
@@ -90,13 +92,19 @@ def resume_from(trainer: Trainer, found: Found) -> list[str]:
     path, content, notes = found
     step = content["step"]
     notes = [*notes, f"resuming {path} at step {step} of {trainer.max_steps}"]
-    changes = recipe_changes(content.get("recipe", ""), trainer.parts.recipe_text)
+    with _damaged(path, "recipe"):
+        changes = recipe_changes(content.get("recipe", ""), trainer.parts.recipe_text)
     if changes:
         notes.append("the recipe differs from that of the checkpoint; from here on:\n  " + "\n  ".join(changes))
     recorded = content.get("plugins") or {}
-    notes += [f"local plugin {line}" for line in changes_since(recorded, trainer.parts.plugin_files)]
+    edited = [f"local plugin {line}" for line in changes_since(recorded, trainer.parts.plugin_files)]
+    notes += edited
+    try:
+        facts_in(content, str(path))
+    except CheckpointError as err:
+        raise DamagedCheckpoint(str(err)) from err
     check_same_classes(content, getattr(trainer.model, "metadata", None), path)
-    _load_model(trainer.model, content["model"], path, changes)
+    _load_model(trainer.model, content["model"], path, [*changes, *edited])
     with _damaged(path, "optimizer"):
         _load_optimizer(trainer.optimizer, trainer.model, content["optimizer"], path)
     if trainer.scaler.is_enabled() and content.get("scaler"):
@@ -131,7 +139,8 @@ def _load_model(model: nn.Module, saved: dict[str, torch.Tensor], path: Any, cha
         if name in saved and saved[name].shape != own[name].shape
     ]
     if problems:
-        raise CheckpointError(
+        kind = CheckpointError if changes else DamagedCheckpoint  # with nothing changed, an older one may fit
+        raise kind(
             f"{path}: does not fit this recipe's model:\n  "
             + _shorten(problems)
             + "\nChanged in the recipe since:\n  "
@@ -172,6 +181,9 @@ def _optimizer_state(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict
 def _load_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module, saved: dict[str, Any], path: Any) -> None:
     """Takes over each parameter's state by its name; rates and other settings stay those of the recipe."""
     kind = type(optimizer).__name__
+    count = sum(len(group["params"]) for group in saved["param_groups"])
+    if not isinstance(saved["type"], str) or len(set(saved["names"])) != count or len(saved["names"]) != count:
+        raise ValueError(f"{len(set(saved['names']))} names for {count} parameters of {saved['type']!r}")
     if saved["type"] != kind:
         raise CheckpointError(
             f"{path}: was written with the optimizer {saved['type']}, the recipe says {kind}.\n"
@@ -187,20 +199,26 @@ def _load_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module, saved: d
             "  Was more of the model frozen when it was written? Resume with the run's own recipe.yaml"
         )
     state = {index: state_of[name] for index, name in enumerate(names) if state_of[name] is not None}
-    _check_kept(state, [parameter for group in optimizer.param_groups for parameter in group["params"]], names)
+    if type(optimizer).__module__.startswith("torch.optim"):
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        _check_kept(state, parameters, names, _ALWAYS_KEPT.get(kind, ()))
     optimizer.load_state_dict({"state": state, "param_groups": own["param_groups"]})
     _lay_out_like_parameters(optimizer)
 
 
-def _check_kept(state: dict[int, Any], parameters: list[torch.Tensor], names: list[str]) -> None:
+def _check_kept(
+    state: dict[int, Any], parameters: list[torch.Tensor], names: list[str], needed: tuple[str, ...]
+) -> None:
+    """Raises ValueError for what one of torch's optimizers would not have kept of a parameter."""
     for index, kept in state.items():
+        missing = [key for key in needed if kept.get(key) is None] if kept else []
+        if missing:
+            raise ValueError(f"there is no {missing[0]} of {names[index]}")
         for key, value in kept.items():
-            like = key in _LIKE_THE_PARAMETER and value is not None
-            if like and (not isinstance(value, torch.Tensor) or value.shape != parameters[index].shape):
-                found = tuple(value.shape) if isinstance(value, torch.Tensor) else type(value).__name__
-                raise ValueError(f"{key} of {names[index]} is {found}, expected {tuple(parameters[index].shape)}")
-            if key == "step" and not isinstance(value, (int, float, torch.Tensor)):
-                raise ValueError(f"step of {names[index]} is of type {type(value).__name__}")
+            if key in _LIKE_THE_PARAMETER and value is not None:
+                _check_alike(parameters[index], value, f"{key} of {names[index]}")
+            elif key == "step" and torch.as_tensor(value).numel() != 1:
+                raise ValueError(f"step of {names[index]} is not one number")
 
 
 def _lay_out_like_parameters(optimizer: torch.optim.Optimizer) -> None:
@@ -254,21 +272,18 @@ def _damaged(path: Path, part: str) -> Iterator[None]:
     """What a part raises about its state means that the state is not one that it wrote."""
     try:
         yield
-    except CheckpointError:
+    except VertebraError:  # in words of its own
         raise
     except Exception as err:  # a foreign type makes them raise nearly anything
         cause = (str(err).strip().splitlines() or ["no message"])[0]
         raise DamagedCheckpoint(
-            f"{path}: its entry {part} cannot be restored: {type(err).__name__}: {cause[:300]}.\n"
+            f"{path}: its entry {part} cannot be restored: {type(err).__name__}: {cause[:300]}\n"
+            f"  in {frames_of(err)[-1][1]}.\n"
             "  Was it written or changed by another program, or by another version of a plugin?"
         ) from err
 
 
-def _check_state(hook: Hook, saved: dict[str, Any], model: dict[str, Any], name: str) -> None:
-    own: dict[str, Any] = {}
-    with contextlib.suppress(Exception):  # some have no state before they were called in a training
-        own = hook.state_dict()
-    _check_alike(own, saved, name)
+def _check_state(hook: Hook, saved: Any, model: dict[str, Any], name: str) -> None:
     for key in hook.state_like_model:
         if not isinstance(saved[key], dict) or saved[key].keys() != model.keys():
             raise ValueError(f"{name}[{key!r}] does not have the model's names")
@@ -289,8 +304,11 @@ def _check_alike(own: Any, saved: Any, where: str) -> None:
     if kind is dict:
         for key in own.keys() & saved.keys():
             _check_alike(own[key], saved[key], f"{where}[{key!r}]")
-    elif kind is torch.Tensor and saved.shape != own.shape:
-        raise ValueError(f"{where} has shape {tuple(saved.shape)}, expected {tuple(own.shape)}")
+    elif kind is torch.Tensor:
+        if saved.shape != own.shape:
+            raise ValueError(f"{where} has shape {tuple(saved.shape)}, expected {tuple(own.shape)}")
+        if saved.layout != torch.strided or saved.is_meta or saved.is_complex() != own.is_complex():
+            raise ValueError(f"{where} holds other numbers ({saved.dtype}, {saved.layout}, {saved.device})")
 
 
 def _shorten(lines: list[str], most: int = 12) -> str:

@@ -72,10 +72,12 @@ def build_model(
 def _shapes_of(part: Backbone | Neck, spec: ComponentSpec) -> dict[str, ShapeSpec]:
     """What `output_shape` returns, checked: other parts are built from it."""
     called = f"{spec.where}: {spec.kind} {spec.name}"
-    if type(part).output_shape in (Backbone.output_shape, Neck.output_shape):
+    inherited = type(part).output_shape in (Backbone.output_shape, Neck.output_shape)
+    if inherited and "output_shape" not in vars(part):
         raise PluginError(f"{called} has no method output_shape(), from which the next parts are built")
     shapes = part.output_shape()
-    if not isinstance(shapes, Mapping) or not shapes or not all(isinstance(one, ShapeSpec) for one in shapes.values()):
+    fields = ("channels", "stride")
+    if not isinstance(shapes, Mapping) or not shapes or not all(hasattr(s, f) for s in shapes.values() for f in fields):
         raise PluginError(
             f"{called}: output_shape() returned {shapes!r:.80}, expected {{name: ShapeSpec(channels, stride)}}"
         )

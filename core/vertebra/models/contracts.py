@@ -166,7 +166,7 @@ class Loss(nn.Module):
 def check_losses(losses: Any, owner: str, head: nn.Module | None = None) -> None:
     """What a head or model returns in training against its contract: {name: scalar that has a gradient}.
 
-    A constant 0 is allowed (a batch without objects), and any constant of a head whose parameters are all frozen.
+    A constant 0 is allowed (a batch without objects), and any constant of a head of which something is frozen.
 
     Args:
         owner: for the message: which head, and where it is written.
@@ -179,7 +179,7 @@ def check_losses(losses: Any, owner: str, head: nn.Module | None = None) -> None
             "  Return {'loss_cls': loss, ...}; the total is their sum"
         )
     for name, loss in losses.items():
-        if not isinstance(loss, Tensor) or loss.numel() != 1 or loss.dim() or not loss.is_floating_point():
+        if not isinstance(loss, Tensor) or loss.numel() != 1 or not loss.is_floating_point():
             raise PluginError(
                 f"{owner}: its loss {name!r} is {_described(loss)}, expected a scalar tensor of floats.\n"
                 "  Sum or average it over images and cells: loss.sum() / count"
@@ -187,7 +187,8 @@ def check_losses(losses: Any, owner: str, head: nn.Module | None = None) -> None
         learns = head is not None and head.training and torch.is_grad_enabled()
         if loss.requires_grad or head is None or not learns or float(loss) == 0:
             continue
-        if any(parameter.requires_grad for parameter in head.parameters()):
+        parameters = list(head.parameters())
+        if parameters and all(parameter.requires_grad for parameter in parameters):
             raise PluginError(
                 f"{owner}: its loss {name!r} does not depend on the head's parameters, so nothing is learned from it.\n"
                 "  Is it detached from the outputs (.detach(), .item(), torch.tensor(loss), torch.no_grad())?"

@@ -112,7 +112,8 @@ def import_weights(
     """
     output = Path(output)
     if output.suffix != ".pth":
-        raise CheckpointError(f"{output}: the weights are written as a .pth file; name it {output.with_suffix('.pth')}")
+        name = output.with_suffix(".pth") if output.name else "weights.pth"
+        raise CheckpointError(f"{output}: the weights are written as a .pth file; name it {name}")
     if output.exists() and not force:
         raise CheckpointError(f"{output} already exists; choose another file, or overwrite it with --force")
     check_can_be_written(output.parent)

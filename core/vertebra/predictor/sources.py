@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import logging
+import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ from vertebra.predictor.video import VIDEO_SUFFIXES, VideoFrame, read_camera, re
 __all__ = ["Camera", "Frame", "ImageLike", "Place", "as_array", "list_places", "open_source"]
 
 _STDIN = "-"
+_ADDRESS = re.compile(r"(?!file:)[A-Za-z][A-Za-z0-9+.-]+://")
 logger = logging.getLogger(__name__)
 
 ImageLike = np.ndarray | torch.Tensor | str | Path
@@ -109,11 +111,14 @@ def list_places(
 
 def _named(place: str) -> Sequence[Path | Camera]:
     path = Path(place)
-    if path.is_dir():
-        return _inside(path)
-    if path.is_file():
-        return [path]
-    if "://" in place:
+    try:
+        if path.is_dir():
+            return _inside(path)
+        if path.is_file():
+            return [path]
+    except OSError as err:  # a name that is too long, a folder that may not be entered
+        raise DataError(f"{place}: {err.strerror}") from err
+    if _ADDRESS.match(place):
         raise DataError(
             f"{place}: images are read from files, and addresses of the network are not. Download the file first; a "
             "stream of a network camera can be recorded in pieces: ffmpeg -i ADDRESS -t 60 part.mp4"

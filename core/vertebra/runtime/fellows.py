@@ -17,6 +17,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from vertebra.runtime.folders import drop_empty_folders
+
 __all__ = ["Fellows", "end_process"]
 
 _LOOK = 1.0  # seconds between two looks
@@ -158,6 +160,7 @@ def end_process(code: int) -> None:
     """Ends the process whatever it is waiting for, and its data workers before it."""
     for child in multiprocessing.active_children():
         child.kill()
+    drop_empty_folders()
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)

@@ -11,10 +11,11 @@ from pathlib import Path
 
 from vertebra.errors import RecipeError
 
-__all__ = ["check_can_be_written", "drop_if_empty", "make_new", "new_folder", "numbered"]
+__all__ = ["check_can_be_written", "drop_empty_folders", "drop_if_empty", "make_new", "new_folder", "numbered"]
+__all__ += ["settle"]
 
 _CLAIM = ".claimed"
-"""A file in the first folder of a name while the process that took it runs: no other one may take it as empty."""
+"""A file in the first folder of a name until something else is there: no other process may take it as empty."""
 _made: dict[Path, list[Path]] = {}
 """What `make_new` made in this process: the folders, each with the parents that were made for it, nearest first."""
 
@@ -86,6 +87,13 @@ def new_folder(first: str | Path) -> Iterator[Path]:
         drop_if_empty(folder)
 
 
+def settle(folder: str | Path) -> None:
+    """Takes back this process's claim of a folder that holds something else by now, which no other one takes."""
+    with contextlib.suppress(OSError):
+        if any(path.name != _CLAIM for path in Path(folder).iterdir()):
+            (Path(folder) / _CLAIM).unlink(missing_ok=True)
+
+
 def drop_if_empty(folder: str | Path) -> None:
     """Removes a folder that `make_new` made in this process, and the parents that it made for it, while empty."""
     folder = Path(folder).absolute()
@@ -106,6 +114,7 @@ def numbered(first: Path) -> dict[int, Path]:
 
 
 @atexit.register
-def _drop_empty_folders() -> None:
+def drop_empty_folders() -> None:
+    """`drop_if_empty` of all that this process has made; done at its end, unless that is forced."""
     for folder in list(_made):
         drop_if_empty(folder)

@@ -40,7 +40,7 @@ def anchors(
     generations: Annotated[
         int, typer.Option(min=0, help="Number of random changes tried after the clustering; 0 disables them.")
     ] = 1000,
-    seed: Annotated[int, typer.Option(help="Random seed of the clustering.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed of the clustering.")] = 0,
     split: Annotated[str, typer.Option(help="Dataset split of a recipe: train, val or test.")] = "train",
     overrides: Annotated[
         list[str] | None, typer.Option("--set", help="Recipe override, KEY=VALUE; may be repeated.")

@@ -66,7 +66,8 @@ class EarlyStop(Hook):
         return {"best": self.best, "misses": self.misses, "seen": self.seen}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.best, self.misses, self.seen = state["best"], state["misses"], state["seen"]
+        self.best = None if state["best"] is None else float(state["best"])
+        self.misses, self.seen = int(state["misses"]), int(state["seen"])
 
     def _stop_if_done(self, trainer: Trainer) -> None:
         if self.misses >= self.patience:

@@ -61,7 +61,7 @@ class Evaluate(Hook):
         return {"done": self.done}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.done = state["done"]
+        self.done = int(state["done"])
 
     def _is_due(self, trainer: Trainer) -> bool:
         return self.every is not None and trainer.step % self.every == 0

@@ -46,14 +46,15 @@ class Metrics(Hook):
             self._report(trainer)
 
     def after_train(self, trainer: Trainer) -> None:
-        if self.count:  # stopped between two logs
+        if self.count and self._timed_steps:  # stopped between two logs
             self._report(trainer)
 
     def state_dict(self) -> dict[str, Any]:
         return {"sums": self.sums, "count": self.count}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.sums, self.count = dict(state["sums"]), state["count"]
+        self.sums = {str(name): torch.as_tensor(value) for name, value in state["sums"].items()}
+        self.count = int(state["count"])
 
     def _report(self, trainer: Trainer) -> None:
         means = {name: float(value) / self.count for name, value in self.sums.items()}
