@@ -193,7 +193,7 @@ def test_what_a_user_can_fix_is_exit_code_2(run, monkeypatch, error, words):
         ("model.pixel_mean=[.nan, 1, 1]", "model.pixel_mean is [nan, 1.0, 1.0], expected numbers"),
         (f"data.train_transforms.{'1' * 5000}.prob=1", "is not one of its positions"),
         ("output={0.__class__}", "output"),
-        ('output="a\0b"', "holds a zero byte"),
+        (r'output="a\0b"', "holds a zero byte"),
         ("train.steps=9223372036854775807", "train.steps is 9223372036854775807, expected at most"),
     ],
 )
