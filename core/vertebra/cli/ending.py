@@ -55,7 +55,8 @@ def _ending(program: str) -> Iterator[None]:
         broken = err.__context__ if isinstance(err, SystemExit) else None
         if isinstance(broken, OSError) and broken.errno == errno.EPIPE:  # click takes each for that of standard output
             err = broken
-        left = isinstance(err, SystemExit) and _is_of_local_plugin(err)  # sys.exit in someone's head ends no training
+        # sys.exit in someone's head ends no training; a signal that comes while it runs does
+        left = isinstance(err, SystemExit) and _is_of_local_plugin(err, raised=True)
         if isinstance(err, SystemExit) and not err.code and not left:
             _end_one_of_several()
         message, code = _message(err)
@@ -107,10 +108,10 @@ def _nobody_reads() -> bool:
         return True
 
 
-def _is_of_local_plugin(err: BaseException) -> bool:
+def _is_of_local_plugin(err: BaseException, *, raised: bool = False) -> bool:
     from vertebra.cli.unforeseen import is_of_local_plugin
 
-    return is_of_local_plugin(err)
+    return is_of_local_plugin(err, raised=raised)
 
 
 def _unforeseen(err: BaseException) -> tuple[str, int]:

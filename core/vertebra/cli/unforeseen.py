@@ -37,9 +37,10 @@ def describe_unforeseen(err: BaseException) -> tuple[str, int]:
     return f"this is a bug in {owner}: {cause}\n  in {place}.\n  {details}; please {report} with that file", 1
 
 
-def is_of_local_plugin(err: BaseException) -> bool:
-    """Whether code of a local plugin was running."""
-    return any(module.startswith(f"{LOCAL}.") for module, _ in frames_of(err))
+def is_of_local_plugin(err: BaseException, *, raised: bool = False) -> bool:
+    """Whether code of a local plugin was running; with `raised`, whether its own line raised the error."""
+    frames = frames_of(err)[-1:] if raised else frames_of(err)
+    return any(module.startswith(f"{LOCAL}.") for module, _ in frames)
 
 
 def is_out_of_memory(err: BaseException) -> bool:
