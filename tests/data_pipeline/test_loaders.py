@@ -2,6 +2,7 @@ import multiprocessing
 import os
 import pickle
 import signal
+import sys
 import time
 from itertools import islice
 from types import SimpleNamespace
@@ -23,6 +24,7 @@ from vertebra.data import (
     build_train_loader,
     worker_batches,
 )
+from vertebra.data import worker as worker_module
 from vertebra.data.packed import PackedDicts
 from vertebra.data.transforms import RandomCrop, RandomFlip
 from vertebra.data.worker import SampleReader
@@ -321,3 +323,15 @@ def test_nothing_to_train_on_is_an_error():
         build_train_loader(recipe_for(), Dataset([crowd], Metadata("cells")))
     with pytest.raises(DataError, match="dataset cells: there are no images"):
         build_train_loader(recipe_for(filter_empty=False), Dataset([], Metadata("cells")))
+
+
+def test_a_worker_that_holds_a_lock_is_not_ended_by_the_signal(monkeypatch):
+    """The main process takes the lock of the event that ends its workers; a worker that is gone would keep it."""
+    ended = []
+    monkeypatch.setattr(worker_module.os, "_exit", ended.append)
+    event = multiprocessing.get_context("spawn").Event()
+    monkeypatch.setattr(event._cond, "notify_all", lambda: worker_module._leave(sys._getframe()))
+    event.set()
+    assert ended == []
+    worker_module._leave(sys._getframe())
+    assert ended == [0]

@@ -10,7 +10,9 @@ import sys
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from multiprocessing import synchronize
 from multiprocessing.util import Finalize
+from types import FrameType
 
 import numpy as np
 import torch
@@ -124,9 +126,19 @@ def start_worker(worker_id: int) -> None:
     info = get_worker_info()
     assert info is not None and isinstance(info.dataset, SampleReader)  # this is a worker
     reader = info.dataset
-    signal.signal(signal.SIGTERM, lambda number, frame: os._exit(0) if reader.closing else None)
+    signal.signal(signal.SIGTERM, lambda number, frame: _leave(frame) if reader.closing else None)
     _end_with_parent()
     Finalize(None, os._exit, args=(0,), exitpriority=-1000)  # the last finalizer to run
+
+
+def _leave(frame: FrameType | None) -> None:
+    """Ends this worker, unless it holds a lock of multiprocessing: the main process takes that of the event by which it
+    ends its workers, and would wait for ever. Then that event ends this worker a moment later."""
+    while frame is not None:
+        if frame.f_code.co_filename == synchronize.__file__:
+            return
+        frame = frame.f_back
+    os._exit(0)
 
 
 def _end_with_parent() -> None:
