@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vertebra.data.image import read_image, read_labels
+from vertebra.data.image import image_size, read_image, read_labels
 from vertebra.errors import DataError
 from vertebra.evaluation.panoptic.runs import id_run_reader, read_id_runs
 from vertebra.png_chunks import chunks_of, png_fault
@@ -43,6 +43,13 @@ def test_every_flipped_bit_of_the_pixels_is_noticed(tmp_path, name):
         path.write_bytes(data)
         with pytest.raises(DataError, match=r"image\.png: damaged.*: the checksum of its chunk 'IDAT' at byte"):
             read(path)
+
+
+def test_the_size_is_read_from_the_header_alone(tmp_path):
+    data = bytearray(encoded(COLORS))
+    data[-20] ^= 1
+    (tmp_path / "image.png").write_bytes(data)
+    assert image_size(tmp_path / "image.png") == (20, 30)
 
 
 def chunk(name: bytes, data: bytes, checksum: int | None = None) -> bytes:

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from vertebra.data.coco import CocoFormat
+from vertebra.data.foreign_labels import foreign_labels
 from vertebra.data.image import read_labels
 from vertebra.errors import DataError
 from vertebra.evaluation import coco_evaluate
@@ -148,6 +149,12 @@ def test_labels_of_other_formats_are_called_by_their_name(sources, command_line,
     assert f"vertebra: {source}: {SOURCES[source]}".replace("\\", "") in err
     with pytest.raises(DataError, match=SOURCES[source]):
         CocoFormat(annotations=str(sources / source), images=str(sources)).load(None)
+
+
+@pytest.mark.parametrize("line", ["inf 0.5 0.5 0.1 0.1", "nan 0.5 0.5 0.1 0.1", "0.5 0.5 0.5 0.1 0.1", "0 0.5", ""])
+def test_other_texts_are_not_called_labels_of_yolo(tmp_path, line):
+    (tmp_path / "notes.txt").write_text(f"{line}\n")
+    assert foreign_labels(tmp_path / "notes.txt") is None
 
 
 @pytest.mark.parametrize("place", ["rtsp://camera/1", "http://host/a.jpg", "https://host/v.mp4", "udp://1.2.3.4:5000"])

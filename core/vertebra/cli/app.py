@@ -26,7 +26,8 @@ app = typer.Typer(
     name="vertebra",
     cls=CommandsWithPlugins,
     help="Object detection and segmentation from recipes and plugins.",
-    epilog="Errors that you can fix print one message and exit with code 2. VERTEBRA_TRACEBACK=1 adds the traceback.",
+    epilog="Errors that you can fix print one message and exit with code 2. Anything else is a bug: exit code 1, and "
+    "the message names a file with the traceback. VERTEBRA_TRACEBACK=1 prints every traceback.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

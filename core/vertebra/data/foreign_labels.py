@@ -59,4 +59,4 @@ def _is_yolo(path: Path) -> bool:
         rows = [[float(word) for word in line.split()] for line in lines if line.strip()]
     except (OSError, ValueError):
         return False
-    return bool(rows) and all(len(row) >= 5 and row[0] == int(row[0]) for row in rows)
+    return bool(rows) and all(len(row) >= 5 and row[0].is_integer() for row in rows)

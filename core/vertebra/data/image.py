@@ -94,7 +94,7 @@ def read_image(path: str | os.PathLike, order: Literal["rgb", "bgr"] = "rgb") ->
         DataError: not there, not an image, damaged, cut short, of more than MAX_PIXELS, of float pixels, of several
             frames, with channels that are neither colors nor alpha, or with 10- or 12-bit values in 16 bits.
     """
-    with _open(path) as image:
+    with _open(path, pixels=True) as image:
         try:
             deep = has_16_bits_a_color(image, path)
             if is_transparent(image):
@@ -134,7 +134,7 @@ def read_labels(path: str | os.PathLike) -> np.ndarray:
     Raises:
         DataError: as for `read_image`, and an image with more than one channel, or compressed as JPEG.
     """
-    with _open(path) as image:
+    with _open(path, pixels=True) as image:
         if image.format in ("JPEG", "MPO"):
             raise DataError(
                 f"{path}: labels cannot be read from a JPEG, whose compression changes numbers and borders; save them "
@@ -161,8 +161,12 @@ def _instead(image: Image.Image) -> str:
     )
 
 
-def _open(path: str | os.PathLike) -> Image.Image:
-    """Open the file and read its header; the size is checked before any pixel is decoded."""
+def _open(path: str | os.PathLike, *, pixels: bool = False) -> Image.Image:
+    """Open the file and read its header; the size is checked before any pixel is decoded.
+
+    Args:
+        pixels: they will be read, so checksums of the whole file are compared.
+    """
     try:
         check_regular(path)
         image = Image.open(path, formats=image_formats())
@@ -177,7 +181,7 @@ def _open(path: str | os.PathLike) -> Image.Image:
         image.close()
         raise DataError(f"{path}: {_too_large(f'{width}x{height} pixels')}")
     try:
-        if image.format == "PNG" and (fault := png_fault(read_bytes(path))):
+        if pixels and image.format == "PNG" and (fault := png_fault(read_bytes(path))):
             raise DataError(f"{path}: damaged: {fault}. Copy or download it again")
         check_content(image, path)
     except BaseException:
