@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.setup-done
 PLUGINS := $(sort $(wildcard plugins/*/pyproject.toml))
 LONG := golden or e2e or slow
 EDITABLE_PLUGINS := $(foreach file,$(PLUGINS),-e $(dir $(file)))
-REQUIREMENTS := -e '.[test,timm,tensorboard,fast,onnx,video]' $(EDITABLE_PLUGINS)
+REQUIREMENTS := -e core/eval -e '.[test,timm,tensorboard,fast,onnx,video]' $(EDITABLE_PLUGINS)
 OLDEST_MINOR := $(shell sed -n 's/^requires-python = ">=3\.\([0-9]*\)"$$/\1/p' pyproject.toml)
 define REFUSE_OLDER
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, $(OLDEST_MINOR)))' 2>/dev/null || \
@@ -28,7 +28,7 @@ help:
 setup: $(STAMP)
 
 # Redone only where what is to be installed has changed.
-$(STAMP): setup.py pyproject.toml constraints.txt $(PLUGINS)
+$(STAMP): setup.py pyproject.toml core/eval/pyproject.toml constraints.txt $(PLUGINS)
 	$(REFUSE_OLDER)
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --upgrade 'setuptools>=77' wheel

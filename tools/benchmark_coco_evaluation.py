@@ -129,7 +129,7 @@ class PeakMemory:
 def run_one(name: str, gt: dict, dt: list[dict], task: str) -> dict:
     """Times, memory and a fingerprint of the arrays of one contestant, in this process."""
     if name == "vertebra":
-        from vertebra.evaluation.cocoeval import evaluate_columns, read_detections, read_ground_truth
+        from vertebra_eval.coco import evaluate_columns, read_detections, read_ground_truth
 
         def read() -> tuple:
             truth = read_ground_truth(gt, task)

@@ -26,8 +26,8 @@ import numpy as np
 from PIL import Image
 
 from vertebra.evaluation import panoptic_evaluate
-from vertebra.evaluation.panoptic.counts import Segments, count_image
-from vertebra.evaluation.panoptic.runs import IdRuns
+from vertebra_eval.panoptic.counts import Segments, count_image
+from vertebra_eval.panoptic.runs import IdRuns
 
 CATEGORIES = [{"id": 10 * i + 1, "name": f"class {i}", "isthing": int(i < 80)} for i in range(133)]
 

@@ -3,6 +3,8 @@
 Library code raises these; only the command line prints them (one message, exit code 2).
 """
 
+from vertebra_eval.errors import DataError, VertebraError
+
 __all__ = [
     "CheckpointError",
     "DataError",
@@ -15,20 +17,12 @@ __all__ = [
 ]
 
 
-class VertebraError(Exception):
-    """Base of every error that a user can cause and fix."""
-
-
 class RecipeError(VertebraError):
     """A recipe, an override or a component's arguments are wrong; names file and line."""
 
 
 class PluginError(VertebraError):
     """A plugin cannot be found, is ambiguous, cannot be imported, or breaks a contract; names it or its component."""
-
-
-class DataError(VertebraError):
-    """A dataset, an image or an annotation is wrong; names the file and the record."""
 
 
 class CheckpointError(VertebraError):

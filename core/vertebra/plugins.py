@@ -20,7 +20,7 @@ from importlib import metadata
 
 from vertebra.errors import PluginError
 from vertebra.isolation import PATIENCE, import_plugin_module, plugin_code
-from vertebra.nearest import nearest
+from vertebra_eval.nearest import nearest
 
 __all__ = [
     "ALLOW",

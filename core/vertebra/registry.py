@@ -14,8 +14,8 @@ from fvcore.common.registry import Registry as FvcoreRegistry
 
 from vertebra.errors import PluginError, RecipeError
 from vertebra.local_plugins import WHEN_FORGOTTEN, load_announced
-from vertebra.nearest import nearest
 from vertebra.plugins import KINDS, Offer, canonical, core, installed_plugins, offers, switched_off
+from vertebra_eval.nearest import nearest
 
 __all__ = [
     "BACKBONES",

@@ -11,7 +11,7 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from vertebra.evaluation.cocoeval import CocoParams, evaluate_columns, read_detections, read_ground_truth
+from vertebra_eval.coco import CocoParams, evaluate_columns, read_detections, read_ground_truth
 
 NUM_KEYPOINTS = 5
 

@@ -7,7 +7,7 @@ import pytest
 from pycocotools.coco import COCO
 
 from vertebra.errors import DataError
-from vertebra.evaluation.cocoeval import (
+from vertebra_eval.coco import (
     CocoParams,
     DetectionColumns,
     GroundTruthColumns,

@@ -10,8 +10,8 @@ from pycocotools.cocoeval import Params
 import vertebra.evaluation.coco as evaluator_module
 from vertebra.data import Dataset, Metadata
 from vertebra.evaluation import COCOEvaluator
-from vertebra.evaluation.cocoeval import COCO_TASKS, CocoParams, coco_evaluate
 from vertebra.structures import Boxes, Instances
+from vertebra_eval.coco import COCO_TASKS, CocoParams, coco_evaluate
 
 
 @pytest.mark.parametrize("task", COCO_TASKS)

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from vertebra.errors import DataError
-from vertebra.evaluation.cocoeval import coco_evaluate, read_detections, read_ground_truth
+from vertebra_eval.coco import coco_evaluate, read_detections, read_ground_truth
 
 GT = {
     "images": [{"id": 10, "height": 20, "width": 30}, {"id": 20, "height": 20, "width": 30}],

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from vertebra.errors import DataError
-from vertebra.evaluation.cocoeval.tables import evaluate_tables
+from vertebra.evaluation.coco_columns import evaluate_tables
 from vertebra.evaluation.detections import DetectionTable, ImageKey
 from vertebra.evaluation.ground_truth import GroundTruth
 from vertebra.evaluation.pycoco import run_pycocotools

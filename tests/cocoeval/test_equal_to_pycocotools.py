@@ -140,7 +140,7 @@ def test_results_for_another_task_than_they_were_made_for(coco):
 
 
 def test_many_images_and_categories_need_more_than_one_digit_to_sort(coco):
-    from vertebra.evaluation.cocoeval.order import stable_argsort
+    from vertebra_eval.coco.order import stable_argsort
 
     values = np.random.default_rng(0).integers(0, 2**34, 5000)
     values[::3] = values[0]

@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vertebra.coco_objects import mask_of, object_notes
 from vertebra.data import CocoFormat
 from vertebra.data.facts import describe_dataset
 from vertebra.errors import DataError
 from vertebra.evaluation import coco_evaluate
 from vertebra.evaluation.ground_truth import GroundTruth
+from vertebra_eval.coco_objects import mask_of, object_notes
 
 SQUARE = [1, 1, 5, 1, 5, 5, 1, 5]
 BOX = [1, 1, 4, 4]

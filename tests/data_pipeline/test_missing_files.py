@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from vertebra.data import CocoFormat
-from vertebra.data.image_files import Folders, near_file
-from vertebra.data.json_file import read_json
 from vertebra.errors import DataError
+from vertebra_eval.file_names import Folders, near_file
+from vertebra_eval.json_file import read_json
 
 ACCENTED = "h\u00e4user.jpg"
 

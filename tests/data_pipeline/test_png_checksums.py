@@ -10,8 +10,8 @@ from PIL import Image
 
 from vertebra.data.image import image_size, read_image, read_labels
 from vertebra.errors import DataError
-from vertebra.evaluation.panoptic.runs import id_run_reader, read_id_runs
-from vertebra.png_chunks import chunks_of, png_fault
+from vertebra_eval.panoptic.runs import id_run_reader, read_id_runs
+from vertebra_eval.png_chunks import chunks_of, png_fault
 
 RNG = np.random.default_rng(0)
 COLORS = RNG.integers(0, 256, (20, 30, 3), dtype=np.uint8)

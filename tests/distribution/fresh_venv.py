@@ -44,7 +44,8 @@ def build_wheel(source: Path, work: Path, out: Path, parts: tuple[str, ...] = ("
 class FreshVenv:
     """A virtual environment with the requirements linked in and no Vertebra."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, without: tuple[str, ...] = ()) -> None:
+        """`without`: packages that are not linked in."""
         self.folder = folder
         venv.create(folder, with_pip=False, symlinks=os.name != "nt")
         self.scripts = folder / ("Scripts" if os.name == "nt" else "bin")
@@ -53,7 +54,7 @@ class FreshVenv:
         links.mkdir()
         for place in {sysconfig.get_paths()["purelib"], sysconfig.get_paths()["platlib"]}:
             for path in Path(place).iterdir():
-                if not OURS.match(path.name) and not (links / path.name).exists():
+                if path.name not in without and not OURS.match(path.name) and not (links / path.name).exists():
                     (links / path.name).symlink_to(path, target_is_directory=path.is_dir())
         where = run(
             [self.python, "-c", "import sysconfig; print(sysconfig.get_paths()['purelib'])"], cwd=folder

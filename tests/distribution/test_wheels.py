@@ -4,6 +4,7 @@ import shutil
 import zipfile
 
 import pytest
+from fresh_venv import FreshVenv
 
 CONFORMANCE = "plugins/*/tests/test*conformance*.py"
 
@@ -20,22 +21,28 @@ def test_every_wheel_is_pure_python(wheels):
     assert [wheel.name for wheel in wheels.values() if not wheel.name.endswith("-py3-none-any.whl")] == []
 
 
-def test_the_core_wheel_holds_every_file_of_the_package_and_nothing_else(wheels, repository):
-    package = repository / "core" / "vertebra"
+@pytest.mark.parametrize(
+    ("name", "folder", "some"),
+    [
+        ("core", "core/vertebra", {"vertebra/py.typed", "vertebra/datasets/ade20k.yaml"}),
+        ("eval", "core/eval/vertebra_eval", {"vertebra_eval/py.typed", "vertebra_eval/report/report.css"}),
+    ],
+)
+def test_a_core_wheel_holds_every_file_of_its_package_and_nothing_else(wheels, repository, name, folder, some):
+    package = repository / folder
     wanted = {
         path.relative_to(package.parent).as_posix()
         for path in package.rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }
-    assert {"vertebra/py.typed", "vertebra/evaluation/report/report.css"} < wanted
-    assert any(name.endswith(".template") for name in wanted)
-    found = {name for name in contents(wheels["core"]) if ".dist-info/" not in name}
+    assert some < wanted
+    found = {file for file in contents(wheels[name]) if ".dist-info/" not in file}
     assert sorted(wanted ^ found) == []
 
 
 def test_plugin_wheels_hold_their_packages_and_recipes_and_no_tests(wheels, repository):
     for name, wheel in wheels.items():
-        if name == "core":
+        if name in ("core", "eval"):
             continue
         folder = repository / "plugins" / name
         (package,) = (path for path in folder.glob("vertebra_*") if (path / "__init__.py").is_file())
@@ -54,9 +61,23 @@ def test_the_installed_core_is_not_the_source_tree(installed, repository, tmp_pa
     assert str(repository) not in found
 
 
+def test_results_are_evaluated_without_torch(wheels, tmp_path):
+    """The wheel of vertebra-eval beside numpy, pycocotools, Pillow and matplotlib alone; the numbers are there."""
+    fresh = FreshVenv(tmp_path / "venv", without=("torch", "torchvision", "vertebra"))
+    fresh.install(wheels["eval"])
+    code = (
+        "import importlib.util as u; assert not u.find_spec('torch') and not u.find_spec('vertebra')\n"
+        "from vertebra_eval import coco_evaluate\n"
+        "box = {'image_id': 1, 'category_id': 1, 'bbox': [1, 1, 9, 9]}\n"
+        "truth = {'images': [{'id': 1}], 'categories': [{'id': 1, 'name': 'a'}], 'annotations': [box | {'id': 1}]}\n"
+        "print('AP', coco_evaluate(truth, [box | {'score': 1.0}])['bbox/AP'])"
+    )
+    assert "AP 0.99" in fresh.run("python", "-c", code, cwd=tmp_path)
+
+
 def test_installed_plugins_and_their_recipes_are_listed(installed, wheels, tmp_path):
     listing = installed.run("vertebra", "plugins", cwd=tmp_path)
-    for name in set(wheels) - {"core"}:
+    for name in set(wheels) - {"core", "eval"}:
         assert f"vertebra-{name}" in listing
     assert "PROBLEM" not in listing
 

@@ -8,9 +8,9 @@ import torch
 
 from vertebra.errors import DataError, RecipeError
 from vertebra.evaluation import COCOEvaluator, coco_evaluate
-from vertebra.evaluation.curves import best_threshold
 from vertebra.evaluation.report.mistakes import worst_missed
-from vertebra.evaluation.report.plots import score_histogram
+from vertebra_eval.coco.curves import best_threshold
+from vertebra_eval.report.plots import score_histogram
 
 SMALL, MEDIUM = (10, 10, 30, 30), (10, 10, 60, 60)  # 400 and 2500 square pixels
 ONE = pytest.approx(1, abs=1e-12)  # pycocotools' precision is tp / (tp + fp + 2e-16)

@@ -11,7 +11,7 @@ from pycocotools import mask as coco_mask
 from vertebra.data import Dataset, Metadata
 from vertebra.errors import DataError
 from vertebra.evaluation import LVISEvaluator
-from vertebra.evaluation.lvis import lvis_evaluate
+from vertebra_eval.lvis import lvis_evaluate
 
 ONE, TWO, FAR = (0, 0, 20, 20), (50, 50, 20, 20), (70, 0, 20, 20)
 HALF = pytest.approx(51 / 101)  # recall 1/2 at precision 1: 51 of the recalls 0, 0.01, ..., 1

@@ -5,10 +5,10 @@ import pytest
 from PIL import Image
 
 from vertebra.evaluation import COCOEvaluator
-from vertebra.evaluation.curves import MatchTable, best_threshold, pr_curve
 from vertebra.evaluation.report import Figure, Gallery, Picture, Section, Table, Text, write_report
 from vertebra.evaluation.report.pictures import choose_images
-from vertebra.evaluation.report.plots import class_bars, pr_curves, score_histogram
+from vertebra_eval.coco.curves import MatchTable, best_threshold, pr_curve
+from vertebra_eval.report.plots import class_bars, pr_curves, score_histogram
 
 SMALL, MEDIUM = (10, 10, 30, 30), (10, 10, 60, 60)
 
@@ -105,7 +105,7 @@ def test_too_many_pictures_are_shrunk_and_then_left_out(tmp_path, monkeypatch):
     noise = np.random.default_rng(0).integers(0, 255, (600, 900, 3), dtype=np.uint8)  # does not compress
     Image.fromarray(noise).save(tmp_path / "noise.png")
     pictures = [Picture(tmp_path / "noise.png", f"number {i}") for i in range(3)]
-    monkeypatch.setattr("vertebra.evaluation.report.html.MAX_BYTES", 260_000)
+    monkeypatch.setattr("vertebra_eval.report.html.MAX_BYTES", 260_000)
     page = report(tmp_path / "r.html", sections=[Section("Pictures", [Gallery([pictures[0]])])])
     assert len(page) < 260_000 and page.count("data:image/jpeg") == 1
     page = report(tmp_path / "r.html", sections=[Section("Pictures", [Gallery(distinct(tmp_path, noise))])])

@@ -5,7 +5,7 @@ import pytest
 
 from vertebra.errors import RecipeError
 from vertebra.evaluation import VOCEvaluator
-from vertebra.evaluation.voc import average_precision_07, average_precision_area, voc_evaluate
+from vertebra_eval.voc import average_precision_07, average_precision_area, voc_evaluate
 
 
 def truth(objects, classes=("cat", "dog"), images=(1, 2, 3)):

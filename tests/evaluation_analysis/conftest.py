@@ -6,9 +6,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from vertebra.evaluation.analysis import overlaps
-from vertebra.evaluation.cocoeval import coco_evaluate
-from vertebra.evaluation.match_columns import columns_of_result
+from vertebra_eval.analysis import overlaps
+from vertebra_eval.coco import coco_evaluate
+from vertebra_eval.coco.match_columns import columns_of_result
 
 
 def make_truth(objects, images=None, classes=("cat", "dog"), size=100):

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from vertebra.evaluation.analysis import by_size, calibration
-from vertebra.evaluation.cocoeval import arrays_of_result, coco_evaluate
-from vertebra.evaluation.curves import MatchTable
+from vertebra_eval.analysis import by_size, calibration
+from vertebra_eval.coco import arrays_of_result, coco_evaluate
+from vertebra_eval.coco.curves import MatchTable
 
 
 def table(scores, states):

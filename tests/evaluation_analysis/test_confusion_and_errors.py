@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from vertebra.evaluation.analysis import confusion_matrix, error_split, overlaps
-from vertebra.evaluation.cocoeval import read_ground_truth
-from vertebra.evaluation.evaluate_results import match_results
+from vertebra_eval.analysis import confusion_matrix, error_split, overlaps
+from vertebra_eval.coco import read_ground_truth
+from vertebra_eval.evaluate_results import match_results
 
 CAT, DOG = 1, 2
 BOX, FAR = (0, 0, 20, 20), (60, 60, 20, 20)

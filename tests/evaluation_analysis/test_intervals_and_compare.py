@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from vertebra.errors import DataError
-from vertebra.evaluation.analysis import bootstrap_intervals, compare_matches
-from vertebra.evaluation.analysis.intervals import basic_interval, resample_weights
-from vertebra.evaluation.analysis.weighted_ap import mean_average_precision, rank_classes
-from vertebra.evaluation.cocoeval import coco_evaluate, read_ground_truth
-from vertebra.evaluation.evaluate_results import match_results
+from vertebra_eval.analysis import bootstrap_intervals, compare_matches
+from vertebra_eval.analysis.intervals import basic_interval, resample_weights
+from vertebra_eval.analysis.weighted_ap import mean_average_precision, rank_classes
+from vertebra_eval.coco import coco_evaluate, read_ground_truth
+from vertebra_eval.evaluate_results import match_results
 
 
 def repeated(truth, results, times):

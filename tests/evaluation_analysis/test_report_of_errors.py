@@ -2,9 +2,9 @@
 
 from PIL import Image
 
-from vertebra.evaluation.cocoeval import arrays_of_result, coco_evaluate
 from vertebra.evaluation.report import Figure, Table, Text, write_report
-from vertebra.evaluation.report.analysis_section import analysis_sections
+from vertebra_eval.coco import arrays_of_result, coco_evaluate
+from vertebra_eval.report.analysis_section import analysis_sections
 
 
 def sections(truth, results, folder):

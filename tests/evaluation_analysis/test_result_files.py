@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 
 from vertebra.errors import DataError
-from vertebra.evaluation.cocoeval import coco_evaluate, read_ground_truth
-from vertebra.evaluation.evaluate_results import evaluate_result_files
-from vertebra.evaluation.result_files import read_results
-from vertebra.evaluation.run_lengths import covered_pixels
+from vertebra_eval.coco import coco_evaluate, read_ground_truth
+from vertebra_eval.evaluate_results import evaluate_result_files
+from vertebra_eval.result_files import read_results
+from vertebra_eval.run_lengths import covered_pixels
 
 GOOD = {"image_id": 1, "category_id": 1, "bbox": [0, 0, 20, 20], "score": 0.9}
 ALSO = {"image_id": 2, "category_id": 1, "bbox": [0, 0, 20, 20], "score": 0.8}

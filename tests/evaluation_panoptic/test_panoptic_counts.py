@@ -5,8 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from vertebra.evaluation.panoptic.counts import Segments, count_image
-from vertebra.evaluation.panoptic.runs import IdRuns, common_pixels, read_id_runs, write_segment_ids
+from vertebra_eval.panoptic.counts import Segments, count_image
+from vertebra_eval.panoptic.runs import IdRuns, common_pixels, read_id_runs, write_segment_ids
 
 SIZE = (5, 7)
 maps = arrays.arrays(np.int64, SIZE, elements=st.integers(0, 4))

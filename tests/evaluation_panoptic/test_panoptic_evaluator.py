@@ -13,9 +13,9 @@ from vertebra.data.shapes_format import ShapesFormat
 from vertebra.errors import DataError
 from vertebra.evaluation import panoptic_evaluate
 from vertebra.evaluation.panoptic import PanopticEvaluator
-from vertebra.evaluation.panoptic.runs import read_id_runs
 from vertebra.evaluation.semantic import SemSegEvaluator
 from vertebra.registry import EVALUATORS
+from vertebra_eval.panoptic.runs import read_id_runs
 
 
 def _segment(number, category, isthing, **more):

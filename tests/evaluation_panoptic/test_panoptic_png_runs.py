@@ -14,8 +14,8 @@ pytest.importorskip("numba", reason="the fast reader of panoptic PNG files needs
 
 from vertebra.errors import DataError
 from vertebra.evaluation import panoptic_evaluate
-from vertebra.evaluation.panoptic import png_runs, runs
-from vertebra.evaluation.panoptic.runs import IdRuns, id_run_reader, read_id_runs
+from vertebra_eval.panoptic import png_runs, runs
+from vertebra_eval.panoptic.runs import IdRuns, id_run_reader, read_id_runs
 
 
 def _chunk(name, body):

@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 pytest.importorskip("numba", reason="the fast counting of panoptic pairs needs numba")
 
 from vertebra.errors import DataError
-from vertebra.evaluation.panoptic.counts import Segments, count_image
-from vertebra.evaluation.panoptic.machine_code import machine_code
-from vertebra.evaluation.panoptic.run_pairs import paired_rows
-from vertebra.evaluation.panoptic.runs import IdRuns
+from vertebra_eval.panoptic.counts import Segments, count_image
+from vertebra_eval.panoptic.machine_code import machine_code
+from vertebra_eval.panoptic.run_pairs import paired_rows
+from vertebra_eval.panoptic.runs import IdRuns
 
 IDS = st.lists(st.integers(1, 2**32 - 1), min_size=1, max_size=40, unique=True)
 

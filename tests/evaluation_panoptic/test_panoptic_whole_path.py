@@ -8,7 +8,7 @@ import torch
 from vertebra.data.coco_panoptic import CocoPanopticFormat
 from vertebra.evaluation import panoptic_evaluate
 from vertebra.evaluation.panoptic import PanopticEvaluator
-from vertebra.evaluation.panoptic.runs import read_id_runs
+from vertebra_eval.panoptic.runs import read_id_runs
 
 SETS = ("perfect", "no_crowd", "shift_small", "relabel", "merge", "drop", "void", "noise", "spurious")
 

@@ -8,12 +8,12 @@ import pytest
 from vertebra.config import load_recipe
 from vertebra.data.file_pairs import read_names
 from vertebra.data.image import read_image
-from vertebra.data.json_file import read_json
 from vertebra.errors import VertebraError
 from vertebra.evaluation import coco_evaluate
-from vertebra.evaluation.panoptic.runs import read_id_runs
 from vertebra.models.weights import read_weights
-from vertebra.regular_files import check_regular, open_regular, read_bytes, read_text
+from vertebra_eval.json_file import read_json
+from vertebra_eval.panoptic.runs import read_id_runs
+from vertebra_eval.regular_files import check_regular, open_regular, read_bytes, read_text
 
 READERS = {
     "recipe": (load_recipe, ".yaml"),
@@ -59,22 +59,26 @@ def test_files_are_read_and_all_else_is_an_os_error(tmp_path):
 # Files of the package itself, files that this process has just written, and a page of the system: none of a user's.
 OWN_FILES = {
     ("runtime/fellows.py", "read_text"),
-    ("evaluation/report/page.py", "read_text"),
-    ("evaluation/report/embed.py", "open"),
+    ("report/page.py", "read_text"),
+    ("report/embed.py", "open"),
     ("plugins.py", "read_text"),
     ("scaffold/write.py", "read_text"),
     ("predictor/video.py", "open"),  # after check_regular, and what it writes
     ("data/image.py", "open"),  # after check_regular
-    ("evaluation/panoptic/runs.py", "open"),  # after check_regular
+    ("panoptic/runs.py", "open"),  # of bytes in memory
     ("models/downloads.py", "open"),  # the copy that it has checked or writes
     ("models/torch_files.py", "open"),  # after check_regular
 }
 
 
+def core_packages(repository):
+    return repository / "core" / "vertebra", repository / "core" / "eval" / "vertebra_eval"
+
+
 def test_no_reader_opens_a_path_on_its_own(repository):
-    """Reading goes through vertebra.regular_files; a new reader that does not is named here."""
+    """Reading goes through vertebra_eval.regular_files; a new reader that does not is named here."""
     found = set()
-    for root in (repository / "core" / "vertebra", *sorted((repository / "plugins").glob("*/vertebra_*"))):
+    for root in (*core_packages(repository), *sorted((repository / "plugins").glob("*/vertebra_*"))):
         for path in root.rglob("*.py"):
             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
                 if isinstance(node, ast.Call) and (name := _reads(node)):
@@ -109,4 +113,4 @@ def test_the_walk_sees_each_way_to_read():
 
 def test_own_files_exist(repository):
     for name, _ in OWN_FILES:
-        assert (repository / "core" / "vertebra" / name).is_file(), name
+        assert any((root / name).is_file() for root in core_packages(repository)), name

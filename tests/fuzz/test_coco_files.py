@@ -13,7 +13,7 @@ from vertebra.data.coco import CocoFormat
 from vertebra.data.coco_panoptic import CocoPanopticFormat
 from vertebra.errors import DataError
 from vertebra.evaluation import coco_evaluate, panoptic_evaluate
-from vertebra.evaluation.evaluate_results import evaluate_result_files
+from vertebra_eval.evaluate_results import evaluate_result_files
 
 BOX = {"bbox": [10, 10, 20, 20], "area": 400, "iscrowd": 0, "segmentation": [[10, 10, 30, 10, 30, 30]]}
 POINTS = {"keypoints": [12, 12, 2, 20, 20, 1], "num_keypoints": 2}

@@ -11,12 +11,12 @@ from pycocotools import mask as coco_mask
 from vertebra.data import Dataset, Metadata
 from vertebra.evaluation.detections import DetectionTable
 from vertebra.evaluation.ground_truth import GroundTruth
-from vertebra.evaluation.match_columns import MatchColumns
 from vertebra.evaluation.report import Facts, Figure, Gallery, Table, Text, dataset_sections
 from vertebra.evaluation.report.crops import crop_window, draw_mistakes
 from vertebra.evaluation.report.mistakes import Mistake, worst_false, worst_missed
 from vertebra.evaluation.report.pictures import expected
 from vertebra.structures import BoxMode
+from vertebra_eval.coco.match_columns import MatchColumns
 
 
 def columns_of(detections, objects):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 LAYERS = [
-    {"errors", "nearest", "area_ranges", "regular_files", "coco_objects", "png_chunks", "printable", "traces", "_lazy"},
+    {"errors", "regular_files", "printable", "traces"},
     {"registry", "plugins", "local_plugins", "locate", "isolation", "injection", "class_source", "components", "config"}
     | {"_torch", "_deprecation"},
     {"runtime", "structures"},
@@ -62,6 +62,20 @@ def test_every_core_module_has_a_layer(repository):
     core = repository / "core" / "vertebra"
     tops = {path.relative_to(core).parts[0].removesuffix(".py") for path in core_files(repository)} - {"__init__"}
     assert tops <= set(RANK), f"no layer for {sorted(tops - set(RANK))}"
+
+
+def test_evaluation_of_results_stands_below_all(repository):
+    """`vertebra_eval` imports neither vertebra nor torch, inside functions either."""
+    folder = repository / "core" / "eval" / "vertebra_eval"
+    files = sorted(folder.rglob("*.py"))
+    assert len(files) > 30
+    wrong = [
+        f"{path.relative_to(folder)} imports {module}"
+        for path in files
+        for module in imported_modules(path)
+        if module.split(".")[0] in ("vertebra", "torch", "torchvision", "fvcore", "iopath")
+    ]
+    assert not wrong, "\n".join(wrong)
 
 
 def test_the_core_names_no_plugin(repository):

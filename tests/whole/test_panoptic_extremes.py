@@ -11,13 +11,13 @@ from vertebra.config import load_recipe
 from vertebra.data import read_labels
 from vertebra.data.build import build_mapper
 from vertebra.data.coco_panoptic import CocoPanopticFormat
-from vertebra.evaluation.panoptic.runs import read_id_runs, write_segment_ids
 from vertebra.models import build_model
 from vertebra.predictor import predict_files
 from vertebra.structures import BitMasks
 from vertebra.testing.checks import backward, check_gradients, check_losses
 from vertebra.testing.inputs import THINGS, bare, make_input, make_metadata
 from vertebra.testing.predictions import check_predictions
+from vertebra_eval.panoptic.runs import read_id_runs, write_segment_ids
 
 pytest.importorskip("vertebra_rcnn", reason="the recipe's things head comes from vertebra-rcnn")
 pytest.importorskip("vertebra_panoptic", reason="the recipes' head comes from vertebra-panoptic")

@@ -24,7 +24,7 @@ from vertebra import isolation
 from vertebra.errors import SetupError, VertebraError
 from vertebra.isolation import PluginImportError
 from vertebra.plugins import PluginInfo, installed_plugins
-from vertebra.regular_files import read_text
+from vertebra_eval.regular_files import read_text
 
 __all__ = ["Finding", "PluginReport", "check_plugins"]
 

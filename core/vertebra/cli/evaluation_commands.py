@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vertebra.regular_files import read_text
+from vertebra_eval.regular_files import read_text
 
 if TYPE_CHECKING:
-    from vertebra.evaluation.analysis.compare import Comparison
+    from vertebra_eval.analysis.compare import Comparison
 
 __all__ = ["compare", "evaluate_results"]
 
@@ -89,7 +89,7 @@ def evaluate_results(
 ) -> None:
     """Evaluate result files of any tool: COCO's AP and AR, or panoptic quality. No model is needed."""
     from vertebra.cli.tables import format_metrics
-    from vertebra.evaluation.evaluate_results import evaluate_result_files
+    from vertebra_eval.evaluate_results import evaluate_result_files
 
     _check_task(task, with_panoptic=True)
     _check_free(json_file)

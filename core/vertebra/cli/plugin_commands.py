@@ -69,8 +69,8 @@ def check(
     Ends with exit code 1 where one does not work.
     """
     from vertebra.cli.check_plugins import check_plugins
-    from vertebra.nearest import nearest
     from vertebra.plugins import canonical, installed_plugins, switched_off
+    from vertebra_eval.nearest import nearest
 
     found = installed_plugins()
     if name is not None:

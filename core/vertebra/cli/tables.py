@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from vertebra.regular_files import read_text
+from vertebra_eval.regular_files import read_text
 
 __all__ = ["format_metrics", "print_evaluation"]
 

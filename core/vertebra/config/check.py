@@ -18,8 +18,8 @@ from vertebra.config.signature import signature_of
 from vertebra.config.yaml_reader import Node, from_plain
 from vertebra.errors import PluginError, RecipeError, VertebraError
 from vertebra.isolation import PluginImportError
-from vertebra.nearest import nearest
 from vertebra.registry import REGISTRIES
+from vertebra_eval.nearest import nearest
 
 __all__ = ["Mistakes", "check_section", "check_value"]
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from vertebra.config.yaml_reader import display
 from vertebra.errors import PluginError, RecipeError
 from vertebra.locate import RECIPE_SUFFIXES, locate_package, recipes_in
-from vertebra.nearest import nearest
 from vertebra.plugins import PluginInfo, canonical, core, installed_plugins, switched_off
+from vertebra_eval.nearest import nearest
 
 __all__ = ["find_recipe", "list_recipes"]
 

@@ -12,7 +12,7 @@ from enum import Enum
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from vertebra.config.yaml_reader import Node
-from vertebra.nearest import nearest
+from vertebra_eval.nearest import nearest
 
 __all__ = ["INVALID", "check_scalar", "describe_type", "show"]
 

@@ -14,9 +14,9 @@ from typing import Any, Literal
 from vertebra.data.catalog import DatasetCatalog, Metadata, MetadataCatalog
 from vertebra.data.coco_records import Categories, notes_on_objects, read_annotations, read_categories, read_images
 from vertebra.data.formats import Dataset, Format, resolve_path
-from vertebra.data.json_file import Problems, read_json
 from vertebra.data.panoptic import add_panoptic
 from vertebra.errors import DataError
+from vertebra_eval.json_file import Problems, read_json
 
 __all__ = ["CocoFormat", "register_coco_instances"]
 

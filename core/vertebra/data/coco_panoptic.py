@@ -13,11 +13,12 @@ from typing import Any, Literal
 from vertebra.data.catalog import Metadata
 from vertebra.data.coco_records import read_categories, read_images
 from vertebra.data.formats import Dataset, Format, resolve_path
-from vertebra.data.json_file import Problems, read_json
-from vertebra.data.panoptic import add_panoptic, panoptic_categories
+from vertebra.data.panoptic import add_panoptic
 from vertebra.data.record_faults import box_fault
 from vertebra.errors import DataError
 from vertebra.structures import BoxMode
+from vertebra_eval.json_file import Problems, read_json
+from vertebra_eval.panoptic.segments import panoptic_categories
 
 __all__ = ["CityscapesPanopticFormat", "CocoPanopticFormat"]
 

@@ -14,12 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from vertebra.coco_objects import id_cause, mask_of, object_notes
-from vertebra.data.image_files import file_name_fault
-from vertebra.data.json_file import Problems
 from vertebra.data.masks import within_reach
-from vertebra.data.record_faults import box_fault, crowd_fault, keypoints_fault, mask_faults, size_fault
+from vertebra.data.record_faults import box_fault, keypoints_fault, mask_faults, size_fault
 from vertebra.structures import BoxMode
+from vertebra_eval.coco_objects import id_cause, mask_of, object_notes
+from vertebra_eval.file_names import file_name_fault
+from vertebra_eval.json_file import Problems
+from vertebra_eval.panoptic.segments import crowd_fault
 
 __all__ = ["Categories", "derive_flip_map", "notes_on_objects", "read_annotations", "read_categories", "read_images"]
 

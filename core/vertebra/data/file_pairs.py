@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vertebra.data.image import image_size, image_suffixes
-from vertebra.data.json_file import Problems
 from vertebra.errors import DataError
-from vertebra.regular_files import read_text
+from vertebra_eval.json_file import Problems
+from vertebra_eval.regular_files import read_text
 
 __all__ = ["find_files", "pair_files", "read_names", "records_of"]
 

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import ClassVar
 
 from vertebra.data.catalog import Metadata
-from vertebra.data.image_files import Folders, near_file
-from vertebra.data.json_file import Problems
 from vertebra.data.packed import PackedDicts
 from vertebra.data.record_faults import FILE_KEYS, RecordCheck
 from vertebra.errors import DataError
+from vertebra_eval.file_names import Folders, near_file
+from vertebra_eval.json_file import Problems
 
 __all__ = ["Dataset", "Format", "resolve_path"]
 

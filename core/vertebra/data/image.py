@@ -8,7 +8,6 @@ which is little beside a training step and not worth a second decoder with its o
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
 from pathlib import Path
 from typing import Literal
@@ -25,8 +24,9 @@ from vertebra.data.image_content import (
 )
 from vertebra.data.image_oddities import tell_oddity
 from vertebra.errors import DataError
-from vertebra.png_chunks import png_fault
-from vertebra.regular_files import check_regular, open_regular, read_bytes
+from vertebra_eval.image_types import MAX_PIXELS, image_formats, image_suffixes
+from vertebra_eval.png_chunks import png_fault
+from vertebra_eval.regular_files import check_regular, open_regular, read_bytes
 
 __all__ = [
     "MAX_PIXELS",
@@ -38,27 +38,7 @@ __all__ = [
     "read_labels",
 ]
 
-MAX_PIXELS = 178_956_970
-"""Larger images are refused by their header: Pillow's own limit against decompression bombs, 512 MiB as RGB."""
-
 _ORIENTATION_TAG = 0x0112  # EXIF 2.3, section 4.6.4
-_FORMATS: tuple[str, ...] = (
-    "AVIF",
-    "BMP",
-    "DDS",
-    "DIB",
-    "GIF",
-    "ICO",
-    "JPEG",
-    "JPEG2000",
-    "MPO",
-    "PCX",
-    "PNG",
-    "PPM",
-    "QOI",
-    "SGI",
-)
-_FORMATS += ("TGA", "TIFF", "WEBP")  # Pillow's names; not those that need other programs, or that draw (EPS, PDF, WMF)
 _TURNS = {  # EXIF orientation -> how to turn the stored pixels so that they are upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -68,19 +48,6 @@ _TURNS = {  # EXIF orientation -> how to turn the stored pixels so that they are
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-
-
-@functools.cache
-def image_formats() -> tuple[str, ...]:
-    """The types of image files that are read, by Pillow's names."""
-    Image.init()
-    return tuple(name for name in _FORMATS if name in Image.OPEN)
-
-
-@functools.cache
-def image_suffixes() -> frozenset[str]:
-    """The file name endings of these types, in small letters, with the dot."""
-    return frozenset(end for end, name in Image.registered_extensions().items() if name in (*image_formats(), "MPO"))
 
 
 def read_image(path: str | os.PathLike, order: Literal["rgb", "bgr"] = "rgb") -> np.ndarray:

@@ -16,8 +16,8 @@ from vertebra.data.catalog import Metadata
 from vertebra.data.formats import Dataset
 from vertebra.data.panoptic_labels import segment_stuff_names, stuff_segment_names
 from vertebra.errors import DataError
-from vertebra.nearest import listed, nearest
 from vertebra.structures import IGNORED_LABEL
+from vertebra_eval.nearest import listed, nearest
 
 __all__ = ["match_classes"]
 

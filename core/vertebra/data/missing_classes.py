@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from vertebra.data.catalog import Metadata
 from vertebra.data.formats import Dataset
 from vertebra.data.label_facts import LabelFacts
-from vertebra.nearest import listed
 from vertebra.structures import IGNORED_LABEL
+from vertebra_eval.nearest import listed
 
 __all__ = ["Missing", "missing_labels", "missing_objects"]
 

@@ -6,50 +6,17 @@ Format: https://cocodataset.org/#format-data, section 4; a PNG's color is the id
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal
 
-from vertebra.coco_objects import id_cause
 from vertebra.data.catalog import Metadata
-from vertebra.data.image_files import file_name_fault
-from vertebra.data.json_file import Problems, read_json
 from vertebra.data.panoptic_labels import panoptic_label_names
-from vertebra.data.record_faults import isthing_fault, segment_faults
 from vertebra.errors import DataError
+from vertebra_eval.coco_objects import id_cause
+from vertebra_eval.file_names import file_name_fault
+from vertebra_eval.json_file import Problems, read_json
+from vertebra_eval.panoptic.segments import panoptic_categories, segment_faults
 
-__all__ = ["PanopticCategory", "add_panoptic", "panoptic_categories"]
-
-
-class PanopticCategory(NamedTuple):
-    """A class of a panoptic file."""
-
-    id: int
-    name: str
-    isthing: bool
-
-
-def panoptic_categories(records: Any, file: Path) -> list[PanopticCategory]:
-    """The `categories` of a panoptic file; one without a name is called by its id.
-
-    Raises:
-        DataError: names the file and each faulty record.
-    """
-    if not isinstance(records, list) or not records:
-        raise DataError(f'{file}: a panoptic file needs a list "categories" with id, name and isthing of each class')
-    problems = Problems(file)
-    found: dict[int, PanopticCategory] = {}
-    for i, record in enumerate(records):
-        where = f"categories[{i}]"
-        if not isinstance(record, dict) or type(record.get("id")) is not int:
-            problems.add(where, "must be an object with a whole number id, a name and isthing")
-        elif fault := isthing_fault(record.get("isthing")):
-            problems.add(f"{where} (id {record['id']})", fault)
-        elif record["id"] in found:
-            problems.add(where, f"id {record['id']} occurs more than once")
-        else:
-            name = str(record.get("name", record["id"]))
-            found[record["id"]] = PanopticCategory(record["id"], name, bool(record["isthing"]))
-    problems.raise_if_any()
-    return list(found.values())
+__all__ = ["add_panoptic"]
 
 
 def add_panoptic(

@@ -11,7 +11,7 @@ from pycocotools import mask as coco_mask
 from vertebra.data.catalog import Metadata
 from vertebra.data.image import read_image
 from vertebra.errors import DataError
-from vertebra.nearest import listed
+from vertebra_eval.nearest import listed
 
 __all__ = [
     "PanopticLabels",

@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from numbers import Integral, Real
+from numbers import Real
 from typing import Any
 
-from vertebra.coco_objects import polygons_cause
 from vertebra.data.catalog import Metadata
-from vertebra.data.image_files import path_fault
-from vertebra.data.json_file import Problems
 from vertebra.data.masks import polygon_fault, rle_fault
 from vertebra.data.panoptic_labels import segment_stuff_names
 from vertebra.structures import BoxMode
+from vertebra_eval.coco_objects import polygons_cause
+from vertebra_eval.file_names import path_fault
+from vertebra_eval.json_file import Problems
+from vertebra_eval.panoptic.segments import crowd_fault, is_whole, isthing_fault, segment_faults
 
-__all__ = ["FILE_KEYS", "RecordCheck", "box_fault", "crowd_fault", "isthing_fault", "keypoints_fault", "mask_faults"]
-__all__ += ["segment_faults", "size_fault"]
+__all__ = ["FILE_KEYS", "RecordCheck", "box_fault", "keypoints_fault", "mask_faults", "size_fault"]
 
 FILE_KEYS = ("file_name", "sem_seg_file_name", "pan_seg_file_name")
 
@@ -112,37 +112,9 @@ class RecordCheck:
         return found
 
 
-def segment_faults(segments: Sequence[Any]) -> list[tuple[str, str]]:
-    """What is wrong with the ids and marks of an image's `segments_info`: (which segment, what) of each fault."""
-    found: list[tuple[str, str]] = []
-    ids: set[Any] = set()
-    for i, segment in enumerate(segments):
-        if not isinstance(segment, dict):
-            found.append((f"segment {i}", f"is {segment!r:.60}, expected an object with id and category_id"))
-            continue
-        key = segment.get("id")
-        if not _is_in_range(key, 2**24) or key == 0:
-            what = "id is missing" if key is None else f"id is {key!r:.60}"
-            found.append((f"segment {i}", f"{what}, expected a whole number from 1 to {2**24 - 1}"))
-            continue
-        if key in ids:
-            found.append((f"segment {key}", "another segment of the image has this id"))
-        ids.add(key)
-        if fault := crowd_fault(segment.get("iscrowd", 0)):
-            found.append((f"segment {key}", fault))
-    return found
-
-
-def isthing_fault(isthing: Any) -> str | None:
-    """What is wrong with `isthing`, of a panoptic category or segment, or None. Text such as "0" would be true."""
-    if isinstance(isthing, (bool, Integral)) and isthing in (0, 1):
-        return None
-    return f"isthing is {'missing' if isthing is None else repr(isthing)}, expected true, false, 0 or 1"
-
-
 def size_fault(height: Any, width: Any) -> str | None:
     """What is wrong with an image's size, or None."""
-    if all(_is_whole(side) and side > 0 for side in (height, width)):
+    if all(is_whole(side) and side > 0 for side in (height, width)):
         return None
     return f"height and width are {height!r} and {width!r}, expected whole numbers above 0"
 
@@ -207,11 +179,6 @@ def keypoints_fault(keypoints: Any, count: int) -> str | None:
     return None if visibilities <= {0, 1, 2} else f"keypoint visibilities {sorted(visibilities)}, expected 0, 1 or 2"
 
 
-def crowd_fault(iscrowd: Any) -> str | None:
-    """What is wrong with `iscrowd`, or None."""
-    return None if iscrowd in (0, 1) else f"iscrowd is {iscrowd!r}, expected 0 or 1"
-
-
 def _numbers(values: Any) -> list | None:
     """The numbers in a flat list, tuple or array, or None where it is something else."""
     if type(values) is list and _PLAIN.issuperset(map(type, values)):  # nearly all of them
@@ -230,13 +197,9 @@ def _is_finite(numbers: list) -> bool:
         return False
 
 
-def _is_whole(value: Any) -> bool:
-    return type(value) is int or (isinstance(value, Integral) and not isinstance(value, bool))
-
-
 def _is_in_range(value: Any, count: int) -> bool:
     """From 0 to `count - 1`; 0 for a count that is not known."""
-    return _is_whole(value) and value >= 0 and (value < count or not count)
+    return is_whole(value) and value >= 0 and (value < count or not count)
 
 
 def _range_fault(category: Any, count: int, names: str) -> str:

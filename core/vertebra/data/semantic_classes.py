@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from vertebra.data.catalog import Metadata
-from vertebra.data.json_file import Problems, read_json
 from vertebra.errors import DataError
-from vertebra.regular_files import read_text
 from vertebra.structures import IGNORED_LABEL
+from vertebra_eval.json_file import Problems, read_json
+from vertebra_eval.regular_files import read_text
 
 __all__ = ["SemanticClasses", "read_classes"]
 

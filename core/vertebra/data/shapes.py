@@ -25,7 +25,7 @@ from pathlib import Path
 from vertebra.data.shapes_files import MANIFEST, write_dataset
 from vertebra.data.shapes_plan import Extent, ShapesPlan, is_whole, plan_shapes
 from vertebra.errors import DataError
-from vertebra.regular_files import read_text
+from vertebra_eval.regular_files import read_text
 
 __all__ = ["make_shapes", "write_plan"]
 

@@ -6,7 +6,7 @@ Names are imported on first use: a recipe that only names a schedule need not lo
 from __future__ import annotations
 
 import vertebra._torch  # noqa: F401  checks that torch and torchvision fit
-from vertebra._lazy import lazy_exports
+from vertebra_eval._lazy import lazy_exports
 
 _HOMES = {
     "vertebra.engine.checkpoint": ("CheckpointStore", "read_checkpoint", "write_checkpoint"),

@@ -19,9 +19,9 @@ from vertebra.engine.checkpoint import write_atomically
 from vertebra.engine.plugin_files import PluginFile, save_plugin_files
 from vertebra.errors import RecipeError
 from vertebra.printable import PlainFormatter
-from vertebra.regular_files import read_text
 from vertebra.runtime.distributed import on_main_process
 from vertebra.runtime.folders import check_can_be_written, make_new, numbered, settle
+from vertebra_eval.regular_files import read_text
 
 if sys.platform != "win32":
     import fcntl

@@ -9,7 +9,7 @@ from vertebra.engine.dataset_facts import facts_in
 from vertebra.models import load_weights
 from vertebra.models.follow_classes import follow_classes
 from vertebra.models.weights import read_contents, weights_in
-from vertebra.nearest import listed
+from vertebra_eval.nearest import listed
 
 if TYPE_CHECKING:
     from vertebra.config import Recipe

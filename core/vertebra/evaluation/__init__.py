@@ -5,18 +5,18 @@ Names are imported on first use: to evaluate result files takes neither torch no
 
 from __future__ import annotations
 
-from vertebra._lazy import lazy_exports
+from vertebra_eval._lazy import lazy_exports
 
 _HOMES = {
     "vertebra.evaluation.coco": ("COCOEvaluator",),
-    "vertebra.evaluation.cocoeval": ("coco_evaluate",),
+    "vertebra_eval.coco": ("coco_evaluate",),
     "vertebra.evaluation.contract": ("Evaluator",),
-    "vertebra.evaluation.lvis": ("lvis_evaluate",),
+    "vertebra_eval.lvis": ("lvis_evaluate",),
     "vertebra.evaluation.lvis_evaluator": ("LVISEvaluator",),
     "vertebra.evaluation.panoptic": ("PanopticEvaluator", "panoptic_evaluate"),
     "vertebra.evaluation.run": ("EvaluationResult", "evaluate"),
     "vertebra.evaluation.semantic": ("SemSegEvaluator",),
-    "vertebra.evaluation.voc": ("voc_evaluate",),
+    "vertebra_eval.voc": ("voc_evaluate",),
     "vertebra.evaluation.voc_evaluator": ("VOCEvaluator",),
 }
 

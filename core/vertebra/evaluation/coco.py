@@ -9,24 +9,24 @@ from typing import Any, Literal
 import numpy as np
 
 from vertebra.errors import DataError, RecipeError
-from vertebra.evaluation.analysis.intervals import bootstrap_intervals
-from vertebra.evaluation.analysis.reasons import classes_without_detections
-from vertebra.evaluation.coco_metrics import all_undefined, coco_metrics
+from vertebra.evaluation.coco_columns import columns_of_truth, evaluate_tables
 from vertebra.evaluation.coco_results import write_results
-from vertebra.evaluation.cocoeval.params import COCO_TASKS, CocoParams, sigmas_for
-from vertebra.evaluation.cocoeval.tables import columns_of_truth, evaluate_tables
 from vertebra.evaluation.collected import check_classes, notes_on_predictions
 from vertebra.evaluation.contract import Evaluator
-from vertebra.evaluation.curves import CocoArrays
 from vertebra.evaluation.detections import Detections, DetectionTable, ImageKey
 from vertebra.evaluation.ground_truth import GroundTruth
 from vertebra.evaluation.image_detections import ImageDetections
 from vertebra.evaluation.pycoco import run_pycocotools
-from vertebra.evaluation.report.blocks import Section
 from vertebra.evaluation.report.coco_section import coco_sections
 from vertebra.evaluation.result_stream import ResultStream
 from vertebra.runtime.distributed import gather_to_main, on_main_process, rank
 from vertebra.visualize import skeleton_of
+from vertebra_eval.analysis.intervals import bootstrap_intervals
+from vertebra_eval.analysis.reasons import classes_without_detections
+from vertebra_eval.coco.curves import CocoArrays
+from vertebra_eval.coco.metrics import all_undefined, coco_metrics
+from vertebra_eval.coco.params import COCO_TASKS, CocoParams, sigmas_for
+from vertebra_eval.report.blocks import Section
 
 __all__ = ["COCOEvaluator"]
 

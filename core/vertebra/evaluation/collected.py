@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from vertebra.errors import DataError
-from vertebra.evaluation.analysis.reasons import boxes_look_like_xywh, equal_scores, infinite_scores
 from vertebra.evaluation.detections import Detections, DetectionTable, ImageKey
 from vertebra.evaluation.ground_truth import GroundTruth
 from vertebra.evaluation.image_detections import ImageDetections
+from vertebra_eval.analysis.reasons import boxes_look_like_xywh, equal_scores, infinite_scores
 
 __all__ = ["Collected", "check_classes", "collect", "collected", "notes_on_predictions"]
 

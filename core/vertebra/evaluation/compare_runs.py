@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from vertebra.errors import DataError
-from vertebra.evaluation.analysis.compare import Comparison, compare_matches
 from vertebra.evaluation.coco_results import FACTS_FILE
-from vertebra.evaluation.cocoeval import read_ground_truth
-from vertebra.evaluation.cocoeval.records import load_json
-from vertebra.evaluation.evaluate_results import match_results
+from vertebra_eval.analysis.compare import Comparison, compare_matches
+from vertebra_eval.coco import read_ground_truth
+from vertebra_eval.coco.records import load_json
+from vertebra_eval.evaluate_results import match_results
 
 __all__ = ["RunResults", "compare_runs"]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
-    from vertebra.evaluation.report.blocks import Section
+    from vertebra_eval.report.blocks import Section
 
 __all__ = ["Evaluator"]
 

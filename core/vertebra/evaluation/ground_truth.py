@@ -15,13 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from vertebra.coco_objects import mask_of, object_notes
 from vertebra.data.category_ids import id_order, ids_by_class
-from vertebra.data.json_file import read_json
 from vertebra.errors import DataError
-from vertebra.evaluation.cocoeval.read_truth import ID_0_NOTE
 from vertebra.evaluation.detections import ImageKey
 from vertebra.evaluation.records import area_of, from_dict, json_segmentation
+from vertebra_eval.coco.read_truth import ID_0_NOTE
+from vertebra_eval.coco_objects import mask_of, object_notes
+from vertebra_eval.json_file import read_json
 
 __all__ = ["GroundTruth"]
 

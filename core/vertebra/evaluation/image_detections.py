@@ -15,7 +15,7 @@ from pycocotools import mask as coco_mask
 from torch import Tensor
 
 from vertebra.errors import DataError
-from vertebra.evaluation.cocoeval.columns import can_be_ranked
+from vertebra_eval.coco.columns import can_be_ranked
 
 __all__ = ["ImageDetections"]
 

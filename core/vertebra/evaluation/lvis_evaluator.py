@@ -6,14 +6,14 @@ import logging
 from typing import Any, Literal
 
 from vertebra.errors import RecipeError
-from vertebra.evaluation.cocoeval.records import load_json
-from vertebra.evaluation.cocoeval.tables import columns_of_table, columns_of_truth
+from vertebra.evaluation.coco_columns import columns_of_table, columns_of_truth
 from vertebra.evaluation.collected import collect, collected
 from vertebra.evaluation.contract import Evaluator
 from vertebra.evaluation.detections import Detections
 from vertebra.evaluation.ground_truth import GroundTruth
-from vertebra.evaluation.lvis import Federation, lvis_numbers
 from vertebra.runtime.distributed import gather_to_main, on_main_process
+from vertebra_eval.coco.records import load_json
+from vertebra_eval.lvis import Federation, lvis_numbers
 
 __all__ = ["LVISEvaluator"]
 

@@ -11,13 +11,13 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from vertebra.area_ranges import AREA_RANGES
 from vertebra.errors import DataError
-from vertebra.evaluation.cocoeval.params import CocoParams
-from vertebra.evaluation.curves import CocoArrays
 from vertebra.evaluation.detections import DetectionTable
 from vertebra.evaluation.ground_truth import GroundTruth
-from vertebra.evaluation.match_columns import MatchColumns
+from vertebra_eval.area_ranges import AREA_RANGES
+from vertebra_eval.coco.curves import CocoArrays
+from vertebra_eval.coco.match_columns import MatchColumns
+from vertebra_eval.coco.params import CocoParams
 
 __all__ = ["run_pycocotools", "task_records"]
 

@@ -9,8 +9,8 @@ import torch
 
 from vertebra.data.panoptic_labels import segment_stuff_names
 from vertebra.models.inference import Predict
-from vertebra.nearest import listed
 from vertebra.runtime.distributed import gather_to_main, on_main_process
+from vertebra_eval.nearest import listed
 
 __all__ = ["SubsetOfClasses"]
 

@@ -6,13 +6,13 @@ import logging
 from typing import Any
 
 from vertebra.errors import RecipeError
-from vertebra.evaluation.cocoeval.tables import columns_of_table, columns_of_truth
+from vertebra.evaluation.coco_columns import columns_of_table, columns_of_truth
 from vertebra.evaluation.collected import collect, collected
 from vertebra.evaluation.contract import Evaluator
 from vertebra.evaluation.detections import Detections
 from vertebra.evaluation.ground_truth import GroundTruth
-from vertebra.evaluation.voc import DIFFICULT, VOCNumbers, voc_numbers
 from vertebra.runtime.distributed import gather_to_main, on_main_process
+from vertebra_eval.voc import DIFFICULT, VOCNumbers, voc_numbers
 
 __all__ = ["VOCEvaluator"]
 

@@ -1,6 +1,6 @@
 """Models as files that other runtimes read: ONNX, and torch.export's own format."""
 
-from vertebra._lazy import lazy_exports
+from vertebra_eval._lazy import lazy_exports
 
 __getattr__, __dir__, __all__ = lazy_exports(
     __name__,

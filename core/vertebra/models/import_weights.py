@@ -21,8 +21,8 @@ from vertebra.errors import CheckpointError
 from vertebra.models.build import build_model
 from vertebra.models.model import Model
 from vertebra.models.weights import read_weights
-from vertebra.nearest import listed
 from vertebra.runtime.folders import check_can_be_written
+from vertebra_eval.nearest import listed
 
 __all__ = ["ImportReport", "Layout", "import_weights", "translate_names"]
 

@@ -10,7 +10,6 @@ from typing import Any
 
 from vertebra.config import Recipe
 from vertebra.errors import DataError, RecipeError
-from vertebra.nearest import nearest
 from vertebra.predictor.panoptic import PanopticWriter
 from vertebra.predictor.pictures import PictureWriter
 from vertebra.predictor.predictor import Prediction, Predictor
@@ -20,6 +19,7 @@ from vertebra.predictor.sources import Camera, Place, list_places
 from vertebra.predictor.timing import StageTimes
 from vertebra.predictor.writers import CocoWriter, CsvWriter, LabelWriter, Writer, YoloWriter
 from vertebra.runtime.folders import check_can_be_written
+from vertebra_eval.nearest import nearest
 
 __all__ = ["SAVED", "WrittenPredictions", "predict_files"]
 

@@ -9,8 +9,8 @@ import torch
 
 from vertebra.errors import DataError, RecipeError
 from vertebra.models import Model
-from vertebra.nearest import nearest
 from vertebra.structures import Instances
+from vertebra_eval.nearest import nearest
 
 __all__ = ["DetectionFilter", "class_numbers", "look_from_score", "set_thresholds"]
 

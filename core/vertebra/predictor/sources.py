@@ -16,11 +16,11 @@ import torch
 
 from vertebra.data import read_image
 from vertebra.data.image import image_suffixes
-from vertebra.data.image_files import near_file
 from vertebra.data.image_oddities import OddImages, collected_oddities
 from vertebra.errors import DataError
-from vertebra.nearest import listed
 from vertebra.predictor.video import VIDEO_SUFFIXES, VideoFrame, read_camera, read_video
+from vertebra_eval.file_names import near_file
+from vertebra_eval.nearest import listed
 
 __all__ = ["Camera", "Frame", "ImageLike", "Place", "as_array", "list_places", "open_source"]
 

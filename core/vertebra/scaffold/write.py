@@ -11,10 +11,10 @@ from string import Template
 
 from vertebra import __version__
 from vertebra.errors import PluginError
-from vertebra.nearest import nearest
 from vertebra.plugins import CORE, GROUPS, core
 from vertebra.scaffold.base_recipe import BaseRecipe, find_base
 from vertebra.scaffold.names import PluginNames, plugin_names
+from vertebra_eval.nearest import nearest
 
 __all__ = ["SCAFFOLD_KINDS", "NewPlugin", "new_plugin"]
 

@@ -12,7 +12,7 @@ use, so that a spawned process loads no more than it needs.
 
 from __future__ import annotations
 
-from vertebra._lazy import lazy_exports
+from vertebra_eval._lazy import lazy_exports
 
 _HOMES = {
     "vertebra.testing.backbones": ("BackboneConformance",),

@@ -14,11 +14,11 @@ from torch import Tensor
 
 from vertebra.data import Dataset, Mapper
 from vertebra.evaluation import Evaluator
-from vertebra.evaluation.panoptic.runs import read_id_runs
 from vertebra.models.batch import IGNORED_LABEL
 from vertebra.structures import BitMasks, Boxes, Instances, PolygonMasks
 from vertebra.testing.checks import build_from_defaults, checked_spec, require
 from vertebra.testing.training import check_trains_by_recipe
+from vertebra_eval.panoptic.runs import read_id_runs
 
 __all__ = ["EvaluatorConformance"]
 

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from vertebra.engine.hooks.contract import Hook
 from vertebra.errors import TrainingDiverged
-from vertebra.nearest import listed
 from vertebra.runtime import distributed
+from vertebra_eval.nearest import listed
 
 if TYPE_CHECKING:
     from vertebra.engine.trainer import Trainer

@@ -9,7 +9,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from vertebra.engine.hooks.contract import Hook
 from vertebra.engine.run_folder import write_text
-from vertebra.regular_files import read_text
+from vertebra_eval.regular_files import read_text
 
 if TYPE_CHECKING:
     from vertebra.engine.trainer import Trainer

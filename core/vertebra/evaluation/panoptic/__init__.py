@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from vertebra._lazy import lazy_exports
+from vertebra_eval._lazy import lazy_exports
 
 _HOMES = {
     "vertebra.evaluation.panoptic.evaluator": ("PanopticEvaluator",),
-    "vertebra.evaluation.panoptic.files": ("panoptic_evaluate",),
-    "vertebra.evaluation.panoptic.quality": ("ClassQuality", "GroupQuality", "PanopticQuality"),
+    "vertebra_eval.panoptic.files": ("panoptic_evaluate",),
+    "vertebra_eval.panoptic.quality": ("ClassQuality", "GroupQuality", "PanopticQuality"),
 }
 
 __getattr__, __dir__, __all__ = lazy_exports(__name__, _HOMES)

@@ -10,8 +10,8 @@ from typing import Any
 from vertebra.data.panoptic_labels import segment_stuff_names
 from vertebra.errors import DataError
 from vertebra.evaluation.detections import ImageKey
-from vertebra.evaluation.panoptic.counts import Segments
-from vertebra.evaluation.panoptic.quality import PanopticClass
+from vertebra_eval.panoptic.counts import Segments
+from vertebra_eval.panoptic.quality import PanopticClass
 
 __all__ = ["PanopticTruth"]
 

@@ -16,13 +16,13 @@ from vertebra.data.label_facts import evenly_spaced
 from vertebra.errors import DataError
 from vertebra.evaluation.contract import Evaluator
 from vertebra.evaluation.detections import ImageKey
-from vertebra.evaluation.panoptic.counts import VOID, ImageCounts, Segments, count_image
 from vertebra.evaluation.panoptic.dataset import PanopticTruth
-from vertebra.evaluation.panoptic.quality import PanopticQuality, panoptic_quality
 from vertebra.evaluation.panoptic.report import PredictedImage, panoptic_sections
-from vertebra.evaluation.panoptic.runs import IdRuns, read_id_runs, write_segment_ids
-from vertebra.evaluation.report.blocks import Section
 from vertebra.runtime.distributed import gather_to_main, on_main_process
+from vertebra_eval.panoptic.counts import VOID, ImageCounts, Segments, count_image
+from vertebra_eval.panoptic.quality import PanopticQuality, panoptic_quality
+from vertebra_eval.panoptic.runs import IdRuns, read_id_runs, write_segment_ids
+from vertebra_eval.report.blocks import Section
 
 __all__ = ["PanopticEvaluator"]
 

@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 
 from vertebra.evaluation.detections import ImageKey
-from vertebra.evaluation.panoptic.counts import ImageCounts
 from vertebra.evaluation.panoptic.dataset import PanopticTruth
-from vertebra.evaluation.panoptic.quality import PanopticQuality
-from vertebra.evaluation.panoptic.runs import IdRuns, read_id_runs
-from vertebra.evaluation.report.blocks import Facts, Figure, Gallery, Section, Table
 from vertebra.evaluation.report.segmentation_pictures import draw_pairs
-from vertebra.evaluation.report.segmentation_plots import quality_bars
 from vertebra.visualize import draw_panoptic
+from vertebra_eval.panoptic.counts import ImageCounts
+from vertebra_eval.panoptic.quality import PanopticQuality
+from vertebra_eval.panoptic.runs import IdRuns, read_id_runs
+from vertebra_eval.report.blocks import Facts, Figure, Gallery, Section, Table
+from vertebra_eval.report.segmentation_plots import quality_bars
 
 __all__ = ["PredictedImage", "panoptic_sections"]
 

@@ -7,17 +7,17 @@ from pathlib import Path
 
 import numpy as np
 
-from vertebra.evaluation.coco_metrics import coco_metrics
-from vertebra.evaluation.cocoeval import MaskColumn
-from vertebra.evaluation.curves import CocoArrays, best_threshold
 from vertebra.evaluation.detections import DetectionTable
 from vertebra.evaluation.ground_truth import GroundTruth
-from vertebra.evaluation.report.analysis_section import analysis_sections
-from vertebra.evaluation.report.blocks import Facts, Figure, Gallery, Section
 from vertebra.evaluation.report.crops import draw_mistakes
 from vertebra.evaluation.report.mistakes import worst_false, worst_missed
 from vertebra.evaluation.report.pictures import draw_pictures
-from vertebra.evaluation.report.plots import class_bars, pr_curves, score_histogram
+from vertebra_eval.coco import MaskColumn
+from vertebra_eval.coco.curves import CocoArrays, best_threshold
+from vertebra_eval.coco.metrics import coco_metrics
+from vertebra_eval.report.analysis_section import analysis_sections
+from vertebra_eval.report.blocks import Facts, Figure, Gallery, Section
+from vertebra_eval.report.plots import class_bars, pr_curves, score_histogram
 
 __all__ = ["coco_sections"]
 

@@ -11,11 +11,11 @@ from PIL import Image, ImageDraw
 from vertebra.data import read_image
 from vertebra.evaluation.detections import DetectionTable
 from vertebra.evaluation.ground_truth import GroundTruth
-from vertebra.evaluation.report.blocks import Picture
 from vertebra.evaluation.report.mistakes import Mistake
 from vertebra.evaluation.report.pictures import expected, found
 from vertebra.structures import Boxes, BoxMode, Instances, segmentation_to_bitmask
 from vertebra.visualize import Style, draw_instances, save_png, side_by_side
+from vertebra_eval.report.blocks import Picture
 
 __all__ = ["crop_window", "draw_mistakes"]
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from vertebra.area_ranges import AREA_RANGES
 from vertebra.data.facts import DatasetFacts, count_dataset
 from vertebra.data.formats import Dataset
 from vertebra.errors import DataError
-from vertebra.evaluation.report.blocks import Facts, Figure, Section, Table, Text
-from vertebra.evaluation.report.plot_style import BLUE, INK, new_axes, plot_style
+from vertebra_eval.area_ranges import AREA_RANGES
+from vertebra_eval.report.blocks import Facts, Figure, Section, Table, Text
+from vertebra_eval.report.plot_style import BLUE, INK, new_axes, plot_style
 
 __all__ = ["dataset_sections", "size_histogram"]
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vertebra.evaluation.analysis import BACKGROUND_IOU
-from vertebra.evaluation.match_columns import MatchColumns
+from vertebra_eval.analysis import BACKGROUND_IOU
+from vertebra_eval.coco.match_columns import MatchColumns
 
 __all__ = ["Mistake", "worst_false", "worst_missed"]
 

@@ -12,12 +12,12 @@ import torch
 from PIL import Image
 
 from vertebra.data import read_image
-from vertebra.evaluation.curves import MatchTable
 from vertebra.evaluation.detections import DetectionTable
 from vertebra.evaluation.ground_truth import GroundTruth
-from vertebra.evaluation.report.blocks import Picture
 from vertebra.structures import Boxes, BoxMode, Instances
 from vertebra.visualize import draw_instances, save_png, side_by_side
+from vertebra_eval.coco.curves import MatchTable
+from vertebra_eval.report.blocks import Picture
 
 __all__ = ["choose_images", "draw_pictures", "expected", "found"]
 

@@ -10,8 +10,8 @@ import numpy as np
 from PIL import Image
 
 from vertebra.data import read_image
-from vertebra.evaluation.report.blocks import Picture
 from vertebra.visualize import save_png, side_by_side
+from vertebra_eval.report.blocks import Picture
 
 __all__ = ["draw_pairs", "draw_sheets"]
 

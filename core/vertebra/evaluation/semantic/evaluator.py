@@ -17,8 +17,6 @@ from vertebra.data.labels import LabelReader, label_file
 from vertebra.errors import DataError, RecipeError
 from vertebra.evaluation.contract import Evaluator
 from vertebra.evaluation.detections import ImageKey
-from vertebra.evaluation.report.blocks import Section
-from vertebra.evaluation.semantic.metrics import SemanticScores, semantic_scores
 from vertebra.evaluation.semantic.pixels import (
     boundary_counts,
     boundary_radius,
@@ -31,6 +29,8 @@ from vertebra.evaluation.semantic.report import semantic_sections
 from vertebra.evaluation.semantic.tally import Tally
 from vertebra.runtime.distributed import gather_to_main, on_main_process
 from vertebra.visualize import entropy_map
+from vertebra_eval.report.blocks import Section
+from vertebra_eval.semantic import SemanticScores, semantic_scores
 
 __all__ = ["SemSegEvaluator"]
 

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vertebra.evaluation.report.blocks import Facts, Figure, Gallery, Section
 from vertebra.evaluation.report.segmentation_pictures import draw_sheets
-from vertebra.evaluation.report.segmentation_plots import confusion_map, quality_bars
 from vertebra.evaluation.semantic.tally import DOUBT_LEVELS, Judged
 from vertebra.visualize import draw_semantic_panel
+from vertebra_eval.report.blocks import Facts, Figure, Gallery, Section
+from vertebra_eval.report.segmentation_plots import confusion_map, quality_bars
 
 if TYPE_CHECKING:
     from vertebra.evaluation.semantic.evaluator import SemSegEvaluator

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from vertebra.errors import SetupError
 from vertebra.models.contracts import Backbone, ShapeSpec
-from vertebra.nearest import nearest
+from vertebra_eval.nearest import nearest
 
 __all__ = ["TimmBackbone"]
 

@@ -1,0 +1,18 @@
+"""Results to numbers: COCO, LVIS, Pascal VOC and panoptic evaluation, without torch.
+
+Names are imported on first use.
+"""
+
+from __future__ import annotations
+
+from vertebra_eval._lazy import lazy_exports
+
+_HOMES = {
+    "vertebra_eval.coco": ("CocoNumbers", "CocoParams", "DetectionColumns", "GroundTruthColumns", "coco_evaluate"),
+    "vertebra_eval.errors": ("DataError", "VertebraError"),
+    "vertebra_eval.lvis": ("lvis_evaluate",),
+    "vertebra_eval.panoptic.files": ("panoptic_evaluate",),
+    "vertebra_eval.voc": ("voc_evaluate",),
+}
+
+__getattr__, __dir__, __all__ = lazy_exports(__name__, _HOMES)

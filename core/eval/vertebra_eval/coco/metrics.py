@@ -1,0 +1,124 @@
+"""COCO's numbers out of its arrays, each either a fraction or None with a reason in words.
+
+Definitions: https://cocodataset.org/#detection-eval. AP is the mean of precision over recalls, IoU thresholds and
+classes; AR the mean of the recall reached over IoU thresholds and classes; classes without objects stay out of both.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from vertebra_eval.area_ranges import AREA_RANGES
+from vertebra_eval.coco.curves import CocoArrays
+
+__all__ = ["METRIC_MEANINGS", "all_undefined", "coco_metrics", "metric_names"]
+
+_AREA_OF = {"s": "small", "m": "medium", "l": "large"}
+METRIC_MEANINGS = {
+    "AP": "average precision, mean over IoU 0.50 to 0.95",
+    "AP50": "average precision at IoU 0.50",
+    "AP75": "average precision at IoU 0.75",
+    "APs": "AP of objects below 32² pixels",
+    "APm": "AP of objects of 32² to 96² pixels",
+    "APl": "AP of objects above 96² pixels",
+    "AR": "average recall, mean over IoU 0.50 to 0.95",
+    "AR50": "recall at IoU 0.50",
+    "AR75": "recall at IoU 0.75",
+    "ARs": "AR of objects below 32² pixels",
+    "ARm": "AR of objects of 32² to 96² pixels",
+    "ARl": "AR of objects above 96² pixels",
+}
+"""The meaning of each number, for readers of the report (`AR<n>`: with n detections per image and class)."""
+
+
+def metric_names(task: str, max_dets: list[int]) -> list[str]:
+    """The summary numbers of a task, in COCO's order: 12, or 10 for keypoints."""
+    if task == "keypoints":
+        return ["AP", "AP50", "AP75", "APm", "APl", "AR", "AR50", "AR75", "ARm", "ARl"]
+    return ["AP", "AP50", "AP75", "APs", "APm", "APl", *(f"AR{n}" for n in max_dets), "ARs", "ARm", "ARl"]
+
+
+def coco_metrics(arrays: CocoArrays, class_names: list[str]) -> tuple[dict[str, float | None], dict[str, str]]:
+    """Flat metrics `<task>/<name>` and `<task>/<name>-<class>`, and a reason for each that is None."""
+    metrics: dict[str, float | None] = {}
+    reasons: dict[str, str] = {}
+
+    def put(key: str, value: float | str) -> None:
+        metrics[f"{arrays.task}/{key}"] = None if isinstance(value, str) else value
+        if isinstance(value, str):
+            reasons[f"{arrays.task}/{key}"] = value
+
+    for name in metric_names(arrays.task, arrays.max_dets):
+        put(name, _summary_value(arrays, name))
+    for number, class_name in enumerate(class_names):
+        for name in ("AP", "AP50", "AP75", "AR"):
+            put(f"{name}-{class_name}", _value(arrays, name, classes=number, class_name=class_name))
+    return metrics, reasons
+
+
+def all_undefined(
+    task: str, max_dets: list[int], class_names: list[str], reason: str
+) -> tuple[dict[str, float | None], dict[str, str]]:
+    """The same keys as `coco_metrics`, all None for one reason."""
+    keys = [f"{task}/{name}" for name in metric_names(task, max_dets)]
+    keys += [f"{task}/{name}-{label}" for label in class_names for name in ("AP", "AP50", "AP75", "AR")]
+    return dict.fromkeys(keys), dict.fromkeys(keys, reason)
+
+
+def _summary_value(arrays: CocoArrays, name: str) -> float | str:
+    kind, suffix = name[:2], name[2:]
+    if suffix in _AREA_OF:
+        return _value(arrays, kind, area=_AREA_OF[suffix])
+    if kind == "AR" and arrays.task != "keypoints":
+        return _value(arrays, kind, limit=arrays.max_dets.index(int(suffix)))
+    return _value(arrays, name)
+
+
+def _value(
+    arrays: CocoArrays,
+    name: str,
+    *,
+    area: str = "all",
+    limit: int = -1,
+    classes: int | None = None,
+    class_name: str | None = None,
+) -> float | str:
+    """One number, or the sentence that says why there is none.
+
+    Args:
+        name: AP or AR over all IoU thresholds, or with 50 or 75 behind it at one.
+        limit: which of `max_dets`; -1 the most.
+        classes: one class number; None: all.
+    """
+    kind, suffix = name[:2], name[2:]
+    rows: int | slice = slice(None)
+    if suffix:
+        index = arrays.iou_index(int(suffix) / 100)
+        if index is None:
+            return f"the IoU threshold {int(suffix) / 100:g} was not among those evaluated"
+        rows = index
+    which = slice(None) if classes is None else classes
+    column = arrays.areas.index(area)
+    source = (
+        arrays.precision[rows, :, which, column, limit] if kind == "AP" else arrays.recall[rows, which, column, limit]
+    )
+    defined = source[source > -1]
+    return float(np.mean(defined)) if defined.size else _reason(arrays, area, classes, class_name)
+
+
+def _reason(arrays: CocoArrays, area: str, classes: int | None, class_name: str | None) -> str:
+    """Why nothing counts in an area range, over one class or all."""
+    which = slice(None) if classes is None else classes
+    things = "objects" + {"bbox": "", "segm": " with a mask", "keypoints": " with labeled keypoints"}[arrays.task]
+    of_class = "" if class_name is None else f" of class {class_name}"
+    if arrays.num_truth.shape[0] == 0:
+        return "the dataset has no classes"
+    if area != "all" and arrays.num_truth[which, 0].sum():
+        low, high = AREA_RANGES[area]
+        size = f"below {high:g}" if low == 0 else f"above {low:g}" if high >= 1e10 else f"{low:g} to {high:g}"
+        return f"the ground truth has no {area} {things}{of_class} (area {size} square pixels)"
+    ignored = int(arrays.num_crowd[which].sum())
+    if ignored:
+        what = "are crowd regions" + (" or have no labeled keypoints" if arrays.task == "keypoints" else "")
+        return f"the ground truth has no {things}{of_class} that count: all {ignored} {what}"
+    return f"the ground truth has no {things}{of_class}"

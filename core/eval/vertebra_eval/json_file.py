@@ -1,0 +1,104 @@
+"""Strict reading of JSON files, and the gathering of many faults of one file into one error."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from vertebra_eval.errors import DataError
+from vertebra_eval.file_names import near_file
+from vertebra_eval.foreign_labels import foreign_labels
+from vertebra_eval.regular_files import read_bytes
+
+__all__ = ["Problems", "read_json"]
+
+
+def read_json(path: Path) -> Any:
+    """Parse one UTF-8 JSON file (a byte order mark is passed over). NaN and Infinity pass: the reader of the record
+    can say where they stand.
+
+    Raises:
+        DataError: not there, not UTF-8, not JSON (with line and column), or a key written twice in one object.
+    """
+    try:
+        raw = read_bytes(path)
+    except FileNotFoundError as err:
+        raise DataError(
+            f"{path}: no such annotation file{near_file(path)}. A relative path counts from data.root, which the "
+            "command line can set (data.root=DIR), otherwise from the current directory"
+        ) from err
+    except OSError as err:
+        raise DataError(f"{path}: {_foreign(path) or f'cannot be read ({err.strerror or err})'}") from err
+    if not raw.strip():
+        raise DataError(f"{path}: the file is empty")
+    if raw[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        raise DataError(f"{path}: line 1, column 1: the text is UTF-16, JSON must be UTF-8; save it as UTF-8")
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as err:
+        line, column = _place(raw, err.start)
+        what = f"line {line}, column {column}: byte 0x{raw[err.start]:02X} is not UTF-8 (Latin-1?); save as UTF-8"
+        raise DataError(f"{path}: {_foreign(path) or what}") from err
+    try:
+        return json.loads(text, object_pairs_hook=_unique_keys)
+    except json.JSONDecodeError as err:
+        what = f"line {err.lineno}, column {err.colno}: {err.msg}; the file is not valid JSON"
+        raise DataError(f"{path}: {_foreign(path) or what}") from err
+    except _DuplicateKeyError as err:
+        raise DataError(f"{path}: the key {err.key!r} occurs twice in one object; remove one of the two") from err
+    except (ValueError, RecursionError) as err:  # numbers of thousands of digits, nesting without end
+        raise DataError(f"{path}: cannot be read as JSON ({err})") from err
+
+
+def _foreign(path: Path) -> str | None:
+    """What the file is instead, as far as its name or the files of the folder show it."""
+    try:
+        return None if path.suffix.lower() == ".json" else foreign_labels(path)
+    except OSError:
+        return None
+
+
+class Problems:
+    """Faults found in one file or dataset. The first `limit` are listed, the others counted."""
+
+    def __init__(self, file: Path | str, limit: int = 20) -> None:
+        self.file = file
+        self.limit = limit
+        self.count = 0
+        self._lines: list[str] = []
+
+    def add(self, where: str, what: str) -> None:
+        """`where` names the record, `what` what is wrong and how to fix it."""
+        self.count += 1
+        if len(self._lines) < self.limit:
+            self._lines.append(f"{where}: {what}")
+
+    def raise_if_any(self) -> None:
+        """Raise a DataError with all that was added; does nothing if that is nothing."""
+        if not self.count:
+            return
+        if self.count == 1:
+            raise DataError(f"{self.file}: {self._lines[0]}")
+        more = f"\n  ... and {self.count - self.limit} more" if self.count > self.limit else ""
+        raise DataError(f"{self.file}: {self.count} faults:\n  " + "\n  ".join(self._lines) + more)
+
+
+class _DuplicateKeyError(Exception):
+    def __init__(self, key: str) -> None:
+        super().__init__(key)
+        self.key = key
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        keys = [key for key, _ in pairs]
+        raise _DuplicateKeyError(next(key for i, key in enumerate(keys) if key in keys[:i]))
+    return result
+
+
+def _place(raw: bytes, position: int) -> tuple[int, int]:
+    """Line and column, both from 1, of a byte position (columns count bytes)."""
+    before = raw[:position]
+    return before.count(b"\n") + 1, position - (before.rfind(b"\n") + 1) + 1

@@ -1,0 +1,1 @@
+"""Panoptic segmentation: PQ, SQ and RQ from segment ids and from COCO's files."""

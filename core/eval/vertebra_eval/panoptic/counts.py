@@ -1,0 +1,210 @@
+"""Who matched whom in one image of a panoptic segmentation: true positives, false positives, misses by class.
+
+Source: Kirillov et al., "Panoptic Segmentation", arXiv:1801.00868, section 4, with the treatment of void and crowd
+of https://github.com/cocodataset/panopticapi, whose numbers these are.
+Letters: H x W pixels, T true and P predicted segments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from vertebra_eval.errors import DataError
+from vertebra_eval.nearest import listed
+from vertebra_eval.panoptic.runs import IdRuns, common_pixels
+
+__all__ = ["VOID", "ImageCounts", "Segments", "count_image"]
+
+VOID = 0
+"""Id of pixels that belong to no segment."""
+_MOST_ID = 2**32 - 1
+
+
+@dataclass
+class Segments:
+    """S segments of one image as columns, in the order they were written in.
+
+    Args:
+        ids: (S,) int64, above 0, each once.
+        classes: (S,) int64 rows in the list of classes.
+        crowd: (S,) bool.
+        areas: (S,) int64 pixels as annotated, -1 where the area is to be counted.
+    """
+
+    ids: np.ndarray
+    classes: np.ndarray
+    crowd: np.ndarray
+    areas: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @classmethod
+    def of(cls, segments: Sequence[Mapping[str, Any]], classes: Mapping[Any, int], where: str) -> Segments:
+        """COCO's `segments_info`, with the row of each category.
+
+        Raises:
+            DataError: names `where`: a field missing, an id twice or below 1, a category not in `classes`.
+        """
+        ids, rows, crowd, areas = [], [], [], []
+        for segment in segments:
+            if not isinstance(segment, Mapping) or segment.get("id") is None or segment.get("category_id") is None:
+                raise DataError(f"{where}: each of segments_info needs an id and a category_id, found {segment!r}")
+            ids.append(_whole(segment["id"], where))
+            if not isinstance(segment["category_id"], Hashable) or segment["category_id"] not in classes:
+                raise DataError(
+                    f"{where}: segment {ids[-1]} has the unknown category_id {segment['category_id']!r}; "
+                    f"known are {listed(sorted(classes), 8)}"
+                )
+            rows.append(classes[segment["category_id"]])
+            crowd.append(bool(segment.get("iscrowd")))
+            areas.append(-1 if segment.get("area") is None else _whole(segment["area"], where))
+        columns = [np.array(column, dtype=np.int64) for column in (ids, rows, areas)]
+        unique, times = np.unique(columns[0], return_counts=True)
+        if (times > 1).any():
+            raise DataError(f"{where}: segment id {unique[times > 1][0]} occurs more than once in segments_info")
+        if len(ids) and not (unique[0] > VOID and unique[-1] <= _MOST_ID):
+            raise DataError(
+                f"{where}: segment ids are whole numbers from 1 to 2^32 - 1; {VOID} marks pixels without one"
+            )
+        return cls(columns[0], columns[1], np.array(crowd, dtype=bool), columns[2])
+
+    def with_pixels(self, runs: IdRuns) -> Segments:
+        """Those that have a pixel."""
+        keep = np.isin(self.ids, runs.present())
+        return Segments(self.ids[keep], self.classes[keep], self.crowd[keep], self.areas[keep])
+
+
+@dataclass
+class ImageCounts:
+    """What one image adds to the numbers of its classes.
+
+    Args:
+        matched: (M,) int64 class of each true positive, in the order of true, then predicted id; iou: (M,) float64.
+        false: (F,) int64 class of each false positive. missed: (N,) int64 class of each miss.
+        odd_areas: true segments whose annotated area is not the number of their pixels.
+        num_empty: predicted segments that were dropped because they have no pixel.
+    """
+
+    matched: np.ndarray
+    iou: np.ndarray
+    false: np.ndarray
+    missed: np.ndarray
+    odd_areas: int = 0
+    num_empty: int = 0
+
+    @property
+    def quality(self) -> float | None:
+        """PQ of all this image's segments together, whatever their class; None if it has none that count."""
+        weight = len(self.matched) + 0.5 * len(self.false) + 0.5 * len(self.missed)
+        return float(self.iou.sum() / weight) if weight else None
+
+
+def count_image(
+    true_ids: IdRuns, truth: Segments, pred_ids: IdRuns, predicted: Segments, where: str, *, fast: bool = False
+) -> ImageCounts:
+    """Match the segments of one image.
+
+    A pair of one class matches if its IoU is above 0.5, with true void pixels excluded from the union; a true segment's
+    area is the annotated one. A prediction without a match that lies by more than half on void and on the crowd of its
+    class is not counted. Where a class has several crowds, the last one written is meant, as in panopticapi.
+
+    Args:
+        true_ids, pred_ids: of the same image; 0 where there is no segment.
+        fast: count by numba's machine code, which must be installed and takes a moment to start.
+    Raises:
+        DataError: names `where`: sizes differ, ids without a segment, segments without a pixel.
+    """
+    if tuple(true_ids.size) != tuple(pred_ids.size):
+        (h, w), (height, width) = pred_ids.size, true_ids.size
+        raise DataError(
+            f"{where}: the prediction has {w}x{h} pixels (width x height), the ground truth {width}x{height}"
+        )
+    t, p, pixels = _pairs(true_ids, truth, pred_ids, predicted, where, fast)
+    true_area = _sums(t, pixels, len(truth))
+    if len(truth) and not true_area.all():
+        empty = truth.ids[true_area == 0]
+        raise DataError(f"{where}: true segments {listed(empty, 8)} are in segments_info, but have no pixel")
+    odd = int(((truth.areas >= 0) & (truth.areas != true_area)).sum())
+    true_area = np.where(truth.areas >= 0, truth.areas, true_area)
+    pred_area = _sums(p, pixels, len(predicted))
+    if len(predicted) and not pred_area.all():
+        empty = predicted.ids[pred_area == 0]
+        raise DataError(f"{where}: predicted segments {listed(empty, 8)} are in segments_info, but have no pixel")
+    on_void = _sums(np.where(t < 0, p, -1), pixels, len(predicted))
+
+    both = np.flatnonzero((t >= 0) & (p >= 0))
+    both = both[(truth.classes[t[both]] == predicted.classes[p[both]]) & ~truth.crowd[t[both]]]
+    union = pred_area[p[both]] + true_area[t[both]] - pixels[both] - on_void[p[both]]
+    iou = pixels[both] / np.maximum(union, 1)  # an annotated area that is far too small can empty the union
+    met = iou > 0.5
+    both, iou = both[met], iou[met]
+
+    missed = ~truth.crowd
+    missed[t[both]] = False
+    unmatched = np.ones(len(predicted), dtype=bool)
+    unmatched[p[both]] = False
+    excused = on_void + _sums(np.where(_on_crowd(t, p, truth, predicted), p, -1), pixels, len(predicted))
+    false = unmatched & (excused <= 0.5 * pred_area)
+    return ImageCounts(truth.classes[t[both]], iou, predicted.classes[false], truth.classes[missed], odd)
+
+
+def _pairs(
+    true_ids: IdRuns, truth: Segments, pred_ids: IdRuns, predicted: Segments, where: str, fast: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rows of the true and the predicted segment (-1: void) and common pixels of each combination that occurs."""
+    if fast:
+        from vertebra_eval.panoptic.run_pairs import paired_rows
+
+        runs = (true_ids.starts, true_ids.ids), truth.ids, (pred_ids.starts, pred_ids.ids), predicted.ids
+        found = paired_rows(*runs, true_ids.size[0] * true_ids.size[1])
+        if found is not None:
+            return found  # otherwise what follows knows what is wrong
+    true_id, pred_id, pixels = common_pixels(true_ids, pred_ids)
+    t = _rows_of(true_id, truth.ids, f"{where}: the ground truth's image")
+    p = _rows_of(pred_id, predicted.ids, f"{where}: the predicted image")
+    return t, p, pixels
+
+
+def _rows_of(ids: np.ndarray, known: np.ndarray, where: str) -> np.ndarray:
+    """Row of each id in `known`, -1 for void."""
+    order = np.argsort(known)
+    place = np.searchsorted(known[order], ids)
+    found = place < len(known)
+    found[found] = known[order[place[found]]] == ids[found]
+    rows = np.full(len(ids), -1, dtype=np.int64)
+    rows[found] = order[place[found]]
+    strange = np.unique(ids[~found & (ids != VOID)])
+    if len(strange):
+        raise DataError(f"{where} has segment ids {listed(strange, 8)} that are not in its segments_info")
+    return rows
+
+
+def _sums(rows: np.ndarray, pixels: np.ndarray, count: int) -> np.ndarray:
+    """(count,) int64 pixels by row; rows of -1 are ignored."""
+    inside = rows >= 0
+    return np.bincount(rows[inside], weights=pixels[inside], minlength=count).astype(np.int64)
+
+
+def _on_crowd(t: np.ndarray, p: np.ndarray, truth: Segments, predicted: Segments) -> np.ndarray:
+    """Which pairs are a prediction on the crowd of its class. (number of pairs,) bool."""
+    on_crowd = np.zeros(len(t), dtype=bool)
+    crowd_of = {int(truth.classes[row]): int(row) for row in np.flatnonzero(truth.crowd)}  # the last of a class stays
+    for label, row in crowd_of.items():
+        pairs = np.flatnonzero((t == row) & (p >= 0))
+        on_crowd[pairs] = predicted.classes[p[pairs]] == label
+    return on_crowd
+
+
+def _whole(value: Any, where: str) -> int:
+    try:
+        number = int(value)
+    except (TypeError, ValueError, OverflowError):
+        number = None
+    if number is None or number != value:
+        raise DataError(f"{where}: {value!r} in segments_info is not a whole number")
+    return number

@@ -1,0 +1,151 @@
+"""Panoptic results in COCO's files: a JSON that lists segments, and a folder of PNG files with their ids.
+
+Format: https://cocodataset.org/#format-results, section 4.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vertebra_eval.analysis.reasons import ids_apart
+from vertebra_eval.errors import DataError
+from vertebra_eval.file_names import file_name_fault
+from vertebra_eval.json_file import Problems, read_json
+from vertebra_eval.panoptic.counts import ImageCounts, Segments, count_image
+from vertebra_eval.panoptic.quality import PanopticClass, PanopticQuality, panoptic_quality
+from vertebra_eval.panoptic.runs import IdRuns, id_run_reader, read_id_runs
+from vertebra_eval.panoptic.segments import panoptic_categories
+
+__all__ = ["panoptic_evaluate"]
+
+_MOST_THREADS = 8
+
+
+def panoptic_evaluate(
+    gt_json: str | os.PathLike,
+    gt_folder: str | os.PathLike | None = None,
+    pred_json: str | os.PathLike | None = None,
+    pred_folder: str | os.PathLike | None = None,
+    *,
+    threads: int | None = None,
+) -> PanopticQuality:
+    """Compare predictions with ground truth, both in COCO's panoptic files; the numbers are panopticapi's.
+
+    Args:
+        gt_json, pred_json: lists of `annotations`; the ground truth's has `categories` too.
+        gt_folder, pred_folder: where the PNG files are. None: the JSON's path without `.json`.
+        threads: that read and count images at the same time. None: as many as there are processors, at most 8.
+    Raises:
+        DataError: names file and record; all faults of the records at once, the first 20 told.
+    """
+    if pred_json is None:
+        raise TypeError("panoptic_evaluate needs pred_json, the predictions' JSON file")
+    gt_json, pred_json = Path(gt_json), Path(pred_json)
+    truth_folder = _folder(gt_folder, gt_json)
+    pred_folder_ = _folder(pred_folder, pred_json)
+    truth, predicted = read_json(gt_json), read_json(pred_json)
+    classes = _classes(truth, gt_json)
+    rows = {known.category_id: row for row, known in enumerate(classes)}
+    true_images = _images(truth, gt_json, truth_folder, rows)
+    pred_images = _images(predicted, pred_json, pred_folder_, rows)
+    missing = Problems(pred_json)
+    for key in true_images.keys() - pred_images.keys():
+        missing.add(f"image {key!r}", "has no prediction; write one with an empty segments_info where nothing is found")
+    apart = ids_apart("image", pred_images.keys(), true_images.keys())
+    if missing.count and apart:
+        missing.add("image ids", apart)
+    missing.raise_if_any()
+
+    pairs = [(true_images[key], pred_images[key]) for key in true_images]
+    read = id_run_reader(2 * len(pairs))
+    count = functools.partial(_count, read=read, fast=read is not read_id_runs)
+    threads = threads or min(_processors(), _MOST_THREADS)
+    if threads == 1:
+        outcomes = list(map(count, pairs))
+    else:
+        with ThreadPoolExecutor(threads) as pool:
+            outcomes = list(pool.map(count, pairs))
+    faults = Problems(pred_json)
+    for outcome in outcomes:
+        if isinstance(outcome, DataError):
+            faults.add("images and segments do not fit", str(outcome))
+    faults.raise_if_any()
+    quality = panoptic_quality(classes, outcomes)
+    extra = len(pred_images.keys() - true_images.keys())
+    if extra:
+        quality.notes.append(f"{extra} predicted images are not in the ground truth and were dropped")
+    return quality
+
+
+@dataclass
+class _ImageRecord:
+    where: str
+    path: Path
+    segments: Segments
+
+
+def _count(
+    pair: tuple[_ImageRecord, _ImageRecord], read: Callable[[Path], IdRuns], fast: bool
+) -> ImageCounts | DataError:
+    truth, predicted = pair
+    try:
+        true_ids, pred_ids = read(truth.path), read(predicted.path)
+        return count_image(true_ids, truth.segments, pred_ids, predicted.segments, predicted.where, fast=fast)
+    except DataError as err:
+        return err
+
+
+def _classes(data: Any, file: Path) -> list[PanopticClass]:
+    categories = panoptic_categories(data.get("categories") if isinstance(data, dict) else None, file)
+    return [PanopticClass(*category) for category in categories]
+
+
+def _images(data: Any, file: Path, folder: Path, rows: dict[int, int]) -> dict[Any, _ImageRecord]:
+    """The records of one file by image id; the PNG files are looked for, not yet read."""
+    annotations = data.get("annotations") if isinstance(data, dict) else None
+    if not isinstance(annotations, list):
+        raise DataError(f'{file}: a panoptic file is an object with a list "annotations"')
+    problems = Problems(file)
+    images: dict[Any, _ImageRecord] = {}
+    for i, record in enumerate(annotations):
+        where = f"annotations[{i}]"
+        if not isinstance(record, dict) or not isinstance(record.get("segments_info"), list):
+            problems.add(where, "must be an object with a list segments_info")
+            continue
+        key = record.get("image_id")
+        where += f" (image {key!r})"
+        fault = file_name_fault(record.get("file_name"))
+        if fault is None and not isinstance(key, int | str):
+            fault = "image_id must be a number or a name"
+        if fault is None and key in images:
+            fault = "this image id occurs more than once"
+        if fault is None and not (folder / record["file_name"]).is_file():
+            fault = f"no such panoptic PNG: {folder / record['file_name']}"
+        if fault is None:
+            try:
+                segments = Segments.of(record["segments_info"], rows, f"image {key!r}")
+            except DataError as err:
+                fault = str(err)
+        if fault is not None:
+            problems.add(where, fault)
+            continue
+        images[key] = _ImageRecord(f"image {key!r} ({record['file_name']})", folder / record["file_name"], segments)
+    problems.raise_if_any()
+    return images
+
+
+def _folder(given: str | os.PathLike | None, file: Path) -> Path:
+    folder = file.with_suffix("") if given is None else Path(given)
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder; the panoptic PNG files of {file.name} are looked for there")
+    return folder
+
+
+def _processors() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,121 @@
+"""What the report shows of errors, confusion, calibration and sizes of one task."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from vertebra_eval.analysis import (
+    BACKGROUND_IOU,
+    ERROR_MEANINGS,
+    Overlaps,
+    by_size,
+    calibration,
+    confusion_matrix,
+    error_split,
+    overlaps,
+)
+from vertebra_eval.analysis.reasons import no_detection_from
+from vertebra_eval.coco.curves import CocoArrays, best_threshold
+from vertebra_eval.coco.match_columns import MatchColumns
+from vertebra_eval.report.analysis_plots import confusion_heatmap, error_bars, reliability
+from vertebra_eval.report.blocks import Figure, Section, Table, Text
+
+__all__ = ["analysis_sections"]
+
+Block = Text | Table | Figure
+_WITHOUT_HITS = 0.5  # score threshold of the confusion matrix where no detection matched anything
+_MOST_CONFUSIONS = 10
+
+
+def analysis_sections(
+    title: str,
+    arrays: CocoArrays,
+    folder: Path,
+    *,
+    detection_masks: Sequence[dict] | None = None,
+    truth_masks: Sequence[dict] | None = None,
+) -> list[Section]:
+    """Sections of one task; plots go to `folder`. Nothing where the matches are not known or no object counts.
+
+    Args:
+        title: what the task is called, such as boxes.
+        detection_masks, truth_masks: by row of `arrays.columns`, for segm.
+    """
+    columns = arrays.columns
+    if columns is None or columns.truth_ignored.all():
+        return []
+    folder.mkdir(parents=True, exist_ok=True)
+    blocks: list = []
+    if arrays.task != "keypoints":  # keypoints define no overlap with objects of other classes
+        pairs = overlaps(columns, BACKGROUND_IOU, detection_masks=detection_masks, truth_masks=truth_masks)
+        blocks += _errors(arrays, columns, pairs, folder) + _confusion(arrays, columns, pairs, folder)
+    blocks += _calibration(arrays, folder)
+    order = {Figure: 0, Text: 1, Table: 1}
+    blocks.sort(key=lambda block: order[type(block)])  # plots first, side by side
+    return [Section(f"Errors: {title}", blocks), _sizes(title, arrays)]
+
+
+def _errors(arrays: CocoArrays, columns: MatchColumns, pairs: Overlaps, folder: Path) -> list[Block]:
+    split = error_split(columns, pairs)
+    if split is None:
+        return []
+    path = folder / f"{arrays.task}_errors.png"
+    error_bars(split, path)
+    rows = [[kind, split.counts[kind], split.delta_ap50[kind], ERROR_MEANINGS[kind]] for kind in ERROR_MEANINGS]
+    return [
+        Figure(path, "AP50 gained by fixing all errors of a kind, and in brackets their number."),
+        Text(
+            "Each false detection and each missed object has one kind (TIDE, arXiv:2008.08115). The gains do not add "
+            "up, as the kinds depend on each other."
+        ),
+        Table(["kind", "count", "AP50 gained", "what it is"], rows),
+    ]
+
+
+def _confusion(arrays: CocoArrays, columns: MatchColumns, pairs: Overlaps, folder: Path) -> list[Block]:
+    best = best_threshold(arrays.matches)
+    score = _WITHOUT_HITS if best is None else best
+    why_none = no_detection_from(columns.detection_score, score)
+    if why_none:
+        return [Text(f"No confusion matrix: {why_none}.")]
+    matrix = confusion_matrix(columns, pairs, score=score)
+    blocks: list[Block] = []
+    path = folder / f"{arrays.task}_confusion.png"
+    if confusion_heatmap(matrix, path):
+        chosen = ", where F1 is best" if best is not None else ""
+        caption = (
+            f"Detections from score {score:.2f} on{chosen}, paired with objects by IoU from {matrix.iou:g} whatever "
+            "the classes. Last column: missed objects; last row: detections of nothing."
+        )
+        blocks.append(Figure(path, caption))
+    confusions = matrix.confusions(_MOST_CONFUSIONS)
+    if confusions:
+        blocks.append(Text("The classes confused most often:"))
+        blocks.append(Table(["annotated", "detected as", "count"], [list(row) for row in confusions]))
+    elif len(columns.class_names) > 1:
+        blocks.append(Text(f"From score {score:.2f} on, no object was confused with another class."))
+    return blocks
+
+
+def _calibration(arrays: CocoArrays, folder: Path) -> list[Block]:
+    found = calibration(arrays.matches)
+    if isinstance(found, str):
+        return [Text(f"No calibration: {found}.")]
+    path = folder / f"{arrays.task}_calibration.png"
+    reliability(found, arrays.matches.iou, path)
+    caption = (
+        "How often detections of a score match an object, and their number. The expected calibration error is the mean "
+        "distance of the two over all detections."
+    )
+    return [Figure(path, caption)]
+
+
+def _sizes(title: str, arrays: CocoArrays) -> Section:
+    rows = []
+    for row in by_size(arrays):
+        low, high = (f"{area**0.5:g}²" for area in (row.low, row.high))
+        limits = f"below {high}" if row.low == 0 else f"above {low}" if row.high >= 1e10 else f"{low} to {high}"
+        name = "all" if row.name == "all" else f"{row.name}, {limits} pixels"
+        rows.append([name, row.objects, row.ap, row.ap50, row.ar])
+    return Section(f"Sizes: {title}", [Table(["size", "objects", "AP", "AP50", "AR"], rows, bar_columns=(2, 3, 4))])

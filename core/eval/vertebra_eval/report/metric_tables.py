@@ -1,0 +1,60 @@
+"""Flat metrics `<task>/<name>` and `<task>/<name>-<class>` as tables, for any evaluator that names its numbers so."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from vertebra_eval.coco.metrics import METRIC_MEANINGS
+from vertebra_eval.report.blocks import Table
+from vertebra_eval.report.meanings import SEGMENTATION_MEANINGS
+
+__all__ = ["class_table", "headline", "summary_rows"]
+
+_HEADLINE = ("AP", "AP50", "AP75")
+
+
+def summary_rows(metrics: Mapping[str, float | None]) -> dict[str, list[tuple[str, float | None, str]]]:
+    """By task: (name, value, what it means) of the numbers over all classes."""
+    tasks: dict[str, list[tuple[str, float | None, str]]] = {}
+    for key, value in metrics.items():
+        task, _, name = key.partition("/")
+        if "-" not in name:
+            tasks.setdefault(task, []).append((name, value, _meaning(name)))
+    return tasks
+
+
+def class_table(metrics: Mapping[str, float | None], task: str) -> Table | None:
+    """A row per class, a column per number; None if the task has no numbers per class."""
+    rows: dict[str, dict[str, float | None]] = {}
+    for key, value in metrics.items():
+        owner, _, name = key.partition("/")
+        measure, dash, label = name.partition("-")
+        if owner == task and dash:
+            rows.setdefault(label, {})[measure] = value
+    if not rows:
+        return None
+    columns = list(dict.fromkeys(measure for row in rows.values() for measure in row))
+    return Table(
+        ["class", *columns],
+        [[label, *(row.get(measure) for measure in columns)] for label, row in rows.items()],
+        bar_columns=range(1, len(columns) + 1),
+    )
+
+
+def headline(metrics: Mapping[str, float | None]) -> list[tuple[str, float | None]]:
+    """The few numbers to show large: the AP family of each task, or each task's first three."""
+    shown = []
+    for task, rows in summary_rows(metrics).items():
+        known = [row for row in rows if row[0] in _HEADLINE] or rows[:3]
+        shown += [(f"{task} {name}", value) for name, value, _ in known]
+    return shown[:9]
+
+
+def _meaning(name: str) -> str:
+    known = METRIC_MEANINGS.get(name) or SEGMENTATION_MEANINGS.get(name)
+    if known:
+        return known
+    if name.startswith("AR") and name[2:].isdigit():
+        count = int(name[2:])
+        return f"average recall with at most {count} detection{'s' if count > 1 else ''} per image and class"
+    return ""
