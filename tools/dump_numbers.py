@@ -31,6 +31,9 @@ from pycocotools import mask as coco_mask
 import vertebra.evaluation as evaluation
 from vertebra import FORMATS
 from vertebra.config import load_recipe
+from vertebra.data.annotations import fill_sample, instances_of
+from vertebra.data.panoptic_labels import with_panoptic_masks
+from vertebra.data.transforms.sample import Sample
 from vertebra.structures import Boxes, Instances
 
 DATA = Path(os.environ.get("VERTEBRA_SHARED", Path(__file__).resolve().parents[2] / "shared")) / "data"
@@ -168,6 +171,20 @@ def of_panoptic_sample() -> dict:
     return dump
 
 
+def objects_of(record: dict, metadata: Any) -> dict:
+    """The arrays that a training makes of an image's annotations."""
+    annotations = [one for one in record.get("annotations", ()) if not one.get("iscrowd")]
+    if any("panoptic_id" in one for one in annotations):
+        annotations = with_panoptic_masks(annotations, record["pan_seg_file_name"])
+    if not annotations:
+        return {}
+    sample = Sample(torch.zeros(3, record["height"], record["width"], dtype=torch.uint8))
+    has_masks = any(one.get("segmentation") for one in annotations)
+    fill_sample(sample, annotations, record["file_name"], has_masks, len(metadata.get("keypoint_names") or ()))
+    objects = instances_of(sample, np.array([one["category_id"] for one in annotations]), "bitmask")
+    return {name: getattr(value, "tensor", value) for name, value in objects.get_fields().items()}
+
+
 def of_training_sets() -> dict:
     """Every record of the sets as a training reads them."""
     sets = {
@@ -203,9 +220,10 @@ def of_training_sets() -> dict:
         dataset = FORMATS.get(form)(**arguments).load(str(DATA))
         records = json.loads(json.dumps(list(dataset), default=str).replace(str(DATA), ""))
         facts = {key: value for key, value in vars(dataset.metadata).items() if not key.startswith("_")}
-        text = json.dumps(records, sort_keys=True)
+        text = json.dumps([record | {"annotations": None} for record in records], sort_keys=True)
         dump[name] = {
             "records": len(records),
+            "objects": digest([objects_of(record, dataset.metadata) for record in dataset]),
             "sha256": hashlib.sha256(text.encode()).hexdigest()[:16],
             "facts": json.loads(json.dumps(facts, default=str, sort_keys=True).replace(str(DATA), "")),
         }

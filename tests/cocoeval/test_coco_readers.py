@@ -15,6 +15,10 @@ GT = {
 GOOD = {"image_id": 10, "category_id": 3, "bbox": [0.0, 0.0, 10.0, 10.0], "score": 0.9}
 
 
+def annotated(**changes):
+    return GT | {"annotations": [GT["annotations"][0] | changes]}
+
+
 def read(records, task="bbox"):
     return read_detections(records, read_ground_truth(GT, task), task)
 
@@ -22,7 +26,7 @@ def read(records, task="bbox"):
 def test_truncated_results_name_the_file(tmp_path):
     path = tmp_path / "dt.json"
     path.write_text(json.dumps([GOOD] * 3)[:-20])
-    with pytest.raises(DataError, match=r"dt\.json: cannot be read as JSON"):
+    with pytest.raises(DataError, match=r"dt\.json: line 1, column \d+: .* not valid JSON"):
         coco_evaluate(GT, path)
     with pytest.raises(DataError, match=r"missing\.json"):
         coco_evaluate(tmp_path / "missing.json", [])
@@ -33,18 +37,18 @@ def test_truncated_results_name_the_file(tmp_path):
     [
         ({"image_id": 99}, "record 1 with image_id 99; its ids look like 10, 20"),
         ({"image_id": "10"}, "record 1 with image_id '10'"),
-        ({"bbox": [1, 2, 3]}, "record 1 has a bbox that is not 4 numbers"),
-        ({"bbox": [1, 2, 3, "x"]}, "record 1 has a bbox that is not 4 numbers"),
-        ({"score": "high"}, "record 1 has no number as score"),
-        ({"score": 10**400}, "record 1 has no number as score"),
-        ({"score": [0.5]}, "record 1 has no number as score"),
-        ({"bbox": "1234"}, "record 1 has a bbox that is not 4 numbers"),
-        ({"bbox": {"1": 1, "2": 2, "3": 3, "4": 4}}, "record 1 has a bbox that is not 4 numbers"),
-        ({"bbox": [0, 0, 10**400, 1]}, "record 1 has a bbox that is not 4 numbers"),
-        ({"bbox": None}, "record 1 has a bbox that is not 4 numbers"),
-        ({"image_id": [10]}, "record 1 has no number or text as image_id"),
-        ({"category_id": {}}, "record 1 has no number or text as category_id"),
-        ({"score": ...}, "record 1 has no score"),
+        ({"bbox": [1, 2, 3]}, r"record 1 \(image 10\): bbox is .*, expected 4"),
+        ({"bbox": [1, 2, 3, "x"]}, r"record 1 \(image 10\): bbox is .*, expected 4"),
+        ({"score": "high"}, r"record 1 \(image 10\): score is .*, expected a number"),
+        ({"score": 10**400}, r"record 1 \(image 10\): score is .*, expected a number"),
+        ({"score": [0.5]}, r"record 1 \(image 10\): score is .*, expected a number"),
+        ({"bbox": "1234"}, r"record 1 \(image 10\): bbox is .*, expected 4"),
+        ({"bbox": {"1": 1, "2": 2, "3": 3, "4": 4}}, r"record 1 \(image 10\): bbox is .*, expected 4"),
+        ({"bbox": [0, 0, 10**400, 1]}, r"record 1 \(image 10\): bbox is .*, expected 4"),
+        ({"bbox": None}, r"record 1 \(image 10\): bbox is .*, expected 4"),
+        ({"image_id": [10]}, r"record 1: image_id is \[10\], expected a whole number or a text"),
+        ({"category_id": {}}, r"record 1: category_id is \{\}, expected a whole number or a text"),
+        ({"score": ...}, r"record 1 \(image 10\): has no score"),
         ({"category_id": ...}, "record 1 has no category_id"),
     ],
 )
@@ -56,17 +60,17 @@ def test_a_record_that_cannot_be_used_is_named(change, words):
 
 @pytest.mark.parametrize("box", [None, 5, "abc"])
 def test_a_first_record_without_a_box_that_is_one_is_named(box):
-    with pytest.raises(DataError, match="record 0 has"):
+    with pytest.raises(DataError, match=r"record 0( \(image 10\): bbox is| has neither)"):
         read([GOOD | {"bbox": box}, GOOD])
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"bbox": [1, 2, 3]}, "record 2 has a bbox"),
-        ({"score": "high"}, "record 2 has no number as score"),
-        ({"segmentation": {"size": [20, 31], "counts": "PPYo1"}}, "record 2: segmentation has size"),
-        ({"segmentation": None, "bbox": [1, 2, 3]}, "record 2 has a bbox"),
+        ({"bbox": [1, 2, 3]}, r"record 2 \(image 10\): bbox is"),
+        ({"score": "high"}, r"record 2 \(image 10\): score is"),
+        ({"segmentation": {"size": [20, 31], "counts": "PPYo1"}}, r"record 2 \(image 10\): segmentation has size"),
+        ({"segmentation": None, "bbox": [1, 2, 3]}, r"record 2 \(image 10\): bbox is"),
     ],
 )
 def test_records_are_numbered_as_in_the_file_though_some_were_left_out(change, words):
@@ -117,10 +121,10 @@ def test_masks_of_another_size_than_the_image_or_no_masks():
     mask = {"size": [20, 31], "counts": "PPYo1"}
     record = {"image_id": 10, "category_id": 3, "score": 1.0}
     with pytest.raises(
-        DataError, match=r"image 10: record 0: segmentation has size \[20, 31\] .* the image \[20, 30\]"
+        DataError, match=r"record 0 \(image 10\): segmentation has size \[20, 31\], its image \[20, 30\]"
     ):
         read([record | {"segmentation": mask}], "segm")
-    with pytest.raises(DataError, match="record 0: segmentation is not a run-length mask"):
+    with pytest.raises(DataError, match="segmentation is neither a list of polygons nor a run length mask"):
         read([record | {"segmentation": {"counts": "x"}}], "segm")
     with pytest.raises(DataError, match="neither bbox nor segmentation nor keypoints"):
         read([record])
@@ -129,18 +133,20 @@ def test_masks_of_another_size_than_the_image_or_no_masks():
 @pytest.mark.parametrize(
     ("source", "words"),
     [
-        ([GOOD], "COCO ground truth is a dict"),
-        ({"images": []}, "images, annotations and categories"),
-        ({"images": [{}], "categories": []}, "record 0 has no id"),
-        (GT | {"annotations": [GT["annotations"][0] | {"bbox": [0, 0, -1, 5]}]}, "annotation 1 has the box"),
-        (GT | {"annotations": [{"image_id": 10, "category_id": 3, "id": 1}]}, "record 0 has no bbox"),
-        (GT | {"annotations": {}}, "list of objects"),
-        (GT | {"images": [{"id": [10]}]}, "images: record 0 has no number or text as id"),
-        (GT | {"images": [{"id": 10, "height": "tall", "width": 5}]}, "image 10 has height 'tall'"),
-        (GT | {"images": [{"id": 10, "height": 10**30, "width": 5}]}, "image 10 has height"),
-        (GT | {"images": [{"id": 10, "height": -5, "width": 5}]}, "image 10 has height -5"),
-        (GT | {"annotations": [GT["annotations"][0] | {"category_id": [3]}]}, "record 0 has no number or text"),
-        (GT | {"annotations": [GT["annotations"][0] | {"area": "large"}]}, "record 0 has no number as area"),
+        ([GOOD], "the root is a list, as in a file of detections"),
+        ({"images": []}, 'the key "categories" is missing'),
+        ({"images": [{}], "categories": []}, r"images\[0\]: has no id"),
+        (
+            annotated(bbox=[0, 0, -1, 5]),
+            r"annotations\[0\] \(id 1, image 10\): bbox \[0, 0, -1, 5\] has a negative width",
+        ),
+        (annotated(bbox=None), r"annotations\[0\] \(id 1, image 10\): bbox is missing"),
+        (GT | {"annotations": {}}, '"annotations" must be a list, not dict'),
+        (GT | {"images": [{"id": [10]}]}, r"images\[0\]: id is \[10\], expected a whole number or a text"),
+        (GT | {"images": [{"id": 10, "height": "tall", "width": 5}]}, r"\(id 10\): height and width are 'tall' and 5"),
+        (GT | {"images": [{"id": 10, "height": 10**30, "width": 5}]}, r"\(id 10\): height and width are 10+ and 5"),
+        (GT | {"images": [{"id": 10, "height": -5, "width": 5}]}, r"\(id 10\): height and width are -5 and 5"),
+        (annotated(category_id=[3]), r"annotations\[0\] .*: category_id \[3\] is not among the categories"),
     ],
 )
 def test_ground_truth_that_cannot_be_used(source, words):
@@ -151,19 +157,54 @@ def test_ground_truth_that_cannot_be_used(source, words):
 @pytest.mark.parametrize(
     "polygons",
     [
-        *([[1, 2]], [[1, 2, 3, 4]], [[1, 2, 3, 4, 5]], [["a"] * 6], [[None] * 6], "abc", 5),
-        *([[0, 0, 0, 4, 4, float("nan")]], [[0, 0, 1e30, 0, 4, 4]]),
+        *(
+            [[1, 2]],
+            [[1, 2, 3, 4]],
+            [[1, 2, 3, 4, 5]],
+            [["a"] * 6],
+            [[None] * 6],
+            "abc",
+            5,
+            [[0, 0, 0, 4, 4, float("nan")]],
+        ),
     ],
 )
 def test_polygons_that_are_none_are_named_and_never_drawn(polygons):
     """pycocotools would stop without a word on where, or not stop at all."""
     stranger = GT["annotations"][0] | {"id": 1, "image_id": 99}  # is dropped
     records = [stranger, GT["annotations"][0] | {"id": 2, "segmentation": polygons}]
-    with pytest.raises(DataError, match="image 10: record 1: segmentation is not a list of polygons"):
+    with pytest.raises(DataError, match=r"annotations\[1\] \(id 2, image 10\): segmentation"):
         read_ground_truth(GT | {"annotations": records}, "segm")
     del records[1]["area"]  # it is to be measured then, for boxes too
-    with pytest.raises(DataError, match="image 10: record 1: segmentation is not a list of polygons"):
+    with pytest.raises(DataError, match=r"annotations\[1\] \(id 2, image 10\): segmentation"):
         read_ground_truth(GT | {"annotations": records}, "bbox")
+
+
+@pytest.mark.parametrize("point", [[1, 2], [1, 2, 3, 4]])
+def test_polygons_that_enclose_nothing_are_dropped_beside_others(point):
+    annotation = GT["annotations"][0] | {"segmentation": [point, [0, 0, 4, 0, 4, 4, 0, 4]]}
+    truth = read_ground_truth(GT | {"annotations": [annotation]}, "segm")
+    assert truth.masks.boxes_and_areas()[1].tolist() == [16.0]
+    assert truth.notes == ["polygons of less than 3 points, dropped: 1 (first: annotation 1 of image 10)"]
+
+
+@pytest.mark.parametrize("far", [2e6, -1e30])
+def test_polygons_that_reach_absurdly_far_are_cut_at_the_border(far):
+    """pycocotools would walk along the whole outline, and never come to its end."""
+    annotation = GT["annotations"][0] | {"segmentation": [[0, 0, far, 0, far, 10, 0, 10]]}
+    truth = read_ground_truth(GT | {"annotations": [annotation]}, "segm")
+    assert truth.masks.boxes_and_areas()[1].tolist() == [300.0 if far > 0 else 0.0][: len(truth)]
+    assert "masks that reach far out of their image, cut: 1 (first: annotation 1 of image 10)" in truth.notes
+
+
+@pytest.mark.parametrize("area", ["large", float("nan"), [1], 10**400])
+def test_an_area_that_is_no_finite_number_is_computed(area):
+    truth = read_ground_truth(GT | {"annotations": [GT["annotations"][0] | {"area": area}]}, "bbox")
+    assert truth.areas.tolist() == [100.0]
+    what = "areas that are not finite numbers; they are computed"
+    assert any(note.startswith(what.split(";")[0]) for note in truth.notes)
+    text = read_ground_truth(GT | {"annotations": [GT["annotations"][0] | {"area": "99"}]}, "bbox")
+    assert text.areas.tolist() == [99.0]
 
 
 @pytest.mark.parametrize("points", [5, "abc", [1, 2], [1, 2, "x"], [1, 2, None, 4]])
@@ -220,7 +261,8 @@ def test_annotations_of_images_or_categories_that_are_not_listed_are_counted():
     truth = read_ground_truth(GT | {"annotations": records}, "bbox")
     assert len(truth) == 1
     (note,) = truth.notes
-    assert note.startswith("2 annotations are of images or categories that") and note.endswith("first record 1")
+    assert note.startswith("2 annotations are of images or categories that")
+    assert "first annotations[1] (id 2): image_id 99 is not" in note
     assert read_ground_truth(GT, "bbox", image_ids=[20]).notes == []  # these were not requested
 
 

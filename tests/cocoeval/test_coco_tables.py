@@ -8,6 +8,15 @@ from vertebra.evaluation.coco_columns import evaluate_tables
 from vertebra.evaluation.detections import DetectionTable, ImageKey
 from vertebra.evaluation.ground_truth import GroundTruth
 from vertebra.evaluation.pycoco import run_pycocotools
+from vertebra_eval.coco import read_coco
+from vertebra_eval.masks import read_masks
+
+
+def masks_of(segmentations):
+    """Run lengths as a column."""
+    read = read_masks(segmentations, [one["size"] for one in segmentations])
+    assert not read.faults
+    return read.column
 
 
 def tables(coco, seed, task):
@@ -21,9 +30,8 @@ def tables(coco, seed, task):
         sizes=[(image["height"], image["width"]) for image in gt["images"]],
         class_names=[category["name"] for category in gt["categories"]],
         category_ids=list(number),
-        annotations=[
-            a | {"image_id": row[a["image_id"]], "category_id": number[a["category_id"]]} for a in gt["annotations"]
-        ],
+        data=read_coco(gt),
+        numbers=number,
     )
     dt.sort(key=lambda record: row[record["image_id"]])
     boxes = np.array([record.get("bbox", [0, 0, 5, 5]) for record in dt], dtype=float).reshape(-1, 4)
@@ -34,7 +42,7 @@ def tables(coco, seed, task):
         boxes=boxes,
         scores=np.array([record["score"] for record in dt], dtype=float),
         classes=np.array([number[record["category_id"]] for record in dt], dtype=np.int64),
-        masks=[record["segmentation"] for record in dt] if task == "segm" else None,
+        masks=masks_of([record["segmentation"] for record in dt]) if task == "segm" else None,
         keypoints=points + np.array([0.5, 0.5, 0.0]) if task == "keypoints" else None,
     )
     return truth, table
@@ -59,6 +67,6 @@ def test_same_arrays_counts_and_matches(coco, task, seed):
 
 def test_masks_of_another_size_than_the_image_are_named(coco):
     truth, table = tables(coco, 1, "segm")
-    table.masks[0] = {"size": [7, 7], "counts": "a1"}
+    table.masks.sizes[0] = 7
     with pytest.raises(DataError, match=r"size \[7, 7\]"):
         evaluate_tables(truth, table, "segm")

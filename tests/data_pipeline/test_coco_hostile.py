@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from vertebra.data import CocoFormat, Mapper
-from vertebra.data.masks import rle_counts, rle_fault
 from vertebra.errors import DataError
+from vertebra_eval.masks import parse_run_lengths, run_length_fault
 
 REFUSED = {
     "duplicate_annotation_ids": r"annotations\[1\]: id 1 is taken",
@@ -123,9 +123,10 @@ def test_compressed_run_lengths_are_decoded_as_pycocotools_does(shared):
     for record in data["annotations"][:200]:
         rle = record["segmentation"]
         mask = coco_mask.decode(rle).ravel(order="F")
-        runs = rle_counts(rle["counts"])
+        runs, count, faults = parse_run_lengths([rle["counts"]])
+        assert (count.tolist(), faults.tolist()) == ([len(runs)], [0])
         assert np.array_equal(np.repeat(np.arange(len(runs)) % 2, runs), mask)
-        assert rle_fault(rle, *rle["size"]) is None
+        assert run_length_fault(rle, rle["size"]) is None
 
 
 @pytest.mark.parametrize(
@@ -141,4 +142,4 @@ def test_compressed_run_lengths_are_decoded_as_pycocotools_does(shared):
     ],
 )
 def test_broken_run_lengths_are_told_apart(rle, words):
-    assert words in rle_fault(rle, 2, 3)
+    assert words in run_length_fault(rle, (2, 3))

@@ -11,7 +11,8 @@ from vertebra.data.facts import describe_dataset
 from vertebra.errors import DataError
 from vertebra.evaluation import coco_evaluate
 from vertebra.evaluation.ground_truth import GroundTruth
-from vertebra_eval.coco_objects import mask_of, object_notes
+from vertebra_eval.coco.annotations import mask_of
+from vertebra_eval.coco.objects import object_notes
 
 SQUARE = [1, 1, 5, 1, 5, 5, 1, 5]
 BOX = [1, 1, 4, 4]
@@ -65,7 +66,7 @@ def test_nones_are_read_as_none_in_training_and_evaluation(odd_nones, caplog):
     points = [{**results[0], "keypoints": [2, 2, 2, 3, 3, 1]}]
     assert coco_evaluate(odd_nones[0], points, "keypoints")["keypoints/AP"] == pytest.approx(1.0)
     truth = GroundTruth.of_dataset(dataset)
-    assert [bool(one.get("segmentation")) for one in truth.annotations] == [False, False, False, True]
+    assert [bool(one.get("segmentation")) for one in truth.records()] == [False, False, False, True]
 
 
 def test_what_is_neither_a_mask_nor_none_is_refused(coco_folder):
@@ -86,7 +87,10 @@ def test_what_is_neither_a_mask_nor_none_is_refused(coco_folder):
         ([record(area=1), record(area=16)], r"1 of 2 objects have area 1, though their boxes are larger \(first: ann"),
         ([record(area=-3)], r"1 of 1 objects have a negative area \(first: annotations\[0\] \(id 1\)\)"),
         ([record(), record(iscrowd=1)], r"1 of 2 objects are crowd regions \(iscrowd 1; first: annotations\[1\]"),
-        ([record(keypoints=[1, 1, 2])], r"1 objects have keypoints that are not read \(first: annotations\[0\]\): no"),
+        (
+            [record(keypoints=[1, 1, 2])],
+            r"keypoints that no category names in a list `keypoints`, not read: 1 \(",
+        ),
         ([record()] * 101, r"1 images have more than 100 objects of one class \(up to 101; first: annotations\[0\]"),
     ],
 )
@@ -187,5 +191,5 @@ def test_a_skeleton_that_is_not_pairs_is_noted(coco_folder, caplog, skeleton):
 def test_an_array_in_the_place_of_a_mask_says_what_is_expected(coco_folder):
     truth, _ = coco_folder({"a.png": (20, 20)}, [record(segmentation=[SQUARE])])
     results = [{"image_id": 1, "category_id": 1, "score": 0.9, "segmentation": np.zeros((20, 20), np.uint8)}]
-    with pytest.raises(DataError, match=r"record 0 has a ndarray as segmentation; expected run lengths \(RLE"):
+    with pytest.raises(DataError, match=r"record 0 \(image 1\): has a ndarray as segmentation; expected run lengths"):
         coco_evaluate(truth, results, "segm")

@@ -4,9 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from pycocotools import mask as coco_mask
 
 from vertebra.data import CocoFormat, DatasetCatalog, MetadataCatalog, register_coco_instances
+from vertebra.data.annotations import fill_sample
+from vertebra.data.transforms.sample import Sample
 from vertebra.errors import DataError
 from vertebra.structures import BoxMode
 
@@ -67,7 +70,10 @@ def test_boxes_are_cut_at_the_border_and_left_out_beyond_it_with_a_count(coco_fo
     boxes = [[-20, -10, 30, 30], [50, 30, 400, 400], [5, 5, 0, 4], [70, 5, 4, 4], [55, 35, 5.5, 5.5]]
     with caplog.at_level(logging.WARNING):
         (item,) = load(coco_folder(ONE, [(1, 1, box) for box in boxes]))
-    assert [a["bbox"] for a in item["annotations"]] == [[0, 0, 10, 20], [50, 30, 10, 10], [55, 35, 5, 5]]
+    assert [a["bbox"] for a in item["annotations"]] == [boxes[0], boxes[1], boxes[4]]  # as written, for evaluation
+    sample = Sample(torch.zeros(3, 40, 60, dtype=torch.uint8))
+    fill_sample(sample, item["annotations"], "a.png", masks=False, num_keypoints=0)
+    assert sample.boxes.tolist() == [[0, 0, 10, 20], [50, 30, 60, 40], [55, 35, 60, 40]]
     assert "boxes without area, dropped: 1 (first: annotation " in caplog.text
     assert "boxes outside their image, dropped: 1" in caplog.text
     assert "by a pixel or more, cut: 2" in caplog.text  # half a pixel is not reported
@@ -136,7 +142,12 @@ def test_run_lengths_of_the_image_pass_in_both_forms(coco_folder):
     rles = [{"size": [40, 60], "counts": [403, 6, 1991]}, {"size": [40, 60], "counts": packed["counts"].decode()}]
     records = [{"image_id": 1, "category_id": 1, "bbox": [1, 1, 9, 9], "segmentation": rle} for rle in rles]
     (item,) = load(coco_folder(ONE, records))
-    assert [a["segmentation"] for a in item["annotations"]] == rles
+    assert [a["segmentation"] for a in item["annotations"]] == [coco_text([403, 6, 1991]), rles[1]]
+
+
+def coco_text(runs):
+    rle = coco_mask.frPyObjects({"size": [40, 60], "counts": runs}, 40, 60)
+    return {"size": [40, 60], "counts": rle["counts"].decode()}
 
 
 def test_panoptic_file_gives_segments_and_stuff_classes(coco_folder, tmp_path):

@@ -144,7 +144,7 @@ def test_every_box_mode_is_understood(coco_folder, mode, box):
         ({"bbox": "box", "bbox_mode": 0}, "cannot be read"),
         ({"bbox_mode": 0}, "has no 'bbox'"),
         ({"bbox": [0, 0, 1, 1]}, "has no 'bbox_mode'"),
-        ({"bbox": [0, 0, 9, 9], "bbox_mode": 0, "segmentation": [[1, 2, 3]]}, "segmentation: a polygon has 3"),
+        ({"bbox": [0, 0, 9, 9], "bbox_mode": 0, "segmentation": [[1, 2, 3]]}, "segmentation: polygon 0 has 3"),
         ({"bbox": [0, 0, 9, 9], "bbox_mode": 0, "segmentation": [[0, 0, 9, 9, 9, float("nan")]]}, "not finite"),
     ],
 )

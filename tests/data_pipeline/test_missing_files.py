@@ -54,6 +54,8 @@ def test_datasets_and_annotation_files_say_it(coco_folder, tmp_path):
     assert lines[1].endswith("a.jpg: a record names it (file_name), but there is no such file; there is a.JPG")
     assert lines[2].endswith("b.jpg: a record names it (file_name), but there is no such file")
     with pytest.raises(DataError, match=r"DATA.json: no such annotation file; there is data.json. A relative path"):
+        CocoFormat("DATA.json", ".").load(str(tmp_path))
+    with pytest.raises(DataError, match=r"DATA.json: no such annotation file; there is data.json$"):
         read_json(tmp_path / "DATA.json")
 
 

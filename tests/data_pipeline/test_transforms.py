@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vertebra.data.masks import clip_polygon, decode_segmentation
+from vertebra.data.masks import decode_segmentation
 from vertebra.data.transforms import (
     ColorJitter,
     LargeScaleJitter,
@@ -18,6 +18,7 @@ from vertebra.data.transforms import (
 )
 from vertebra.data.transforms.resize import shortest_edge_size
 from vertebra.errors import DataError
+from vertebra_eval.masks import clip_polygon
 
 
 class NumpyGlobalStream:

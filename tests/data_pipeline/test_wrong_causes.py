@@ -89,8 +89,14 @@ def test_any_other_id_gets_no_advice(coco, key):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"of": "1"}, "all 1 annotations are of images .* image_id '1', category_id 1; the ids are numbers: write 1"),
-        ({"kind": "1"}, "all 1 annotations .* category_id '1'; the ids are numbers: write 1 without quotes"),
+        (
+            {"of": "1"},
+            "all 1 annotations .* image_id '1' is not among the images; the ids are numbers: write 1",
+        ),
+        (
+            {"kind": "1"},
+            "all 1 annotations .* category_id '1' is not among the categories; the ids are numbers: write 1",
+        ),
     ],
 )
 def test_ground_truth_whose_objects_all_belong_nowhere_is_refused(coco, changes, words):

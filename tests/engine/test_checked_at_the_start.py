@@ -13,6 +13,7 @@ from vertebra.data import Dataset, Metadata
 from vertebra.data.shapes_format import ShapesFormat
 from vertebra.engine import Trainer
 from vertebra.errors import DataError, RecipeError
+from vertebra.evaluation import coco_evaluate
 from vertebra.evaluation.run import check_evaluation
 from vertebra.runtime.folders import check_can_be_written
 
@@ -59,19 +60,30 @@ def test_a_byte_order_mark_and_a_name_full_of_dollars_do_no_harm(project):
     assert list((project / "run/evaluation/plots").iterdir())
 
 
+def test_ground_truth_that_cannot_be_evaluated_stops_before_the_first_step(project):
+    (project / "val.json").write_text(json.dumps(content(bbox=[8, 8, 30, float("nan")])))
+    with pytest.raises(DataError, match=r"val\.json: annotations\[0\] \(id 1, image 'a\.png'\): bbox .* not finite"):
+        Trainer(load_recipe("recipe.yaml"), "run")
+    assert not (project / "run").exists()
+
+
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"area": float("nan")}, "has the area nan"),
-        ({"segmentation": [[0, 0, 9, 0, 9, 1e9]]}, "segmentation|polygon|vertex|coordinate"),
-        ({"area": "large"}, "area"),
+        ({"area": float("nan")}, "areas that are not finite numbers: 1 (first: annotation 1 of image 1)"),
+        ({"area": "large"}, "areas that are not finite numbers: 1 (first: annotation 1 of image 1)"),
+        ({"segmentation": [[0, 0, 9, 0, 9, 1e9]]}, "masks that reach far out of their image, cut: 1"),
+        ({"segmentation": [[0, 0, 9, 0, 9, 9], [0, 0, 9, 0]]}, "polygons of less than 3 points, dropped: 1"),
     ],
 )
-def test_ground_truth_that_cannot_be_evaluated_stops_before_the_first_step(project, changes, says):
+def test_what_training_reads_evaluation_reads_with_the_same_words(project, changes, says, caplog):
     (project / "val.json").write_text(json.dumps(content(**changes)))
-    with pytest.raises(DataError, match=rf"val\.json.*({says})"):
-        Trainer(load_recipe("recipe.yaml"), "run")
-    assert not (project / "run").exists()
+    trainer = Trainer(load_recipe("recipe.yaml"), "run")
+    metrics = trainer.train()
+    assert metrics["bbox/AP"] is not None
+    assert f"val.json: {says}" in caplog.text
+    numbers = coco_evaluate(project / "val.json", [], "segm" if "segmentation" in changes else "bbox")
+    assert any(note.startswith(says) for note in numbers.notes)
 
 
 def test_half_a_character_in_a_class_name_stops():

@@ -11,8 +11,8 @@ from pycocotools import mask as coco_mask
 from vertebra.errors import DataError
 from vertebra_eval.coco import coco_evaluate, read_ground_truth
 from vertebra_eval.evaluate_results import evaluate_result_files
+from vertebra_eval.masks.run_lengths import covered_pixels
 from vertebra_eval.result_files import read_results
-from vertebra_eval.run_lengths import covered_pixels
 
 GOOD = {"image_id": 1, "category_id": 1, "bbox": [0, 0, 20, 20], "score": 0.9}
 ALSO = {"image_id": 2, "category_id": 1, "bbox": [0, 0, 20, 20], "score": 0.8}
@@ -47,9 +47,9 @@ def test_a_record_that_cannot_be_judged_is_left_out_and_counted(hand, tmp_path, 
     ("content", "words"),
     [
         ('[{"image_id": 1, "category_id": 1, "bbox": [0, 0, 2', "JSON"),
-        ("", "JSON"),
+        ("", "the file is empty"),
         ("{}", "list"),
-        ([GOOD, {key: value for key, value in GOOD.items() if key != "score"}], "record 1 has no score"),
+        ([GOOD, {key: value for key, value in GOOD.items() if key != "score"}], "record 1 (image 1): has no score"),
         ([GOOD, GOOD | {"score": "high"}], "record 1"),
         ([GOOD, GOOD | {"bbox": [1, 2, 3]}], "record 1"),
         ([GOOD, 7], "list of objects"),
@@ -108,6 +108,12 @@ def test_the_shared_bad_files(shared, tmp_path):
     assert evaluate_result_files(gt, folder / "empty.json", "bbox", resamples=0).metrics["bbox/AP"] == 0
 
 
+def covered(counts):
+    """Pixels of each mask's runs; -1 for broken ones."""
+    pixels, faults = covered_pixels(counts)
+    return np.where(faults > 0, -1, pixels).tolist()
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     st.lists(st.tuples(st.integers(1, 40), st.integers(1, 40), st.floats(0, 1)), max_size=6), st.integers(0, 2**32 - 1)
@@ -117,17 +123,16 @@ def test_run_lengths_of_any_masks_fill_them(shapes, seed):
     masks = [np.asfortranarray(rng.random((height, width)) < share, np.uint8) for height, width, share in shapes]
     counts = [coco_mask.encode(mask)["counts"] for mask in masks]
     expected = [mask.size for mask in masks]
-    assert covered_pixels(counts).tolist() == expected
-    assert covered_pixels([one.decode() for one in counts]).tolist() == expected
+    assert covered(counts) == expected
+    assert covered([one.decode() for one in counts]) == expected
 
 
 def test_large_runs_are_summed_and_broken_ones_harm_no_other():
     mask = np.zeros((3000, 2000), np.uint8, order="F")
     mask[5:2990, 1000:1500] = 1
     whole = coco_mask.encode(mask)["counts"]
-    assert covered_pixels([whole, b"P", b"", whole, "\x10", [3, 4], [5, -1], b"~" * 30, whole]).tolist() == [
-        *(6_000_000, -1, 0, 6_000_000, -1, 7, -1, -1, 6_000_000)
-    ]
+    expected = [6_000_000, -1, 0, 6_000_000, -1, -1, 6_000_000]
+    assert covered([whole, b"P", b"", whole, "\x10", b"~" * 30, whole]) == expected
 
 
 def compressed(runs):
@@ -151,25 +156,25 @@ def test_a_negative_run_is_found_though_the_runs_fill_the_mask():
     assert compressed([100, 40, 60, 7800]) == runs
     shares = ([10, -5, 7995], [5, 5, -20, 8010], [-3, 8003], [3, 4, 5, -7, 7995], [2**31, 8000 - 2**31])
     hidden = [compressed(runs) for runs in shares]
-    assert covered_pixels([whole, *hidden, whole]).tolist() == [8000, -1, -1, -1, -1, -1, 8000]
+    assert covered([whole, *hidden, whole]) == [8000, -1, -1, -1, -1, -1, 8000]
 
 
 @pytest.mark.parametrize(
     ("segmentation", "words"),
     [
         ({"size": [50, 50], "counts": [2500]}, "size"),
-        ({"size": [100, 100], "counts": [50, 30]}, "cover 80 pixels"),
-        ({"size": [100, 100], "counts": [10500, -500]}, "are not run lengths"),
-        ({"size": [100, 100], "counts": "\x10\x11"}, "are not run lengths"),
-        ({"size": [100, 100], "counts": "PPPP"}, "are not run lengths"),
-        ({"size": [100], "counts": "0"}, "not a run-length mask"),
-        ({"size": 100, "counts": "0"}, "not a run-length mask"),
-        ({"size": ["100", "100"], "counts": "0"}, "not a run-length mask"),
-        ({"size": [-100, -100], "counts": [10000]}, "not a run-length mask"),
-        ({"size": [0, 0], "counts": [0, 0]}, "not a run-length mask"),
-        ({"size": [100, 100], "counts": None}, "not a run-length mask"),
-        ({"size": [100, 100], "counts": [5000.5, 4999.5]}, "are not run lengths"),
-        (["0"], "not a list of polygons"),
+        ({"size": [100, 100], "counts": [50, 30]}, "has runs over 80 pixels"),
+        ({"size": [100, 100], "counts": [10500, -500]}, "has a negative run length"),
+        ({"size": [100, 100], "counts": "\x10\x11"}, "outside the alphabet"),
+        ({"size": [100, 100], "counts": "PPPP"}, "ends inside a run"),
+        ({"size": [100], "counts": "0"}, "expected [height, width]"),
+        ({"size": 100, "counts": "0"}, "expected [height, width]"),
+        ({"size": ["100", "100"], "counts": "0"}, "expected [height, width]"),
+        ({"size": [-100, -100], "counts": [10000]}, "expected [height, width]"),
+        ({"size": [0, 0], "counts": [0, 0]}, "expected [height, width]"),
+        ({"size": [100, 100], "counts": None}, "neither a string nor a list of whole"),
+        ({"size": [100, 100], "counts": [5000.5, 4999.5]}, "neither a string nor a list of whole"),
+        (["0"], "polygon 0 is '0', not a list of numbers"),
     ],
 )
 def test_broken_masks_are_named(hand, tmp_path, truth, segmentation, words):

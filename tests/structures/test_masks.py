@@ -54,11 +54,11 @@ def test_an_uncompressed_rle_counts_down_the_columns():
         ({"size": [2, 3], "counts": [7, -1]}, "whole numbers that add up"),
         ({"size": [2, 3], "counts": [1.5, 4.5]}, "whole numbers that add up"),
         ({"size": [2, 3], "counts": None}, "text or a list of numbers, got None"),
-        ({"size": [2, 3], "counts": "13"}, "do not add up"),
-        ({"size": [2, 3], "counts": ""}, "do not add up"),
-        ({"size": [2, 3], "counts": "1 2"}, "no RLE has"),
-        ({"size": [2, 3], "counts": "1~"}, "no RLE has"),
-        ({"size": [2, 3], "counts": "1P"}, "middle of a number"),
+        ({"size": [2, 3], "counts": "13"}, "runs over 4 pixels"),
+        ({"size": [2, 3], "counts": ""}, "runs over 0 pixels"),
+        ({"size": [2, 3], "counts": "1 2"}, "outside the alphabet"),
+        ({"size": [2, 3], "counts": "1~"}, "outside the alphabet"),
+        ({"size": [2, 3], "counts": "1P"}, "ends inside a run"),
     ],
 )
 def test_a_broken_rle_is_refused_before_anything_reads_beyond_memory(rle, message):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +15,23 @@ from vertebra_eval.regular_files import read_bytes
 __all__ = ["Problems", "read_json"]
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: str | os.PathLike, *, unique_keys: bool = True, hint: str = "") -> Any:
     """Parse one UTF-8 JSON file (a byte order mark is passed over). NaN and Infinity pass: the reader of the record
     can say where they stand.
+
+    Args:
+        unique_keys: refuse a key that is written twice in one object. Results, which machines write, are read faster
+            without.
+        hint: a sentence for a file that is not there.
 
     Raises:
         DataError: not there, not UTF-8, not JSON (with line and column), or a key written twice in one object.
     """
+    path = Path(path)
     try:
         raw = read_bytes(path)
     except FileNotFoundError as err:
-        raise DataError(
-            f"{path}: no such annotation file{near_file(path)}. A relative path counts from data.root, which the "
-            "command line can set (data.root=DIR), otherwise from the current directory"
-        ) from err
+        raise DataError(f"{path}: no such annotation file{near_file(path)}{hint and f'. {hint}'}") from err
     except OSError as err:
         raise DataError(f"{path}: {_foreign(path) or f'cannot be read ({err.strerror or err})'}") from err
     if not raw.strip():
@@ -41,7 +45,7 @@ def read_json(path: Path) -> Any:
         what = f"line {line}, column {column}: byte 0x{raw[err.start]:02X} is not UTF-8 (Latin-1?); save as UTF-8"
         raise DataError(f"{path}: {_foreign(path) or what}") from err
     try:
-        return json.loads(text, object_pairs_hook=_unique_keys)
+        return json.loads(text, object_pairs_hook=_unique_keys if unique_keys else None)
     except json.JSONDecodeError as err:
         what = f"line {err.lineno}, column {err.colno}: {err.msg}; the file is not valid JSON"
         raise DataError(f"{path}: {_foreign(path) or what}") from err

@@ -10,7 +10,6 @@ Source: Gupta et al., "LVIS", arXiv:1908.03195, section 2, and the behavior of t
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -26,9 +25,9 @@ from vertebra_eval.coco import (
     read_detections,
     read_ground_truth,
 )
+from vertebra_eval.coco.data import CocoData, read_coco
 from vertebra_eval.coco.numbers import odd_detections
 from vertebra_eval.coco.order import rank_detections
-from vertebra_eval.coco.records import load_json
 from vertebra_eval.errors import DataError
 
 __all__ = ["Federation", "LVISNumbers", "lvis_evaluate", "lvis_numbers"]
@@ -69,8 +68,8 @@ class Federation:
     frequency: Sequence[str | None]
 
     @classmethod
-    def of(cls, images: Sequence[dict], categories: Sequence[dict], image_ids: Sequence, category_ids: Sequence):
-        """From LVIS' records of images and categories, which may be more than those with the given ids, numbers 0 on.
+    def of(cls, data: CocoData, image_ids: Sequence, category_ids: Sequence) -> Federation:
+        """From a file's images and categories, which may be more than those with the given ids, numbers 0 on.
 
         Raises:
             DataError: a category that is not among `category_ids`.
@@ -78,16 +77,17 @@ class Federation:
         row = {key: number for number, key in enumerate(image_ids)}
         number = {key: k for k, key in enumerate(category_ids)}
         pairs: dict[str, list] = {"neg_category_ids": [], "not_exhaustive_category_ids": []}
-        for image in images:
+        for place, lists in data.images.lists.items():
+            image = data.images.ids[place]
             for name, found in pairs.items():
-                for key in image.get(name) or () if image["id"] in row else ():
+                for key in lists[name] if image in row else ():
                     if key not in number:
                         raise DataError(
-                            f"image {image['id']!r}: {name} has {key!r}, which is not the id of a category; they look "
+                            f"image {image!r}: {name} has {key!r}, which is not the id of a category; they look "
                             f"like {', '.join(map(repr, list(category_ids)[:3])) or 'nothing, there are none'}"
                         )
-                    found.append((row[image["id"]], number[key]))
-        of_id = {category["id"]: _frequency(category) for category in categories}
+                    found.append((row[image], number[key]))
+        of_id = dict(zip(data.categories.ids, map(_frequency, data.categories.records), strict=True))
         frequency = [of_id.get(key) for key in category_ids]
         return cls(*(np.array(found, np.int64).reshape(-1, 2) for found in pairs.values()), frequency)
 
@@ -100,12 +100,9 @@ def lvis_evaluate(gt: Any, dt: Any, task: str = "bbox") -> LVISNumbers:
         dt: path of results in COCO's format, or the list in it.
         task: bbox or segm.
     """
-    source = "the ground truth"
-    if isinstance(gt, (str, os.PathLike)):
-        source, gt = str(gt), load_json(gt)
-    truth = read_ground_truth(gt, task, ignored_by=("ignore",))
-    truth.source = source
-    federation = Federation.of(gt["images"], gt["categories"], truth.image_ids, truth.category_ids)
+    data = read_coco(gt)
+    truth = read_ground_truth(data, task, ignored_by=("ignore",))
+    federation = Federation.of(data, truth.image_ids, truth.category_ids)
     detections = read_detections(dt, truth, task)
     numbers = lvis_numbers(truth, detections, federation, task)
     numbers.notes += [*truth.notes, *detections.notes, *odd_detections(truth, detections, task)]

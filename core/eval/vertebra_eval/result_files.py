@@ -13,8 +13,8 @@ from pathlib import Path
 
 from vertebra_eval.analysis.reasons import ids_apart
 from vertebra_eval.coco import DetectionColumns, GroundTruthColumns, read_detections
-from vertebra_eval.coco.records import load_json
 from vertebra_eval.errors import DataError
+from vertebra_eval.json_file import read_json
 
 __all__ = ["read_results"]
 
@@ -47,7 +47,7 @@ def read_results(path: str | Path, truth: GroundTruthColumns, task: str) -> Dete
 def _id_causes(path: Path, truth: GroundTruthColumns) -> list[str]:
     """Why ids may not meet, as far as the file tells; for messages, so whatever the file is it raises nothing."""
     try:
-        records = load_json(path)
+        records = read_json(path, unique_keys=False)
         images: dict[Hashable, None] = dict.fromkeys(record["image_id"] for record in records)
         categories = dict.fromkeys(record["category_id"] for record in records)
     except (DataError, KeyError, TypeError):

@@ -11,10 +11,11 @@ from typing import Literal
 import numpy as np
 import torch
 
-from vertebra.data.masks import decode_segmentation, polygon_fault, rle_fault
+from vertebra.data.masks import decode_segmentation
 from vertebra.data.transforms.sample import Sample
 from vertebra.errors import DataError
 from vertebra.structures import BitMasks, Boxes, BoxMode, Instances, Keypoints, PolygonMasks
+from vertebra_eval.masks import mask_faults
 
 __all__ = ["MaskFormat", "boxes_of", "fill_sample", "instances_of", "keypoint_mirror"]
 
@@ -34,7 +35,8 @@ def fill_sample(sample: Sample, annotations: list[dict], where: str, masks: bool
         num_keypoints: K, or 0 to ignore keypoints; an annotation without keypoints gets K that are not labeled.
     """
     height, width = sample.size
-    sample.boxes = boxes_of(annotations, height, width, where)
+    boxes = boxes_of(annotations, height, width, where)
+    sample.boxes = np.clip(boxes, 0, np.array([width, height, width, height]))
     sample.rows = np.arange(len(annotations))
     if masks:
         segmentations = [
@@ -60,7 +62,8 @@ def instances_of(sample: Sample, classes: np.ndarray, mask_format: MaskFormat) -
         mask_format: `polygon` keeps polygons as they are, `bitmask` draws them now.
     """
     height, width = sample.size
-    boxes = sample.boxes.clip(min=0, max=[width, height, width, height])
+    assert sample.boxes is not None
+    boxes = np.clip(sample.boxes, 0, np.array([width, height, width, height]))
     sample.boxes = boxes
     keep = (boxes[:, 2:] - boxes[:, :2] > _EMPTY).all(axis=1)
     if mask_format == "bitmask" and sample.polygons is not None:
@@ -122,14 +125,11 @@ def _segmentation(annotation: dict, height: int, width: int, where: str) -> list
     segmentation = annotation.get("segmentation")
     if segmentation is None or (isinstance(segmentation, list) and not segmentation):
         return []
-    if isinstance(segmentation, list):
-        fault = next(filter(None, map(polygon_fault, segmentation)), None)
-        fault = fault and f"a polygon {fault}"
-    else:
-        fault = rle_fault(segmentation, height, width)
-    if fault:
-        raise DataError(f"{where}: segmentation: {fault}")
-    return segmentation
+    if faults := mask_faults(segmentation, (height, width)):
+        raise DataError(f"{where}: {faults[0]}")
+    if isinstance(segmentation, dict):
+        return segmentation
+    return [polygon for polygon in segmentation if len(polygon) >= 6]  # two points enclose nothing
 
 
 def _keypoints(annotations: list[dict], count: int, where: str) -> np.ndarray:

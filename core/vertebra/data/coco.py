@@ -1,8 +1,8 @@
 """COCO JSON to standard dataset dicts: boxes, crowd regions, masks, keypoints, panoptic and label files.
 
 Format: https://cocodataset.org/#format-data. What is wrong in a file is an error that names the record, all faults at
-once; what is merely untidy is fixed, counted and logged: boxes that reach out of their image are cut, boxes without
-area inside it are dropped.
+once; what is merely untidy is counted and logged: boxes that reach out of their image are cut where samples are made,
+boxes without area inside it are dropped.
 """
 
 from __future__ import annotations
@@ -11,12 +11,15 @@ import logging
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from vertebra.data.catalog import DatasetCatalog, Metadata, MetadataCatalog
-from vertebra.data.coco_records import Categories, notes_on_objects, read_annotations, read_categories, read_images
-from vertebra.data.formats import Dataset, Format, resolve_path
+from vertebra.data.coco_records import Categories, dataset_dicts, image_dicts, kept_categories, notes_on_objects
+from vertebra.data.formats import ROOT_HINT, Dataset, Format, resolve_path
 from vertebra.data.panoptic import add_panoptic
 from vertebra.errors import DataError
-from vertebra_eval.json_file import Problems, read_json
+from vertebra_eval.coco import read_coco
+from vertebra_eval.json_file import Problems
 
 __all__ = ["CocoFormat", "register_coco_instances"]
 
@@ -88,14 +91,15 @@ class CocoFormat(Format):
             DataError: names the file and every faulty record (the first 20).
         """
         file, image_root = resolve_path(self.annotations, root), resolve_path(self.images, root)
-        data = read_json(file)
-        _check_top_level(data, file)
+        data = read_coco(file, hint=ROOT_HINT)
+        if not data.annotated:
+            raise DataError(f'{file}: root: the key "annotations" is missing; write [] for none')
         problems = Problems(file)
-        annotated = {key for one in data["annotations"] if isinstance(key := _category_of(one), (int, str))}
-        categories = read_categories(data["categories"], problems, self.classes, self.keypoint_flip_map, annotated)
+        annotated = {data.categories.ids[row] for row in np.unique(data.annotations.category).tolist() if row >= 0}
+        categories = kept_categories(data.categories, problems, self.classes, self.keypoint_flip_map, annotated)
         problems.raise_if_any()
-        records = read_images(data["images"], image_root, problems)
-        notes = read_annotations(data["annotations"], records, categories, problems)
+        records = image_dicts(data.images, image_root, problems)
+        notes = dataset_dicts(data, records, categories, problems)
         problems.raise_if_any()
         metadata = self._metadata(file, image_root, categories)
         dicts = list(records.values())
@@ -108,13 +112,13 @@ class CocoFormat(Format):
             folder = resolve_path(self.panoptic_images, root) if self.panoptic_images else panoptic.with_suffix("")
             add_panoptic(panoptic, folder, records, metadata, self.panoptic_labels)
         notes = [f"{file}: {note}" for note in (*categories.notes, *notes)]
-        on_objects = [f"{file}: {note}" for note in notes_on_objects(data["annotations"], categories)]
+        on_objects = [f"{file}: {note}" for note in notes_on_objects(data, categories)]
         for note in (*notes, *on_objects):
             logger.warning(note)
         for key, found in (("notes", notes), ("object_notes", on_objects)):  # an evaluator makes the latter itself
             if found:
                 metadata.set(**{key: found})
-        dataset = Dataset(dicts, metadata, checked=True)
+        dataset = Dataset(dicts, metadata, checked=True, columns=data)
         dataset.check_files()
         return dataset
 
@@ -159,24 +163,3 @@ def register_coco_instances(name: str, metadata: dict[str, Any], json_file: str,
 
     DatasetCatalog.register(name, load)
     MetadataCatalog.get(name).set(json_file=json_file, image_root=image_root, evaluator_type="coco", **metadata)
-
-
-def _category_of(record: Any) -> Any:
-    return record.get("category_id") if isinstance(record, dict) else None
-
-
-def _check_top_level(data: Any, file: Path) -> None:
-    if isinstance(data, list):
-        raise DataError(
-            f"{file}: the root is a list, as in a file of detections; a dataset has an object with `images`, "
-            "`annotations` and `categories`"
-        )
-    if not isinstance(data, dict):
-        raise DataError(f"{file}: the root is a {type(data).__name__}, expected an object")
-    problems = Problems(file)
-    for key in ("images", "annotations", "categories"):
-        if key not in data:
-            problems.add("root", f'the key "{key}" is missing (there are: {", ".join(data)}); write [] for none')
-        elif not isinstance(data[key], list):
-            problems.add("root", f'"{key}" must be a list, not {type(data[key]).__name__}')
-    problems.raise_if_any()

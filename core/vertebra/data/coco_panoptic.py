@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from vertebra.data.catalog import Metadata
-from vertebra.data.coco_records import read_categories, read_images
-from vertebra.data.formats import Dataset, Format, resolve_path
+from vertebra.data.coco_records import image_dicts, kept_categories
+from vertebra.data.formats import ROOT_HINT, Dataset, Format, resolve_path
 from vertebra.data.panoptic import add_panoptic
-from vertebra.data.record_faults import box_fault
 from vertebra.errors import DataError
 from vertebra.structures import BoxMode
+from vertebra_eval.coco.data import read_categories, read_images
+from vertebra_eval.coco.fields import box_fault
 from vertebra_eval.json_file import Problems, read_json
 from vertebra_eval.panoptic.segments import panoptic_categories
 
@@ -61,17 +62,17 @@ class CocoPanopticFormat(Format):
         """
         file = resolve_path(self.panoptic, root)
         folder = resolve_path(self.panoptic_images, root) if self.panoptic_images else file.with_suffix("")
-        data = read_json(file)
+        data = read_json(file, hint=ROOT_HINT)
         if not isinstance(data, dict) or not all(isinstance(data.get(k), list) for k in ("images", "categories")):
             raise DataError(f'{file}: a panoptic file is an object with the lists "images" and "categories"')
         return self._dataset(file, folder, resolve_path(self.images, root), data)
 
     def _dataset(self, file: Path, folder: Path, image_root: Path, data: dict[str, Any]) -> Dataset:
         problems = Problems(file)
-        things = {one.id for one in panoptic_categories(data["categories"], file) if one.isthing}
-        things = [record for record in data["categories"] if record["id"] in things]
-        categories = read_categories(things, problems, None, None)
-        records = read_images(self._with_paths(data["images"]), image_root, problems)
+        ids = {one.id for one in panoptic_categories(data["categories"], file) if one.isthing}
+        things = [record for record in data["categories"] if record["id"] in ids]
+        categories = kept_categories(read_categories(things), problems)
+        records = image_dicts(read_images(self._with_paths(data["images"])), image_root, problems)
         problems.raise_if_any()
         metadata = Metadata(self.name or f"{file.parent.name}/{file.stem}")
         metadata.set(
@@ -84,9 +85,9 @@ class CocoPanopticFormat(Format):
         add_panoptic(file, folder, records, metadata, self.labels)
         empty: list[str] = []
         for item in records.values():
-            things = [info for info in item["segments_info"] if info["isthing"]]
-            item["annotations"] = [_annotation(info) for info in things if not _is_empty(info.get("bbox"))]
-            empty += [item["file_name"]] * (len(things) - len(item["annotations"]))
+            infos = [info for info in item["segments_info"] if info["isthing"]]
+            item["annotations"] = [_annotation(info) for info in infos if not _is_empty(info.get("bbox"))]
+            empty += [item["file_name"]] * (len(infos) - len(item["annotations"]))
         if empty:
             logger.warning("%s: boxes without area, dropped: %d (first: in %s)", file, len(empty), empty[0])
         dataset = Dataset(records.values(), metadata)
@@ -132,8 +133,8 @@ class CityscapesPanopticFormat(CocoPanopticFormat):
 
 
 def _is_empty(box: Any) -> bool:
-    """A box whose only fault is that it has no area."""
-    return box_fault(box) is not None and box_fault(box, may_be_empty=True) is None
+    """A box that is one and has no area."""
+    return box_fault(box) is None and min(box[2:]) == 0
 
 
 def _annotation(info: dict) -> dict:

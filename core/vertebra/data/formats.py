@@ -10,10 +10,16 @@ from vertebra.data.catalog import Metadata
 from vertebra.data.packed import PackedDicts
 from vertebra.data.record_faults import FILE_KEYS, RecordCheck
 from vertebra.errors import DataError
+from vertebra_eval.coco.data import CocoData
 from vertebra_eval.file_names import Folders, near_file
 from vertebra_eval.json_file import Problems
 
-__all__ = ["Dataset", "Format", "resolve_path"]
+__all__ = ["ROOT_HINT", "Dataset", "Format", "resolve_path"]
+
+ROOT_HINT = (
+    "A relative path counts from data.root, which the command line can set (data.root=DIR), otherwise from the current "
+    "directory"
+)
 
 
 class Dataset(Sequence):
@@ -30,11 +36,14 @@ class Dataset(Sequence):
         dicts: the standard dicts; each access later gives a fresh copy, so changes to one are not kept.
         metadata: class names and id mappings.
         checked: the annotations have passed these checks in another Dataset of the same classes, or in COCO's reader.
+        columns: what the dicts were made of, for evaluation; data workers do not get it.
     Raises:
         DataError: names the images and annotations at fault (the first 20).
     """
 
-    def __init__(self, dicts: Iterable[dict], metadata: Metadata, *, checked: bool = False) -> None:
+    def __init__(
+        self, dicts: Iterable[dict], metadata: Metadata, *, checked: bool = False, columns: CocoData | None = None
+    ) -> None:
         _check_names(metadata)
         fields: set[str] = set()
         source = metadata.get("json_file") or metadata.get("panoptic_json")
@@ -44,12 +53,16 @@ class Dataset(Sequence):
         self.dicts: PackedDicts = PackedDicts(_watch(dicts, check, fields, self._missing))
         faults.raise_if_any()
         self.metadata = metadata
+        self.columns = columns
         self.fields = frozenset(fields)
         """Which of `segmentation`, `keypoints`, `sem_seg_file_name`, `pan_seg_file_name` occur anywhere."""
 
     def check_files(self) -> None:
         """Raises DataError where the dicts name files that were not there when they were packed."""
         self._missing.raise_if_any()
+
+    def __getstate__(self) -> dict:
+        return self.__dict__ | {"columns": None}
 
     @property
     def name(self) -> str:

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Literal
 
 from vertebra.data.catalog import Metadata
+from vertebra.data.formats import ROOT_HINT
 from vertebra.data.panoptic_labels import panoptic_label_names
 from vertebra.errors import DataError
-from vertebra_eval.coco_objects import id_cause
+from vertebra_eval.coco.fields import id_cause
 from vertebra_eval.file_names import file_name_fault
 from vertebra_eval.json_file import Problems, read_json
 from vertebra_eval.panoptic.segments import panoptic_categories, segment_faults
@@ -32,7 +33,7 @@ def add_panoptic(
     Raises:
         DataError: names the panoptic file and the records at fault.
     """
-    data = read_json(file)
+    data = read_json(file, hint=ROOT_HINT)
     if not isinstance(data, dict) or not all(isinstance(data.get(key), list) for key in ("annotations", "categories")):
         raise DataError(f'{file}: a panoptic file is an object with the lists "annotations" and "categories"')
     records: dict = {}

@@ -1,26 +1,25 @@
 """What may be wrong with the records of a dataset, in the same words whoever reads it.
 
-`RecordCheck` is for standard dicts, which any format or registered function may give; COCO's reader takes the single
-checks for the records of its file, before it converts them. An odd `area` is not a fault.
+`RecordCheck` is for standard dicts, which any format or registered function may give; the single checks are those of
+the reader of COCO files. An odd `area` is not a fault.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
-from numbers import Real
 from typing import Any
 
 from vertebra.data.catalog import Metadata
-from vertebra.data.masks import polygon_fault, rle_fault
 from vertebra.data.panoptic_labels import segment_stuff_names
 from vertebra.structures import BoxMode
-from vertebra_eval.coco_objects import polygons_cause
+from vertebra_eval.coco import fields
+from vertebra_eval.coco.fields import crowd_fault, is_whole, keypoints_fault, numbers_of, size_fault, visibility_fault
 from vertebra_eval.file_names import path_fault
 from vertebra_eval.json_file import Problems
-from vertebra_eval.panoptic.segments import crowd_fault, is_whole, isthing_fault, segment_faults
+from vertebra_eval.masks import mask_faults
+from vertebra_eval.panoptic.segments import isthing_fault, segment_faults
 
-__all__ = ["FILE_KEYS", "RecordCheck", "box_fault", "keypoints_fault", "mask_faults", "size_fault"]
+__all__ = ["FILE_KEYS", "RecordCheck", "box_fault"]
 
 FILE_KEYS = ("file_name", "sem_seg_file_name", "pan_seg_file_name")
 
@@ -31,7 +30,6 @@ _BOXES = {
     BoxMode.XYWH_REL: "4 numbers x, y, w, h",
     BoxMode.XYWHA_ABS: "5 numbers center x, center y, w, h, angle",
 }
-_PLAIN = {int, float}
 _CORNERS = (BoxMode.XYXY_ABS, BoxMode.XYXY_REL)
 
 
@@ -86,6 +84,7 @@ class RecordCheck:
     ) -> list[tuple[str, str]]:
         """(where, what) of each fault."""
         found = []
+        size = None if height is None or width is None else (height, width)
         for i, annotation in enumerate(annotations):
             get = annotation.get
             if not _is_in_range(get("category_id"), self.things):
@@ -93,10 +92,11 @@ class RecordCheck:
             if fault := box_fault(get("bbox"), get("bbox_mode")):
                 found.append((i, fault))
             if (segmentation := get("segmentation")) is not None:
-                found += [(i, fault) for fault in mask_faults(segmentation, height, width)]
+                found += [(i, fault) for fault in mask_faults(segmentation, size)]
             if fault := crowd_fault(get("iscrowd", 0)):
                 found.append((i, fault))
-            if (keypoints := get("keypoints")) is not None and (fault := keypoints_fault(keypoints, self.keypoints)):
+            points = get("keypoints")
+            if points is not None and (fault := keypoints_fault(points, self.keypoints) or visibility_fault(points)):
                 found.append((i, fault))
         return [(f"annotation {i}", fault) for i, fault in found]
 
@@ -112,89 +112,26 @@ class RecordCheck:
         return found
 
 
-def size_fault(height: Any, width: Any) -> str | None:
-    """What is wrong with an image's size, or None."""
-    if all(is_whole(side) and side > 0 for side in (height, width)):
-        return None
-    return f"height and width are {height!r} and {width!r}, expected whole numbers above 0"
-
-
-def box_fault(box: Any, mode: Any = BoxMode.XYWH_ABS, *, may_be_empty: bool = False) -> str | None:
-    """What is wrong with one box in a mode of `BoxMode`, or None.
-
-    Args:
-        may_be_empty: sides of length 0 pass.
-    """
+def box_fault(box: Any, mode: Any) -> str | None:
+    """What is wrong with one box in a mode of `BoxMode`, or None."""
     if not isinstance(mode, int) or mode not in _BOXES:
         return f"bbox_mode is {mode!r}, expected one of BoxMode, such as BoxMode.XYXY_ABS"
-    numbers = _numbers(box)
-    if numbers is None or len(numbers) != (5 if mode == BoxMode.XYWHA_ABS else 4):
-        what = "bbox is missing" if box is None else f"bbox is {box!r:.80}"
-        return f"{what}, expected {_BOXES[BoxMode(mode)]}"
-    if not _is_finite(numbers):
-        return f"bbox {box!r:.80} is not finite"
     corners = mode in _CORNERS
-    w, h = (numbers[2] - numbers[0], numbers[3] - numbers[1]) if corners else (numbers[2], numbers[3])
-    if w > 0 and h > 0:
+    numbers = numbers_of(box)
+    sizes = box
+    if corners and numbers is not None and len(numbers) == 4:
+        sizes = [*numbers[:2], numbers[2] - numbers[0], numbers[3] - numbers[1]]
+    fault = fields.box_fault(sizes, _BOXES[BoxMode(mode)])
+    if fault is None and min(sizes[2:4]) > 0:
         return None
-    if w < 0 or h < 0:
-        fix = "; x, y must be the upper left corner" if len(numbers) == 4 else ""
-        if corners:
-            fix = "; x1, y1 must be the lower right corner (if they are width and height, the bbox_mode is XYWH_ABS)"
-        return f"bbox {box} has a negative width or height{fix}"
-    return None if may_be_empty else f"bbox {box} has a width or height of 0; drop the annotation"
-
-
-def mask_faults(segmentation: Any, height: int | None, width: int | None) -> list[str]:
-    """What is wrong with polygons or run lengths of an image of this size; None: the size is not known."""
-    if isinstance(segmentation, (list, tuple)):
-        faults = [
-            f"segmentation: polygon {i} {fault}"
-            for i, polygon in enumerate(segmentation)
-            if (fault := polygon_fault(polygon))
-        ]
-        cause = polygons_cause(segmentation) if faults else None
-        return [f"segmentation {cause}"] if cause else faults
-    if isinstance(segmentation, dict) and (height is None or width is None):
-        size = segmentation.get("size")
-        if isinstance(size, (list, tuple)) and len(size) == 2 and size_fault(*size) is None:
-            height, width = size
-    fault = rle_fault(segmentation, height or 0, width or 0)
-    return [f"segmentation {fault}"] if fault else []
-
-
-def keypoints_fault(keypoints: Any, count: int) -> str | None:
-    """What is wrong with the keypoints of one annotation, or None.
-
-    Args:
-        count: number of keypoints; 0: any.
-    """
-    numbers = _numbers(keypoints)
-    if numbers is None or len(numbers) % 3 or len(numbers) != 3 * (count or len(numbers) // 3):
-        expected = f"{3 * count} numbers" if count else "numbers"
-        return f"keypoints must be {expected}: x, y and visibility of each of the category's keypoints"
-    if not _is_finite(numbers):
-        return "keypoints have a value that is not a finite number"
-    visibilities = {*numbers[2::3]}
-    return None if visibilities <= {0, 1, 2} else f"keypoint visibilities {sorted(visibilities)}, expected 0, 1 or 2"
-
-
-def _numbers(values: Any) -> list | None:
-    """The numbers in a flat list, tuple or array, or None where it is something else."""
-    if type(values) is list and _PLAIN.issuperset(map(type, values)):  # nearly all of them
-        return values
-    values = values.tolist() if hasattr(values, "tolist") else values
-    if not isinstance(values, (list, tuple)):
-        return None
-    real = all(isinstance(value, Real) and not isinstance(value, bool) for value in values)
-    return list(values) if real else None
-
-
-def _is_finite(numbers: list) -> bool:
-    try:
-        return math.isfinite(sum(numbers))  # NaN and infinity survive a sum
-    except OverflowError:  # a whole number beyond any float
-        return False
+    if fault is None:
+        return f"bbox {box} has a width or height of 0; drop the annotation"
+    if fault.endswith("is not finite"):
+        return f"bbox {box!r:.80} is not finite"
+    if corners and "negative" in fault:
+        fix = "x1, y1 must be the lower right corner (if they are width and height, the bbox_mode is XYWH_ABS)"
+        return f"bbox {box} has a negative width or height; {fix}"
+    return fault
 
 
 def _is_in_range(value: Any, count: int) -> bool:

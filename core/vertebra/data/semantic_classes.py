@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vertebra.data.catalog import Metadata
+from vertebra.data.formats import ROOT_HINT
 from vertebra.errors import DataError
 from vertebra.structures import IGNORED_LABEL
 from vertebra_eval.json_file import Problems, read_json
@@ -62,7 +63,7 @@ def read_classes(path: Path) -> SemanticClasses:
     """
     if path.suffix.lower() != ".json":
         return SemanticClasses(_from_text(path))
-    data = read_json(path)
+    data = read_json(path, hint=ROOT_HINT)
     entries = data.get("classes") if isinstance(data, dict) else data
     if not isinstance(entries, list) or not entries:
         raise DataError(f'{path}: expected a list of classes, or an object with the list "classes"')

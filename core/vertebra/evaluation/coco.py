@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from vertebra.errors import DataError, RecipeError
-from vertebra.evaluation.coco_columns import columns_of_truth, evaluate_tables
+from vertebra.evaluation.coco_columns import evaluate_tables
 from vertebra.evaluation.coco_results import write_results
 from vertebra.evaluation.collected import check_classes, notes_on_predictions
 from vertebra.evaluation.contract import Evaluator
@@ -101,7 +101,7 @@ class COCOEvaluator(Evaluator):
     def check(self) -> None:
         truth, fields = GroundTruth.of_dataset(self.dataset), getattr(self.dataset, "fields", ())
         for task in self.tasks or ["bbox", *(task for task, field in _TRUTH_OF.items() if field in fields)]:
-            columns_of_truth(truth, task)
+            truth.columns(task)
 
     def reset(self) -> None:
         self.detections = Detections()
@@ -202,9 +202,7 @@ class COCOEvaluator(Evaluator):
         notes += truth.odd_objects(max_dets[-1], must_have_keypoints=task == "keypoints")
         sigmas = self._sigmas(notes) if task == "keypoints" else None
         if task == "segm":
-            lacking = sum(not annotation.get("segmentation") for annotation in truth.annotations)
-            if lacking:
-                notes.append(f"segm: {lacking} ground-truth objects without a mask are ignored")
+            notes += [f"segm: {note}" for note in truth.columns(task).notes if note not in truth.notes]
         self.arrays[task] = _ENGINES[self.engine](
             truth, self.table, task, iou_thresholds=self.iou_thresholds, max_dets=max_dets, sigmas=sigmas
         )
@@ -217,7 +215,7 @@ class COCOEvaluator(Evaluator):
 
     def _sigmas(self, notes: list[str]) -> np.ndarray:
         """(K,) OKS standard deviations for the keypoints of the ground truth."""
-        count = next(len(a["keypoints"]) for a in self.truth.annotations if a.get("keypoints")) // 3
+        count = self.truth.data.annotations.keypoints.shape[1]
         if self.table.keypoints is not None and self.table.keypoints.shape[1] != count:
             raise DataError(
                 f"the model predicts {self.table.keypoints.shape[1]} keypoints per object, the ground truth has {count}"
@@ -240,8 +238,9 @@ def _no_ground_truth(truth: GroundTruth, task: str) -> str | None:
         return "the dataset has no images"
     if not truth.annotated:
         return "the dataset has no ground truth annotations; only the predictions were written"
-    if task == "segm" and truth.annotations and not any(a.get("segmentation") for a in truth.annotations):
+    rows, found = truth.objects.rows, truth.data.annotations
+    if task == "segm" and len(rows) and not len(truth.columns(task)):
         return "the ground truth has boxes but no masks"
-    if task == "keypoints" and not any(a.get("keypoints") for a in truth.annotations):
+    if task == "keypoints" and not found.has_keypoints[rows].any():
         return "the ground truth has no keypoints"
     return None

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 
+from vertebra.errors import DataError
 from vertebra.evaluation.detections import DetectionTable
 from vertebra.evaluation.ground_truth import GroundTruth
 from vertebra_eval.coco.columns import DetectionColumns, GroundTruthColumns
 from vertebra_eval.coco.curves import CocoArrays
 from vertebra_eval.coco.evaluate import evaluate_columns
-from vertebra_eval.coco.masks import MaskColumn
 from vertebra_eval.coco.numbers import arrays_of_result
 from vertebra_eval.coco.params import CocoParams
-from vertebra_eval.coco.read_truth import read_ground_truth
 
-__all__ = ["columns_of_table", "columns_of_truth", "evaluate_tables"]
+__all__ = ["columns_of_table", "evaluate_tables"]
 
 
 def evaluate_tables(
@@ -37,20 +36,9 @@ def evaluate_tables(
     """
     changes = {"iou_thresholds": iou_thresholds and sorted(iou_thresholds), "max_dets": max_dets, "sigmas": sigmas}
     params = CocoParams.for_task(task, **{name: value for name, value in changes.items() if value is not None})
-    objects = columns_of_truth(truth, task)
+    objects = truth.columns(task)
     found = columns_of_table(table, objects, task)
     return arrays_of_result(evaluate_columns(objects, found, task, params), objects, found)
-
-
-def columns_of_truth(truth: GroundTruth, task: str, ignored_by: tuple[str, ...] = ("iscrowd",)) -> GroundTruthColumns:
-    """Columns whose image and category numbers are the rows and class numbers of `truth`."""
-    images = [
-        {"id": row, "height": size[0], "width": size[1]} if size and None not in size else {"id": row}
-        for row, size in enumerate(truth.sizes)
-    ]
-    categories = [{"id": number, "name": name} for number, name in enumerate(truth.class_names)]
-    data = {"images": images, "categories": categories, "annotations": truth.annotations}
-    return read_ground_truth(data, task, ignored_by=ignored_by, name=truth.source)
 
 
 def columns_of_table(table: DetectionTable, truth: GroundTruthColumns, task: str) -> DetectionColumns:
@@ -66,10 +54,26 @@ def columns_of_table(table: DetectionTable, truth: GroundTruthColumns, task: str
     if task == "bbox":
         columns.areas = columns.boxes[:, 2] * columns.boxes[:, 3]
     elif task == "segm" and table.masks is not None:
-        columns.masks = MaskColumn(table.masks, truth.image_sizes[table.image])
-        columns.masks.check(columns.source, [truth.image_ids[row] for row in table.image.tolist()])
+        columns.masks = table.masks
+        _check_masks(columns, truth)
         columns.areas = columns.masks.boxes_and_areas()[1]
     elif task == "keypoints" and table.keypoints is not None:
         columns.keypoints = table.coco_keypoints()
         columns.areas = np.ptp(columns.keypoints[..., 0], axis=1) * np.ptp(columns.keypoints[..., 1], axis=1)
     return columns
+
+
+def _check_masks(columns: DetectionColumns, truth: GroundTruthColumns) -> None:
+    """Every predicted mask has the size of its image, and run lengths that fill it, or a DataError."""
+    own, wanted = columns.masks.sizes, truth.image_sizes[columns.image]
+    wrong = np.flatnonzero((wanted > 0).all(axis=1) & (own != wanted).any(axis=1))
+    if len(wrong):
+        row = int(wrong[0])
+        size, image = own[row].tolist(), wanted[row].tolist()
+        what = f"has size {size} (height, width), the image {image}"
+    elif len(wrong := columns.masks.unsound()):
+        row, what = int(wrong[0]), "is broken: its run lengths do not fill its size"
+    else:
+        return
+    key = truth.image_ids[columns.image[row]]
+    raise DataError(f"{columns.source}: image {key!r}: the mask of detection {row} {what}")

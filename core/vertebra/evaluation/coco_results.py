@@ -8,6 +8,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+
 from vertebra.evaluation.detections import DetectionTable
 from vertebra.evaluation.ground_truth import GroundTruth
 from vertebra.evaluation.records import json_segmentation, json_text
@@ -69,14 +71,12 @@ def _facts(truth: GroundTruth, file: Path | None, folder: Path) -> dict:
 
 def _fingerprint(truth: GroundTruth) -> str:
     """The same for the same images, classes and annotations, in whatever order and file they come."""
+    found = truth.objects
+    numbers = np.concatenate([found.boxes, found.areas[:, None]], axis=1).tolist()
+    columns = (found.image.tolist(), found.category.tolist(), numbers, found.crowd.tolist())
     objects = sorted(
-        [
-            str(truth.image_ids[annotation["image_id"]]),
-            str(truth.category_ids[annotation["category_id"]]),
-            [round(float(value), 3) for value in (*annotation["bbox"], annotation["area"])],
-            bool(annotation["iscrowd"]),
-        ]
-        for annotation in truth.annotations
+        [str(truth.image_ids[i]), str(truth.category_ids[k]), [round(value, 3) for value in values], crowd]
+        for i, k, values, crowd in zip(*columns, strict=True)
     )
     classes = sorted([str(key), name] for key, name in zip(truth.category_ids, truth.class_names, strict=True))
     content = json.dumps([sorted(map(str, truth.image_ids)), classes, objects])

@@ -64,7 +64,7 @@ def notes_on_predictions(detections: Detections, table: DetectionTable, truth: G
         notes.append(
             f"{unseen} of the dataset's {len(truth.keys)} images were not predicted; their objects count as missed"
         )
-    if not len(table) and truth.annotations:
+    if not len(table) and len(truth.objects):
         notes.append("the model returned no detections at all, so every AP and AR that has ground truth is 0")
     sizes = np.array([(size[1], size[0]) if size else (np.nan, np.nan) for size in truth.sizes]).reshape(-1, 2)
     odd = (

@@ -11,8 +11,8 @@ from vertebra.errors import DataError
 from vertebra.evaluation.coco_results import FACTS_FILE
 from vertebra_eval.analysis.compare import Comparison, compare_matches
 from vertebra_eval.coco import read_ground_truth
-from vertebra_eval.coco.records import load_json
 from vertebra_eval.evaluate_results import match_results
+from vertebra_eval.json_file import read_json
 
 __all__ = ["RunResults", "compare_runs"]
 
@@ -46,7 +46,7 @@ class RunResults:
             return cls(str(path), {"": path})
         for folder in (path, path / "evaluation"):
             if (folder / FACTS_FILE).is_file():
-                return cls._of_facts(str(path), folder, load_json(folder / FACTS_FILE))
+                return cls._of_facts(str(path), folder, read_json(folder / FACTS_FILE))
         if not path.is_dir():
             raise DataError(f"{path}: no such folder or file")
         raise DataError(

@@ -14,6 +14,7 @@ import numpy as np
 
 from vertebra.errors import DataError
 from vertebra.evaluation.growing_columns import GrowingColumn, GrowingRunLengths
+from vertebra_eval.masks import MaskColumn
 
 if TYPE_CHECKING:
     from vertebra.evaluation.image_detections import ImageDetections
@@ -43,14 +44,14 @@ class DetectionTable:
     Args:
         image: (D,) int64, row of the image in the ground truth's list.
         boxes: (D, 4) float64 `xyxy`; scores: (D,) float64; classes: (D,) int64.
-        masks: D run-length masks, or None. keypoints: (D, K, 3) float64, or None.
+        masks: D masks as run lengths, or None. keypoints: (D, K, 3) float64, or None.
     """
 
     image: np.ndarray
     boxes: np.ndarray
     scores: np.ndarray
     classes: np.ndarray
-    masks: Sequence[dict] | None
+    masks: MaskColumn | None
     keypoints: np.ndarray | None
 
     def __len__(self) -> int:

@@ -1,8 +1,7 @@
-"""Ground truth for COCO evaluation, from the dataset's JSON file or from its dataset dicts.
+"""Ground truth for the evaluation of models: a dataset's columns, its images and its classes.
 
 Images are numbered by rows in the order of their ids, categories by the model's class numbers, so that ids of any
-kind (numbers with gaps, strings) do. Annotations are COCO's: `bbox` xywh in pixels, `area`, `iscrowd`, keypoints in
-pixel indices (half a pixel less than in dataset dicts, as in Detectron2).
+kind (numbers with gaps, strings) do.
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,18 @@ import numpy as np
 from vertebra.data.category_ids import id_order, ids_by_class
 from vertebra.errors import DataError
 from vertebra.evaluation.detections import ImageKey
-from vertebra.evaluation.records import area_of, from_dict, json_segmentation
-from vertebra_eval.coco.read_truth import ID_0_NOTE
-from vertebra_eval.coco_objects import mask_of, object_notes
-from vertebra_eval.json_file import read_json
+from vertebra.evaluation.dict_columns import data_of_dicts
+from vertebra_eval.coco import CocoData, GroundTruthColumns, read_coco, truth_columns
+from vertebra_eval.coco.data import distinct_names
+from vertebra_eval.coco.objects import object_notes
 
 __all__ = ["GroundTruth"]
+
+
+def _nothing() -> CocoData:
+    data = read_coco({"images": [], "categories": []})
+    data.annotated = False
+    return data
 
 
 @dataclass
@@ -36,8 +42,8 @@ class GroundTruth:
         sizes: (N) (height, width) in pixels, None where unknown.
         class_names: (K) distinct names, by class number.
         category_ids: (K) the dataset's category ids, by class number.
-        annotations: COCO annotations with `image_id` = row and `category_id` = class number.
-        annotated: False if the dataset has no annotations at all, not even an empty list of them.
+        data: the annotations as columns; without any until they are read.
+        numbers: category id of `data` -> class number.
         source: where it comes from, in words; `file` if that is a JSON file.
         ids_are_distinct: the dataset has an id for each image, and `image_ids` are those.
         notes: what had to be dropped or guessed.
@@ -48,8 +54,8 @@ class GroundTruth:
     sizes: list[tuple[int, int] | None]
     class_names: list[str]
     category_ids: list[Hashable]
-    annotations: list[dict] = field(default_factory=list)
-    annotated: bool = True
+    data: CocoData = field(default_factory=_nothing)
+    numbers: dict[Hashable, int] = field(default_factory=dict)
     source: str = "the dataset"
     file: Path | None = None
     keypoint_names: list[str] = field(default_factory=list)
@@ -58,14 +64,18 @@ class GroundTruth:
 
     @classmethod
     def of_dataset(cls, dataset: Any) -> GroundTruth:
-        """Ground truth of a dataset with `.dicts` and `.metadata`: from `metadata.json_file` if it has one."""
+        """Ground truth of a dataset with `.dicts` and `.metadata`: the columns that it was read with, those of
+        `metadata.json_file`, or else those of its dicts."""
         json_file = getattr(dataset.metadata, "json_file", None)
         truth = cls.without_annotations(dataset)
         if json_file and truth.ids_are_distinct:
-            truth._read_json(Path(json_file), dataset.metadata)
+            columns = getattr(dataset, "columns", None)
+            truth._take_file(columns or read_coco(json_file), Path(json_file), dataset.metadata)
         else:
-            truth._read_dicts(dataset.dicts)
-        truth._finish()
+            ids = None if truth.ids_are_distinct else truth.image_ids
+            truth.data = data_of_dicts(dataset.dicts, len(truth.class_names), ids)
+            truth.source, truth.numbers = truth.data.source, {k: k for k in range(len(truth.class_names))}
+        truth.notes += truth.objects.notes
         return truth
 
     @classmethod
@@ -84,7 +94,7 @@ class GroundTruth:
             keys=[keys[i] for i in order],
             image_ids=[ids[i] for i in order] if distinct else list(range(1, len(ids) + 1)),
             sizes=[headers[i]["size"] for i in order],
-            class_names=_distinct(names),
+            class_names=distinct_names([str(name) for name in names], lambda place: place),
             category_ids=ids_by_class(mapping, len(names)),
             keypoint_names=list(getattr(metadata, "keypoint_names", None) or []),
             ids_are_distinct=distinct,
@@ -94,6 +104,25 @@ class GroundTruth:
                 "image ids are missing or repeat in the dataset; images are numbered from 1 in its order"
             )
         return truth
+
+    @property
+    def annotated(self) -> bool:
+        """False if the dataset has no annotations at all, not even an empty list of them."""
+        return self.data.annotated
+
+    @cached_property
+    def objects(self) -> GroundTruthColumns:
+        """All objects as columns, with boxes."""
+        return self.columns("bbox")
+
+    def columns(self, task: str, ignored_by: tuple[str, ...] = ("iscrowd",)) -> GroundTruthColumns:
+        """The columns of one task, whose image and category numbers are rows and class numbers of this.
+
+        Raises:
+            DataError: objects that no number can be computed of.
+        """
+        known = (self.image_ids, self.category_ids, self.class_names)
+        return truth_columns(self.data, task, *known, self.numbers, ignored_by)
 
     @property
     def row_of(self) -> dict[Hashable, int]:
@@ -117,9 +146,49 @@ class GroundTruth:
             )
         return {key: row_of[name] for key, name in zip(keys, names, strict=True)}
 
-    def coco_images(self) -> list[dict]:
-        """COCO's image records, with the dataset's ids."""
-        return [
+    def records(self, image: int | None = None) -> list[dict]:
+        """The objects as COCO's annotations, with image rows and class numbers for ids; None: of all images."""
+        objects, found = self.objects, self.data.annotations
+        chosen = np.arange(len(objects)) if image is None else np.flatnonzero(objects.image == image)
+        records = []
+        for place in chosen.tolist():
+            row = int(objects.rows[place])
+            record: dict[str, Any] = {
+                "id": place + 1,
+                "image_id": int(objects.image[place]),
+                "category_id": int(objects.category[place]),
+                "bbox": objects.boxes[place].tolist(),
+                "area": float(objects.areas[place]),
+                "iscrowd": int(objects.crowd[place]),
+            }
+            if found.masks.kinds[row]:
+                record["segmentation"] = found.masks.segmentation(row)
+            if found.has_keypoints[row]:
+                points, given = found.keypoints[row], found.num_keypoints[row]
+                record["keypoints"] = points.reshape(-1).tolist()
+                record["num_keypoints"] = int(np.count_nonzero(points[:, 2]) if np.isnan(given) else given)
+            records.append(record)
+        return records
+
+    def odd_objects(self, max_dets: int, *, must_have_keypoints: bool = False) -> list[str]:
+        """Sentences on what is legal in ground truth and rarely meant, see `object_notes`."""
+        objects = self.objects
+        ignored = self.columns("keypoints").ignored if must_have_keypoints else objects.crowd
+        notes = object_notes(
+            objects.image,
+            objects.category,
+            objects.areas,
+            objects.crowd,
+            objects.boxes[:, 2] * objects.boxes[:, 3],
+            lambda place: f"annotation {self.data.annotations.ids[objects.rows[place]]}",
+            max_dets,
+            ignored,
+        )
+        return [f"{self.source}: {note}" for note in notes]
+
+    def write(self, path: Path) -> None:
+        """The ground truth as a COCO JSON file, with the dataset's ids."""
+        images = [
             {
                 "id": image_id,
                 "file_name": key.file_name or "",
@@ -127,128 +196,56 @@ class GroundTruth:
             }
             for image_id, key, size in zip(self.image_ids, self.keys, self.sizes, strict=True)
         ]
-
-    def coco_categories(self) -> list[dict]:
-        """COCO's category records, with the dataset's ids."""
+        annotations = [
+            record
+            | {
+                "image_id": self.image_ids[record["image_id"]],
+                "category_id": self.category_ids[record["category_id"]],
+                "segmentation": record.get("segmentation") or [],
+            }
+            for record in self.records()
+        ]
         extra = {"keypoints": self.keypoint_names, "skeleton": []} if self.keypoint_names else {}
         named = zip(self.category_ids, self.class_names, strict=True)
-        return [{"id": category_id, "name": name, **extra} for category_id, name in named]
-
-    def odd_objects(self, max_dets: int, *, must_have_keypoints: bool = False) -> list[str]:
-        """Sentences on what is legal in ground truth and rarely meant, see `object_notes`."""
-        records = self.annotations
-        crowd = np.array([bool(record["iscrowd"]) for record in records], bool)
-        without = [must_have_keypoints and not record.get("num_keypoints") for record in records]
-        notes = object_notes(
-            np.array([record["image_id"] for record in records], np.int64),
-            np.array([record["category_id"] for record in records], np.int64),
-            np.array([record["area"] for record in records], np.float64),
-            crowd,
-            np.array([record["bbox"][2] * record["bbox"][3] for record in records], np.float64),
-            lambda row: f"annotation {records[row]['id']}",
-            max_dets,
-            crowd | np.array(without, bool),
-        )
-        return [f"{self.source}: {note}" for note in notes]
-
-    def write(self, path: Path) -> None:
-        """The ground truth as a COCO JSON file, with the dataset's ids."""
-        annotations = [
-            annotation
-            | {
-                "image_id": self.image_ids[annotation["image_id"]],
-                "category_id": self.category_ids[annotation["category_id"]],
-                "segmentation": json_segmentation(annotation.get("segmentation") or []),
-            }
-            for annotation in self.annotations
-        ]
-        data = {"images": self.coco_images(), "annotations": annotations, "categories": self.coco_categories()}
+        categories = [{"id": category_id, "name": name, **extra} for category_id, name in named]
+        data = {"images": images, "annotations": annotations, "categories": categories}
         path.write_text(json.dumps(data, default=_plain_number), encoding="utf-8")
 
-    def _read_json(self, path: Path, metadata: Any) -> None:
-        """Annotations of the dataset's images and classes out of a COCO JSON file."""
-        data = read_json(path)
-        self.source, self.file = str(path), path
-        self.annotated = "annotations" in data
-        row_of = self.row_of
-        in_file = {image["id"]: image for image in data.get("images", ())}
-        strangers = [image_id for image_id in self.image_ids if image_id not in in_file]
+    def _take_file(self, data: CocoData, path: Path, metadata: Any) -> None:
+        """The columns of a COCO file, for the dataset's images and classes."""
+        self.data, self.source, self.file = data, str(path), path
+        rows = data.images.rows
+        strangers = [image_id for image_id in self.image_ids if image_id not in rows]
         if strangers:
             raise DataError(
                 f"{path}: {len(strangers)} of the dataset's {len(self.image_ids)} images are not in it, first "
-                f"{strangers[0]!r}; its ids look like {', '.join(map(repr, list(in_file)[:3]))}.\n"
+                f"{strangers[0]!r}; its ids look like {', '.join(map(repr, list(rows)[:3]))}.\n"
                 "  Let metadata.json_file name the file the dataset was read from, or leave it unset"
             )
-        self.sizes = [
-            size or (in_file[image_id].get("height"), in_file[image_id].get("width"))
-            for size, image_id in zip(self.sizes, self.image_ids, strict=True)
-        ]
-        categories = sorted((category["id"] for category in data.get("categories", ())), key=id_order)
+        for place, (image_id, size) in enumerate(zip(self.image_ids, self.sizes, strict=True)):
+            own = data.images.sizes[rows[image_id]]
+            if size is None:
+                self.sizes[place] = tuple(own.tolist()) if own[0] else None
+            elif not own[0]:
+                own[:] = size
         mapping = getattr(metadata, "thing_dataset_id_to_contiguous_id", None)
         if not mapping:  # as a COCO reader numbers them
-            mapping = {category_id: number for number, category_id in enumerate(categories)}
+            mapping = {key: number for number, key in enumerate(sorted(data.categories.rows, key=id_order))}
             self.category_ids = ids_by_class(mapping, len(self.class_names))
-        other_classes = 0
-        for annotation in data.get("annotations") or ():
-            row = row_of.get(annotation["image_id"])
-            if row is None:
-                continue
-            number = mapping.get(annotation["category_id"])
-            if number is None or not 0 <= number < len(self.class_names):
-                other_classes += 1
-                continue
-            self.annotations.append(dict(annotation, image_id=row, category_id=number))
-        if other_classes:
-            self.notes.append(f"{other_classes} annotations of categories that are not evaluated were dropped")
-
-    def _read_dicts(self, dicts: Iterable[dict]) -> None:
-        """Annotations out of dataset dicts; ids count from 1."""
-        self.source = "the dataset's dicts"
-        row_of, self.annotated = self.row_of, not self.keys
-        for record in dicts:
-            self.annotated |= "annotations" in record
-            key = ImageKey.of(record)
-            row = row_of[key.image_id if self.ids_are_distinct else key]
-            for index, annotation in enumerate(record.get("annotations") or ()):
-                where = f"image {key.image_id!r} ({key.file_name}), annotation {index}"
-                converted = from_dict(annotation, where)
-                if not 0 <= converted["category_id"] < len(self.class_names):
-                    raise DataError(
-                        f"{where}: category_id {converted['category_id']} is not one of the {len(self.class_names)} "
-                        "classes of metadata.thing_classes; dataset dicts number classes from 0"
-                    )
-                self.annotations.append(converted | {"image_id": row, "id": len(self.annotations) + 1})
-
-    def _finish(self) -> None:
-        """Fill what COCO's tools need and files may omit: ids, crowd flags, areas, keypoint counts."""
-        ids = [annotation.get("id") for annotation in self.annotations]
-        if len(set(ids)) < len(ids) or not all(isinstance(i, int) for i in ids):
-            self.notes.append("annotation ids are missing or repeat; they were renumbered from 1")
-            for number, annotation in enumerate(self.annotations, start=1):
-                annotation["id"] = number
-        elif 0 in ids:
-            self.notes.append(ID_0_NOTE)
-        for annotation in self.annotations:
-            if "segmentation" in annotation:
-                annotation["segmentation"] = mask_of(annotation["segmentation"])
-            annotation["iscrowd"] = int(annotation.get("iscrowd") or 0)
-            if not annotation.get("bbox"):
-                raise DataError(f"{self.source}: annotation {annotation['id']} has no bbox")
-            if annotation.get("area") is None:
-                annotation["area"] = area_of(annotation, self.sizes[annotation["image_id"]])
-            if annotation.get("keypoints") and annotation.get("num_keypoints") is None:
-                annotation["num_keypoints"] = int(np.count_nonzero(np.asarray(annotation["keypoints"])[2::3]))
+        self.numbers = {key: number for key, number in mapping.items() if 0 <= number < len(self.class_names)}
+        known = np.zeros(len(data.categories.ids) + 1, bool)
+        known[[rows for key, rows in data.categories.rows.items() if key in self.numbers]] = True
+        here = np.zeros(len(data.images.ids) + 1, bool)
+        here[[rows[key] for key in self.image_ids]] = True
+        others = here[data.annotations.image] & (data.annotations.category >= 0) & ~known[data.annotations.category]
+        if others.any():
+            self.notes.append(f"{others.sum()} annotations of categories that are not evaluated were dropped")
 
 
 def _header(record: dict) -> dict:
     height, width = record.get("height"), record.get("width")
     size = None if height is None or width is None else (int(height), int(width))
     return {"image_id": record.get("image_id"), "file_name": record.get("file_name"), "size": size}
-
-
-def _distinct(names: list[str]) -> list[str]:
-    """Names as they are; a class number behind those that repeat."""
-    return [f"{name} ({i})" if names.count(name) > 1 else str(name) for i, name in enumerate(names)]
 
 
 def _plain_number(value: Any) -> Any:

@@ -6,7 +6,9 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-__all__ = ["GrowingColumn", "GrowingRunLengths", "RunLengths"]
+from vertebra_eval.masks import MaskColumn
+
+__all__ = ["GrowingColumn", "GrowingRunLengths"]
 
 _BLOCK = 1 << 16  # numbers; growing takes a new block and copies nothing
 
@@ -53,31 +55,6 @@ class GrowingColumn:
         return self._open
 
 
-class RunLengths(Sequence):
-    """n compressed run-length masks; a row is {"size": [h, w], "counts": bytes}, made when it is requested.
-
-    Args:
-        data: (B,) uint8, the counts of all masks. starts, lengths: (n,) int64, where in it a mask's lie.
-        sizes: (n, 2) int, height and width.
-    """
-
-    def __init__(self, data: np.ndarray, starts: np.ndarray, lengths: np.ndarray, sizes: np.ndarray) -> None:
-        self.data = data
-        self.starts = starts
-        self.lengths = lengths
-        self.sizes = sizes
-
-    def __len__(self) -> int:
-        return len(self.starts)
-
-    def __getitem__(self, row: int | slice | np.ndarray) -> dict | RunLengths:
-        if isinstance(row, (slice, np.ndarray)):
-            return RunLengths(self.data, self.starts[row], self.lengths[row], self.sizes[row])
-        start = self.starts[row]  # raises IndexError, which ends an iteration
-        counts = self.data[start : start + self.lengths[row]].tobytes()
-        return {"size": self.sizes[row].tolist(), "counts": counts}
-
-
 class GrowingRunLengths:
     """Compressed run-length masks, kept as one stretch of bytes."""
 
@@ -93,6 +70,6 @@ class GrowingRunLengths:
         self._lengths.extend([len(mask["counts"]) for mask in masks])
         self._sizes.extend(np.array([mask["size"] for mask in masks], np.int32).reshape(-1, 2))
 
-    def array(self) -> RunLengths:
-        lengths = self._lengths.array()
-        return RunLengths(self._data.array(), np.cumsum(lengths) - lengths, lengths, self._sizes.array())
+    def array(self) -> MaskColumn:
+        sizes = self._sizes.array().astype(np.int64)
+        return MaskColumn.of_run_lengths(self._data.array(), self._lengths.array(), sizes)

@@ -6,13 +6,12 @@ import logging
 from typing import Any, Literal
 
 from vertebra.errors import RecipeError
-from vertebra.evaluation.coco_columns import columns_of_table, columns_of_truth
+from vertebra.evaluation.coco_columns import columns_of_table
 from vertebra.evaluation.collected import collect, collected
 from vertebra.evaluation.contract import Evaluator
 from vertebra.evaluation.detections import Detections
 from vertebra.evaluation.ground_truth import GroundTruth
 from vertebra.runtime.distributed import gather_to_main, on_main_process
-from vertebra_eval.coco.records import load_json
 from vertebra_eval.lvis import Federation, lvis_numbers
 
 __all__ = ["LVISEvaluator"]
@@ -47,9 +46,9 @@ class LVISEvaluator(Evaluator):
 
     def check(self) -> None:
         truth = GroundTruth.of_dataset(self.dataset)
-        _federation(self.dataset, truth)
+        Federation.of(truth.data, truth.image_ids, truth.category_ids)
         for task in self.tasks:
-            columns_of_truth(truth, task, ("ignore",))
+            truth.columns(task, ("ignore",))
 
     def reset(self) -> None:
         self.detections = Detections()
@@ -66,12 +65,12 @@ class LVISEvaluator(Evaluator):
 
     def _numbers(self, shards: list[Detections]) -> tuple[dict[str, float | None], dict[str, str], list[str]]:
         found = collected(self.dataset, shards)
-        federation = _federation(self.dataset, found.truth)
+        federation = Federation.of(found.truth.data, found.truth.image_ids, found.truth.category_ids)
         metrics: dict[str, float | None] = {}
         reasons: dict[str, str] = {}
         notes = found.notes
         for task in self.tasks:
-            objects = columns_of_truth(found.truth, task, ("ignore",))
+            objects = found.truth.columns(task, ("ignore",))
             columns = columns_of_table(found.table, objects, task)
             numbers = lvis_numbers(objects, columns, federation, task, max_dets=self.max_dets)
             metrics |= {f"lvis_{name}": value for name, value in numbers.items()}
@@ -80,16 +79,3 @@ class LVISEvaluator(Evaluator):
         for note in notes:
             logger.warning("evaluation: %s", note)
         return metrics, reasons, notes
-
-
-def _federation(dataset: Any, truth: GroundTruth) -> Federation:
-    if truth.file is not None:
-        data = load_json(truth.file)
-        return Federation.of(data["images"], data.get("categories", ()), truth.image_ids, truth.category_ids)
-    row_of = truth.row_of
-    images = [
-        record | {"id": truth.image_ids[row_of[record["image_id"]]]}
-        for record in (dict(one) for one in dataset.dicts)
-        if record.get("image_id") in row_of
-    ]
-    return Federation.of(images, (), truth.image_ids, truth.category_ids)

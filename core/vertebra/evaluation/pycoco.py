@@ -117,7 +117,7 @@ def _coco(truth: GroundTruth, annotations: list[dict]) -> COCO:
 
 def _truth_records(truth: GroundTruth, task: str) -> list[dict]:
     """Copies of the annotations that the task can judge; pycocotools writes into them."""
-    copies = [dict(annotation) for annotation in truth.annotations]
+    copies = truth.records()
     if task == "bbox":
         return copies
     if task == "segm":

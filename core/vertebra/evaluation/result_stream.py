@@ -14,6 +14,7 @@ from vertebra.evaluation.detections import DetectionTable, ImageKey
 from vertebra.evaluation.ground_truth import GroundTruth
 from vertebra.evaluation.image_detections import ImageDetections
 from vertebra.evaluation.records import json_text
+from vertebra_eval.masks import MaskColumn
 
 __all__ = ["ResultStream"]
 
@@ -57,7 +58,8 @@ class ResultStream:
         if row is None:
             return  # `evaluate` says what is wrong
         image = np.full(len(found.scores), row, dtype=np.int64)
-        table = DetectionTable(image, found.boxes, found.scores, found.classes, found.masks, found.keypoints)
+        masks = None if found.masks is None else MaskColumn.of_encoded(found.masks)
+        table = DetectionTable(image, found.boxes, found.scores, found.classes, masks, found.keypoints)
         check_classes(table, self.truth)
         for task, lines in self._waiting.items():
             for records in coco_records(table, self.truth, task):

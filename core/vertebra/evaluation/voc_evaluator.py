@@ -6,7 +6,7 @@ import logging
 from typing import Any
 
 from vertebra.errors import RecipeError
-from vertebra.evaluation.coco_columns import columns_of_table, columns_of_truth
+from vertebra.evaluation.coco_columns import columns_of_table
 from vertebra.evaluation.collected import collect, collected
 from vertebra.evaluation.contract import Evaluator
 from vertebra.evaluation.detections import Detections
@@ -38,7 +38,7 @@ class VOCEvaluator(Evaluator):
         self.reset()
 
     def check(self) -> None:
-        columns_of_truth(GroundTruth.of_dataset(self.dataset), "bbox", DIFFICULT)
+        GroundTruth.of_dataset(self.dataset).columns("bbox", DIFFICULT)
 
     def reset(self) -> None:
         self.detections = Detections()
@@ -56,7 +56,7 @@ class VOCEvaluator(Evaluator):
 
     def _numbers(self, shards: list[Detections]) -> VOCNumbers:
         found = collected(self.dataset, shards)
-        objects = columns_of_truth(found.truth, "bbox", DIFFICULT)
+        objects = found.truth.columns("bbox", DIFFICULT)
         numbers = voc_numbers(objects, columns_of_table(found.table, objects, "bbox"), iou=self.iou)
         numbers.notes += found.notes
         for note in numbers.notes:

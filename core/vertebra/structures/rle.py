@@ -14,10 +14,9 @@ import torch
 from pycocotools import mask as coco_mask
 from torch import Tensor
 
-__all__ = ["decode_rle", "encode_masks", "encode_window", "polygons_to_bitmask", "segmentation_to_bitmask"]
+from vertebra_eval.masks import FARTHEST, run_length_fault
 
-MAX_COORDINATE = 1e7
-"""Farthest a polygon may reach, in pixels: pycocotools walks along its whole outline."""
+__all__ = ["decode_rle", "encode_masks", "encode_window", "polygons_to_bitmask", "segmentation_to_bitmask"]
 
 
 def polygons_to_bitmask(polygons: Sequence[np.ndarray | Sequence[float]], height: int, width: int) -> np.ndarray:
@@ -35,8 +34,8 @@ def polygons_to_bitmask(polygons: Sequence[np.ndarray | Sequence[float]], height
         points = np.asarray(polygon, dtype=np.float64).ravel()
         if len(points) < 6 or len(points) % 2:  # pycocotools would take 4 numbers for a box
             raise ValueError(f"a polygon has {len(points)} numbers, must be x, y pairs, 3 or more")
-        if not np.abs(points).max() <= MAX_COORDINATE:  # it would fill the memory with the outline, or crash; NaN too
-            raise ValueError(f"a polygon has a coordinate that is not finite or beyond {MAX_COORDINATE:g} pixels")
+        if not np.abs(points).max() <= FARTHEST:  # it would fill the memory with the outline, or crash; NaN too
+            raise ValueError(f"a polygon has a coordinate that is not finite or beyond {FARTHEST:g} pixels")
         flat.append(points.tolist())
     rle = coco_mask.merge(coco_mask.frPyObjects(flat, height, width))
     return coco_mask.decode(rle).astype(bool)
@@ -112,8 +111,8 @@ def decode_rle(rle: dict[str, Any]) -> np.ndarray:
         return coco_mask.decode(rle).astype(bool)
     if not isinstance(counts, (str, bytes)):
         raise ValueError(f"an RLE's counts are text or a list of numbers, got {_short(counts)}")
-    if sum(_runs(counts)) != height * width:  # pycocotools would read or write beyond its memory
-        raise ValueError(f"compressed RLE: its runs do not add up to its size {height} x {width}")
+    if fault := run_length_fault(rle, None):  # pycocotools would read or write beyond its memory
+        raise ValueError(f"compressed RLE {fault}")
     text = counts.encode("ascii") if isinstance(counts, str) else counts
     return coco_mask.decode({"size": [height, width], "counts": text}).astype(bool)
 
@@ -137,30 +136,6 @@ def segmentation_to_bitmask(segmentation: Any, height: int, width: int) -> np.nd
     if mask.shape != (height, width):
         raise ValueError(f"a mask of size {mask.shape[0]} x {mask.shape[1]} in an image of {height} x {width}")
     return mask
-
-
-def _runs(counts: str | bytes) -> list[int]:
-    """The run lengths in compressed counts: 5 bits a character, lowest first, differences to the last but one."""
-    data = np.frombuffer(counts.encode("latin-1", "replace") if isinstance(counts, str) else counts, np.uint8)
-    codes = data.astype(np.int64) - 48
-    if len(codes) == 0:
-        return []
-    if codes.min() < 0 or codes.max() > 63 or codes[-1] & 32:
-        raise ValueError("compressed RLE: counts hold characters that no RLE has, or end in the middle of a number")
-    runs: list[int] = []
-    value = shift = 0
-    for code in codes.tolist():
-        value |= (code & 31) << shift
-        shift += 5
-        if code & 32:
-            continue
-        if code & 16:
-            value -= 1 << shift
-        runs.append(value + runs[-2] if len(runs) > 2 else value)
-        value = shift = 0
-    if min(runs) < 0:
-        raise ValueError("compressed RLE: a run is shorter than 0")
-    return runs
 
 
 def _are_counts(values: Sequence[Any]) -> bool:

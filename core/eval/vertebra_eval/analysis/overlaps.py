@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vertebra_eval.coco.masks import mask_overlaps
 from vertebra_eval.coco.match_columns import MatchColumns
+from vertebra_eval.coco.overlap import mask_overlaps
 
 __all__ = ["Overlaps", "overlaps"]
 

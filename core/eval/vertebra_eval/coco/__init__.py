@@ -1,16 +1,18 @@
-"""COCO evaluation on columns: pycocotools' numbers to the last bit, vectorized over images, thresholds and sizes."""
+"""COCO: one reader of ground truth, and evaluation on columns with pycocotools' numbers to the last bit."""
 
 from vertebra_eval.coco.columns import DetectionColumns, GroundTruthColumns
+from vertebra_eval.coco.data import CocoData, read_coco
 from vertebra_eval.coco.evaluate import evaluate_columns
-from vertebra_eval.coco.masks import MaskColumn
 from vertebra_eval.coco.numbers import CocoNumbers, arrays_of_result, coco_evaluate
 from vertebra_eval.coco.params import COCO_TASKS, CocoParams
 from vertebra_eval.coco.read_detections import read_detections
-from vertebra_eval.coco.read_truth import read_ground_truth
+from vertebra_eval.coco.read_truth import read_ground_truth, truth_columns
 from vertebra_eval.coco.result import CocoResult, DetectionMatches
+from vertebra_eval.masks import MaskColumn
 
 __all__ = [
     "COCO_TASKS",
+    "CocoData",
     "CocoNumbers",
     "CocoParams",
     "CocoResult",
@@ -21,6 +23,8 @@ __all__ = [
     "arrays_of_result",
     "coco_evaluate",
     "evaluate_columns",
+    "read_coco",
     "read_detections",
     "read_ground_truth",
+    "truth_columns",
 ]

@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from vertebra_eval.coco.masks import MaskColumn
 from vertebra_eval.errors import DataError
+from vertebra_eval.masks import MaskColumn
 
 __all__ = ["DetectionColumns", "GroundTruthColumns", "can_be_ranked"]
 
@@ -32,6 +32,7 @@ class GroundTruthColumns:
         annotation_ids: (G,) int. As in pycocotools, a detection matched with the object of id 0 counts as unmatched.
         image_ids: (I,), category_ids: (K,) ids of the numbers; category_names: (K,).
         masks: of all objects, or None. keypoints: (G, J, 3) x, y, visibility, or None.
+        rows: (G,) int, numbers of the records that the objects come from; (0,) where there are none.
         image_sizes: (I, 2) int height, width, 0 where unknown; or None.
         other_image_ids, other_category_ids: known, but not evaluated; readers leave detections of them out.
         source: where the columns come from, for messages. notes: what a reader had to drop, in words.
@@ -49,6 +50,7 @@ class GroundTruthColumns:
     category_names: Sequence[str]
     masks: MaskColumn | None = None
     keypoints: np.ndarray | None = None
+    rows: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     image_sizes: np.ndarray | None = None
     other_image_ids: Collection[Hashable] = ()
     other_category_ids: Collection[Hashable] = ()
@@ -67,7 +69,11 @@ class GroundTruthColumns:
 
     def take(self, rows: np.ndarray) -> GroundTruthColumns:
         """Selects objects by index or boolean mask; images and categories stay."""
-        return _taken(self, rows, "image category boxes areas crowd ignored annotation_ids masks keypoints")
+        return _taken(
+            self,
+            rows,
+            "image category boxes areas crowd ignored annotation_ids masks keypoints" + " rows" * bool(len(self.rows)),
+        )
 
     @property
     def num_images(self) -> int:

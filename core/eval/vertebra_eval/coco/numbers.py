@@ -13,11 +13,11 @@ from vertebra_eval.coco.curves import CocoArrays
 from vertebra_eval.coco.evaluate import evaluate_columns
 from vertebra_eval.coco.match_columns import columns_of_result
 from vertebra_eval.coco.metrics import coco_metrics
+from vertebra_eval.coco.objects import object_notes
 from vertebra_eval.coco.params import CocoParams, sigmas_for
 from vertebra_eval.coco.read_detections import read_detections
 from vertebra_eval.coco.read_truth import read_ground_truth
 from vertebra_eval.coco.result import CocoResult
-from vertebra_eval.coco_objects import object_notes
 from vertebra_eval.errors import DataError
 
 __all__ = ["CocoNumbers", "arrays_of_result", "coco_evaluate", "odd_detections", "odd_objects"]

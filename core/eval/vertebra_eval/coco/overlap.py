@@ -6,13 +6,14 @@ The order of the floating point operations is pycocotools', so that results are 
 from __future__ import annotations
 
 import numpy as np
+from pycocotools import mask as coco_mask
 
 from vertebra_eval.coco.columns import DetectionColumns, GroundTruthColumns
-from vertebra_eval.coco.masks import mask_overlaps
 from vertebra_eval.coco.params import CocoParams
 from vertebra_eval.errors import DataError
+from vertebra_eval.masks import MaskColumn
 
-__all__ = ["PAIRS_AT_ONCE", "box_overlaps", "keypoint_overlaps", "pair_overlaps"]
+__all__ = ["PAIRS_AT_ONCE", "box_overlaps", "keypoint_overlaps", "mask_overlaps", "pair_overlaps"]
 
 PAIRS_AT_ONCE = {"bbox": 1 << 18, "segm": 1 << 18, "keypoints": 1 << 15}
 """Pairs of one call, which bounds its memory: about 25 MiB."""
@@ -53,6 +54,37 @@ def box_overlaps(detected: np.ndarray, truth: np.ndarray, crowd: np.ndarray) -> 
     union = np.where(crowd, area, area + gw * gh - inside)
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(meet, inside / union, 0.0)
+
+
+def mask_overlaps(
+    detected: MaskColumn,
+    truth: MaskColumn,
+    crowd: np.ndarray,
+    truth_image: np.ndarray,
+    detection_rows: np.ndarray,
+    truth_rows: np.ndarray,
+) -> np.ndarray:
+    """(P,) mask IoU of pairs, by pycocotools' run length code; of a crowd, the part of the detection inside it.
+
+    Args:
+        crowd, truth_image: (G,) per object.
+        detection_rows, truth_rows: (P,) the pairs: one image after the other, in each all objects for one detection
+            after the other. So a whole image is one call.
+    """
+    overlaps = np.empty(len(detection_rows))
+    image = truth_image[truth_rows]
+    starts = np.flatnonzero(np.concatenate([[True], image[1:] != image[:-1]])) if len(image) else []
+    for start, end in zip(starts, [*starts[1:], len(image)], strict=True):
+        dets = detection_rows[start:end]
+        num_truth = int(np.searchsorted(dets != dets[0], True)) if dets[0] != dets[-1] else len(dets)
+        objects = truth_rows[start : start + num_truth].tolist()
+        ious = coco_mask.iou(
+            [detected[row] for row in dets[::num_truth].tolist()],
+            [truth[row] for row in objects],
+            crowd[objects].astype(np.uint8),
+        )
+        overlaps[start:end] = ious.reshape(-1)
+    return overlaps
 
 
 def keypoint_overlaps(

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from vertebra_eval.area_ranges import AREA_RANGES
-from vertebra_eval.coco_objects import COCO_MAX_DETS
+from vertebra_eval.coco.objects import COCO_MAX_DETS
 from vertebra_eval.errors import DataError
 
 __all__ = ["COCO_SIGMAS", "COCO_TASKS", "CocoParams", "sigmas_for"]

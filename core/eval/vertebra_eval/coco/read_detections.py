@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Hashable, Sequence
+from itertools import repeat
 from typing import Any
 
 import numpy as np
 
 from vertebra_eval.coco.columns import DetectionColumns, GroundTruthColumns, can_be_ranked
-from vertebra_eval.coco.masks import MaskColumn
-from vertebra_eval.coco.records import (
-    box_column,
-    id_column,
-    keypoint_column,
-    load_json,
-    number_column,
-)
+from vertebra_eval.coco.fields import id_cause, keypoints_fault, number_rows, numbers_of
 from vertebra_eval.errors import DataError
+from vertebra_eval.findings import Findings
+from vertebra_eval.json_file import read_json
+from vertebra_eval.masks import MaskColumn, read_masks
 
 __all__ = ["read_detections"]
 
@@ -39,28 +37,26 @@ def read_detections(source: Any, truth: GroundTruthColumns, task: str) -> Detect
     """
     name, records = "the results", getattr(source, "dataset", source)
     if isinstance(source, (str, os.PathLike)):
-        name, records = str(source), load_json(source)
+        name, records = str(source), read_json(source, unique_keys=False)
     if isinstance(records, dict) and "annotations" in records:
         records = records["annotations"]
     if not isinstance(records, list) or not all(map(dict.__instancecheck__, records)):
         raise DataError(f"{name}: COCO results are a list of objects with image_id, category_id, score and the rest")
     first = records[0] if records else {"bbox": [0.0] * 4}
     image, category, kept, notes = _numbers(records, truth, name)
-    rows = np.flatnonzero(kept)
-    if not kept.all():
-        records = [records[row] for row in rows.tolist()]
-        image, category = image[kept], category[kept]
+    reader = _Records(records, np.flatnonzero(kept), name)
+    image, category = image[kept], category[kept]
     keypoints, masks = None, None
     if task == "segm" or ("segmentation" in first and not _has_box(first)):
-        masks = _masks(records, _has_box(first), truth, image, name, rows)
+        masks = reader.masks(_has_box(first), truth, image)
     if _has_box(first):
-        boxes = box_column(records, name, rows)
+        boxes = reader.boxes()
         with np.errstate(over="ignore", invalid="ignore"):  # those are dropped below
             areas = boxes[:, 2] * boxes[:, 3]
     elif masks is not None:
         boxes, areas = masks.boxes_and_areas()
     elif "keypoints" in first:
-        keypoints = keypoint_column(records, name, rows)
+        keypoints = reader.keypoints()
         low, high = keypoints[..., :2].min(axis=1), keypoints[..., :2].max(axis=1)
         with np.errstate(over="ignore", invalid="ignore"):
             boxes = np.concatenate([low, high - low], axis=1)
@@ -68,21 +64,139 @@ def read_detections(source: Any, truth: GroundTruthColumns, task: str) -> Detect
     else:
         raise DataError(f"{name}: record 0 has neither bbox nor segmentation nor keypoints: {str(first)[:200]}")
     if hasattr(source, "dataset"):  # pycocotools' loadRes has been there, and has added boxes to masks
-        areas = number_column(records, "area", name, rows)
+        areas = reader.numbers("area")
     if task == "keypoints" and keypoints is None:
-        keypoints = keypoint_column(records, name, rows) if records else None
+        keypoints = reader.keypoints() if records else None
     columns = DetectionColumns(
         image=image,
         category=category,
         boxes=boxes,
         areas=areas,
-        scores=number_column(records, "score", name, rows),
+        scores=reader.numbers("score"),
         masks=masks if task == "segm" else None,
         keypoints=keypoints if task == "keypoints" else None,
         source=name,
         notes=notes,
     )
-    return _without_bad(columns, rows, name)
+    return _without_bad(columns, reader.rows, name)
+
+
+class _Records:
+    """The records that take part, with errors that name them by their number in the file.
+
+    Args:
+        rows: (n,) their numbers.
+    """
+
+    def __init__(self, records: list[dict], rows: np.ndarray, source: str) -> None:
+        self.records = records if len(rows) == len(records) else [records[row] for row in rows.tolist()]
+        self.rows, self.source = rows, source
+
+    def numbers(self, name: str) -> np.ndarray:
+        """(n,) float64 of a field with one number; None is NaN."""
+        values = self._field(name)
+        try:
+            return np.fromiter((np.nan if v is None else v for v in values), np.float64, len(values))
+        except (TypeError, ValueError, OverflowError):
+            found = Findings("results")
+            for row, value in enumerate(values):
+                if (value is not None and numbers_of([value]) is None) or _is_huge(value):
+                    found.add(name, "fatal", [row], f"{name} is {value!r:.60}, expected a number")
+            self._refuse(found)
+            return np.array([np.nan if value is None else float(value) for value in values])
+
+    def boxes(self, rows: Sequence[int] | None = None) -> np.ndarray:
+        """(n, 4) float64 xywh, of all records or of some places among them."""
+        chosen = self.records if rows is None else [self.records[row] for row in rows]
+        return self._number_rows([record.get("bbox") for record in chosen], 4, _box_fault, rows)
+
+    def keypoints(self) -> np.ndarray:
+        """(n, J, 3) float64."""
+        values = self._field("keypoints")
+        length = len(first) if isinstance(first := values[0], (list, tuple, np.ndarray)) else 3
+        count = length // 3 if length % 3 == 0 else 0
+        points = self._number_rows(values, 3 * count, lambda value: _keypoints_fault(value, count))
+        return points.reshape(len(values), count, 3)
+
+    def masks(self, by_box: bool, truth: GroundTruthColumns, image: np.ndarray) -> MaskColumn:
+        """The masks of all records; where `by_box`, a box stands for a mask that is not there."""
+        segmentations = [record.get("segmentation") for record in self.records]
+        found = Findings("results")
+        for row, one in enumerate(segmentations):
+            if not isinstance(one, (list, tuple, dict, type(None))):
+                kind = type(one).__name__
+                text = f"has a {kind} as segmentation; expected run lengths (RLE: an object with size and counts, as "
+                found.add("mask", "fatal", [row], f"{text}pycocotools.mask.encode makes of an array) or polygons")
+        self._refuse(found)
+        missing = [row for row, segmentation in enumerate(segmentations) if not segmentation]
+        if not by_box:
+            found.add("mask", "fatal", missing, "has no segmentation")
+            self._refuse(found)
+        for row, (x, y, w, h) in zip(missing, self.boxes(missing).tolist(), strict=True):
+            segmentations[row] = [[x, y, x, y + h, x + w, y + h, x + w, y]] if np.isfinite(x + y + w + h) else None
+        sizes = np.zeros((len(image), 2)) if truth.image_sizes is None else truth.image_sizes[image]
+        read = read_masks(segmentations, sizes)
+        for row in read.unsized:
+            text = "segmentation is a polygon, which needs height and width of the image in the ground truth"
+            read.faults[row] = [text]
+        for row, faults in sorted(read.faults.items()):
+            found.add("mask", "fatal", [row], faults[0])
+        self._refuse(found)
+        return read.column
+
+    def _field(self, name: str) -> list:
+        try:
+            return [record[name] for record in self.records]
+        except KeyError:
+            found = Findings("results")
+            missing = [row for row, record in enumerate(self.records) if name not in record]
+            found.add(name, "fatal", missing, f"has no {name}")
+            self._refuse(found)
+            raise
+
+    def _number_rows(
+        self, values: list, length: int, fault: Callable[[Any], str | None], rows: Sequence[int] | None = None
+    ) -> np.ndarray:
+        """(n, length) float64; numbers that are not finite stay, as they are dropped with a note."""
+        found = Findings("results")
+        numbers = number_rows([() if value is None else value for value in values], length, fault, found, "field")
+        self._refuse(found, rows)
+        return numbers
+
+    def _refuse(self, found: Findings, rows: Sequence[int] | None = None) -> None:
+        """Raises DataError for the first finding."""
+        for one in found:
+            place = one.rows[0] if rows is None else rows[one.rows[0]]
+            where = f"record {self.rows[place]} (image {self.records[place]['image_id']!r})"
+            count = sum(len(other.rows) for other in found)
+            more = f" ({count} such records)" if count > 1 else ""
+            raise DataError(f"{self.source}: {where}: {one.text}{more}")
+
+
+def _box_fault(box: Any) -> str | None:
+    """Like `fields.box_fault`, but what is not finite or negative passes: such detections are dropped and counted."""
+    numbers = numbers_of(box)
+    if numbers is None or len(numbers) != 4 or any(map(_is_huge, numbers)):
+        return f"bbox is {'missing' if box == () else format(str(box), '.80')}, expected 4 numbers x, y, w, h"
+    return None
+
+
+def _keypoints_fault(keypoints: Any, count: int) -> str | None:
+    numbers = numbers_of(keypoints)
+    if numbers is not None and len(numbers) == 3 * count and count and not any(map(_is_huge, numbers)):
+        return None
+    return keypoints_fault(keypoints, count) or "keypoints must be numbers: x, y and visibility of each"
+
+
+def _is_huge(value: Any) -> bool:
+    """A whole number beyond any float."""
+    try:
+        float(value)
+    except OverflowError:
+        return True
+    except (TypeError, ValueError):
+        return False
+    return False
 
 
 def _has_box(record: dict) -> bool:
@@ -95,7 +209,7 @@ def _numbers(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[str]]:
     """Numbers of image and category, which records take part, and notes on those that do not."""
     notes: list[str] = []
-    ids, image = id_column(records, "image_id", {key: n for n, key in enumerate(truth.image_ids)}, source)
+    ids, image = _ids(records, "image_id", truth.image_ids, source)
     unknown = [row for row in np.flatnonzero(image < 0).tolist() if ids[row] not in truth.other_image_ids]
     if unknown:
         raise DataError(
@@ -103,7 +217,7 @@ def _numbers(
             f"first record {unknown[0]} with image_id {ids[unknown[0]]!r}; its ids look like "
             f"{', '.join(map(repr, truth.image_ids[:3])) or 'nothing, it has no images'}"
         )
-    ids, category = id_column(records, "category_id", {key: n for n, key in enumerate(truth.category_ids)}, source)
+    ids, category = _ids(records, "category_id", truth.category_ids, source)
     unknown = [row for row in np.flatnonzero(category < 0).tolist() if ids[row] not in truth.other_category_ids]
     if unknown:
         notes.append(
@@ -114,27 +228,20 @@ def _numbers(
     return image, category, (image >= 0) & (category >= 0), notes
 
 
-def _masks(
-    records: list[dict], by_box: bool, truth: GroundTruthColumns, image: np.ndarray, source: str, rows: np.ndarray
-) -> MaskColumn:
-    """The masks of all records; where `by_box`, a box stands for a mask that is not there."""
-    segmentations = [record.get("segmentation") for record in records]
-    arrays = [row for row, one in enumerate(segmentations) if not isinstance(one, (list, tuple, dict, type(None)))]
-    if arrays:
-        kind = type(segmentations[arrays[0]]).__name__
-        raise DataError(
-            f"{source}: record {rows[arrays[0]]} has a {kind} as segmentation; expected run lengths (RLE: an object "
-            "with size and counts, as pycocotools.mask.encode makes of an array) or polygons"
-        )
-    lacking = [row for row, segmentation in enumerate(segmentations) if not segmentation]
-    if lacking and not by_box:
-        raise DataError(f"{source}: record {rows[lacking[0]]} has no segmentation, {len(lacking)} such in all")
-    boxes = box_column([records[row] for row in lacking], source, rows[lacking])
-    for row, (x, y, w, h) in zip(lacking, boxes.tolist(), strict=True):
-        segmentations[row] = [[x, y, x, y + h, x + w, y + h, x + w, y]]
-    masks = MaskColumn(segmentations, None if truth.image_sizes is None else truth.image_sizes[image])
-    masks.check(source, [truth.image_ids[i] for i in image.tolist()], rows)
-    return masks
+def _ids(records: list[dict], name: str, known: Sequence[Hashable], source: str) -> tuple[list, np.ndarray]:
+    """The ids in one field of all records, and (n,) int64 the number of each, -1 where it has none."""
+    number = {key: place for place, key in enumerate(known)}
+    try:
+        ids = [record[name] for record in records]
+        return ids, np.fromiter(map(number.get, ids, repeat(-1)), np.int64, len(ids))
+    except (KeyError, TypeError) as err:
+        for row, record in enumerate(records):
+            if name not in record:
+                raise DataError(f"{source}: record {row} has no {name}: {str(record)[:200]}") from err
+            if isinstance(record[name], (list, dict)):
+                text = f"{name} is {record[name]!r:.60}, expected a whole number or a text"
+                raise DataError(f"{source}: record {row}: {text}{id_cause(record[name], number)}") from err
+        raise
 
 
 def _without_bad(columns: DetectionColumns, record_rows: np.ndarray, source: str) -> DetectionColumns:

@@ -1,30 +1,30 @@
-"""COCO ground truth (a file, a dict, or pycocotools' COCO) to columns."""
+"""COCO ground truth to the columns of one task: `truth_columns`, and `read_ground_truth` out of a file or dict."""
 
 from __future__ import annotations
 
-import os
-from collections import Counter
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from vertebra_eval.coco.columns import GroundTruthColumns
-from vertebra_eval.coco.masks import MaskColumn
-from vertebra_eval.coco.records import (
-    box_column,
-    id_column,
-    keypoint_column,
-    load_json,
-    number_column,
-    sorted_ids,
-)
-from vertebra_eval.coco_objects import id_cause, mask_of
+from vertebra_eval.coco.data import CocoData, distinct_names, read_coco
 from vertebra_eval.errors import DataError
 
-__all__ = ["ID_0_NOTE", "read_ground_truth"]
+__all__ = ["ID_0_NOTE", "read_ground_truth", "sorted_ids", "truth_columns"]
 
 ID_0_NOTE = "one annotation has the id 0, which pycocotools never counts as found; number annotations from 1"
+_KINDS = {  # findings of which a task knows no number, by task
+    "bbox": ("record", "bbox", "bbox missing"),
+    "segm": ("record", "bbox", "segmentation", "segmentation unsized"),
+    "keypoints": ("record", "bbox", "keypoints", "num_keypoints"),
+}
+_NOTED = {
+    "bbox": ("bbox empty", "bbox outside", "bbox reaches out", "bbox corners"),
+    "segm": ("segmentation short", "segmentation far"),
+    "keypoints": ("visibility",),
+}
+_ALWAYS_NOTED = ("area", "iscrowd", "name", "name taken", "id", "image_id type", "category_id type")
 
 
 def read_ground_truth(
@@ -42,7 +42,7 @@ def read_ground_truth(
     counted. For segm, objects without a mask are ignored; `notes` says so.
 
     Args:
-        source: path, dict with images, annotations, categories, or an object with such a dict as `.dataset`.
+        source: path, dict with images, annotations, categories, an object with such a dict as `.dataset`, `CocoData`.
         image_ids, category_ids: only these. None: all that the source lists.
         name: what messages call a source that is not a path.
         ignored_by: fields of an annotation that, where they are set, make the object neither to be found nor missed.
@@ -50,105 +50,97 @@ def read_ground_truth(
     Raises:
         DataError: what cannot be read; sizes, areas or boxes that are not finite or negative.
     """
-    data = getattr(source, "dataset", source)
-    if isinstance(source, (str, os.PathLike)):
-        name, data = str(source), load_json(source)
-    if not isinstance(data, dict) or not {"images", "categories"} <= set(data):
-        found = (
-            f"a dict with {', '.join(map(str, data)) or 'nothing'}" if isinstance(data, dict) else type(data).__name__
-        )
-        raise DataError(f"{name}: COCO ground truth is a dict with images, annotations and categories, not {found}")
-    listed = _by_id(data, "images", name)
-    named = {key: str(category.get("name", key)) for key, category in _by_id(data, "categories", name).items()}
-    images, categories = _chosen(listed, image_ids, "image", name), _chosen(named, category_ids, "category", name)
-    records, notes = _records(data, "annotations", name), []
-    _, image = id_column(records, "image_id", {key: n for n, key in enumerate(images)}, name)
-    _, category = id_column(records, "category_id", {key: n for n, key in enumerate(categories)}, name)
-    used = (image >= 0) & (category >= 0)
-    strangers = [
-        row
-        for row in np.flatnonzero(~used).tolist()
-        if records[row]["image_id"] not in listed or records[row]["category_id"] not in named
-    ]
-    if strangers:
-        first = records[strangers[0]]
-        cause = id_cause(first["image_id"], listed) or id_cause(first["category_id"], named)
-        what = f"{len(strangers)} annotations are of images or categories that {name} does not list"
-        if len(strangers) == len(records):
-            ids = f"image_id {first['image_id']!r}, category_id {first['category_id']!r}"
-            raise DataError(f"{name}: all {what}: first record {strangers[0]} with {ids}{cause}")
-        notes.append(f"{what}, and are dropped: first record {strangers[0]}{cause}")
+    data = read_coco(source, name)
+    data.refuse(("fatal",), tables=("images", "categories"))
+    images = _chosen(data.images.rows, image_ids, "image", data.source)
+    categories = _chosen(data.categories.rows, category_ids, "category", data.source)
+    rows = data.categories.rows
+    names = distinct_names([data.categories.names[rows[key]] for key in categories], categories.__getitem__)
+    numbers = {key: number for number, key in enumerate(categories)}
+    return truth_columns(data, task, images, categories, names, numbers, ignored_by)
+
+
+def truth_columns(
+    data: CocoData,
+    task: str,
+    image_ids: Sequence[Hashable],
+    category_ids: Sequence[Hashable],
+    category_names: Sequence[str],
+    numbers: Mapping[Hashable, int],
+    ignored_by: tuple[str, ...] = ("iscrowd",),
+) -> GroundTruthColumns:
+    """Columns of one task on some images and categories.
+
+    Args:
+        image_ids: (I,) the images by their numbers. category_ids, category_names: (K,) likewise.
+        numbers: the file's category id -> number; several may have one, those without are not evaluated.
+
+    Raises:
+        DataError: objects that no number can be computed of.
+    """
+    found, listed, named = data.annotations, data.images, data.categories
+    image_number, category_number = np.full(len(listed.ids) + 1, -1), np.full(len(named.ids) + 1, -1)
+    image_rows = np.array([listed.rows.get(key, -1) for key in image_ids], np.int64)
+    image_number[image_rows] = np.arange(len(image_ids))
+    image_number[-1] = -1
+    for key, number in numbers.items():
+        if key in named.rows:
+            category_number[named.rows[key]] = number
+    image, category = image_number[found.image], category_number[found.category]  # -1, unknown, finds the last: -1
+    used, notes = (image >= 0) & (category >= 0), []
+    if strange := _strangers(data):
+        notes.append(strange)
     if task == "segm":
-        masked = np.fromiter((mask_of(r.get("segmentation")) is not None for r in records), bool, len(records))
+        masked = found.masks.kinds > 0
+        faulty = [one.rows[0] for one in found.findings.of(("fatal",), ("segmentation", "segmentation unsized"))]
+        masked[faulty] = True  # they are refused
         if (used & ~masked).any():
             notes.append(f"{(used & ~masked).sum()} ground-truth objects without a mask are ignored")
         used &= masked
     rows = np.flatnonzero(used)
-    records, image, category = [records[row] for row in rows.tolist()], image[rows], category[rows]
-    ids, sizes = [images[i] for i in image.tolist()], _sizes(images, listed, name)
-    masks = MaskColumn([mask_of(record.get("segmentation")) for record in records], sizes[image])
+    boxes = found.boxes[rows]
+    if task == "keypoints":
+        _ = found.keypoints, found.num_keypoints  # their findings
+    areas = _areas(data, rows, notes)
+    data.refuse(("fatal",), _KINDS[task], used, ("annotations",))
     columns = GroundTruthColumns(
-        image=image,
-        category=category,
-        boxes=_boxes(records, task, name, rows),
-        areas=_areas(records, masks, ids, notes, name, rows),
-        crowd=(crowd := np.fromiter((bool(r.get("iscrowd")) for r in records), bool, len(records))),
-        ignored=np.fromiter((any(r.get(name) for name in ignored_by) for r in records), bool, len(records)),
-        annotation_ids=_annotation_ids(records, notes),
-        image_ids=images,
-        category_ids=categories,
-        category_names=_distinct(categories, named),
-        image_sizes=sizes,
-        other_image_ids=frozenset(listed) - set(images),
-        other_category_ids=frozenset(named) - set(categories),
-        source=name,
+        image=image[rows],
+        category=category[rows],
+        boxes=np.nan_to_num(boxes),
+        areas=areas,
+        crowd=found.crowd[rows],
+        ignored=found.flagged(ignored_by)[rows],
+        annotation_ids=_annotation_ids(data, rows, notes),
+        rows=rows,
+        image_ids=list(image_ids),
+        category_ids=list(category_ids),
+        category_names=list(category_names),
+        image_sizes=np.append(listed.sizes, [[0, 0]], axis=0)[image_rows],
+        other_image_ids=listed.rows.keys() - set(image_ids),
+        other_category_ids=named.rows.keys() - numbers.keys(),
+        source=data.source,
         notes=notes,
     )
     if task == "segm":
-        masks.check(name, ids, rows)
-        columns.masks = masks
+        columns.masks = found.masks.take(rows)
     if task == "keypoints":
-        columns.keypoints, columns.ignored = _keypoints(records, crowd, name, rows)
+        columns.keypoints, given = found.keypoints[rows], found.num_keypoints[rows]
+        labeled = np.count_nonzero(columns.keypoints[..., 2] > 0, axis=1)
+        columns.ignored = columns.crowd | (np.where(np.isnan(given), labeled, given) == 0)
+    notes += data.notes(_NOTED[task] + _ALWAYS_NOTED, used)
     return columns
 
 
-def _records(data: dict, field: str, source: str) -> list[dict]:
-    records = data.get(field, [])
-    if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
-        raise DataError(f"{source}: {field} has to be a list of objects")
-    return records
+def sorted_ids(ids: Iterable[Hashable]) -> list:
+    """Distinct ids in ascending order; numbers before text where both occur."""
+    distinct = set(ids)
+    try:
+        return sorted(distinct)
+    except TypeError:
+        return sorted(distinct, key=lambda value: (isinstance(value, str), str(value)))
 
 
-def _by_id(data: dict, field: str, source: str) -> dict[Hashable, dict]:
-    records = _records(data, field, source)
-    ids, _ = id_column(records, "id", {}, f"{source}, {field}")
-    return dict(zip(ids, records, strict=True))
-
-
-def _distinct(categories: list[Hashable], named: dict[Hashable, str]) -> list[str]:
-    """Names as metrics need them: one that several categories share has the id behind it."""
-    times = Counter(named[key] for key in categories)
-    return [named[key] if times[named[key]] == 1 else f"{named[key]} ({key})" for key in categories]
-
-
-def _sizes(images: list[Hashable], listed: dict[Hashable, dict], source: str) -> np.ndarray:
-    """(I, 2) int64 height, width; 0 where unknown."""
-    sizes = np.zeros((len(images), 2), np.int64)
-    for row, key in enumerate(images):
-        height, width = listed[key].get("height") or 0, listed[key].get("width") or 0
-        try:
-            sizes[row] = height, width
-            whole = (sizes[row] >= 0).all()
-        except (TypeError, ValueError, OverflowError):
-            whole = False
-        if not whole:
-            raise DataError(
-                f"{source}: image {key!r} has height {height!r} and width {width!r}; expected whole numbers of pixels"
-            )
-    return sizes
-
-
-def _chosen(listed: dict, wanted: Iterable[Hashable] | None, what: str, source: str) -> list:
+def _chosen(listed: Mapping[Hashable, int], wanted: Iterable[Hashable] | None, what: str, source: str) -> list:
     if wanted is None:
         return sorted_ids(listed)
     wanted = sorted_ids(wanted)
@@ -158,13 +150,29 @@ def _chosen(listed: dict, wanted: Iterable[Hashable] | None, what: str, source: 
     return wanted
 
 
-def _annotation_ids(records: list[dict], notes: list[str]) -> np.ndarray:
+def _strangers(data: CocoData) -> str | None:
+    """The note on annotations of images or categories that are not listed; an error where all are."""
+    found = data.annotations
+    strange = np.flatnonzero((found.image < 0) | (found.category < 0))
+    if not len(strange):
+        return None
+    first = int(strange[0])
+    kinds = ("record", "image_id", "category_id")
+    one = next(one for one in found.findings.of(("fatal", "error"), kinds) if one.rows[0] == first)
+    what = f"{len(strange)} annotations are of images or categories that {data.source} does not list"
+    where = f"first {data.where('annotations', first)}: {one.text}"
+    if len(strange) == len(found):
+        raise DataError(f"{data.source}: all {what}: {where}")
+    return f"{what}, and are dropped: {where}"
+
+
+def _annotation_ids(data: CocoData, rows: np.ndarray, notes: list[str]) -> np.ndarray:
     """(G,) ids, 1 where an id is not an integer: only 0 has a meaning."""
-    ids = [i if isinstance(i := record.get("id"), int) and abs(i) < 2**63 else 1 for record in records]
-    ids = np.array(ids, dtype=np.int64)
+    given = [data.annotations.ids[row] for row in rows.tolist()]
+    ids = np.array([key if isinstance(key, int) and abs(key) < 2**63 else 1 for key in given], dtype=np.int64)
     if (ids == 0).any():
         notes.append(ID_0_NOTE)
-    given = [i for record in records if isinstance(i := record.get("id"), (int, str))]
+    given = [key for key in given if isinstance(key, (int, str))]
     if len(set(given)) < len(given):
         notes.append(
             f"{len(given) - len(set(given))} annotations have the id of another; each counts here, where pycocotools "
@@ -173,56 +181,16 @@ def _annotation_ids(records: list[dict], notes: list[str]) -> np.ndarray:
     return ids
 
 
-def _boxes(records: list[dict], task: str, source: str, rows: np.ndarray) -> np.ndarray:
-    """(G, 4) xywh; zeros where a record has none and the task needs none."""
-    if task != "bbox":
-        records = [record if record.get("bbox") else {"bbox": [0.0] * 4} for record in records]
-    boxes = box_column(records, source, rows)
-    bad = ~np.isfinite(boxes).all(axis=1) | (boxes[:, 2:] < 0).any(axis=1)
-    if bad.any():
-        row = int(np.argmax(bad))
-        raise DataError(
-            f"{source}: annotation {records[row].get('id')!r} has the box {boxes[row].tolist()}, {bad.sum()} such in "
-            "all; x, y, width, height have to be finite, and sizes not negative"
-        )
-    return boxes
-
-
-def _areas(
-    records: list[dict], masks: MaskColumn, image_ids: list[Hashable], notes: list[str], source: str, rows: np.ndarray
-) -> np.ndarray:
+def _areas(data: CocoData, rows: np.ndarray, notes: list[str]) -> np.ndarray:
     """(G,) areas as annotated; where there is none, of the mask, else of the box."""
-    lacking = [row for row, record in enumerate(records) if record.get("area") is None]
-    if lacking:
+    areas = data.annotations.areas[rows]
+    missing = np.flatnonzero(np.isnan(areas))
+    if len(missing):
         notes.append(
-            f"{len(lacking)} ground-truth objects have no area; that of their mask, else of their box, is used"
+            f"{len(missing)} ground-truth objects have no area; that of their mask, else of their box, is used"
         )
-        records = list(records)
-    for row in lacking:
-        segmentation, box = mask_of(records[row].get("segmentation")), records[row].get("bbox") or [0.0] * 4
-        if segmentation and (isinstance(segmentation, dict) or masks.sizes[row].all()):
-            mask = masks.take(np.array([row]))
-            mask.check(source, image_ids[row : row + 1], rows[row : row + 1])
-            area = mask.boxes_and_areas()[1].item()
-        else:
-            area = box[2] * box[3]
-        records[row] = records[row] | {"area": area}
-    areas = number_column(records, "area", source, rows)
-    if not np.isfinite(areas).all():
-        row = int(np.argmax(~np.isfinite(areas)))
-        raise DataError(f"{source}: annotation {records[row].get('id')!r} has the area {areas[row]}; expected a number")
+        used = np.zeros(len(data.annotations), bool)
+        used[rows[missing]] = True
+        areas = np.nan_to_num(data.annotations.measure_areas(rows))
+        data.refuse(("fatal",), ("segmentation",), used, ("annotations",))
     return areas
-
-
-def _keypoints(records: list[dict], crowd: np.ndarray, source: str, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(G, J, 3) keypoints, all unlabeled where there are none, and (G,) which objects are ignored."""
-    lists = (points for record in records if isinstance(points := record.get("keypoints"), (list, tuple, np.ndarray)))
-    length = next((len(points) for points in lists if len(points)), 0)
-    keypoints = keypoint_column(
-        [record if record.get("keypoints") else {"keypoints": [0] * length} for record in records], source, rows
-    )
-    labeled = np.count_nonzero(keypoints[..., 2] > 0, axis=1) if length else np.zeros(len(records), np.int64)
-    own = [record.get("num_keypoints") for record in records]
-    counts = [{"num_keypoints": n if k is None else k} for k, n in zip(own, labeled.tolist(), strict=True)]
-    given = number_column(counts, "num_keypoints", source, rows)
-    return keypoints, crowd | (given == 0)

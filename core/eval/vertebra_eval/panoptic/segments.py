@@ -6,17 +6,15 @@ Format: https://cocodataset.org/#format-data, section 4.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from numbers import Integral
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from vertebra_eval.coco.fields import crowd_fault, is_whole
 from vertebra_eval.errors import DataError
 from vertebra_eval.json_file import Problems
 
 __all__ = [
     "PanopticCategory",
-    "crowd_fault",
-    "is_whole",
     "isthing_fault",
     "panoptic_categories",
     "segment_faults",
@@ -79,16 +77,6 @@ def segment_faults(segments: Sequence[Any]) -> list[tuple[str, str]]:
 
 def isthing_fault(isthing: Any) -> str | None:
     """What is wrong with `isthing`, of a panoptic category or segment, or None. Text such as "0" would be true."""
-    if isinstance(isthing, (bool, Integral)) and isthing in (0, 1):
+    if (isinstance(isthing, bool) or is_whole(isthing)) and isthing in (0, 1):
         return None
     return f"isthing is {'missing' if isthing is None else repr(isthing)}, expected true, false, 0 or 1"
-
-
-def crowd_fault(iscrowd: Any) -> str | None:
-    """What is wrong with `iscrowd`, or None."""
-    return None if iscrowd in (0, 1) else f"iscrowd is {iscrowd!r}, expected 0 or 1"
-
-
-def is_whole(value: Any) -> bool:
-    """An integer, of Python or numpy, and not a truth value."""
-    return type(value) is int or (isinstance(value, Integral) and not isinstance(value, bool))

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from vertebra.data.masks import clip_polygon
 from vertebra.data.transforms.projective import map_points, warp_pixels
 from vertebra.errors import DataError
 from vertebra.structures.resize import resize_pixels
+from vertebra_eval.masks import clip_polygon
 
 __all__ = ["Sample"]
 

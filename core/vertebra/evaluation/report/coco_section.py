@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from vertebra.evaluation.detections import DetectionTable
 from vertebra.evaluation.ground_truth import GroundTruth
 from vertebra.evaluation.report.crops import draw_mistakes
 from vertebra.evaluation.report.mistakes import worst_false, worst_missed
 from vertebra.evaluation.report.pictures import draw_pictures
-from vertebra_eval.coco import MaskColumn
 from vertebra_eval.coco.curves import CocoArrays, best_threshold
 from vertebra_eval.coco.metrics import coco_metrics
 from vertebra_eval.report.analysis_section import analysis_sections
@@ -121,19 +118,14 @@ def _masks(arrays: CocoArrays, truth: GroundTruth, table: DetectionTable) -> dic
     columns = arrays.columns
     if columns is None:
         return {}
-    masked = [annotation for annotation in truth.annotations if annotation.get("segmentation")]
-    sizes = np.array([truth.sizes[annotation["image_id"]] or (0, 0) for annotation in masked], np.int64).reshape(-1, 2)
-    return {
-        "detection_masks": [table.masks[row] for row in columns.detection_row.tolist()],
-        "truth_masks": MaskColumn([annotation["segmentation"] for annotation in masked], sizes),
-    }
+    return {"detection_masks": table.masks[columns.detection_row], "truth_masks": truth.columns("segm").masks}
 
 
 def _facts(truth: GroundTruth, table: DetectionTable) -> Facts:
     facts = {"images": f"{len(truth.keys):,}", "classes": f"{len(truth.class_names):,}"}
     if truth.annotated:
-        crowd = sum(annotation["iscrowd"] for annotation in truth.annotations)
-        facts["objects"] = f"{len(truth.annotations) - crowd:,}"
+        crowd = int(truth.objects.crowd.sum())
+        facts["objects"] = f"{len(truth.objects) - crowd:,}"
         facts["crowd regions"] = f"{crowd:,}"
     else:
         facts["objects"] = "unknown, there are no annotations"

@@ -43,10 +43,7 @@ def draw_mistakes(
     for old in folder.glob(f"{prefix}_[0-9][0-9].png"):  # of an earlier evaluation into the same folder
         old.unlink()
     rows = {mistake.image for mistake in mistakes}
-    annotations: dict[int, list[dict]] = {row: [] for row in rows}
-    for annotation in truth.annotations:
-        if annotation["image_id"] in rows:
-            annotations[annotation["image_id"]].append(annotation)
+    annotations = {row: truth.records(row) for row in rows}
     pictures = []
     for number, mistake in enumerate(mistakes, start=1):
         name = truth.keys[mistake.image].file_name

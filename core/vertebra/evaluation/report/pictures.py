@@ -66,7 +66,7 @@ def draw_pictures(
         if not name or not Path(name).is_file():
             continue
         image = read_image(name)
-        annotations = [annotation for annotation in truth.annotations if annotation["image_id"] == row]
+        annotations = truth.records(row)
         detected = found(table, row, threshold, image.shape[:2])
         left = draw_instances(image, expected(annotations, table), truth.class_names, skeleton=skeleton)
         right = draw_instances(image, detected, truth.class_names, skeleton=skeleton)

@@ -1,59 +1,18 @@
-"""COCO's annotation records: what stands for "none", and what is legal but rarely meant, in one note for each kind."""
+"""What is legal in COCO ground truth but rarely meant, in one note for each kind."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container
-from numbers import Real
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 
-__all__ = ["COCO_MAX_DETS", "id_cause", "mask_of", "object_notes", "polygons_cause"]
+__all__ = ["COCO_MAX_DETS", "object_notes"]
 
 COCO_MAX_DETS = {"bbox": (1, 10, 100), "segm": (1, 10, 100), "keypoints": (20,)}
 """Detections per image and class that count, by task (https://cocodataset.org/#detection-eval)."""
 
 _MANY_CROWDS = 0.2  # share of the objects; in COCO itself 1 of 80
 _MORE_THAN_A_PIXEL = 4  # square pixels of a box whose object cannot have area 1
-
-
-def mask_of(segmentation: Any) -> Any:
-    """A `segmentation` without empty polygons; None where that leaves no mask (`null`, `{}`, `[]`, `[[]]`)."""
-    if isinstance(segmentation, list):
-        segmentation = [one for one in segmentation if not (isinstance(one, (list, tuple)) and not len(one))]
-    return None if isinstance(segmentation, (list, dict)) and not segmentation else segmentation
-
-
-def id_cause(key: Any, known: Container) -> str:
-    """`; write 1 ...` for an id that is one of the known ones but for its type; otherwise empty."""
-    if isinstance(key, str):
-        number = int(key) if len(key) < 20 and key.removeprefix("-").isdecimal() else None
-        return f"; the ids are numbers: write {number} without quotes" if number in known else ""
-    if isinstance(key, bool) or not isinstance(key, (int, float)) or key != key or key in (np.inf, -np.inf):
-        return ""
-    whole = int(key)
-    if whole == key and str(whole) in known:
-        return f'; the ids are texts: write "{whole}"'
-    if isinstance(key, float) and whole == key and whole in known:
-        return f"; ids are whole numbers: write {whole} (pandas writes {key} where a column has gaps)"
-    return ""
-
-
-def polygons_cause(segmentation: Any) -> str | None:
-    """What is wrong with a list that is nearly one of polygons as COCO writes them; None: nothing that is known."""
-    if isinstance(segmentation, np.ndarray):
-        segmentation = segmentation.tolist()
-    if not isinstance(segmentation, (list, tuple)) or not segmentation:
-        return None
-    if all(isinstance(value, Real) for value in segmentation):
-        return "is one flat list of numbers; a pair of brackets is missing: [[x1, y1, x2, y2, ...]]"
-    points = segmentation
-    if all(isinstance(one, (list, tuple)) and one and not isinstance(one[0], Real) for one in segmentation):
-        points = [point for polygon in segmentation for point in polygon]
-    pairs = len(points) > 2 and all(isinstance(one, (list, tuple)) and len(one) == 2 for one in points)
-    if pairs or all(isinstance(one, dict) for one in points):
-        return "is a list of points; write each polygon as one list of numbers: [[x1, y1, x2, y2, ...]]"
-    return None
 
 
 def object_notes(

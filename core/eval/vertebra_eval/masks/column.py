@@ -1,0 +1,283 @@
+"""A column of masks in flat arrays: polygons and run lengths as they came, drawn where pixels are needed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import chain, pairwise
+from typing import Any
+
+import numpy as np
+from pycocotools import mask as coco_mask
+
+from vertebra_eval.masks.polygons import FARTHEST, polygon_fault, polygons_cause, within_reach
+from vertebra_eval.masks.run_lengths import covered_pixels, run_length_fault
+
+__all__ = ["MaskColumn", "MasksRead", "mask_faults", "read_masks"]
+
+NONE, POLYGONS, RUNS = 0, 1, 2
+_AT_A_TIME = 200  # masks; pycocotools 2.0.11 with numpy 2 cannot give the areas of more than 255
+_CORNERS = 6  # numbers of a triangle, the least that encloses anything
+
+
+@dataclass(eq=False)
+class MaskColumn(Sequence):
+    """n masks; `column[row]` is compressed run lengths {"size": [h, w], "counts": bytes}, None where there is no mask.
+
+    Args:
+        kinds: (n,) int8: 0 no mask, 1 polygons, 2 run lengths.
+        sizes: (n, 2) int64 height, width of the image.
+        starts, ends: (n,) int64: the mask's polygons, or its part of `counts`.
+        polygon_ends: (P + 1,) int64, 0 and where in `numbers` each polygon ends. numbers: (N,) float64 x, y, x, y, ...
+        counts: (B,) uint8, the compressed run lengths of all masks.
+    """
+
+    kinds: np.ndarray
+    sizes: np.ndarray
+    starts: np.ndarray
+    ends: np.ndarray
+    polygon_ends: np.ndarray = field(default_factory=lambda: np.zeros(1, np.int64))
+    numbers: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    counts: np.ndarray = field(default_factory=lambda: np.zeros(0, np.uint8))
+
+    @classmethod
+    def of_run_lengths(cls, counts: np.ndarray, lengths: np.ndarray, sizes: np.ndarray) -> MaskColumn:
+        """Compressed run lengths, sound ones.
+
+        Args:
+            counts: (B,) uint8, of all masks. lengths: (n,) int64 bytes of each. sizes: (n, 2) int height, width.
+        """
+        ends = np.cumsum(lengths)
+        return cls(np.full(len(lengths), RUNS, np.int8), sizes, ends - lengths, ends, counts=counts)
+
+    @classmethod
+    def of_encoded(cls, masks: Sequence[dict]) -> MaskColumn:
+        """Compressed run lengths {"size": [h, w], "counts": bytes}, sound ones."""
+        lengths = np.fromiter((len(mask["counts"]) for mask in masks), np.int64, len(masks))
+        sizes = np.array([mask["size"] for mask in masks], np.int64).reshape(-1, 2)
+        return cls.of_run_lengths(np.frombuffer(b"".join(mask["counts"] for mask in masks), np.uint8), lengths, sizes)
+
+    def __len__(self) -> int:
+        return len(self.kinds)
+
+    def __getitem__(self, row: Any) -> Any:
+        if isinstance(row, (slice, np.ndarray)):
+            return self.take(row)
+        kind = self.kinds[row]  # raises IndexError, which ends an iteration
+        if kind == NONE:
+            return None
+        if kind == RUNS:
+            return {"size": self.sizes[row].tolist(), "counts": self._text(row)}
+        height, width = self.sizes[row].tolist()
+        return coco_mask.merge(coco_mask.frPyObjects(self._polygons(row), height, width))
+
+    def take(self, rows: np.ndarray | slice) -> MaskColumn:
+        """Selects masks by index, slice or boolean mask; the flat arrays are shared."""
+        return MaskColumn(
+            self.kinds[rows],
+            self.sizes[rows],
+            self.starts[rows],
+            self.ends[rows],
+            self.polygon_ends,
+            self.numbers,
+            self.counts,
+        )
+
+    def segmentation(self, row: int) -> Any:
+        """As COCO has it: a list of flat polygons, run lengths as text, or None."""
+        if self.kinds[row] == POLYGONS:
+            return [polygon.tolist() for polygon in self._polygons(row)]
+        if self.kinds[row] == NONE:
+            return None
+        return {"size": self.sizes[row].tolist(), "counts": self._text(row).decode("ascii")}
+
+    def unsound(self) -> np.ndarray:
+        """Rows whose run lengths do not fill their size, ascending; pycocotools must not see them."""
+        rows = np.flatnonzero(self.kinds == RUNS)
+        covered, broken = covered_pixels([self._text(row) for row in rows.tolist()])
+        return rows[(broken > 0) | (covered != self.sizes[rows].prod(axis=1, dtype=np.int64))]
+
+    def outline(self, row: int) -> np.ndarray | None:
+        """(numbers,) float64 of all the mask's polygons, x, y, x, y, ...; None where it has none."""
+        if self.kinds[row] != POLYGONS:
+            return None
+        return self.numbers[self.polygon_ends[self.starts[row]] : self.polygon_ends[self.ends[row]]]
+
+    def boxes_and_areas(self) -> tuple[np.ndarray, np.ndarray]:
+        """(n, 4) xywh boxes around the masks, and (n,) their pixels; both float64, zeros where there is no mask."""
+        boxes, areas = np.zeros((len(self), 4)), np.zeros(len(self))
+        there = np.flatnonzero(self.kinds)
+        for start in range(0, len(there), _AT_A_TIME):
+            rows = there[start : start + _AT_A_TIME]
+            encoded = [self[row] for row in rows.tolist()]
+            boxes[rows] = coco_mask.toBbox(encoded).reshape(-1, 4)
+            areas[rows] = coco_mask.area(encoded)
+        return boxes, areas
+
+    def _text(self, row: int) -> bytes:
+        return self.counts[self.starts[row] : self.ends[row]].tobytes()
+
+    def _polygons(self, row: int) -> list[np.ndarray]:
+        ends = self.polygon_ends[self.starts[row] : self.ends[row] + 1].tolist()
+        return [self.numbers[start:end] for start, end in pairwise(ends)]
+
+
+@dataclass
+class MasksRead:
+    """What became of segmentations.
+
+    Args:
+        column: the masks; none in the rows of `faults`.
+        faults: row -> what cannot be read as a mask; each begins with "segmentation".
+        short: rows with polygons of less than 3 points beside others; they enclose nothing and are dropped.
+        far: rows with polygons beyond `FARTHEST`, which are cut at the image's border.
+        unsized: rows with polygons in images of unknown size, which cannot be drawn: they have no mask in the column.
+    """
+
+    column: MaskColumn
+    faults: dict[int, list[str]]
+    short: np.ndarray
+    far: np.ndarray
+    unsized: list[int]
+
+
+def read_masks(segmentations: Sequence[Any], sizes: np.ndarray) -> MasksRead:
+    """Segmentations in COCO's three forms to a column.
+
+    Args:
+        segmentations: n polygon lists, run lengths, or None.
+        sizes: (n, 2) int height, width of each image; 0 where unknown.
+    """
+    faults: dict[int, list[str]] = {}
+    kinds, sizes = np.zeros(len(segmentations), np.int8), np.array(sizes, np.int64).reshape(-1, 2)
+    starts, ends = np.zeros((2, len(segmentations)), np.int64)
+    drawn, encoded, unsized = [], [], []
+    for row, segmentation in enumerate(segmentations):
+        if segmentation is None:
+            continue
+        if isinstance(segmentation, (list, tuple)):
+            if sizes[row, 0]:
+                drawn.append(row)
+            else:
+                unsized.append(row)
+        elif isinstance(segmentation, dict):
+            encoded.append(row)
+        else:
+            faults[row] = mask_faults(segmentation, None)
+    rows, lists = _readable_polygons(drawn, segmentations, faults)
+    far: list[int] = []
+    lengths, numbers = _flat(lists)
+    if len(numbers) and np.abs(numbers).max() > FARTHEST:
+        for place, row in enumerate(rows):
+            polygons = [polygon for polygon in lists[place] if len(polygon) >= _CORNERS]
+            cut = within_reach(polygons, *sizes[row].tolist())
+            if cut is not polygons:
+                far.append(row)
+                lists[place] = list(cut)
+        lengths, numbers = _flat(lists)
+    of_row = np.repeat(rows, list(map(len, lists))).astype(np.int64)
+    long = lengths >= _CORNERS
+    numbers = numbers[np.repeat(long, lengths)]
+    short, of_row, lengths = np.unique(of_row[~long]), of_row[long], lengths[long]
+    drawn_rows = np.unique(of_row)
+    kinds[drawn_rows] = POLYGONS
+    starts[drawn_rows] = np.searchsorted(of_row, drawn_rows, side="left")
+    ends[drawn_rows] = np.searchsorted(of_row, drawn_rows, side="right")
+    counts = _run_lengths(encoded, segmentations, sizes, faults, (kinds, starts, ends))
+    for row in short[kinds[short] == NONE].tolist():
+        faults[row] = mask_faults(segmentations[row], None)
+    short = short[kinds[short] != NONE]
+    column = MaskColumn(kinds, sizes, starts, ends, np.concatenate([[0], np.cumsum(lengths)]), numbers, counts)
+    return MasksRead(column, faults, short, np.array(far, np.int64), unsized)
+
+
+def mask_faults(segmentation: Any, size: tuple[int, int] | None) -> list[str]:
+    """What is wrong with polygons or run lengths of an image of this (height, width); None: the size is not known."""
+    if isinstance(segmentation, (list, tuple)):
+        found = [(number, polygon_fault(polygon)) for number, polygon in enumerate(segmentation)]
+        faults = [f"segmentation: polygon {number} {fault}" for number, fault in found if fault]
+        lengths = [len(polygon) for polygon in segmentation] if not faults else []
+        if lengths and max(lengths) < _CORNERS:
+            faults = [f"segmentation: polygon 0 has {lengths[0] // 2} points; a polygon needs at least 3"]
+        cause = polygons_cause(segmentation) if faults else None
+        return [f"segmentation {cause}"] if cause else faults
+    fault = run_length_fault(segmentation, size)
+    return [f"segmentation {fault}"] if fault else []
+
+
+def _readable_polygons(
+    rows: list[int], segmentations: Sequence[Any], faults: dict[int, list[str]]
+) -> tuple[list[int], list[list]]:
+    """The rows whose polygons are lists of finite numbers in pairs, and these; the others go to `faults`."""
+    lists = [segmentations[row] for row in rows]
+    if _are_plain(lists):  # nearly always
+        return rows, lists
+    good: list[int] = []
+    read = []
+    for row, polygons in zip(rows, lists, strict=True):
+        found = mask_faults(polygons, None)
+        if found:
+            faults[row] = found
+        else:
+            good.append(row)
+            read.append([[float(value) for value in polygon] for polygon in polygons])
+    return good, read
+
+
+def _flat(lists: Sequence[Sequence[Sequence[float]]]) -> tuple[np.ndarray, np.ndarray]:
+    """(P,) int64 numbers of each polygon, and the numbers themselves, float64."""
+    lengths = np.fromiter(map(len, chain.from_iterable(lists)), np.int64)
+    return lengths, np.fromiter(chain.from_iterable(chain.from_iterable(lists)), np.float64, int(lengths.sum()))
+
+
+def _are_plain(lists: Sequence[Iterable]) -> bool:
+    if not set(map(type, lists)) <= {list}:
+        return False
+    polygons = list(chain.from_iterable(lists))
+    if not set(map(type, polygons)) <= {list} or any(len(polygon) % 2 for polygon in polygons):
+        return False
+    if not set(map(type, chain.from_iterable(polygons))) <= {int, float}:
+        return False
+    if any(len(polygon) == 2 for polygon in polygons):  # perhaps a list of points
+        return False
+    try:
+        return bool(np.isfinite(np.fromiter(map(sum, polygons), np.float64, len(polygons))).all())
+    except OverflowError:  # whole numbers beyond any float
+        return False
+
+
+def _run_lengths(
+    rows: list[int],
+    segmentations: Sequence[Any],
+    sizes: np.ndarray,
+    faults: dict[int, list[str]],
+    columns: tuple[np.ndarray, np.ndarray, np.ndarray],
+) -> np.ndarray:
+    """(B,) uint8 compressed run lengths of the rows; fills kinds, starts, ends and unknown sizes."""
+    kinds, starts, ends = columns
+    good, parts = [], []
+    known = sizes.tolist()
+    for row in rows:
+        rle, size = segmentations[row], known[row]
+        own, counts = rle.get("size"), rle.get("counts")
+        text = isinstance(counts, (str, bytes))
+        if not text or type(own) not in (list, tuple) or list(own) != size:  # the usual case needs no closer look
+            found = mask_faults(rle, tuple(size) if size[0] else None)
+            if found:
+                faults[row] = found
+                continue
+            sizes[row] = own
+        if not text:
+            counts = coco_mask.frPyObjects({"size": list(own), "counts": list(counts)}, *own)["counts"]
+        good.append(row)
+        parts.append(counts if isinstance(counts, bytes) else counts.encode("latin-1", "replace"))
+    covered, broken = covered_pixels(parts)
+    chosen = np.array(good, np.int64)
+    lengths = np.fromiter(map(len, parts), np.int64, len(parts))
+    kinds[chosen], ends[chosen] = RUNS, np.cumsum(lengths)
+    starts[chosen] = ends[chosen] - lengths
+    for place in np.flatnonzero((broken > 0) | (covered != sizes[chosen].prod(axis=1))).tolist():
+        row = good[place]
+        kinds[row] = NONE
+        faults[row] = mask_faults(segmentations[row], tuple(known[row]) if known[row][0] else None)
+    return np.frombuffer(b"".join(parts), np.uint8)
