@@ -1,4 +1,4 @@
-"""Text from files and datasets as it may go to a terminal: control characters are shown, not obeyed."""
+"""Log lines and terminal output without control characters: they are escaped, not obeyed."""
 
 from __future__ import annotations
 
@@ -6,18 +6,9 @@ import logging
 from collections.abc import Iterable
 from typing import Any
 
-__all__ = ["PlainFormatter", "PlainStream", "printable"]
+from vertebra_eval.printable import printable
 
-_CONTROLS = {*range(0x20), *range(0x7F, 0xA0)} - {ord("\n"), ord("\t")}
-_SHOWN = {code: f"\\x{code:02x}" for code in _CONTROLS}
-_SHOWN |= {code: f"\\u{code:04x}" for code in range(0xD800, 0xE000)}  # halves of surrogates, which cannot be encoded
-_SHOWN |= {code: f"\\u{code:04x}" for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A))}  # turn text around
-
-
-def printable(text: str) -> str:
-    """The text with control characters (terminal escapes, carriage returns), and those that change the direction of
-    text, written as `\\x1b` and `\\u202e`; lines stay."""
-    return text.translate(_SHOWN)
+__all__ = ["PlainFormatter", "PlainStream"]
 
 
 class PlainFormatter(logging.Formatter):

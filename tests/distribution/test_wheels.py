@@ -25,7 +25,7 @@ def test_every_wheel_is_pure_python(wheels):
     ("name", "folder", "some"),
     [
         ("core", "core/vertebra", {"vertebra/py.typed", "vertebra/datasets/ade20k.yaml"}),
-        ("eval", "core/eval/vertebra_eval", {"vertebra_eval/py.typed", "vertebra_eval/report/report.css"}),
+        ("eval", "core/eval/vertebra_eval", {"vertebra_eval/py.typed", "vertebra_eval/report/templates/page.html"}),
     ],
 )
 def test_a_core_wheel_holds_every_file_of_its_package_and_nothing_else(wheels, repository, name, folder, some):
@@ -62,7 +62,7 @@ def test_the_installed_core_is_not_the_source_tree(installed, repository, tmp_pa
 
 
 def test_results_are_evaluated_without_torch(wheels, tmp_path):
-    """The wheel of vertebra-eval beside numpy, pycocotools, Pillow and matplotlib alone; the numbers are there."""
+    """The wheel of vertebra-eval without torch and vertebra: numbers and a report are there."""
     fresh = FreshVenv(tmp_path / "venv", without=("torch", "torchvision", "vertebra"))
     fresh.install(wheels["eval"])
     code = (
@@ -70,9 +70,13 @@ def test_results_are_evaluated_without_torch(wheels, tmp_path):
         "from vertebra_eval import coco_evaluate\n"
         "box = {'image_id': 1, 'category_id': 1, 'bbox': [1, 1, 9, 9]}\n"
         "truth = {'images': [{'id': 1}], 'categories': [{'id': 1, 'name': 'a'}], 'annotations': [box | {'id': 1}]}\n"
-        "print('AP', coco_evaluate(truth, [box | {'score': 1.0}])['bbox/AP'])"
+        "metrics = coco_evaluate(truth, [box | {'score': 1.0}])\n"
+        "from pathlib import Path; from vertebra_eval.report import write_report\n"
+        "write_report(Path('report.html'), title='t', subtitle='s', metrics=metrics, reasons={})\n"
+        "print('AP', metrics['bbox/AP'])"
     )
     assert "AP 0.99" in fresh.run("python", "-c", code, cwd=tmp_path)
+    assert "Boxes" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
 def test_installed_plugins_and_their_recipes_are_listed(installed, wheels, tmp_path):

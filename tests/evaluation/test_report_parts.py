@@ -8,6 +8,7 @@ from vertebra.evaluation import COCOEvaluator
 from vertebra.evaluation.report import Figure, Gallery, Picture, Section, Table, Text, write_report
 from vertebra.evaluation.report.pictures import choose_images
 from vertebra_eval.coco.curves import MatchTable, best_threshold, pr_curve
+from vertebra_eval.report.plot_files import write_plots
 from vertebra_eval.report.plots import class_bars, pr_curves, score_histogram
 
 SMALL, MEDIUM = (10, 10, 30, 30), (10, 10, 60, 60)
@@ -66,18 +67,47 @@ def test_chosen_images_are_the_worst_then_a_spread_without_repeats():
 def test_plots_of_nothing_are_left_out(by_hand, tmp_path):
     evaluator = COCOEvaluator(by_hand.dataset({1: []}, ["a"]))
     by_hand.run(evaluator, {1: []})
-    path = tmp_path / "plot.png"
-    assert not pr_curves(evaluator.arrays["bbox"], path)
-    assert not score_histogram(evaluator.arrays["bbox"], None, path)
-    assert not class_bars(["a"], [None], [None], path)
-    assert not path.exists()
+    arrays = evaluator.arrays["bbox"]
+    nothing = (pr_curves(arrays), score_histogram(arrays, None), class_bars(["a"], [None], [None]))
+    assert nothing == (None, None, None)
+    assert write_plots([("plot", plot, "caption") for plot in nothing], tmp_path / "plots") == []
+    assert not (tmp_path / "plots").exists()
 
 
 def test_bars_of_many_classes_stay_readable(tmp_path):
     values = list(np.linspace(0, 1, 300))
-    assert class_bars([f"class {i}" for i in range(300)], values, values, tmp_path / "many.png")
-    with Image.open(tmp_path / "many.png") as image:
+    bars = class_bars([f"class {i}" for i in range(300)], values, values)
+    (figure,) = write_plots([("many", bars, "caption")], tmp_path)
+    with Image.open(figure.path) as image:
         assert image.height < 2500
+
+
+def test_names_that_no_font_can_draw_are_escaped_in_plots(tmp_path):
+    bars = class_bars(["a\udcffb", "a\x1bb", "a\u202eb"], [0.3, 0.2, 0.1], [None] * 3)
+    assert [label.get_text() for label in bars.axes[0].get_yticklabels()] == [r"a\udcffb", r"a\x1bb", r"a\u202eb"]
+    (figure,) = write_plots([("names", bars, "caption")], tmp_path)
+    assert figure.path.is_file()
+
+
+def sizes_of(figures):
+    """(width, height) of each plot in pixels."""
+    sizes = []
+    for figure in figures:
+        with Image.open(figure.path) as image:
+            sizes.append(image.size)
+    return sizes
+
+
+def test_two_plots_of_a_row_get_one_height_and_the_odd_one_the_whole_row(tmp_path):
+    def plots(*counts):
+        return [(f"{n}", class_bars([f"{i}" for i in range(n)], [0.5] * n, [0.5] * n), f"of {n}") for n in counts]
+
+    figures = write_plots(plots(3, 12, 30, 2, 4), tmp_path)
+    assert [(figure.path.name, figure.caption) for figure in figures[:2]] == [("3.png", "of 3"), ("12.png", "of 12")]
+    (w0, h0), (w1, h1), (w2, h2), (w3, h3), (w4, h4) = sizes_of(figures)
+    assert h0 == h1 and h2 == h3 and h4 < h0 < h2
+    assert w0 == w1 == w2 == w3 and 2 * w0 < w4 < 2.1 * w0
+    assert sizes_of(write_plots(plots(4), tmp_path, facts_beside=True)) == [(w0, h4)]
 
 
 def report(path, **changes):

@@ -20,7 +20,7 @@ def test_errors_confusion_calibration_and_sizes_are_shown(hand, tmp_path):
     found = sections(*hand.many(30, seed=0), tmp_path)
     assert [section.title for section in found] == ["Errors: boxes", "Sizes: boxes"]
     assert [figure.path.name for figure in blocks_of(found, Figure)] == [
-        *("bbox_errors.png", "bbox_confusion.png", "bbox_calibration.png")
+        *("bbox_errors.png", "bbox_calibration.png", "bbox_confusion.png")
     ]
     errors, *_, sizes = blocks_of(found, Table)
     assert [row[0] for row in errors.rows] == ["class", "localization", "both", "duplicate", "background", "missed"]

@@ -9,6 +9,7 @@ import subprocess
 from html import escape, unescape
 
 import pytest
+from PIL import Image
 
 pytestmark = pytest.mark.e2e
 
@@ -129,6 +130,37 @@ def test_nothing_is_loaded_and_everything_is_shown(browse, generated_report):
     told = browse(generated_report.path, drive)
     assert told["seen"] == [] and told["requests"] == 0 and told["broken"] == 0
     assert told["images"] >= 10  # plots, crops, pictures
+
+
+PLOTS = """
+const place = (image) => {
+  const box = image.getBoundingClientRect();
+  return [box.left, box.top, box.width, box.height, image.naturalWidth / image.naturalHeight];
+};
+const images = (row) => Array.from(row.querySelectorAll("img"), place);
+told.rows = Array.from(document.querySelectorAll(".plots .row"), images);
+"""
+
+
+def test_two_plots_of_a_row_have_one_height_and_none_is_distorted(browse, generated_report, tmp_path):
+    from vertebra.evaluation.report import Figure, Section, write_report
+
+    sizes = {"wide": (900, 300), "high": (500, 800), "square": (400, 400)}  # as a foreign evaluator may draw them
+    for name, size in sizes.items():
+        Image.new("RGB", size).save(tmp_path / f"{name}.png")
+    figures = [Figure(tmp_path / f"{name}.png", f"{name}: its caption") for name in sizes]
+    section = Section("Plots", figures)
+    foreign = write_report(tmp_path / "r.html", title="t", subtitle="s", metrics={}, reasons={}, sections=[section])
+    for path, lengths in ((generated_report.path, [2, 1, 2, 1, 1]), (foreign, [2, 1])):
+        rows = browse(path, PLOTS)["rows"]
+        assert [len(row) for row in rows] == lengths
+        for row in rows:
+            (x0, y0, w0, h0, _), (x1, y1, _, h1, _) = row[0], row[-1]
+            assert abs(h0 - h1) < 1 and y0 == y1 and (len(row) == 1 or x1 > x0 + w0)
+            assert all(abs(width / height - aspect) < 0.02 * aspect for _, _, width, height, aspect in row)
+        narrow = browse(path, PLOTS, width=420)["rows"]
+        assert all(len({left for left, *_ in row}) == 1 and row[0][1] <= row[-1][1] for row in narrow)
+    assert rows[1][0][2:4] == [400, 400]  # alone, and not larger than it is
 
 
 @pytest.mark.parametrize("width", [420, 1200])

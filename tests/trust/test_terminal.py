@@ -7,6 +7,7 @@ import logging
 import os
 import subprocess
 import sys
+import unicodedata
 
 import numpy as np
 import pytest
@@ -14,9 +15,11 @@ from PIL import Image
 
 from vertebra.engine.run_folder import logging_to
 from vertebra.predictor.writers import CsvWriter
-from vertebra.printable import PlainFormatter, PlainStream, printable
+from vertebra.printable import PlainFormatter, PlainStream
+from vertebra_eval.printable import printable
 
 EVIL = "\x1b]0;owned\x07\x1b[31mcat\x9b2J\r"
+DIRECTIONS = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}  # of Unicode's bidirectional classes
 SHOWN = r"\x1b]0;owned\x07\x1b[31mcat\x9b2J\x0d"
 
 
@@ -45,6 +48,8 @@ def test_printable_shows_every_control_character_and_changes_nothing_else():
     assert printable(kept) == kept
     assert printable("cod\u202egpj.exe \u2066") == r"cod\u202egpj.exe \u2066"
     assert printable("a\udcff") == r"a\udcff"
+    marks = {chr(code) for code in range(0x110000) if unicodedata.bidirectional(chr(code)) in DIRECTIONS}
+    assert printable("".join(marks | {"\u200e", "\u200f", "\u061c"})).isascii()
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such file names")

@@ -15,7 +15,7 @@ from vertebra.errors import DataError
 from vertebra.evaluation.records import json_text
 from vertebra.predictor.predictor import Prediction
 from vertebra.predictor.records import ClassLabels, outputs_of, records_of
-from vertebra.printable import printable
+from vertebra_eval.printable import printable
 
 __all__ = ["CocoWriter", "CsvWriter", "GrowingFile", "LabelWriter", "Writer", "YoloWriter", "check_free", "free_path"]
 

@@ -239,7 +239,7 @@ def read_categories(records: list) -> CocoCategories:
 
 
 def _identified(records: list, found: Findings) -> tuple[list[dict], list[Hashable], dict[Hashable, int]]:
-    """The records, {} for what is no object; their ids, None where there is none that can be one; id -> row."""
+    """The records, {} for what is not an object; their ids, None where a record has none; id -> row."""
     ids: list[Hashable] = []
     seen: set[Hashable] = set()
     for row, record in enumerate(records):

@@ -20,7 +20,7 @@ its time and memory grow with the outline."""
 
 
 def polygon_fault(polygon: Any) -> str | None:
-    """What is wrong with one polygon as a flat list of numbers, or None; less than 3 points are no fault here."""
+    """What is wrong with one polygon as a flat list of numbers, or None; here, less than 3 points pass."""
     if not isinstance(polygon, (list, tuple, np.ndarray)):
         return f"is {polygon!r:.60}, not a list of numbers"
     if len(polygon) % 2:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from vertebra_eval.analysis import Calibration, ConfusionMatrix, ErrorSplit
 from vertebra_eval.report.plot_style import BLUE, GRAY, INK, ORANGE, new_axes, plot_style, shades, short_name
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = ["confusion_heatmap", "error_bars", "reliability"]
 
@@ -15,21 +18,22 @@ _MOST_CLASSES = 20
 _MOST_NUMBERS = 12  # up to this many rows the cells have room for their counts
 
 
-def confusion_heatmap(matrix: ConfusionMatrix, path: Path) -> bool:
-    """Counts as a heat map, each annotated class as shares of its objects. False without objects and detections.
+def confusion_heatmap(matrix: ConfusionMatrix) -> Figure | None:
+    """Counts as a heat map, each annotated class as shares of its objects. None without objects and detections.
 
     With more than `_MOST_CLASSES` classes, those with the most errors are shown.
     """
     if not matrix.counts.sum():
-        return False
+        return None
     shown = _worst_classes(matrix.counts)
     counts = matrix.counts[np.ix_(shown, shown)]
     labels = [short_name(matrix.labels[k]) for k in shown]
     shares = matrix.counts[shown] / np.maximum(matrix.counts[shown].sum(axis=1, keepdims=True), 1)
     side = min(9.0, 2.6 + 0.34 * len(shown))
     with plot_style():
-        figure, axes = new_axes(side + 0.6, side)
-        image = axes.imshow(shares[:, shown], cmap=shades("#ffffff", "#9dc0f2", BLUE, "#173f82"), vmin=0, vmax=1)
+        figure, axes = new_axes(side, width=side + 0.6)
+        colors = shades("#ffffff", "#9dc0f2", BLUE, "#173f82")
+        image = axes.imshow(shares[:, shown], cmap=colors, vmin=0, vmax=1, aspect="auto")
         ticks = np.arange(len(shown))
         size = 9 if len(shown) <= _MOST_NUMBERS else 7.5
         axes.set_xticks(ticks, labels, rotation=45, ha="right", rotation_mode="anchor", fontsize=size)
@@ -49,8 +53,7 @@ def confusion_heatmap(matrix: ConfusionMatrix, path: Path) -> bool:
         bar = figure.colorbar(image, ax=axes, shrink=0.7, pad=0.02)
         bar.outline.set_visible(False)
         bar.set_label("share of the row")
-        figure.savefig(path)
-    return True
+    return figure
 
 
 def _worst_classes(counts: np.ndarray) -> np.ndarray:
@@ -61,12 +64,12 @@ def _worst_classes(counts: np.ndarray) -> np.ndarray:
     return np.append(worst, classes)
 
 
-def error_bars(split: ErrorSplit, path: Path) -> None:
+def error_bars(split: ErrorSplit) -> Figure:
     """AP50 gained by fixing each kind of error, with the counts."""
     kinds = list(split.delta_ap50)
     values = np.array([split.delta_ap50[kind] for kind in kinds])
     with plot_style():
-        figure, axes = new_axes(5.6, 3.1)
+        figure, axes = new_axes(3.1)
         rows = np.arange(len(kinds))
         axes.barh(rows, values, height=0.62, color=ORANGE)
         most = max(float(values.max()), 0.01)
@@ -80,15 +83,15 @@ def error_bars(split: ErrorSplit, path: Path) -> None:
         axes.set_title(f"What costs AP50 ({split.ap50:.3f} now)")
         axes.grid(True, axis="x")
         axes.tick_params(axis="y", length=0)
-        figure.savefig(path)
+    return figure
 
 
-def reliability(found: Calibration, iou: float, path: Path) -> None:
+def reliability(found: Calibration, iou: float) -> Figure:
     """Precision of the detections in each bin of score, beside what their scores promise."""
     centers, width = (found.edges[:-1] + found.edges[1:]) / 2, found.edges[1] - found.edges[0]
     filled = found.counts > 0
     with plot_style():
-        figure, axes = new_axes(5.6, 3.8)
+        figure, axes = new_axes(3.8)
         axes.bar(
             centers[filled], found.precision[filled], width=0.92 * width, color=BLUE, alpha=0.75, label="precision"
         )
@@ -102,4 +105,4 @@ def reliability(found: Calibration, iou: float, path: Path) -> None:
         axes.set_title(f"Calibration: expected error {found.error:.3f}")
         axes.grid(True, axis="y")
         figure.legend(loc="outside lower center", ncols=3)
-        figure.savefig(path)
+    return figure

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from vertebra_eval.analysis import (
     BACKGROUND_IOU,
@@ -19,11 +20,17 @@ from vertebra_eval.analysis.reasons import no_detection_from
 from vertebra_eval.coco.curves import CocoArrays, best_threshold
 from vertebra_eval.coco.match_columns import MatchColumns
 from vertebra_eval.report.analysis_plots import confusion_heatmap, error_bars, reliability
-from vertebra_eval.report.blocks import Figure, Section, Table, Text
+from vertebra_eval.report.blocks import Section, Table, Text
+from vertebra_eval.report.plot_files import write_plots
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = ["analysis_sections"]
 
-Block = Text | Table | Figure
+Plot = tuple[str, "Figure | None", str]  # name, plot, caption
+Row = list[str | int | float | None]
+Found = tuple[list[Plot], list[Text | Table]]
 _WITHOUT_HITS = 0.5  # score threshold of the confusion matrix where no detection matched anything
 _MOST_CONFUSIONS = 10
 
@@ -45,74 +52,71 @@ def analysis_sections(
     columns = arrays.columns
     if columns is None or columns.truth_ignored.all():
         return []
-    folder.mkdir(parents=True, exist_ok=True)
-    blocks: list = []
+    plots: list[Plot] = []
+    blocks: list[Text | Table] = []
     if arrays.task != "keypoints":  # keypoints define no overlap with objects of other classes
         pairs = overlaps(columns, BACKGROUND_IOU, detection_masks=detection_masks, truth_masks=truth_masks)
-        blocks += _errors(arrays, columns, pairs, folder) + _confusion(arrays, columns, pairs, folder)
-    blocks += _calibration(arrays, folder)
-    order = {Figure: 0, Text: 1, Table: 1}
-    blocks.sort(key=lambda block: order[type(block)])  # plots first, side by side
-    return [Section(f"Errors: {title}", blocks), _sizes(title, arrays)]
+        found = [_errors(columns, pairs), _calibration(arrays), _confusion(arrays, columns, pairs)]
+    else:
+        found = [_calibration(arrays)]
+    for some_plots, some_blocks in found:
+        plots += some_plots
+        blocks += some_blocks
+    figures = write_plots(plots, folder, prefix=f"{arrays.task}_")
+    return [Section(f"Errors: {title}", [*figures, *blocks]), _sizes(title, arrays)]
 
 
-def _errors(arrays: CocoArrays, columns: MatchColumns, pairs: Overlaps, folder: Path) -> list[Block]:
+def _errors(columns: MatchColumns, pairs: Overlaps) -> Found:
     split = error_split(columns, pairs)
     if split is None:
-        return []
-    path = folder / f"{arrays.task}_errors.png"
-    error_bars(split, path)
-    rows = [[kind, split.counts[kind], split.delta_ap50[kind], ERROR_MEANINGS[kind]] for kind in ERROR_MEANINGS]
-    return [
-        Figure(path, "AP50 gained by fixing all errors of a kind, and in brackets their number."),
-        Text(
-            "Each false detection and each missed object has one kind (TIDE, arXiv:2008.08115). The gains do not add "
-            "up, as the kinds depend on each other."
-        ),
-        Table(["kind", "count", "AP50 gained", "what it is"], rows),
+        return [], []
+    rows: list[Row] = [
+        [kind, split.counts[kind], split.delta_ap50[kind], ERROR_MEANINGS[kind]] for kind in ERROR_MEANINGS
     ]
+    said = (
+        "Each false detection and each missed object has one kind (TIDE, arXiv:2008.08115). The gains do not add up, "
+        "as the kinds depend on each other."
+    )
+    caption = "AP50 gained by fixing all errors of a kind, and in brackets their number."
+    table = Table(["kind", "count", "AP50 gained", "what it is"], rows)
+    return [("errors", error_bars(split), caption)], [Text(said), table]
 
 
-def _confusion(arrays: CocoArrays, columns: MatchColumns, pairs: Overlaps, folder: Path) -> list[Block]:
+def _confusion(arrays: CocoArrays, columns: MatchColumns, pairs: Overlaps) -> Found:
     best = best_threshold(arrays.matches)
     score = _WITHOUT_HITS if best is None else best
     why_none = no_detection_from(columns.detection_score, score)
     if why_none:
-        return [Text(f"No confusion matrix: {why_none}.")]
+        return [], [Text(f"No confusion matrix: {why_none}.")]
     matrix = confusion_matrix(columns, pairs, score=score)
-    blocks: list[Block] = []
-    path = folder / f"{arrays.task}_confusion.png"
-    if confusion_heatmap(matrix, path):
-        chosen = ", where F1 is best" if best is not None else ""
-        caption = (
-            f"Detections from score {score:.2f} on{chosen}, paired with objects by IoU from {matrix.iou:g} whatever "
-            "the classes. Last column: missed objects; last row: detections of nothing."
-        )
-        blocks.append(Figure(path, caption))
+    chosen = ", where F1 is best" if best is not None else ""
+    caption = (
+        f"Detections from score {score:.2f} on{chosen}, paired with objects by IoU from {matrix.iou:g} whatever the "
+        "classes. Last column: missed objects; last row: detections of nothing."
+    )
+    blocks: list[Text | Table] = []
     confusions = matrix.confusions(_MOST_CONFUSIONS)
     if confusions:
         blocks.append(Text("The classes confused most often:"))
         blocks.append(Table(["annotated", "detected as", "count"], [list(row) for row in confusions]))
     elif len(columns.class_names) > 1:
         blocks.append(Text(f"From score {score:.2f} on, no object was confused with another class."))
-    return blocks
+    return [("confusion", confusion_heatmap(matrix), caption)], blocks
 
 
-def _calibration(arrays: CocoArrays, folder: Path) -> list[Block]:
+def _calibration(arrays: CocoArrays) -> Found:
     found = calibration(arrays.matches)
     if isinstance(found, str):
-        return [Text(f"No calibration: {found}.")]
-    path = folder / f"{arrays.task}_calibration.png"
-    reliability(found, arrays.matches.iou, path)
+        return [], [Text(f"No calibration: {found}.")]
     caption = (
         "How often detections of a score match an object, and their number. The expected calibration error is the mean "
         "distance of the two over all detections."
     )
-    return [Figure(path, caption)]
+    return [("calibration", reliability(found, arrays.matches.iou), caption)], []
 
 
 def _sizes(title: str, arrays: CocoArrays) -> Section:
-    rows = []
+    rows: list[Row] = []
     for row in by_size(arrays):
         low, high = (f"{area**0.5:g}²" for area in (row.low, row.high))
         limits = f"below {high}" if row.low == 0 else f"above {low}" if row.high >= 1e10 else f"{low} to {high}"

@@ -1,4 +1,4 @@
-"""What a report is made of. An evaluator hands in sections; how they look is decided in one place, `html.py`."""
+"""What a report is made of. An evaluator hands in sections; how they look is decided in one place, the templates."""
 
 from __future__ import annotations
 
@@ -65,4 +65,4 @@ class Section:
     """A titled part of the report."""
 
     title: str
-    blocks: list[Text | Table | Facts | Figure | Gallery] = field(default_factory=list)
+    blocks: Sequence[Text | Table | Facts | Figure | Gallery] = field(default_factory=list)

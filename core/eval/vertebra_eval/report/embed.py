@@ -14,11 +14,11 @@ __all__ = ["jpeg_uris", "png_uri"]
 _STEPS = ((1200, 84), (1000, 80), (800, 76), (640, 70), (480, 62))  # widest side in pixels, JPEG quality
 
 
-def png_uri(path: Path) -> str:
-    """A plot as it is: few colors, which PNG keeps small and sharp."""
+def png_uri(path: Path) -> tuple[str, float]:
+    """A plot as it is (few colors, which PNG keeps small and sharp), and its width over its height."""
     with Image.open(path) as image:
         few = image.convert("RGB").quantize(128, dither=Image.Dither.NONE)
-    return _uri(few, "png", optimize=True)
+    return _uri(few, "png", optimize=True), few.width / few.height
 
 
 def jpeg_uris(paths: Sequence[Path], budget: int) -> list[str]:

@@ -8,7 +8,7 @@ from vertebra_eval.coco.metrics import METRIC_MEANINGS
 from vertebra_eval.report.blocks import Table
 from vertebra_eval.report.meanings import SEGMENTATION_MEANINGS
 
-__all__ = ["class_table", "headline", "summary_rows"]
+__all__ = ["class_tables", "headline", "summary_rows"]
 
 _HEADLINE = ("AP", "AP50", "AP75")
 
@@ -23,22 +23,25 @@ def summary_rows(metrics: Mapping[str, float | None]) -> dict[str, list[tuple[st
     return tasks
 
 
-def class_table(metrics: Mapping[str, float | None], task: str) -> Table | None:
-    """A row per class, a column per number; None if the task has no numbers per class."""
-    rows: dict[str, dict[str, float | None]] = {}
+def class_tables(metrics: Mapping[str, float | None]) -> dict[str, tuple[Table, list[str]]]:
+    """By task that has numbers per class: a row per class, a column per number; and the classes without a number."""
+    tasks: dict[str, dict[str, dict[str, float | None]]] = {}
     for key, value in metrics.items():
-        owner, _, name = key.partition("/")
+        task, _, name = key.partition("/")
         measure, dash, label = name.partition("-")
-        if owner == task and dash:
-            rows.setdefault(label, {})[measure] = value
-    if not rows:
-        return None
-    columns = list(dict.fromkeys(measure for row in rows.values() for measure in row))
-    return Table(
-        ["class", *columns],
-        [[label, *(row.get(measure) for measure in columns)] for label, row in rows.items()],
-        bar_columns=range(1, len(columns) + 1),
-    )
+        if dash:
+            tasks.setdefault(task, {}).setdefault(label, {})[measure] = value
+    tables = {}
+    for task, classes in tasks.items():
+        columns = list(dict.fromkeys(measure for row in classes.values() for measure in row))
+        without = [label for label, row in classes.items() if all(value is None for value in row.values())]
+        rows = [
+            [label, *(row.get(measure) for measure in columns)]
+            for label, row in classes.items()
+            if label not in without
+        ]
+        tables[task] = Table(["class", *columns], rows, bar_columns=range(1, len(columns) + 1)), without
+    return tables
 
 
 def headline(metrics: Mapping[str, float | None]) -> list[tuple[str, float | None]]:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from vertebra_eval.printable import printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.colors import Colormap
     from matplotlib.figure import Figure
 
-__all__ = ["BLUE", "GRAY", "GRID", "INK", "LIGHT_BLUE", "ORANGE", "RED"]
+__all__ = ["BLUE", "COLUMN", "GRAY", "GRID", "INK", "LIGHT_BLUE", "ORANGE", "RED"]
 __all__ += ["new_axes", "plot_style", "shades", "short_name"]
 
 INK, GRID = "#1f2a37", "#e3e8ee"
 BLUE, LIGHT_BLUE, ORANGE, RED, GRAY = "#2563c9", "#9dc0f2", "#e07b1f", "#c8344f", "#94a0ad"
-_STYLE = {
+COLUMN = 5.6  # inches: width of a plot that shares a row with another
+_STYLE: dict[Any, Any] = {
     "font.size": 10,
     "axes.edgecolor": GRAY,
     "axes.labelcolor": INK,
@@ -49,8 +52,8 @@ def shades(*colors: str) -> Colormap:
     return LinearSegmentedColormap.from_list("", colors)
 
 
-def new_axes(width: float, height: float) -> tuple[Figure, Axes]:
-    """A figure of width x height inches at 150 pixels per inch, tight around one plot."""
+def new_axes(height: float, width: float = COLUMN) -> tuple[Figure, Axes]:
+    """A figure of this size in inches, with 150 pixels per inch, tight around one plot."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), dpi=150, layout="constrained", facecolor="white")
@@ -58,4 +61,6 @@ def new_axes(width: float, height: float) -> tuple[Figure, Axes]:
 
 
 def short_name(name: str) -> str:
+    """A label of at most 24 characters."""
+    name = printable(name)
     return name if len(name) <= 24 else name[:23] + "…"

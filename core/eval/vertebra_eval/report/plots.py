@@ -1,14 +1,17 @@
-"""Plots of a COCO evaluation as PNG files, drawn off screen, all in one palette."""
+"""Plots of a COCO evaluation, drawn off screen, all in one palette."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from vertebra_eval.coco.curves import CocoArrays, pr_curve
 from vertebra_eval.report.plot_style import BLUE, INK, LIGHT_BLUE, ORANGE, RED, new_axes, plot_style, short_name
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = ["class_bars", "pr_curves", "score_histogram"]
 
@@ -16,33 +19,32 @@ _LINES = ((0.5, BLUE, "-"), (0.6, "#178a8a", "-"), (0.7, "#5d9e3c", "-"), (0.75,
 _MOST_BARS = 30  # with more classes, the best and the worst half of these
 
 
-def pr_curves(arrays: CocoArrays, path: Path) -> bool:
-    """Precision over recall, mean over classes, at several IoU thresholds. False if nothing is defined."""
+def pr_curves(arrays: CocoArrays) -> Figure | None:
+    """Precision over recall, mean over classes, at several IoU thresholds. None if nothing is defined."""
     curves = [(f"{iou:.2f}", pr_curve(arrays, iou), color, line) for iou, color, line in _LINES]
     low, high = arrays.iou_thresholds[[0, -1]]
     curves.append((f"mean {low:.2f} to {high:.2f}", pr_curve(arrays), INK, "--"))
-    curves = [curve for curve in curves if curve[1] is not None]
-    if not curves:
-        return False
+    if all(precision is None for _, precision, _, _ in curves):
+        return None
     with plot_style():
-        figure, axes = new_axes(5.6, 4.2)
+        figure, axes = new_axes(4.2)
         for label, precision, color, line in curves:
-            text = f"{label}   AP {precision.mean():.3f}"
-            axes.plot(arrays.recall_thresholds, precision, line, color=color, linewidth=1.8, label=text)
+            if precision is not None:
+                text = f"{label}   AP {precision.mean():.3f}"
+                axes.plot(arrays.recall_thresholds, precision, line, color=color, linewidth=1.8, label=text)
         axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="recall", ylabel="precision", title="Precision and recall")
         axes.grid(True)
         measure = "OKS" if arrays.task == "keypoints" else "IoU"
         legend = axes.legend(title=f"{measure} at least", loc="best")
         legend.get_title().set_fontsize(9)
-        figure.savefig(path)
-    return True
+    return figure
 
 
-def class_bars(names: Sequence[str], ap: Sequence[float | None], ap50: Sequence[float | None], path: Path) -> bool:
-    """AP and AP50 of each class that has ground truth, best first. False if there is none."""
+def class_bars(names: Sequence[str], ap: Sequence[float | None], ap50: Sequence[float | None]) -> Figure | None:
+    """AP and AP50 of each class that has ground truth, best first. None if there is none."""
     rows = [(name, a, b) for name, a, b in zip(names, ap, ap50, strict=True) if a is not None]
     if not rows:
-        return False
+        return None
     rows.sort(key=lambda row: -row[1])
     title = "AP by class"
     if len(rows) > _MOST_BARS:
@@ -51,7 +53,7 @@ def class_bars(names: Sequence[str], ap: Sequence[float | None], ap50: Sequence[
     values = np.array([row[1] for row in rows])
     values50 = np.array([np.nan if row[2] is None else row[2] for row in rows])
     with plot_style():
-        figure, axes = new_axes(5.6, max(2.1, 1.3 + 0.24 * len(rows)))
+        figure, axes = new_axes(max(2.1, 1.3 + 0.24 * len(rows)))
         y = np.arange(len(rows))
         axes.barh(y, np.nan_to_num(values50), height=0.66, color=LIGHT_BLUE, label="AP50")
         axes.barh(y, values, height=0.66, color=BLUE, label="AP")
@@ -64,23 +66,22 @@ def class_bars(names: Sequence[str], ap: Sequence[float | None], ap50: Sequence[
         axes.grid(True, axis="x")
         axes.tick_params(axis="y", length=0)
         figure.legend(loc="outside lower center", ncols=2)
-        figure.savefig(path)
-    return True
+    return figure
 
 
-def score_histogram(arrays: CocoArrays, threshold: float | None, path: Path) -> bool:
-    """Scores of matched and of unmatched detections. False without detections."""
+def score_histogram(arrays: CocoArrays, threshold: float | None) -> Figure | None:
+    """Scores of matched and of unmatched detections. None without detections."""
     matches = arrays.matches
     hits = matches.detection_score[matches.detection_state == 1]
     misses = matches.detection_score[matches.detection_state == 0]
     if not len(hits) + len(misses):
-        return False
+        return None
     finite = [score for score in (*hits, *misses) if np.isfinite(score)]
     low, high = min(0.0, 1.0, *finite), max(0.0, 1.0, *finite)
     hits, misses = hits.clip(low, high), misses.clip(low, high)  # infinite scores count in the outermost bins
-    bins = np.linspace(low, high, 41)
+    bins = np.linspace(low, high, 41).tolist()
     with plot_style():
-        figure, axes = new_axes(5.6, 3.2)
+        figure, axes = new_axes(3.2)
         for scores, color, label in ((misses, ORANGE, "wrong"), (hits, BLUE, "right")):
             axes.hist(scores, bins=bins, color=color, alpha=0.35, label=f"{label}: {len(scores):,}", linewidth=0)
             axes.hist(scores, bins=bins, color=color, histtype="step", linewidth=1.3)
@@ -100,5 +101,4 @@ def score_histogram(arrays: CocoArrays, threshold: float | None, path: Path) -> 
         )
         axes.grid(True, axis="y")
         axes.legend(loc="best")
-        figure.savefig(path)
-    return True
+    return figure

@@ -1,13 +1,16 @@
-"""Plots of semantic and panoptic evaluations as PNG files: quality of each class, and who is taken for whom."""
+"""Plots of semantic and panoptic evaluations: quality of each class, and who is taken for whom."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from vertebra_eval.report.plot_style import BLUE, GRAY, INK, LIGHT_BLUE, new_axes, plot_style, shades, short_name
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = ["confusion_map", "quality_bars"]
 
@@ -20,14 +23,13 @@ _PAPER = {"facecolor": "white", "edgecolor": "none", "pad": 0.8}  # keeps lines 
 def quality_bars(
     names: Sequence[str],
     values: Sequence[float | None],
-    path: Path,
     *,
     measure: str,
     mean: float | None = None,
     second: Sequence[float | None] | None = None,
     second_measure: str = "",
-) -> bool:
-    """A bar for each class that has a value, best first. False if there is none.
+) -> Figure | None:
+    """A bar for each class that has a value, best first. None if there is none.
 
     Args:
         names, values: of each class, fractions.
@@ -36,9 +38,9 @@ def quality_bars(
         second: a further value of each class, behind the first.
     """
     others = [None] * len(names) if second is None else second
-    rows = [row for row in zip(names, values, others, strict=True) if row[1] is not None]
+    rows = [(name, value, other) for name, value, other in zip(names, values, others, strict=True) if value is not None]
     if not rows:
-        return False
+        return None
     rows.sort(key=lambda row: -row[1])
     title = f"{measure} by class"
     if len(rows) > _MOST_BARS:
@@ -46,7 +48,7 @@ def quality_bars(
         rows = rows[: _MOST_BARS // 2] + rows[-(_MOST_BARS // 2) :]
     y = np.arange(len(rows))
     with plot_style():
-        figure, axes = new_axes(5.6, max(2.1, 1.3 + 0.24 * len(rows)))
+        figure, axes = new_axes(max(2.1, 1.3 + 0.24 * len(rows)))
         if second is not None:
             axes.barh(y, [row[2] or 0.0 for row in rows], height=0.66, color=LIGHT_BLUE, label=second_measure)
         axes.barh(y, [row[1] for row in rows], height=0.4 if second is not None else 0.66, color=BLUE, label=measure)
@@ -61,12 +63,11 @@ def quality_bars(
         axes.tick_params(axis="y", length=0)
         if mean is not None or second is not None:
             figure.legend(loc="outside lower center", ncols=3)
-        figure.savefig(path)
-    return True
+    return figure
 
 
-def confusion_map(counts: np.ndarray, names: Sequence[str], path: Path, *, unit: str = "pixels") -> bool:
-    """Where each true class went, as shares of its row. False if nothing was counted.
+def confusion_map(counts: np.ndarray, names: Sequence[str], *, unit: str = "pixels") -> Figure | None:
+    """Where each true class went, as shares of its row. None if nothing was counted.
 
     Args:
         counts: (R, C) whole numbers, a row for each true, a column for each predicted class; more columns than rows
@@ -77,7 +78,7 @@ def confusion_map(counts: np.ndarray, names: Sequence[str], path: Path, *, unit:
     totals = counts.sum(axis=1)
     shown = np.flatnonzero(totals)
     if not len(shown):
-        return False
+        return None
     title = f"True class (row) to predicted class (column), share of {unit}"
     if len(shown) > _MOST_CELLS:
         lost = totals[shown] - counts[shown, shown]
@@ -88,7 +89,7 @@ def confusion_map(counts: np.ndarray, names: Sequence[str], path: Path, *, unit:
     shares = counts[np.ix_(shown, columns)] / totals[shown, None]
     side = max(3.6, 1.6 + 0.34 * len(shown))
     with plot_style():
-        figure, axes = new_axes(side + 0.6, side)
+        figure, axes = new_axes(side, width=max(side + 0.6, 5.2))  # the title wants 5 inches
         colors = shades("#ffffff", LIGHT_BLUE, BLUE, "#122f63")
         axes.imshow(np.sqrt(shares), cmap=colors, vmin=0, vmax=1, aspect="auto")  # the root shows small shares too
         if len(shown) <= _NUMBERED:
@@ -98,9 +99,8 @@ def confusion_map(counts: np.ndarray, names: Sequence[str], path: Path, *, unit:
                     text = f"{share:.2f}".removeprefix("0")
                     axes.text(column, row, text, ha="center", va="center", fontsize=7.5, color=color)
         axes.set_xticks(range(len(columns)), [short_name(names[c]) for c in columns], rotation=60, ha="right")
-        axes.set_yticks(range(len(shown)), [short_name(names[r]) for r in shown])
+        axes.set_yticks(range(len(shown)), [short_name(names[r]) for r in shown.tolist()])
         axes.tick_params(length=0, labelsize=8.5)
         axes.spines[:].set(visible=True, color=GRAY)
         figure.suptitle(title, fontsize=10, fontweight="bold", x=0.01, ha="left")
-        figure.savefig(path)
-    return True
+    return figure

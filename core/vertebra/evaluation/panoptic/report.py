@@ -15,7 +15,8 @@ from vertebra.visualize import draw_panoptic
 from vertebra_eval.panoptic.counts import ImageCounts
 from vertebra_eval.panoptic.quality import PanopticQuality
 from vertebra_eval.panoptic.runs import IdRuns, read_id_runs
-from vertebra_eval.report.blocks import Facts, Figure, Gallery, Section, Table
+from vertebra_eval.report.blocks import Facts, Gallery, Section, Table
+from vertebra_eval.report.plot_files import write_plots
 from vertebra_eval.report.segmentation_plots import quality_bars
 
 __all__ = ["PredictedImage", "panoptic_sections"]
@@ -41,25 +42,23 @@ def panoptic_sections(
 ) -> list[Section]:
     """Plots into `folder/plots`, pictures into `folder/pictures/panoptic`, and the sections that show them."""
     rows = list(quality.per_class.values())
-    plots = folder / "plots"
-    plots.mkdir(parents=True, exist_ok=True)
-    path = plots / "panoptic_class_pq.png"
-    sections = []
-    if quality_bars(
+    plot = quality_bars(
         [row.name for row in rows],
         [row.pq for row in rows],
-        path,
         measure="PQ",
         mean=quality.all.pq,
         second=[row.sq for row in rows],
         second_measure="SQ",
-    ):
-        figure = Figure(path, "PQ over SQ of each class, best first; where SQ is far above PQ, segments are not found.")
+    )
+    caption = "PQ over SQ of each class, best first; where SQ is far above PQ, segments are not found."
+    figures = write_plots([("panoptic_class_pq", plot, caption)], folder / "plots")
+    sections = []
+    if figures:
         table = Table(
             ["class", "kind", "found (TP)", "false (FP)", "missed (FN)"],
             [[r.name, "thing" if r.isthing else "stuff", r.tp, r.fp, r.fn] for r in rows if r.pq is not None],
         )
-        sections.append(Section("Panoptic: segments", [figure, table]))
+        sections.append(Section("Panoptic: segments", [*figures, table]))
     drawn = draw_pairs((_item(image, truth) for image in worst), folder / "pictures" / "panoptic", pictures)
     if drawn:
         said = "Ground truth on the left, the prediction on the right; the images of lowest PQ come first."

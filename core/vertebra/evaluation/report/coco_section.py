@@ -11,9 +11,11 @@ from vertebra.evaluation.report.crops import draw_mistakes
 from vertebra.evaluation.report.mistakes import worst_false, worst_missed
 from vertebra.evaluation.report.pictures import draw_pictures
 from vertebra_eval.coco.curves import CocoArrays, best_threshold
+from vertebra_eval.coco.match_columns import MatchColumns
 from vertebra_eval.coco.metrics import coco_metrics
 from vertebra_eval.report.analysis_section import analysis_sections
-from vertebra_eval.report.blocks import Facts, Figure, Gallery, Section
+from vertebra_eval.report.blocks import Facts, Gallery, Section
+from vertebra_eval.report.plot_files import write_plots
 from vertebra_eval.report.plots import class_bars, pr_curves, score_histogram
 
 __all__ = ["coco_sections"]
@@ -46,9 +48,10 @@ def coco_sections(
         chosen = _WITHOUT_TRUTH if threshold is None else threshold
         if first is not None and first.columns is not None:
             sections += _mistakes(
-                first, truth, table, chosen, folder / "mistakes", min(pictures, _MOST_MISTAKES), skeleton
+                first, first.columns, truth, table, chosen, folder / "mistakes", min(pictures, _MOST_MISTAKES), skeleton
             )
-        drawn = draw_pictures(truth, table, first and first.matches, chosen, folder / "pictures", pictures, skeleton)
+        matches = None if first is None else first.matches
+        drawn = draw_pictures(truth, table, matches, chosen, folder / "pictures", pictures, skeleton)
         if drawn:
             explanation = f"Ground truth on the left, detections from score {chosen:.2f} on at the right."
             if first is not None:
@@ -60,26 +63,22 @@ def coco_sections(
 
 
 def _task_section(task: str, arrays: CocoArrays, truth: GroundTruth, folder: Path) -> list[Section]:
-    folder.mkdir(parents=True, exist_ok=True)
     metrics, _ = coco_metrics(arrays, truth.class_names)
     ap, ap50 = ([metrics[f"{task}/{name}-{label}"] for label in truth.class_names] for name in ("AP", "AP50"))
-    blocks = []
-    path = folder / f"{task}_pr_curves.png"
-    if pr_curves(arrays, path):
-        blocks.append(Figure(path, "Precision at each recall, mean over the classes that have ground truth."))
-    path = folder / f"{task}_scores.png"
-    if score_histogram(arrays, best_threshold(arrays.matches), path):
-        blocks.append(Figure(path, "Scores of matched and unmatched detections; a good model separates them."))
-    path = folder / f"{task}_class_ap.png"
-    if len(truth.class_names) > 1 and class_bars(truth.class_names, ap, ap50, path):
-        blocks.append(
-            Figure(path, "AP over AP50 of each class, best first; classes without ground truth are not shown.")
-        )
-    return [Section(f"Plots: {_TITLES[task].lower()}", blocks)] if blocks else []
+    scores = score_histogram(arrays, best_threshold(arrays.matches))
+    bars = class_bars(truth.class_names, ap, ap50) if len(truth.class_names) > 1 else None
+    plots = [
+        ("pr_curves", pr_curves(arrays), "Precision at each recall, mean over the classes that have ground truth."),
+        ("scores", scores, "Scores of matched and unmatched detections; a good model separates them."),
+        ("class_ap", bars, "AP over AP50 of each class, best first; classes without ground truth are not shown."),
+    ]
+    figures = write_plots(plots, folder, prefix=f"{task}_")
+    return [Section(f"Plots: {_TITLES[task].lower()}", figures)] if figures else []
 
 
 def _mistakes(
     arrays: CocoArrays,
+    columns: MatchColumns,
     truth: GroundTruth,
     table: DetectionTable,
     threshold: float,
@@ -88,7 +87,7 @@ def _mistakes(
     skeleton: Sequence[tuple[int, int]],
 ) -> list[Section]:
     """Crops of the false detections of highest score and of the missed objects, at most `count` of each."""
-    columns, iou = arrays.columns, arrays.matches.iou
+    iou = arrays.matches.iou
     boxes, measure = table.boxes[columns.detection_row], "OKS" if arrays.task == "keypoints" else "IoU"
     title = _TITLES[arrays.task].lower()
     told = (
@@ -116,7 +115,7 @@ def _mistakes(
 def _masks(arrays: CocoArrays, truth: GroundTruth, table: DetectionTable) -> dict:
     """Masks of detections and objects, by row of the match columns."""
     columns = arrays.columns
-    if columns is None:
+    if columns is None or table.masks is None:
         return {}
     return {"detection_masks": table.masks[columns.detection_row], "truth_masks": truth.columns("segm").masks}
 

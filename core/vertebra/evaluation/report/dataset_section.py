@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -11,8 +11,12 @@ from vertebra.data.facts import DatasetFacts, count_dataset
 from vertebra.data.formats import Dataset
 from vertebra.errors import DataError
 from vertebra_eval.area_ranges import AREA_RANGES
-from vertebra_eval.report.blocks import Facts, Figure, Section, Table, Text
+from vertebra_eval.report.blocks import Facts, Section, Table, Text
+from vertebra_eval.report.plot_files import write_plots
 from vertebra_eval.report.plot_style import BLUE, INK, new_axes, plot_style
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = ["dataset_sections", "size_histogram"]
 
@@ -29,9 +33,9 @@ def dataset_sections(dataset: Any, folder: Path) -> list[Section]:
         return [Section("Dataset", [Text(f"The dataset cannot be counted: {err}")])]
     total = sum(facts.objects.values())
     blocks: list = []
-    path = folder / "dataset_sizes.png"
-    if size_histogram(np.sqrt(np.array(facts.areas)), path):
-        blocks.append(Figure(path, "Objects by size: the square root of the area of their boxes, on a log scale."))
+    caption = "Objects by size: the square root of the area of their boxes, on a log scale."
+    plot = size_histogram(np.sqrt(np.array(facts.areas)))
+    blocks += write_plots([("dataset_sizes", plot, caption)], folder, facts_beside=True)
     counts = _counts(facts, total)
     if "sem_seg_file_name" in dataset.fields and not facts.objects:
         del counts["objects"]  # what it has are labeled pixels
@@ -46,24 +50,22 @@ def dataset_sections(dataset: Any, folder: Path) -> list[Section]:
     return [Section("Dataset", blocks)]
 
 
-def size_histogram(sides: np.ndarray, path: Path) -> bool:
-    """Objects by side length in pixels, with COCO's borders between small, medium and large. False without objects."""
+def size_histogram(sides: np.ndarray) -> Figure | None:
+    """Objects by side length in pixels, with COCO's borders between small, medium and large. None without objects."""
     sides = sides[sides > 0]
     if not len(sides):
-        return False
+        return None
     bins = np.geomspace(sides.min() * 0.95, max(sides.max(), sides.min() * 1.1) * 1.05, 41)
     with plot_style():
-        figure, axes = new_axes(5.6, 2.8)
-        axes.hist(sides, bins=bins, color=BLUE, alpha=0.8, linewidth=0)
+        figure, axes = new_axes(2.8)
+        axes.hist(sides, bins=bins.tolist(), color=BLUE, alpha=0.8, linewidth=0)
         axes.set_xscale("log", base=2)
         axes.xaxis.set_major_formatter("{x:g}")
         for border in np.sqrt(_BORDERS):
             axes.axvline(border, color=INK, linestyle="--", linewidth=1)
         axes.set(xlabel="pixels; dashed: 32 and 96", ylabel="objects", title="Sizes of the objects")
         axes.grid(True, axis="y")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path)
-    return True
+    return figure
 
 
 def _counts(facts: DatasetFacts, total: int) -> dict[str, str]:

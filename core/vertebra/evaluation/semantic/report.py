@@ -11,7 +11,8 @@ import numpy as np
 from vertebra.evaluation.report.segmentation_pictures import draw_sheets
 from vertebra.evaluation.semantic.tally import DOUBT_LEVELS, Judged
 from vertebra.visualize import draw_semantic_panel
-from vertebra_eval.report.blocks import Facts, Figure, Gallery, Section
+from vertebra_eval.report.blocks import Facts, Gallery, Section
+from vertebra_eval.report.plot_files import write_plots
 from vertebra_eval.report.segmentation_plots import confusion_map, quality_bars
 
 if TYPE_CHECKING:
@@ -23,26 +24,23 @@ __all__ = ["semantic_sections"]
 def semantic_sections(evaluator: SemSegEvaluator, folder: Path, pictures: int) -> list[Section]:
     """Plots into `folder/plots`, pictures into `folder/pictures/semantic`, and the sections that show them."""
     scores, tally, labels = evaluator.scores, evaluator.merged, evaluator.labels
-    plots = folder / "plots"
-    plots.mkdir(parents=True, exist_ok=True)
-    figures = []
     boundary = scores.column("BoundaryIoU", labels) if tally.boundary is not None else None
-    path = plots / "sem_seg_class_iou.png"
-    mean = scores.metrics["sem_seg/mIoU"]
-    if quality_bars(
+    bars = quality_bars(
         labels,
         scores.column("IoU", labels),
-        path,
         measure="IoU",
-        mean=mean,
+        mean=scores.metrics["sem_seg/mIoU"],
         second=boundary,
         second_measure="boundary IoU",
-    ):
-        over = "IoU over boundary IoU" if boundary is not None else "IoU"
-        figures.append(Figure(path, f"{over} of each class, best first; classes without ground truth are not shown."))
-    path = plots / "sem_seg_confusion.png"
-    if confusion_map(tally.counts.numpy()[:-1, :-1], [*labels, "(none)"], path):
-        figures.append(Figure(path, "Where the pixels of each true class went. Off the diagonal is what is mixed up."))
+    )
+    over = "IoU over boundary IoU" if boundary is not None else "IoU"
+    confusion = confusion_map(tally.counts.numpy()[:-1, :-1], [*labels, "(none)"])
+    mixed = "Where the pixels of each true class went. Off the diagonal is what is mixed up."
+    plots = [
+        ("sem_seg_class_iou", bars, f"{over} of each class, best first; classes without ground truth are not shown."),
+        ("sem_seg_confusion", confusion, mixed),
+    ]
+    figures = write_plots(plots, folder / "plots")
     sections = [Section("Plots: semantic", figures)] if figures else []
     drawn = draw_sheets((_item(image, evaluator) for image in tally.worst), folder / "pictures" / "semantic", pictures)
     if drawn:
