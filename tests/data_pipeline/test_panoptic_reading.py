@@ -81,7 +81,7 @@ def category(number, **changes):
         (lambda content: content["categories"][0].pop("isthing"), r"categories\[0\] \(id 7\): isthing is missing"),
         (
             lambda c: c["annotations"].append(c["annotations"][0]),
-            r"annotations\[1\]: image_id 1 stands in an",
+            r"annotations\[1\] \(image 1\): image_id 1 stands",
         ),
         (lambda c: c["annotations"][0].update(image_id=[1]), r"annotations\[0\]: image_id is \[1\], expected a number"),
         (category(1, id=7), r"categories\[1\]: id 7 occurs more than once"),
@@ -97,9 +97,11 @@ def test_a_faulty_segment_or_category_is_refused_with_the_file(files, change, sa
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (segment(0, id="300"), "'300' in segments_info is not a whole number"),
-        (without(1, "id"), "needs an id"),
-        (segment(1, id=300), "segment id 300 occurs more than once"),
+        (segment(0, id="300"), r"annotations\[0\] \(image 1\), segment 0: id is '300', expected a whole number from 1"),
+        (without(1, "id"), "segment 1: id is missing, expected"),
+        (segment(1, id=300), "segment 300: another segment of the image has this id"),
+        (segment(0, iscrowd="0"), "segment 300: iscrowd is '0', expected 0 or 1"),
+        (segment(0, area=-1), "segment 300: area is -1, expected a whole number of pixels"),
         (category(1, isthing="0"), r"categories\[1\] \(id 9\): isthing is '0'"),
         (lambda content: content["categories"][0].pop("isthing"), r"categories\[0\] \(id 7\): isthing is missing"),
         (lambda content: content["annotations"][0]["segments_info"].append({"id": 5, "category_id": 9}), "have no pix"),

@@ -141,17 +141,26 @@ def _broken(panoptic, tmp_path, change):
         (lambda record, folder: record["segments_info"].clear(), "segment ids 1 that are not in its segments_info"),
         (
             lambda record, folder: record["segments_info"][0].update(category_id=8),
-            "unknown category_id 8; known are 3, 7",
+            "category_id 8 is not among the categories 3, 7, 40",
         ),
-        (lambda record, folder: record["segments_info"][0].update(category_id=[7]), r"unknown category_id \[7\]"),
+        (
+            lambda record, folder: record["segments_info"][0].update(category_id=[7]),
+            r"category_id \[7\] is not among",
+        ),
         (lambda record, folder: record["segments_info"].append(_segment(2, 7)), "segments 2 .* have no pixel"),
-        (lambda record, folder: record["segments_info"].append(_segment(1, 7)), "id 1 occurs more than once"),
-        (lambda record, folder: record["segments_info"].append(_segment(0, 7)), "ids are whole numbers from 1"),
+        (
+            lambda record, folder: record["segments_info"].append(_segment(1, 7)),
+            "segment 1: another segment of the image",
+        ),
+        (
+            lambda record, folder: record["segments_info"].append(_segment(0, 7)),
+            "segment 1: id is 0, expected a whole",
+        ),
         (
             lambda record, folder: record["segments_info"][0].update(id="x"),
-            "'x' in segments_info is not a whole number",
+            "segment 0: id is 'x', expected a whole number",
         ),
-        (lambda record, folder: record["segments_info"][0].pop("id"), "needs an id and a category_id"),
+        (lambda record, folder: record["segments_info"][0].pop("id"), "segment 0: id is missing, expected"),
         (lambda record, folder: record.update(image_id=2), "image 1: has no prediction"),
         (lambda record, folder: record.update(image_id=2), "none of the image ids is in the ground truth"),
         (lambda record, folder: record.update(image_id="1"), "the same but for text and numbers"),
@@ -180,7 +189,10 @@ def test_files_that_are_not_there_or_no_panoptic_files(panoptic, tmp_path):
     (tmp_path / "list.json").write_text("[]")
     with pytest.raises(DataError, match='list "annotations"'):
         panoptic_evaluate(gt, pred_json=tmp_path / "list.json")
-    with pytest.raises(DataError, match='"categories"'):
+    with pytest.raises(DataError, match='list "annotations"'):
+        panoptic_evaluate(tmp_path / "list.json", pred_json=gt)
+    (tmp_path / "list.json").write_text('{"annotations": []}')
+    with pytest.raises(DataError, match='list "categories"'):
         panoptic_evaluate(tmp_path / "list.json", pred_json=gt)
 
 

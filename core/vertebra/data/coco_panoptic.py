@@ -19,7 +19,7 @@ from vertebra.structures import BoxMode
 from vertebra_eval.coco.data import read_categories, read_images
 from vertebra_eval.coco.fields import box_fault
 from vertebra_eval.json_file import Problems, read_json
-from vertebra_eval.panoptic.segments import panoptic_categories
+from vertebra_eval.panoptic.data import panoptic_categories
 
 __all__ = ["CityscapesPanopticFormat", "CocoPanopticFormat"]
 

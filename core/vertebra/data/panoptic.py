@@ -11,11 +11,9 @@ from typing import Literal
 from vertebra.data.catalog import Metadata
 from vertebra.data.formats import ROOT_HINT
 from vertebra.data.panoptic_labels import panoptic_label_names
-from vertebra.errors import DataError
-from vertebra_eval.coco.fields import id_cause
-from vertebra_eval.file_names import file_name_fault
-from vertebra_eval.json_file import Problems, read_json
-from vertebra_eval.panoptic.segments import panoptic_categories, segment_faults
+from vertebra_eval.coco.fields import is_whole
+from vertebra_eval.json_file import Problems
+from vertebra_eval.panoptic.data import read_panoptic
 
 __all__ = ["add_panoptic"]
 
@@ -33,50 +31,35 @@ def add_panoptic(
     Raises:
         DataError: names the panoptic file and the records at fault.
     """
-    data = read_json(file, hint=ROOT_HINT)
-    if not isinstance(data, dict) or not all(isinstance(data.get(key), list) for key in ("annotations", "categories")):
-        raise DataError(f'{file}: a panoptic file is an object with the lists "annotations" and "categories"')
-    records: dict = {}
-    for i, record in enumerate(data["annotations"]):
-        if not isinstance(record, dict) or not isinstance(record.get("segments_info"), list):
-            raise DataError(f"{file}: annotations[{i}] must be an object with a list segments_info")
-        key = record.get("image_id")
-        if not isinstance(key, (int, str)):
-            raise DataError(f"{file}: annotations[{i}]: image_id is {key!r:.60}, expected a number or a name")
-        if key in records:
-            raise DataError(f"{file}: annotations[{i}]: image_id {key!r} stands in annotations[{records[key][0]}] too")
-        records[key] = (i, record)
+    data = read_panoptic(file, folder, hint=ROOT_HINT)
+    data.refuse({row for row, key in enumerate(data.ids) if key is None or data.rows[key] != row})
     problems = Problems(file)
-    stuff = sorted((one.id, one.name) for one in panoptic_categories(data["categories"], file) if not one.isthing)
+    for key, image in images.items():
+        if key not in data.rows:
+            problems.add(f"image {key!r}", f"{Path(image['file_name']).name} has no record in this file")
+    problems.raise_if_any()
+    stuff = sorted((one.id, one.name) for one in data.categories if not one.isthing)
     stuff_ids = {key: i for i, (key, _) in enumerate(stuff)}
     thing_ids = metadata.thing_dataset_id_to_contiguous_id
-    for key, image in images.items():
-        if key not in records:
-            problems.add(f"image {key!r}", f"{Path(image['file_name']).name} has no record in this file")
-            continue
-        i, record = records[key]
-        where = f"annotations[{i}] (image {key!r})"
-        fault = file_name_fault(record.get("file_name"))
-        if fault:
-            problems.add(where, fault)
-            continue
-        faults = segment_faults(record["segments_info"])
-        for which, fault in faults:
-            problems.add(f"{where}, {which}", fault)
-        segments = []
-        for segment in () if faults else record["segments_info"]:
+    wanted = {data.rows[key] for key in images}
+    for row in wanted:
+        for segment in data.segments[row]:
             category = segment.get("category_id")
-            if not isinstance(category, int) or (category not in thing_ids and category not in stuff_ids):
-                cause = id_cause(category, {*thing_ids, *stuff_ids})
-                what = f"category_id {category!r:.60} is not among the categories{cause}"
-                problems.add(f"{where}, segment {segment['id']}", what)
-                continue
-            isthing = category in thing_ids
-            number = thing_ids[category] if isthing else stuff_ids[category]
-            segments.append({**segment, "category_id": number, "isthing": isthing})
-        image["pan_seg_file_name"] = str(folder / record["file_name"])
-        image["segments_info"] = segments
-    problems.raise_if_any()
+            if is_whole(category) and category not in thing_ids and category not in stuff_ids:
+                text = f"category_id {category!r} is not among the classes of the annotation file"
+                data.findings.add(f"segment {segment['id']}", "error", [row], text)
+    data.refuse(wanted)
+    for key, image in images.items():
+        row = data.rows[key]
+        image["pan_seg_file_name"] = str(data.path(row))
+        image["segments_info"] = [
+            {
+                **segment,
+                "category_id": thing_ids.get(segment["category_id"], stuff_ids.get(segment["category_id"])),
+                "isthing": segment["category_id"] in thing_ids,
+            }
+            for segment in data.segments[row]
+        ]
     metadata.set(panoptic_json=str(file), panoptic_root=str(folder), stuff_dataset_id_to_contiguous_id=stuff_ids)
     stuff_names = [name for _, name in stuff]
     metadata.set(segment_stuff_classes=stuff_names)

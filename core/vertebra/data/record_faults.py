@@ -17,7 +17,7 @@ from vertebra_eval.coco.fields import crowd_fault, is_whole, keypoints_fault, nu
 from vertebra_eval.file_names import path_fault
 from vertebra_eval.json_file import Problems
 from vertebra_eval.masks import mask_faults
-from vertebra_eval.panoptic.segments import isthing_fault, segment_faults
+from vertebra_eval.panoptic.data import isthing_fault, segment_faults
 
 __all__ = ["FILE_KEYS", "RecordCheck", "box_fault"]
 

@@ -39,7 +39,7 @@ class CocoAnnotations:
     Attributes:
         ids: (A,) as written, None where there is none.
         image, category: (A,) int64 rows of the images and categories, -1 where there is no such.
-        boxes: (A, 4) float64 xywh in pixels, NaN where there is none that can be read.
+        boxes: (A, 4) float64 xywh in pixels, NaN where none can be read.
         areas: (A,) float64 square pixels, NaN where there is none.
         crowd: (A,) bool.
         masks: `MaskColumn` of all.
@@ -156,7 +156,7 @@ class CocoAnnotations:
         return areas
 
     def measure_areas(self, rows: np.ndarray | None = None) -> np.ndarray:
-        """(A,) areas, or those of some rows: as annotated, where there is none of the mask, else of the box. Called for
+        """(A,) areas, or those of some rows: as annotated, else of the mask, else of the box. Called for
         all, it keeps them as the column."""
         chosen = np.arange(len(self)) if rows is None else rows
         areas = self.areas[chosen]

@@ -1,6 +1,6 @@
 """COCO ground truth as raw columns: `read_coco`, the one reader of training, evaluation and `data info`.
 
-Nothing is dropped or mended here: a record that cannot be used has NaN, -1 or no mask in its row, and `findings` says
+Nothing is dropped or changed here: a record that cannot be used has NaN, -1 or no mask in its row, and `findings` says
 why. Only what has no records at all is refused. Format: https://cocodataset.org/#format-data.
 """
 

@@ -24,7 +24,7 @@ _NOTED = {
     "segm": ("segmentation short", "segmentation far"),
     "keypoints": ("visibility",),
 }
-_ALWAYS_NOTED = ("area", "iscrowd", "name", "name taken", "id", "image_id type", "category_id type")
+_ALWAYS_NOTED = ("area", "iscrowd", "id missing", "name", "name taken", "id", "image_id type", "category_id type")
 
 
 def read_ground_truth(

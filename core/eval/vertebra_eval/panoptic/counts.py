@@ -15,6 +15,7 @@ import numpy as np
 
 from vertebra_eval.errors import DataError
 from vertebra_eval.nearest import listed
+from vertebra_eval.panoptic.data import segment_faults
 from vertebra_eval.panoptic.runs import IdRuns, common_pixels
 
 __all__ = ["VOID", "ImageCounts", "Segments", "count_image"]
@@ -48,30 +49,24 @@ class Segments:
         """COCO's `segments_info`, with the row of each category.
 
         Raises:
-            DataError: names `where`: a field missing, an id twice or below 1, a category not in `classes`.
+            DataError: names `where` and the segment: see `segment_faults`; a category not in `classes`.
         """
-        ids, rows, crowd, areas = [], [], [], []
-        for segment in segments:
-            if not isinstance(segment, Mapping) or segment.get("id") is None or segment.get("category_id") is None:
-                raise DataError(f"{where}: each of segments_info needs an id and a category_id, found {segment!r}")
-            ids.append(_whole(segment["id"], where))
-            if not isinstance(segment["category_id"], Hashable) or segment["category_id"] not in classes:
+        for which, fault in segment_faults(segments, _MOST_ID):
+            raise DataError(f"{where}, {which}: {fault}")
+        keys = [segment.get("category_id") for segment in segments]
+        for segment, key in zip(segments, keys, strict=True):
+            if not isinstance(key, Hashable) or key not in classes:
                 raise DataError(
-                    f"{where}: segment {ids[-1]} has the unknown category_id {segment['category_id']!r}; "
-                    f"known are {listed(sorted(classes), 8)}"
+                    f"{where}, segment {segment['id']}: category_id {key!r:.60} is not among the categories; they are "
+                    f"{listed(sorted(classes), 8)}"
                 )
-            rows.append(classes[segment["category_id"]])
-            crowd.append(bool(segment.get("iscrowd")))
-            areas.append(-1 if segment.get("area") is None else _whole(segment["area"], where))
-        columns = [np.array(column, dtype=np.int64) for column in (ids, rows, areas)]
-        unique, times = np.unique(columns[0], return_counts=True)
-        if (times > 1).any():
-            raise DataError(f"{where}: segment id {unique[times > 1][0]} occurs more than once in segments_info")
-        if len(ids) and not (unique[0] > VOID and unique[-1] <= _MOST_ID):
-            raise DataError(
-                f"{where}: segment ids are whole numbers from 1 to 2^32 - 1; {VOID} marks pixels without one"
-            )
-        return cls(columns[0], columns[1], np.array(crowd, dtype=bool), columns[2])
+        areas = (segment.get("area") for segment in segments)
+        return cls(
+            np.array([segment["id"] for segment in segments], np.int64),
+            np.array([classes[key] for key in keys], np.int64),
+            np.array([bool(segment.get("iscrowd")) for segment in segments], bool),
+            np.array([-1 if area is None else area for area in areas], np.int64),
+        )
 
     def with_pixels(self, runs: IdRuns) -> Segments:
         """Those that have a pixel."""
@@ -198,13 +193,3 @@ def _on_crowd(t: np.ndarray, p: np.ndarray, truth: Segments, predicted: Segments
         pairs = np.flatnonzero((t == row) & (p >= 0))
         on_crowd[pairs] = predicted.classes[p[pairs]] == label
     return on_crowd
-
-
-def _whole(value: Any, where: str) -> int:
-    try:
-        number = int(value)
-    except (TypeError, ValueError, OverflowError):
-        number = None
-    if number is None or number != value:
-        raise DataError(f"{where}: {value!r} in segments_info is not a whole number")
-    return number

@@ -15,12 +15,11 @@ from typing import Any
 
 from vertebra_eval.analysis.reasons import ids_apart
 from vertebra_eval.errors import DataError
-from vertebra_eval.file_names import file_name_fault
-from vertebra_eval.json_file import Problems, read_json
+from vertebra_eval.json_file import Problems
 from vertebra_eval.panoptic.counts import ImageCounts, Segments, count_image
+from vertebra_eval.panoptic.data import PanopticData, read_panoptic
 from vertebra_eval.panoptic.quality import PanopticClass, PanopticQuality, panoptic_quality
 from vertebra_eval.panoptic.runs import IdRuns, id_run_reader, read_id_runs
-from vertebra_eval.panoptic.segments import panoptic_categories
 
 __all__ = ["panoptic_evaluate"]
 
@@ -47,13 +46,10 @@ def panoptic_evaluate(
     if pred_json is None:
         raise TypeError("panoptic_evaluate needs pred_json, the predictions' JSON file")
     gt_json, pred_json = Path(gt_json), Path(pred_json)
-    truth_folder = _folder(gt_folder, gt_json)
-    pred_folder_ = _folder(pred_folder, pred_json)
-    truth, predicted = read_json(gt_json), read_json(pred_json)
-    classes = _classes(truth, gt_json)
-    rows = {known.category_id: row for row, known in enumerate(classes)}
-    true_images = _images(truth, gt_json, truth_folder, rows)
-    pred_images = _images(predicted, pred_json, pred_folder_, rows)
+    truth = read_panoptic(gt_json, _folder(gt_folder, gt_json))
+    rows = {known.id: row for row, known in enumerate(truth.categories)}
+    predicted = read_panoptic(pred_json, _folder(pred_folder, pred_json), categories=rows)
+    true_images, pred_images = _images(truth, rows), _images(predicted, rows)
     missing = Problems(pred_json)
     for key in true_images.keys() - pred_images.keys():
         missing.add(f"image {key!r}", "has no prediction; write one with an empty segments_info where nothing is found")
@@ -76,6 +72,7 @@ def panoptic_evaluate(
         if isinstance(outcome, DataError):
             faults.add("images and segments do not fit", str(outcome))
     faults.raise_if_any()
+    classes = [PanopticClass(*known) for known in truth.categories]
     quality = panoptic_quality(classes, outcomes)
     extra = len(pred_images.keys() - true_images.keys())
     if extra:
@@ -101,42 +98,16 @@ def _count(
         return err
 
 
-def _classes(data: Any, file: Path) -> list[PanopticClass]:
-    categories = panoptic_categories(data.get("categories") if isinstance(data, dict) else None, file)
-    return [PanopticClass(*category) for category in categories]
-
-
-def _images(data: Any, file: Path, folder: Path, rows: dict[int, int]) -> dict[Any, _ImageRecord]:
+def _images(data: PanopticData, rows: dict[int, int]) -> dict[Any, _ImageRecord]:
     """The records of one file by image id; the PNG files are looked for, not yet read."""
-    annotations = data.get("annotations") if isinstance(data, dict) else None
-    if not isinstance(annotations, list):
-        raise DataError(f'{file}: a panoptic file is an object with a list "annotations"')
-    problems = Problems(file)
-    images: dict[Any, _ImageRecord] = {}
-    for i, record in enumerate(annotations):
-        where = f"annotations[{i}]"
-        if not isinstance(record, dict) or not isinstance(record.get("segments_info"), list):
-            problems.add(where, "must be an object with a list segments_info")
-            continue
-        key = record.get("image_id")
-        where += f" (image {key!r})"
-        fault = file_name_fault(record.get("file_name"))
-        if fault is None and not isinstance(key, int | str):
-            fault = "image_id must be a number or a name"
-        if fault is None and key in images:
-            fault = "this image id occurs more than once"
-        if fault is None and not (folder / record["file_name"]).is_file():
-            fault = f"no such panoptic PNG: {folder / record['file_name']}"
-        if fault is None:
-            try:
-                segments = Segments.of(record["segments_info"], rows, f"image {key!r}")
-            except DataError as err:
-                fault = str(err)
-        if fault is not None:
-            problems.add(where, fault)
-            continue
-        images[key] = _ImageRecord(f"image {key!r} ({record['file_name']})", folder / record["file_name"], segments)
-    problems.raise_if_any()
+    for row, key in enumerate(data.ids):
+        if isinstance(data.file_names[row], str) and not data.path(row).is_file():
+            data.findings.add("file", "error", [row], f"no such panoptic PNG: {data.path(row)} (image {key!r})")
+    data.refuse()
+    images = {}
+    for row, key in enumerate(data.ids):
+        segments = Segments.of(data.segments[row], rows, f"image {key!r}")
+        images[key] = _ImageRecord(f"image {key!r} ({data.file_names[row]})", data.path(row), segments)
     return images
 
 
