@@ -71,7 +71,7 @@ class CocoPanopticFormat(Format):
         things = {one.id for one in panoptic_categories(data["categories"], file) if one.isthing}
         things = [record for record in data["categories"] if record["id"] in things]
         categories = read_categories(things, problems, None, None)
-        records = read_images(self._with_paths(data["images"]), image_root, problems)
+        records = read_images(self.image_records(data["images"]), image_root, problems)
         problems.raise_if_any()
         metadata = Metadata(self.name or f"{file.parent.name}/{file.stem}")
         metadata.set(
@@ -93,8 +93,8 @@ class CocoPanopticFormat(Format):
         dataset.check_files()
         return dataset
 
-    def _with_paths(self, images: list) -> list:
-        """The image records with paths below the image folder."""
+    def image_records(self, images: list) -> list:
+        """The JSON's image records with file names below the image folder. Override where the JSON's are others."""
         return images
 
 
@@ -119,7 +119,7 @@ class CityscapesPanopticFormat(CocoPanopticFormat):
         stem = f"gtFine/cityscapes_panoptic_{split}" + "_trainId" * train_ids
         super().__init__(f"{stem}.json", f"leftImg8bit/{split}", panoptic_images=stem, labels=labels, name=stem)
 
-    def _with_paths(self, images: list) -> list:
+    def image_records(self, images: list) -> list:
         """`aachen_000000_000019_gtFine_leftImg8bit.png` lies in `aachen/`, without `gtFine`."""
         found = []
         for record in images:
