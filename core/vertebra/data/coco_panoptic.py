@@ -1,4 +1,4 @@
-"""The formats `coco_panoptic` and `cityscapes_panoptic`: one panoptic file is the truth of every task.
+"""The format `coco_panoptic`: one panoptic file is the truth of every task.
 
 Boxes and masks of things, semantic labels and panoptic segments all come from the JSON and its PNG files, so that no
 instance file is needed. Format: https://cocodataset.org/#format-data, section 4.
@@ -20,7 +20,7 @@ from vertebra.structures import BoxMode
 from vertebra_eval.json_file import Problems, read_json
 from vertebra_eval.panoptic.segments import panoptic_categories
 
-__all__ = ["CityscapesPanopticFormat", "CocoPanopticFormat"]
+__all__ = ["CocoPanopticFormat"]
 
 logger = logging.getLogger(__name__)
 
@@ -96,39 +96,6 @@ class CocoPanopticFormat(Format):
     def image_records(self, images: list) -> list:
         """The JSON's image records with file names below the image folder. Override where the JSON's are others."""
         return images
-
-
-class CityscapesPanopticFormat(CocoPanopticFormat):
-    """Cityscapes: `gtFine/cityscapes_panoptic_<split>.json`, its PNG files, and `leftImg8bit/<split>/<city>/`.
-
-    JSON and PNG files are made by cityscapesscripts (createPanopticImgs), with the 19 train ids or all label ids.
-
-    Args:
-        split: train, val or test.
-        train_ids: whether the files were made with train ids (their names then end in `_trainId`).
-        labels: see `coco_panoptic`.
-    """
-
-    def __init__(
-        self,
-        split: Literal["train", "val", "test"] = "train",
-        *,
-        train_ids: bool = False,
-        labels: Literal["all", "stuff"] = "all",
-    ) -> None:
-        stem = f"gtFine/cityscapes_panoptic_{split}" + "_trainId" * train_ids
-        super().__init__(f"{stem}.json", f"leftImg8bit/{split}", panoptic_images=stem, labels=labels, name=stem)
-
-    def image_records(self, images: list) -> list:
-        """`aachen_000000_000019_gtFine_leftImg8bit.png` lies in `aachen/`, without `gtFine`."""
-        found = []
-        for record in images:
-            name = record.get("file_name") if isinstance(record, dict) else None
-            if isinstance(name, str):
-                name = name.replace("_gtFine_leftImg8bit", "_leftImg8bit")
-                record = {**record, "file_name": f"{name.split('_')[0]}/{name}"}
-            found.append(record)
-        return found
 
 
 def _is_empty(box: Any) -> bool:
