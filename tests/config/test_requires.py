@@ -69,6 +69,13 @@ def test_another_version_or_a_plugin_that_is_switched_off_does_not_do(write, pet
         load_recipe("r.yaml")
 
 
+def test_a_plugin_whose_recipe_requires_another_is_not_broken_without_that_one(pets, tmp_path, command_line):
+    (tmp_path / "site/pets/recipes/far.yaml").write_text("requires: [gone-sets]\n_base_: gone:x")
+    said = command_line("plugins", "check", "pets", site=tmp_path / "site").output
+    assert "pets 1.2: ok" in said
+    assert "recipes pets:base\n  recipes pets:far (not read: gone-sets is not installed)\n" in said
+
+
 def test_with_everything_installed_a_wrong_name_is_told_as_ever(write, pets):
     write("r.yaml", "_base_: base.yaml\nrequires: [pets]\nmodel: {neck: DummyNekc}")
     with pytest.raises(RecipeError, match=r"r.yaml:3: model.neck: no neck has the name 'DummyNekc'.\n  Nearest: "):

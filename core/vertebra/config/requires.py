@@ -13,9 +13,15 @@ from vertebra.config.yaml_reader import Node
 from vertebra.errors import PluginError, RecipeError
 from vertebra.plugins import canonical, installed_plugins
 
-__all__ = ["REQUIRES", "check_requires", "join_requires"]
+__all__ = ["REQUIRES", "RequirementError", "check_requires", "join_requires"]
 
 REQUIRES = "requires"
+
+
+class RequirementError(PluginError):
+    """Distributions that a recipe requires are not here; `reason` says which, without the recipe's place."""
+
+    reason = ""
 
 
 def check_requires(node: Node | None) -> None:
@@ -23,15 +29,17 @@ def check_requires(node: Node | None) -> None:
 
     Raises:
         RecipeError: it is not a list of distributions, each perhaps with version bounds.
-        PluginError: one of them is not installed, has another version, or cannot be used; names all of them.
+        RequirementError: one of them is not installed, has another version, or cannot be used; names all of them.
     """
     if node is None:
         return
     if not isinstance(node.value, list):
         raise RecipeError(f"{node.where}: {REQUIRES} is {show(node)}, expected a list: {REQUIRES}: [my-plugin]")
-    faults = [f"{item.where}: {REQUIRES}: {fault}" for item in node.value if (fault := _fault(item)) is not None]
+    faults = {item: fault for item in node.value if (fault := _fault(item)) is not None}
     if faults:
-        raise PluginError("\n".join(faults))
+        err = RequirementError("\n".join(f"{item.where}: {REQUIRES}: {fault}" for item, fault in faults.items()))
+        err.reason = "; ".join(fault.splitlines()[0].rstrip(".") for fault in faults.values())
+        raise err
 
 
 def join_requires(below: Node, above: Node) -> Node:
@@ -62,6 +70,10 @@ def _fault(item: Node) -> str | None:
         return f"{required.name} is not installed.{install}"
     if plugin is not None and plugin.problem:
         return f"{plugin} cannot be used: {plugin.problem}"
-    if required.specifier and not required.specifier.contains(version, prereleases=True):
+    try:
+        fits = not required.specifier or required.specifier.contains(version, prereleases=True)
+    except ValueError:  # the metadata are damaged and have no version
+        fits = False
+    if not fits:
         return f"{required.name} {version} is installed, expected {required.specifier}.{install}"
     return None
