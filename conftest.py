@@ -18,7 +18,7 @@ IN_WORKER = "PYTEST_XDIST_WORKER" in os.environ
 
 
 sys.path += [str(REPOSITORY), str(REPOSITORY / "tests")]  # the former also for processes that tests spawn
-pytest_plugins = ["command_line"]
+pytest_plugins = ["command_line", "label_files"]
 settings.register_profile("same each time", derandomize=True, database=None)
 settings.register_profile("explore", derandomize=False, database=None)
 settings.load_profile("same each time")

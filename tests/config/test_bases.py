@@ -138,6 +138,7 @@ def test_overrides_may_be_mappings(write, tmp_path):
         ("a=[1, 2", "override 'a=[1, 2': not valid YAML"),
         ("a=!!python/name:os.system", "override 'a=!!python/name:os.system': the tag !!python/name:os.system is not"),
         ("_base_=x.yaml", "_base_ cannot be overridden"),
+        ("requires=[x]", "requires cannot be overridden"),
         ({"a": object}, "override 'a': a recipe cannot hold a type"),
     ],
 )

@@ -59,7 +59,7 @@ def test_files_are_read_and_all_else_is_an_os_error(tmp_path):
 # Files of the package itself, files that this process has just written, and a page of the system: none of a user's.
 OWN_FILES = {
     ("runtime/fellows.py", "read_text"),
-    ("report/page.py", "read_text"),
+    ("report/html.py", "read_text"),
     ("report/embed.py", "open"),
     ("plugins.py", "read_text"),
     ("scaffold/write.py", "read_text"),

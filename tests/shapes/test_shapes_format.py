@@ -67,15 +67,15 @@ def test_cache_is_in_the_home_folder_by_default(monkeypatch):
 
 
 def test_those_who_ask_together_make_the_files_once(cache, monkeypatch):
-    from vertebra.data import shapes
+    from vertebra.data import shapes_format
 
-    calls, write = [], shapes.write_dataset
+    calls, write = [], shapes_format.write_dataset
 
     def counted(*arguments):
         calls.append(arguments)
         write(*arguments)
 
-    monkeypatch.setattr(shapes, "write_dataset", counted)
+    monkeypatch.setattr(shapes_format, "write_dataset", counted)
     with ThreadPool(4) as pool:  # the lock is on the file, so threads stand for processes
         assert pool.map(lambda _: len(ShapesFormat(**SMALL).load()), range(4)) == [12] * 4
     assert len(calls) == 1

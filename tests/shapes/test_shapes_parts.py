@@ -9,27 +9,15 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from pycocotools import mask as coco_mask
 
-from vertebra.data.shapes_classes import KINDS, MAX_CLASSES, keypoints_of, outline_of, shape_classes
-from vertebra.data.shapes_plan import plan_shapes
-from vertebra.data.shapes_records import mask_loops, semantic_map, void_label
-from vertebra.data.shapes_scene import Scene, clip_to_frame
-from vertebra.errors import DataError
-
-
-@pytest.mark.parametrize("number", [1, 3, 12, 13, 60, 61, 80, 1203, MAX_CLASSES])
-def test_any_number_of_classes_has_distinct_names_and_looks(number):
-    classes = shape_classes(number)
-    assert len({c.name for c in classes}) == len({(c.kind, c.pattern, c.colors) for c in classes}) == number
-
-
-def test_more_classes_than_there_are_looks_is_an_error():
-    with pytest.raises(DataError, match=f"num_classes is {MAX_CLASSES + 1}, expected 1 to {MAX_CLASSES}"):
-        shape_classes(MAX_CLASSES + 1)
+from vertebra.data.shapes_options import parse_size
+from vertebra.data.shapes_outlines import KINDS, OUTLINES, keypoints_of
+from vertebra.data.shapes_records import mask_loops
+from vertebra.data.shapes_scene import clip_to_frame
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_outline_lies_in_the_unit_circle_and_its_keypoints_inside_it(kind):
-    outer = outline_of(kind)[0]
+    outer = OUTLINES[kind][0]
     assert 0.75 < np.hypot(*outer.T).max() <= 1.35
     keypoints = keypoints_of(kind)
     assert keypoints.shape == (5, 2)
@@ -89,14 +77,6 @@ def test_clipping_keeps_the_part_in_the_frame():
     assert clip_to_frame(square - 9, 10, 10).shape == (0, 2)
 
 
-def test_semantic_labels_move_to_16_bits_where_255_is_a_class():
-    assert [void_label(n) for n in (3, 251, 252)] == [255, 255, 65535]
-    stuff = np.full((2, 2), 3, np.uint8)
-    border = np.array([[True, False], [False, False]])
-    labels = semantic_map(Scene(np.zeros((2, 2, 3), np.uint8), [], stuff, border), 300)
-    assert labels.dtype == np.uint16 and labels.tolist() == [[65535, 303], [303, 303]]
-
-
 @pytest.mark.parametrize(
     ("size", "height", "width"),
     [
@@ -105,10 +85,9 @@ def test_semantic_labels_move_to_16_bits_where_255_is_a_class():
         ((96, 128), (96, 96), (128, 128)),
         ("96x128", (96, 96), (128, 128)),
         ("96-128", (96, 128), (96, 128)),
-        ([[96, 128], 64], (96, 128), (64, 64)),
+        (["96-128", 64], (96, 128), (64, 64)),
         ("64x96-128", (64, 64), (96, 128)),
     ],
 )
 def test_size_is_a_number_a_pair_or_ranges(size, height, width):
-    scene = plan_shapes(5, None, 0, size, 3, 6, (0.2, 0.6), 0.1, 0.02).scene
-    assert (scene.height, scene.width) == (height, width)
+    assert parse_size(size) == (height, width)

@@ -119,7 +119,7 @@ def _examine(distribution: str, timeout: float, output: Path, stack: Path, resul
         started = time.perf_counter()
         findings = [_find(offer) for offer in plugin.offers] + [_find_command(offer) for offer in plugin.commands]
         seconds = time.perf_counter() - started
-        findings += [_read_recipes(prefix) for prefix in plugin.recipe_packages]
+        findings += [finding for prefix in plugin.recipe_packages for finding in _read_recipes(prefix)]
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(Exception):
                 stream.flush()
@@ -172,19 +172,27 @@ def _without_owner(message: str, offer: Any) -> str:
     return message.removeprefix(f"{offer.kind} {offer.name} of plugin {offer.plugin}").lstrip(" :")
 
 
-def _read_recipes(prefix: str) -> Finding:
+def _read_recipes(prefix: str) -> list[Finding]:
     """Reads a plugin's recipes with their bases; what they name is checked when one is used."""
     from vertebra.config import find_recipe, list_recipes
     from vertebra.config.bases import read_with_bases
+    from vertebra.config.requires import RequirementError
 
     names = [name for name in list_recipes() if name.startswith(f"{prefix}:")]
     problems = [] if names else [f"the package of {prefix!r} has no YAML files"]
+    waiting: dict[str, list[str]] = {}
     for name in names:
         try:
             read_with_bases(find_recipe(name, Path.cwd()))
+        except RequirementError as err:  # another plugin is missing, and this one is not to blame
+            waiting.setdefault(err.reason, []).append(name)
         except VertebraError as err:
             problems.append(f"{name}: {err}")
-    return Finding(f"recipes {', '.join(names) or prefix}", "\n".join(problems) or None)
+    here = [name for name in names if not any(name in some for some in waiting.values())]
+    return [
+        Finding(f"recipes {', '.join(here) or prefix}", "\n".join(problems) or None),
+        *(Finding(f"recipes {', '.join(some)} (not read: {reason})") for reason, some in waiting.items()),
+    ]
 
 
 def _ending(code: int | None) -> str:

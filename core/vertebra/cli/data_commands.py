@@ -39,13 +39,12 @@ def make_shapes(
     size: Annotated[
         str, typer.Option(help="Image size in pixels: 160, 120x160 (height x width), 128-192, or 96-128x128-192.")
     ] = "128-192",
-    classes: Annotated[int, typer.Option(help="Number of classes.")] = 3,
-    workers: Annotated[int, typer.Option(max=1024, help="Number of worker processes.")] = 1,
+    classes: Annotated[int, typer.Option(help="Number of classes, 1 to 7.")] = 3,
 ) -> None:
     """Write a generated COCO dataset: boxes, masks, keypoints, semantic and panoptic labels."""
-    from vertebra.data.shapes import make_shapes as make
+    from vertebra.data.shapes_format import ShapesFormat
 
-    make(directory, images=images, val_images=val_images, seed=seed, size=size, num_classes=classes, workers=workers)
+    ShapesFormat(images, val_images=val_images, seed=seed, size=size, num_classes=classes).write(directory)
     print(f"{directory}: {images} training images, seed {seed}. Look at it: vertebra data show {directory}")
 
 

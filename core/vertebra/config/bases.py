@@ -8,6 +8,7 @@ laid over earlier ones, the file itself over all of them, overrides over that. L
   of the old component stays behind;
 - a block without `name` laid over a bare component name (`neck: FPN`) adds arguments to that component;
 - a section with nothing in it (`train:` and no more) changes nothing;
+- `requires` is the union of both lists;
 - `train.steps` and `train.epochs` exclude each other: the one given later drops the other.
 """
 
@@ -19,6 +20,7 @@ from typing import Any
 
 from vertebra.config.foreign_files import refuse_foreign_block, refuse_foreign_suffix
 from vertebra.config.recipe_files import find_recipe
+from vertebra.config.requires import REQUIRES, check_requires, join_requires
 from vertebra.config.yaml_reader import Node, display, from_plain, parse_yaml, read_yaml
 from vertebra.errors import PluginError, RecipeError
 
@@ -46,6 +48,7 @@ def read_with_bases(path: Path, opened: tuple[Path, ...] = ()) -> Node:
         refuse_foreign_suffix(path)
         raise RecipeError(f"{root.where}: a recipe is a block of `key: value` lines, got {_kind_of(root)}")
     refuse_foreign_block(root)
+    check_requires(root.value.get(REQUIRES))
     own = Node({key: child for key, child in root.value.items() if key != BASE}, root.where, root.folder)
     _refuse_inner_bases(own)
     merged: Node | None = None
@@ -65,6 +68,8 @@ def merge(below: Node | None, above: Node, path: tuple[str, ...] = ()) -> Node:
     """`above` laid over `below`, by the rules at the top of this file. Neither is changed."""
     if len(path) == 1 and above.value is None and below is not None and isinstance(below.value, dict):
         return below
+    if path == (REQUIRES,) and below is not None:
+        return join_requires(below, above)
     if below is None or not isinstance(above.value, dict):
         return above
     if isinstance(below.value, str) and not {"name", "format"} & above.value.keys():
@@ -125,8 +130,8 @@ def _split(key: str, where: str) -> tuple[str, ...]:
     keys = tuple(part.strip() for part in key.split("."))
     if not all(keys):
         raise RecipeError(f"{where}: the key {key!r} is not of the form section.key")
-    if keys[0] == BASE:
-        raise RecipeError(f"{where}: {BASE} cannot be overridden; write a recipe that names the other base")
+    if keys[0] in (BASE, REQUIRES):
+        raise RecipeError(f"{where}: {keys[0]} cannot be overridden; write a recipe that has another {keys[0]}")
     return keys
 
 

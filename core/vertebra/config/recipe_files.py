@@ -10,7 +10,7 @@ from pathlib import Path
 from vertebra.config.yaml_reader import display
 from vertebra.errors import PluginError, RecipeError
 from vertebra.locate import RECIPE_SUFFIXES, locate_package, recipes_in
-from vertebra.plugins import PluginInfo, canonical, core, installed_plugins, switched_off
+from vertebra.plugins import PluginInfo, canonical, installed_plugins, switched_off
 from vertebra_eval.nearest import nearest
 
 __all__ = ["find_recipe", "list_recipes"]
@@ -39,7 +39,7 @@ def find_recipe(name: str, folder: Path) -> Path:
 
 
 def list_recipes() -> list[str]:
-    """Every `plugin:recipe` that installed plugins ship, sorted."""
+    """Every `plugin:recipe` that installed plugins ship, sorted; some are only bases, without a model."""
     found: set[str] = set()
     for plugin in installed_plugins():
         if plugin.problem is None:
@@ -49,7 +49,7 @@ def list_recipes() -> list[str]:
 
 
 def _find_in_plugin(prefix: str, recipe: str) -> Path:
-    shipping = [plugin for plugin in [*installed_plugins(), core()] if plugin and plugin.recipe_packages]
+    shipping = [plugin for plugin in installed_plugins() if plugin.recipe_packages]
     matches = [
         plugin for plugin in shipping if prefix in plugin.recipe_packages and not switched_off(plugin.distribution)
     ]

@@ -198,6 +198,7 @@ class Recipe(Section):
 
     seed: int = 0
     output: str = "runs/{name}"  # the run's folder; {name} is the file's name without .yaml
+    requires: list[str] = field(default_factory=list)  # distributions, perhaps with version bounds
     plugins: list[str] = field(default_factory=list)  # local plugin files, as absolute paths
     model: ModelSection
     data: DataSection = field(default_factory=DataSection)

@@ -1,4 +1,4 @@
-"""The formats `coco_panoptic` and `cityscapes_panoptic`: one panoptic file is the truth of every task.
+"""The format `coco_panoptic`: one panoptic file is the truth of every task.
 
 Boxes and masks of things, semantic labels and panoptic segments all come from the JSON and its PNG files, so that no
 instance file is needed. Format: https://cocodataset.org/#format-data, section 4.
@@ -21,7 +21,7 @@ from vertebra_eval.coco.fields import box_fault
 from vertebra_eval.json_file import Problems, read_json
 from vertebra_eval.panoptic.data import panoptic_categories
 
-__all__ = ["CityscapesPanopticFormat", "CocoPanopticFormat"]
+__all__ = ["CocoPanopticFormat"]
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ class CocoPanopticFormat(Format):
         ids = {one.id for one in panoptic_categories(data["categories"], file) if one.isthing}
         things = [record for record in data["categories"] if record["id"] in ids]
         categories = kept_categories(read_categories(things), problems)
-        records = image_dicts(read_images(self._with_paths(data["images"])), image_root, problems)
+        records = image_dicts(read_images(self.image_records(data["images"])), image_root, problems)
         problems.raise_if_any()
         metadata = Metadata(self.name or f"{file.parent.name}/{file.stem}")
         metadata.set(
@@ -94,42 +94,9 @@ class CocoPanopticFormat(Format):
         dataset.check_files()
         return dataset
 
-    def _with_paths(self, images: list) -> list:
-        """The image records with paths below the image folder."""
+    def image_records(self, images: list) -> list:
+        """The JSON's image records with file names below the image folder. Override where the JSON's are others."""
         return images
-
-
-class CityscapesPanopticFormat(CocoPanopticFormat):
-    """Cityscapes: `gtFine/cityscapes_panoptic_<split>.json`, its PNG files, and `leftImg8bit/<split>/<city>/`.
-
-    JSON and PNG files are made by cityscapesscripts (createPanopticImgs), with the 19 train ids or all label ids.
-
-    Args:
-        split: train, val or test.
-        train_ids: whether the files were made with train ids (their names then end in `_trainId`).
-        labels: see `coco_panoptic`.
-    """
-
-    def __init__(
-        self,
-        split: Literal["train", "val", "test"] = "train",
-        *,
-        train_ids: bool = False,
-        labels: Literal["all", "stuff"] = "all",
-    ) -> None:
-        stem = f"gtFine/cityscapes_panoptic_{split}" + "_trainId" * train_ids
-        super().__init__(f"{stem}.json", f"leftImg8bit/{split}", panoptic_images=stem, labels=labels, name=stem)
-
-    def _with_paths(self, images: list) -> list:
-        """`aachen_000000_000019_gtFine_leftImg8bit.png` lies in `aachen/`, without `gtFine`."""
-        found = []
-        for record in images:
-            name = record.get("file_name") if isinstance(record, dict) else None
-            if isinstance(name, str):
-                name = name.replace("_gtFine_leftImg8bit", "_leftImg8bit")
-                record = {**record, "file_name": f"{name.split('_')[0]}/{name}"}
-            found.append(record)
-        return found
 
 
 def _is_empty(box: Any) -> bool:

@@ -5,26 +5,28 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
+import uuid
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from iopath.common.file_io import file_lock
 
 from vertebra.data.coco import CocoFormat
 from vertebra.data.formats import Dataset, Format
-from vertebra.data.shapes import write_plan
-from vertebra.data.shapes_classes import shape_classes
-from vertebra.data.shapes_files import MANIFEST
-from vertebra.data.shapes_plan import plan_shapes
-from vertebra.data.shapes_records import void_label
+from vertebra.data.shapes_files import MANIFEST, write_dataset
+from vertebra.data.shapes_options import ShapesOptions, parse_size
+from vertebra.data.shapes_outlines import KINDS
 from vertebra.data.shapes_texture import STUFF
 from vertebra.errors import DataError
+from vertebra.structures import IGNORED_LABEL
 
 __all__ = ["ShapesFormat"]
 
 
 class ShapesFormat(Format):
-    """A split of the dataset that `make_shapes` writes with the same arguments.
+    """Generated pictures of shapes before textured backgrounds. The same arguments give the same files, byte for byte.
 
     The files go to a folder below $VERTEBRA_CACHE (default ~/.cache/vertebra) named after the arguments, and are made
     once, also when several processes ask at the same time. `data.root` plays no part.
@@ -32,16 +34,16 @@ class ShapesFormat(Format):
     Args:
         images: pictures in split train.
         split: which split to load; both are written.
-        val_images: pictures in split val; a fifth of `images` by default.
+        val_images: pictures in split val; a fifth of `images` by default, at least 1.
         seed: 0 or more.
-        size: (height, width) in pixels, each a number or a (least, largest) range; or text: "128x160", "128-192".
-        num_classes: up to 12 differ in outline, up to 60 also in pattern, up to 2784 also in colors.
-        max_objects: most objects in a picture, besides a crowd.
+        size: [height, width] in pixels, or one number for squares; or text, also with ranges: "128x160", "128-192"
+            (both sides from that range), "96-128x128-192".
+        num_classes: 1 to 7: circle, square, triangle, star, cross, heart, ring.
+        max_objects: most objects in a picture, besides a crowd; at most 90.
         object_size: least and largest diameter of an object, as a share of the picture's shorter side.
-        crowds: share of the pictures with a crowd.
+        crowds: share of the pictures with a crowd: many tiny objects, labeled as one group.
         empty: share of the pictures without any object.
         labels: what to load besides boxes and masks.
-        workers: processes that make the files.
     """
 
     def __init__(
@@ -50,42 +52,46 @@ class ShapesFormat(Format):
         split: Literal["train", "val"] = "train",
         val_images: int | None = None,
         seed: int = 0,
-        size: int | str | list[int | list[int]] = (128, 160),
+        size: int | str | Sequence[int] = (128, 160),
         num_classes: int = 3,
         max_objects: int = 6,
-        object_size: list[float] = (0.2, 0.6),
+        object_size: Sequence[float] = (0.2, 0.6),
         crowds: float = 0.1,
         empty: float = 0.02,
-        labels: list[Literal["keypoints", "semantic", "panoptic"]] = (),
-        workers: int = 1,
+        labels: Sequence[Literal["keypoints", "semantic", "panoptic"]] = (),
     ) -> None:
         if split not in ("train", "val"):
             raise DataError(f"shapes: split is {split!r}, expected train or val")
         unknown = sorted(set(labels) - {"keypoints", "semantic", "panoptic"})
         if unknown:
             raise DataError(f"shapes: labels has {', '.join(unknown)}; expected keypoints, semantic, panoptic")
-        self.plan = plan_shapes(images, val_images, seed, size, num_classes, max_objects, object_size, crowds, empty)
+        if val_images is None:
+            val_images = max(images // 5, 1)
+        height, width = parse_size(size)
+        diameters = (float(object_size[0]), float(object_size[-1]))
+        self.options = ShapesOptions(
+            images, val_images, seed, height, width, num_classes, max_objects, diameters, crowds, empty
+        )
         self.split = split
         self.labels = tuple(labels)
-        self.workers = workers
 
     @property
     def folder(self) -> Path:
         """Where the files are or will be."""
-        text = json.dumps(self.plan.manifest(), sort_keys=True)
-        return _cache() / f"shapes-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+        text = json.dumps(self.options.manifest(), sort_keys=True)
+        cache = Path(os.environ.get("VERTEBRA_CACHE") or "~/.cache/vertebra").expanduser()
+        return cache / f"shapes-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
     def load(self, root: str | None = None) -> Dataset:
         """Make the files where they are missing, and read the split."""
         folder = self._made()
         kind = "keypoints" if "keypoints" in self.labels else "instances"
-        arguments: dict = {}
+        arguments: dict[str, Any] = {}
         if "semantic" in self.labels:
-            classes = [shape.name for shape in shape_classes(self.plan.num_classes)]
             arguments.update(
                 sem_seg=str(folder / "semantic" / self.split),
-                stuff_classes=[*classes, *STUFF],
-                ignore_label=void_label(self.plan.num_classes),
+                stuff_classes=[*KINDS[: self.options.num_classes], *STUFF],
+                ignore_label=IGNORED_LABEL,
             )
         if "panoptic" in self.labels:
             arguments.update(
@@ -99,6 +105,32 @@ class ShapesFormat(Format):
             **arguments,
         ).load(None)
 
+    def write(self, folder: str | os.PathLike[str]) -> None:
+        """Write both splits into a new or empty folder, all of it or nothing; missing parents are made.
+
+        Raises:
+            DataError: the folder holds something, or the disk cannot be written.
+        """
+        target = Path(folder).expanduser().absolute()
+        draft = target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}.partial"
+        try:
+            if target.exists():
+                if not target.is_dir() or any(target.iterdir()):
+                    what = "holds other files" if target.is_dir() else "is a file"
+                    raise DataError(f"shapes: {target} {what}; name a new or empty folder")
+                target.rmdir()
+            draft.mkdir(parents=True)
+            write_dataset(draft, self.options)
+            draft.rename(target)
+        except OSError as err:
+            place = f" ({err.filename})" if err.filename else ""
+            raise DataError(
+                f"shapes: cannot write {target}: {err.strerror or err}{place}.\n"
+                "  Free some space, or choose a folder that you may write to. Nothing was left behind."
+            ) from err
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+
     def _made(self) -> Path:
         folder = self.folder
         if (folder / MANIFEST).is_file():  # no lock needed, so a cache that is read-only serves too
@@ -106,13 +138,11 @@ class ShapesFormat(Format):
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
             with file_lock(str(folder)):
-                return write_plan(folder, self.plan, self.workers)
+                if not (folder / MANIFEST).is_file():  # another process may have been first
+                    self.write(folder)
         except OSError as err:
             raise DataError(
                 f"shapes: cannot use the cache {folder.parent}: {err.strerror or err}.\n"
                 "  Set VERTEBRA_CACHE to a folder that you may write to."
             ) from err
-
-
-def _cache() -> Path:
-    return Path(os.environ.get("VERTEBRA_CACHE") or "~/.cache/vertebra").expanduser()
+        return folder

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from vertebra.data.shapes_classes import KEYPOINT_NAMES
+from vertebra.data.shapes_outlines import KEYPOINT_NAMES
 from vertebra.data.shapes_scene import Scene, Thing, clip_to_frame
 from vertebra.data.shapes_texture import STUFF
+from vertebra.structures import IGNORED_LABEL
 
-__all__ = [
-    "mask_loops",
-    "object_records",
-    "panoptic_ids",
-    "panoptic_segments",
-    "semantic_map",
-    "stuff_category_id",
-    "void_label",
-]
+__all__ = ["mask_loops", "object_records", "panoptic_ids", "panoptic_segments", "semantic_map"]
 
 
-def object_records(scene: Scene, image_id: int) -> list[dict]:
+def object_records(scene: Scene, image_id: int) -> list[dict[str, Any]]:
     """One COCO annotation with keypoints per thing, farthest first. Boxes x, y, w, h of the visible pixels.
 
     Annotation ids are `100 * image_id + 1` onwards; category ids are the class index plus 1.
@@ -41,20 +36,11 @@ def object_records(scene: Scene, image_id: int) -> list[dict]:
 
 
 def semantic_map(scene: Scene, num_classes: int) -> np.ndarray:
-    """(H, W) labels: the class index on things, `num_classes` + row of `STUFF` elsewhere, void where neither holds.
-
-    uint8, or uint16 where the classes are too many for that.
-    """
-    void = void_label(num_classes)
-    labels = np.where(scene.border, void, scene.stuff.astype(np.int64) + num_classes)
+    """(H, W) uint8: the class index on things, `num_classes` + row of `STUFF` elsewhere, 255 on crowds and borders."""
+    labels = np.where(scene.border, IGNORED_LABEL, scene.stuff.astype(np.int64) + num_classes)
     for thing in scene.things:
-        labels[thing.visible] = void if thing.crowd else thing.class_index
-    return labels.astype(np.uint8 if void == 255 else np.uint16)
-
-
-def void_label(num_classes: int) -> int:
-    """Semantic label of crowds and of the borders between regions: 255, or 65535 where 255 is a class."""
-    return 255 if num_classes + len(STUFF) <= 255 else 65535
+        labels[thing.visible] = IGNORED_LABEL if thing.crowd else thing.class_index
+    return labels.astype(np.uint8)
 
 
 def panoptic_ids(scene: Scene) -> np.ndarray:
@@ -67,9 +53,9 @@ def panoptic_ids(scene: Scene) -> np.ndarray:
     return ids
 
 
-def panoptic_segments(scene: Scene, ids: np.ndarray, num_classes: int) -> list[dict]:
+def panoptic_segments(scene: Scene, ids: np.ndarray, num_classes: int) -> list[dict[str, Any]]:
     """COCO's `segments_info` for the ids of `panoptic_ids`; stuff that things hide completely is omitted."""
-    candidates = [(_segment_id(row), stuff_category_id(row, num_classes), 0) for row in range(len(STUFF))]
+    candidates = [(_segment_id(row), num_classes + 1 + row, 0) for row in range(len(STUFF))]
     candidates += [
         (_segment_id(len(STUFF) + number), thing.class_index + 1, int(thing.crowd))
         for number, thing in enumerate(scene.things)
@@ -82,11 +68,6 @@ def panoptic_segments(scene: Scene, ids: np.ndarray, num_classes: int) -> list[d
             info = {"id": segment_id, "category_id": category_id, "iscrowd": crowd, "bbox": _box(mask), "area": area}
             segments.append(info)
     return segments
-
-
-def stuff_category_id(row: int, num_classes: int) -> int:
-    """COCO category id of a row of `STUFF`: things have 1 to `num_classes`, stuff follows."""
-    return num_classes + 1 + row
 
 
 def mask_loops(mask: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
@@ -109,7 +90,8 @@ def mask_loops(mask: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
         for corner in (ys * stride + xs).tolist():
             steps.setdefault(corner + start, []).append(corner + end)
     right_turn = {1: stride, stride: -1, -1: -stride, -stride: 1}
-    outer, holes = [], []
+    outer: list[np.ndarray] = []
+    holes: list[np.ndarray] = []
     while steps:
         first = here = next(iter(steps))
         direction, corners, area = 0, [], 0
@@ -133,7 +115,7 @@ def mask_loops(mask: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
     return outer, holes
 
 
-def _segmentation(thing: Thing) -> list | dict:
+def _segmentation(thing: Thing) -> list[list[float]] | dict[str, Any]:
     """Polygons that pycocotools fills to exactly the visible pixels; run lengths for crowds and where none do."""
     if thing.crowd:
         return {"size": list(thing.visible.shape), "counts": _run_lengths(thing.visible)}
@@ -158,7 +140,7 @@ def _run_lengths(mask: np.ndarray) -> list[int]:
     return [0, *runs] if flat[0] else runs
 
 
-def _keypoints(thing: Thing, nearer: list[Thing]) -> dict:
+def _keypoints(thing: Thing, nearer: list[Thing]) -> dict[str, Any]:
     """Pixel columns and rows with COCO's visibility: 2 visible, 1 behind a nearer thing, 0 (at 0, 0) out of frame."""
     if thing.keypoints is None:
         return {"keypoints": [0] * (3 * len(KEYPOINT_NAMES)), "num_keypoints": 0}

@@ -12,37 +12,18 @@ import numpy as np
 from PIL import Image, ImageDraw
 from pycocotools import mask as coco_mask
 
-from vertebra.data.shapes_classes import COLORS, PATTERNS, ShapeClass, keypoints_of, outline_of
+from vertebra.data.shapes_options import ShapesOptions
+from vertebra.data.shapes_outlines import COLORS, KINDS, OUTLINES, keypoints_of
 from vertebra.data.shapes_texture import background
 
-__all__ = ["Scene", "SceneOptions", "Thing", "clip_to_frame", "draw_scene", "rasterize"]
+__all__ = ["Scene", "Thing", "clip_to_frame", "draw_scene", "rasterize"]
 
+_PATTERNS = ("striped", "dotted", "checked", "banded")  # half of the objects are plain
 _SUPERSAMPLING = 3  # painted finer by this factor, then averaged: soft edges
 _MIN_VISIBLE = 0.35  # share of an object's area that must show; less than that and it is not drawn
 _MAX_OVERLAP = 0.3  # intersection over union that the extents of two objects may have
 _COLOR_FOLLOWS_CLASS = 0.5  # share of the objects that wear their class's usual color
 _MIN_CONTRAST = 70.0  # RGB distance of an object's color from the mean color behind it, where there is a choice
-
-
-@dataclass(frozen=True)
-class SceneOptions:
-    """What varies between the pictures of one dataset.
-
-    Args:
-        height: least and largest height in pixels.
-        width: least and largest width in pixels.
-        max_objects: most objects (without crowds) in a picture.
-        object_size: least and largest diameter of an object, as a share of the picture's shorter side.
-        crowds: share of the pictures that hold a crowd: many tiny objects, labeled as one group.
-        empty: share of the pictures without any object.
-    """
-
-    height: tuple[int, int]
-    width: tuple[int, int]
-    max_objects: int = 6
-    object_size: tuple[float, float] = (0.2, 0.6)
-    crowds: float = 0.1
-    empty: float = 0.02
 
 
 @dataclass
@@ -85,14 +66,14 @@ class Scene:
     border: np.ndarray
 
 
-def draw_scene(rng: np.random.Generator, options: SceneOptions, classes: list[ShapeClass]) -> Scene:
+def draw_scene(rng: np.random.Generator, options: ShapesOptions) -> Scene:
     """A random scene. Equal states of `rng` give equal scenes."""
     height = int(rng.integers(options.height[0], options.height[1] + 1))
     width = int(rng.integers(options.width[0], options.width[1] + 1))
     canvas, stuff, border = background(rng, height, width)
-    things = _keep_visible(_place_things(rng, options, classes, height, width), height, width)
+    things = _keep_visible(_place_things(rng, options, height, width), height, width)
     for thing in things:
-        _paint(rng, canvas, thing, classes[thing.class_index], thing.class_index)
+        _paint(rng, canvas, thing)
     canvas *= rng.uniform(0.75, 1.1)  # exposure
     canvas += rng.standard_normal(canvas.shape, np.float32) * np.float32(rng.uniform(0, 6))  # sensor noise
     image = np.clip(canvas + 0.5, 0, 255).astype(np.uint8)
@@ -141,15 +122,13 @@ def _fill(polygon: np.ndarray, height: int, width: int) -> np.ndarray:
     return coco_mask.decode(coco_mask.frPyObjects([clipped.ravel().tolist()], height, width))[..., 0].astype(bool)
 
 
-def _place_things(
-    rng: np.random.Generator, options: SceneOptions, classes: list[ShapeClass], height: int, width: int
-) -> list[Thing]:
+def _place_things(rng: np.random.Generator, options: ShapesOptions, height: int, width: int) -> list[Thing]:
     """A crowd now and then, farthest, and then the objects. Their masks are not there yet."""
     if rng.random() < options.empty:
         return []
     things = []
     if rng.random() < options.crowds:
-        things.append(_place_crowd(rng, classes, height, width))
+        things.append(_place_crowd(rng, options.num_classes, height, width))
     short = min(height, width)
     extents: list[tuple[float, float, float]] = []  # x, y, radius
     for _ in range(int(rng.integers(1, options.max_objects + 1))):
@@ -158,16 +137,14 @@ def _place_things(
             x, y = rng.uniform(0.03, 0.97, 2) * (width, height)
             if all(_square_iou((x, y, radius), other) <= _MAX_OVERLAP for other in extents):
                 extents.append((x, y, radius))
-                things.append(_make_object(rng, classes, (x, y), radius))
+                things.append(_make_object(rng, options.num_classes, (x, y), radius))
                 break
     return things
 
 
-def _make_object(
-    rng: np.random.Generator, classes: list[ShapeClass], center: tuple[float, float], radius: float
-) -> Thing:
-    class_index = int(rng.integers(len(classes)))
-    kind = classes[class_index].kind
+def _make_object(rng: np.random.Generator, num_classes: int, center: tuple[float, float], radius: float) -> Thing:
+    class_index = int(rng.integers(num_classes))
+    kind = KINDS[class_index]
     turn = rng.uniform(-0.4, 0.4)  # up to 23 degrees: top stays top, a square never becomes a diamond
     stretch = np.exp(rng.uniform(-0.15, 0.15))
     scale = radius * np.array((stretch, 1 / stretch))
@@ -175,14 +152,14 @@ def _make_object(
     def place(points: np.ndarray) -> np.ndarray:
         return (points * scale) @ _rotation(turn).T + center
 
-    outlines = tuple(place(polygon) for polygon in outline_of(kind))
+    outlines = tuple(place(polygon) for polygon in OUTLINES[kind])
     return Thing(class_index, [outlines], place(keypoints_of(kind)), turn)
 
 
-def _place_crowd(rng: np.random.Generator, classes: list[ShapeClass], height: int, width: int) -> Thing:
+def _place_crowd(rng: np.random.Generator, num_classes: int, height: int, width: int) -> Thing:
     """Many tiny objects of one class close together."""
-    class_index = int(rng.integers(len(classes)))
-    polygons = outline_of(classes[class_index].kind)
+    class_index = int(rng.integers(num_classes))
+    polygons = OUTLINES[KINDS[class_index]]
     short = min(height, width)
     center = rng.uniform(0.2, 0.8, 2) * (width, height)
     outlines = []
@@ -209,7 +186,7 @@ def _keep_visible(things: list[Thing], height: int, width: int) -> list[Thing]:
     return kept[::-1]
 
 
-def _paint(rng: np.random.Generator, canvas: np.ndarray, thing: Thing, style: ShapeClass, class_index: int) -> None:
+def _paint(rng: np.random.Generator, canvas: np.ndarray, thing: Thing) -> None:
     """Paint one thing onto the canvas (H, W, 3), in place."""
     height, width = canvas.shape[:2]
     corners = np.concatenate([polygons[0] for polygons in thing.outlines])
@@ -217,12 +194,12 @@ def _paint(rng: np.random.Generator, canvas: np.ndarray, thing: Thing, style: Sh
     right, bottom = np.minimum(np.ceil(corners.max(axis=0)).astype(int) + 1, (width, height))
     crop = canvas[top:bottom, left:right]  # (h, w, 3)
     cover, edge = _soft_masks(thing.outlines, (left, top), crop.shape[:2])
-    pattern = style.pattern or (PATTERNS[0] if rng.random() < 0.5 else str(rng.choice(PATTERNS[1:])))
-    fill, second = _choose_colors(rng, style, class_index, crop.mean(axis=(0, 1)))
+    pattern = "plain" if rng.random() < 0.5 else str(rng.choice(_PATTERNS))
+    fill, second = _choose_colors(rng, thing.class_index, crop.mean(axis=(0, 1)))
     middle, radius = (corners.min(axis=0) + corners.max(axis=0)) / 2, np.ptp(corners, axis=0).max() / 2
     ys, xs = np.mgrid[top:bottom, left:right].astype(np.float32) + 0.5
     u, v = (np.stack((xs - middle[0], ys - middle[1]), axis=-1) @ _rotation(thing.turn)).transpose(2, 0, 1) / radius
-    share = _pattern_share(rng, pattern, u, v)[..., None] * np.float32(1 if style.pattern else rng.uniform(0.5, 1))
+    share = _pattern_share(rng, pattern, u, v)[..., None] * np.float32(rng.uniform(0.5, 1))
     paint = fill + (second - fill) * share
     light = rng.uniform(0, 2 * np.pi)
     paint = paint * (1 + 0.16 * (np.cos(light) * u + np.sin(light) * v))[..., None]
@@ -243,27 +220,27 @@ def _soft_masks(
             points = [(float(x), float(y)) for x, y in (polygon - corner) * _SUPERSAMPLING - 0.5]
             cover_pen.polygon(points, fill=0 if number else 255)
             edge_pen.line([*points, points[0]], fill=255, width=2 * _SUPERSAMPLING - 1)
-    return tuple(np.asarray(mask.reduce(_SUPERSAMPLING), np.float32) / 255 for mask in (cover, edge))
+    return _shares(cover), _shares(edge)
 
 
-def _choose_colors(
-    rng: np.random.Generator, style: ShapeClass, class_index: int, behind: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Fill and pattern color, (3,) each. A free color hints at the class at most, and stands out from `behind`."""
+def _shares(mask: Image.Image) -> np.ndarray:
+    """Of a finer mask of 0 and 255 the share, 0 to 1, that each pixel covers."""
+    return np.asarray(mask.reduce(_SUPERSAMPLING), np.float32) / 255
+
+
+def _choose_colors(rng: np.random.Generator, class_index: int, behind: np.ndarray) -> list[np.ndarray]:
+    """Fill and pattern color, (3,) each. They hint at the class at most; the fill stands out from `behind`."""
     names = list(COLORS)
-    if style.colors is None:
-        fill = second = names[class_index % len(names)]
-        if rng.random() >= _COLOR_FOLLOWS_CLASS:
-            fill = names[rng.integers(len(names))]
-        for _ in range(6):
-            if np.linalg.norm(np.array(COLORS[fill]) - behind) >= _MIN_CONTRAST:
-                break
-            fill = names[rng.integers(len(names))]
-        while second == fill:
-            second = names[rng.integers(len(names))]
-    else:
-        fill, second = style.colors[0], style.colors[-1]
-    return tuple(np.array(COLORS[name], np.float32) + rng.uniform(-16, 16, 3) for name in (fill, second))
+    fill = second = names[class_index % len(names)]
+    if rng.random() >= _COLOR_FOLLOWS_CLASS:
+        fill = names[rng.integers(len(names))]
+    for _ in range(6):
+        if np.linalg.norm(np.array(COLORS[fill]) - behind) >= _MIN_CONTRAST:
+            break
+        fill = names[rng.integers(len(names))]
+    while second == fill:
+        second = names[rng.integers(len(names))]
+    return [np.array(COLORS[name], np.float32) + rng.uniform(-16, 16, 3) for name in (fill, second)]
 
 
 def _pattern_share(rng: np.random.Generator, pattern: str, u: np.ndarray, v: np.ndarray) -> np.ndarray:

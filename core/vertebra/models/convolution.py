@@ -9,8 +9,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from vertebra.models.kernel_gradient import convolve as convolve_by_products
-from vertebra.models.kernel_gradient import products_are_faster
 from vertebra.models.norms import FrozenBatchNorm2d, NormName, get_norm, scale_and_shift
 
 __all__ = ["ConvNorm", "becomes_graph", "fill_bias", "msra_fill", "normal_fill", "visible_taps", "xavier_fill"]
@@ -94,8 +92,6 @@ class ConvNorm(nn.Conv2d):
         padding, dilation = self.padding, self.dilation
         if dilation != (1, 1) and self._keeps_size():
             weight, padding, dilation = visible_taps(weight, dilation, (x.shape[-2], x.shape[-1]))
-        if products_are_faster(x, weight, self.stride, self.groups):
-            return convolve_by_products(x, weight, bias, padding, dilation)
         convolve = partial(
             F.conv2d, bias=bias, stride=self.stride, padding=padding, dilation=dilation, groups=self.groups
         )

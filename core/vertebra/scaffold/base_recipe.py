@@ -12,7 +12,7 @@ from vertebra.components import describe
 from vertebra.config.bases import read_with_bases
 from vertebra.config.recipe_files import find_recipe, list_recipes
 from vertebra.errors import PluginError, VertebraError
-from vertebra.plugins import PluginInfo, core, installed_plugins
+from vertebra.plugins import PluginInfo, installed_plugins
 
 __all__ = ["BaseRecipe", "find_base"]
 
@@ -73,5 +73,4 @@ def _head_of(recipe: str) -> str | None:
 
 def _shipped_by(recipe: str) -> PluginInfo | None:
     prefix = recipe.partition(":")[0]
-    plugins = [plugin for plugin in [*installed_plugins(), core()] if plugin is not None]
-    return next((plugin for plugin in plugins if prefix in plugin.recipe_packages), None)
+    return next((plugin for plugin in installed_plugins() if prefix in plugin.recipe_packages), None)

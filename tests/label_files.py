@@ -1,4 +1,4 @@
-"""Small semantic datasets on disk."""
+"""The fixture `write_pair`: small semantic datasets on disk."""
 
 from pathlib import Path
 

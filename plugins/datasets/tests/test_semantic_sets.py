@@ -1,20 +1,24 @@
 """Public semantic datasets in the folders in which they are distributed, a few pixels of each."""
 
+import re
+
 import numpy as np
 import pytest
 
-from vertebra.config import load_recipe
+from vertebra.config import find_recipe, list_recipes, load_recipe
+from vertebra.config.bases import read_with_bases
 from vertebra.data import LabelReader, load_dataset
-from vertebra.data.semantic_names import ADE20K, COCO_STUFF
-from vertebra.data.semantic_sets import (
+from vertebra.errors import DataError
+from vertebra.evaluation import SemSegEvaluator
+from vertebra.registry import FORMATS
+from vertebra_datasets import (
     ADE20KFormat,
     CityscapesFormat,
     CocoStuffFormat,
     OxfordPetsFormat,
     VOCSegmentationFormat,
 )
-from vertebra.errors import DataError
-from vertebra.evaluation import SemSegEvaluator
+from vertebra_datasets.class_names import ADE20K, COCO_STUFF
 
 BASES = [
     "ade20k",
@@ -137,6 +141,16 @@ def test_a_missing_download_is_told_with_the_way_to_name_it(tmp_path):
     for form in (VOCSegmentationFormat(), OxfordPetsFormat()):
         with pytest.raises(DataError, match="list of images cannot be read"):
             form.load(str(tmp_path))
+
+
+def test_the_readme_names_every_base_and_its_format(repository):
+    page = (repository / "plugins/datasets/README.md").read_text(encoding="utf-8")
+    bases = dict(re.findall(r"`datasets:(\w+)` \| `(\w+)`", page))
+    assert {f"datasets:{name}" for name in bases} == {name for name in list_recipes() if name.startswith("datasets:")}
+    for name, form in bases.items():
+        data = read_with_bases(find_recipe(f"datasets:{name}", repository)).plain()["data"]
+        assert (data["train"]["format"], data["val"]["format"]) == (form, form)
+        assert FORMATS.get(form)
 
 
 @pytest.mark.parametrize("name", BASES)

@@ -8,14 +8,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from vertebra.data.file_pairs import pair_files, read_names, records_of
-from vertebra.data.formats import Dataset, Format, resolve_path
-from vertebra.data.semantic_classes import SemanticClasses
-from vertebra.data.semantic_names import ADE20K, CITYSCAPES, COCO_STUFF, PET_BREEDS, VOC
+from vertebra.data import (
+    Dataset,
+    Format,
+    Problems,
+    SemanticClasses,
+    pair_files,
+    read_names,
+    records_of,
+    resolve_path,
+)
 from vertebra.errors import DataError
+from vertebra.regular_files import read_text
 from vertebra.structures import IGNORED_LABEL
-from vertebra_eval.json_file import Problems
-from vertebra_eval.regular_files import read_text
+from vertebra_datasets.class_names import ADE20K, CITYSCAPES, COCO_STUFF, PET_BREEDS, VOC
 
 __all__ = ["ADE20KFormat", "CityscapesFormat", "CocoStuffFormat", "OxfordPetsFormat", "VOCSegmentationFormat"]
 
