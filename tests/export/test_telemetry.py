@@ -11,7 +11,7 @@ import os, sys, threading, time
 
 def refuse(event, arguments):
     if event in ("socket.connect", "socket.getaddrinfo", "socket.sendto", "socket.bind"):
-        os.write(2, f"SOCKET {event} {arguments}\n".encode())  # one write: two threads may tell at once
+        os.write(2, f"SOCKET {event} {arguments}\\n".encode())  # one write: two threads may tell at once
 
 sys.addaudithook(refuse)
 
@@ -23,7 +23,7 @@ def watch():  # sockets that native code opens
             except OSError:
                 continue
             if target.startswith("socket:"):
-                os.write(2, f"SOCKET {target}\n".encode())
+                os.write(2, f"SOCKET {target}\\n".encode())
         time.sleep(0.002)
 
 threading.Thread(target=watch, daemon=True).start()
