@@ -9,7 +9,6 @@ import torch
 from vertebra.errors import DataError, RecipeError
 from vertebra.evaluation import COCOEvaluator, coco_evaluate
 from vertebra.evaluation.report.mistakes import worst_missed
-from vertebra_eval.coco.curves import best_threshold
 from vertebra_eval.report.plots import score_histogram
 
 SMALL, MEDIUM = (10, 10, 30, 30), (10, 10, 60, 60)  # 400 and 2500 square pixels
@@ -170,10 +169,9 @@ def test_a_report_on_infinite_scores(by_hand, tmp_path):
     evaluator = COCOEvaluator(by_hand.dataset({1: [(SMALL, 0)], 2: [(MEDIUM, 0)]}, ["cat"]), tmp_path)
     by_hand.run(evaluator, {1: [(SMALL, -inf, 0)], 2: []})
     matches = evaluator.arrays["bbox"].matches
-    assert best_threshold(matches) == -inf
-    assert [part.tolist() for part in matches.errors_by_image(2, -inf)] == [[0, 0], [0, 1]]
-    columns = evaluator.arrays["bbox"].columns
-    missed = worst_missed(columns, evaluator.table.boxes, -inf, 9, 0.5)
+    assert matches.best_threshold(matches.half) == -inf
+    assert [part.tolist() for part in matches.errors_by_image(matches.half, -inf)] == [[0, 0], [0, 1]]
+    missed = worst_missed(matches, matches.half, -inf, 9)
     assert [mistake.image for mistake in missed] == [1]
     evaluator = COCOEvaluator(by_hand.dataset({1: [(SMALL, 0)]}, ["cat"]), tmp_path / "more")
     by_hand.run(evaluator, {1: [(SMALL, inf, 0), (MEDIUM, -inf, 0), (MEDIUM, 0.5, 0)]})

@@ -14,14 +14,17 @@ from vertebra.evaluation.coco_results import write_results
 from vertebra.evaluation.detections import Detections, ImageKey
 from vertebra.evaluation.ground_truth import GroundTruth
 from vertebra.evaluation.growing_columns import GrowingColumn, GrowingRunLengths
-from vertebra.evaluation.image_detections import ImageDetections
 from vertebra.evaluation.loop import predict_all
+from vertebra_eval.coco import DetectionColumns
+from vertebra_eval.masks import MaskColumn
 
 
 def detected(count, seed, masks=None, keypoints=None):
     rng = np.random.default_rng(seed)
     boxes = rng.uniform(0, 100, (count, 4)).astype(np.float32).astype(np.float64)
-    return ImageDetections(boxes, rng.random(count), rng.integers(0, 3, count), masks, keypoints)
+    masks = None if masks is None else MaskColumn.of_encoded(masks)
+    image = np.zeros(count, np.int64)
+    return DetectionColumns(image, rng.integers(0, 3, count), boxes, None, rng.random(count), masks, keypoints)
 
 
 def run_lengths(count, seed):
@@ -65,8 +68,8 @@ def test_a_column_gives_back_what_it_took_whatever_the_parts():
 
 def test_masks_come_back_row_by_row_and_in_any_order():
     column, masks = GrowingRunLengths(), [*run_lengths(4, 0), *run_lengths(3, 1)]
-    column.extend(masks[:4])
-    column.extend(masks[4:])
+    column.extend(MaskColumn.of_encoded(masks[:4]))
+    column.extend(MaskColumn.of_encoded([masks[0], *masks[4:]]).take(np.array([1, 2, 3])))
     assert list(column.array()) == masks
     assert list(column.array()[np.array([6, 0, 3])]) == [masks[6], masks[0], masks[3]]
     assert list(column.array()[2:5]) == masks[2:5]
@@ -78,9 +81,9 @@ def test_table_has_the_images_in_order_and_each_once():
     for image, part in parts.items():
         detections.add(ImageKey(image, None), part)
     detections.add(ImageKey(3, None), detected(9, 9))  # a sampler's padding
-    table = detections.table({ImageKey(i, None): i for i in range(4)})
+    table = detections.columns({ImageKey(i, None): i for i in range(4)})
     assert table.image.tolist() == [1, 2, 2, 3, 3, 3]
-    for name in ("boxes", "scores", "classes", "keypoints"):
+    for name in ("boxes", "scores", "category", "keypoints"):
         assert np.array_equal(getattr(table, name), np.concatenate([getattr(parts[i], name) for i in (1, 2, 3)]))
     assert list(table.masks) == [mask for i in (1, 2, 3) for mask in parts[i].masks]
 
@@ -89,16 +92,16 @@ def test_shards_together_are_the_whole():
     whole, shards = Detections(), [Detections(), Detections(), Detections()]
     for image in range(6):
         part = detected(image, image, run_lengths(image, image))
-        part.dropped = int(image == 4)
-        whole.add(ImageKey(image, None), part)
-        shards[image % 2].add(ImageKey(image, None), part)
+        dropped = int(image == 4)
+        whole.add(ImageKey(image, None), part, dropped)
+        shards[image % 2].add(ImageKey(image, None), part, dropped)
         if image in (3, 4):
-            shards[1 - image % 2].add(ImageKey(image, None), part)
+            shards[1 - image % 2].add(ImageKey(image, None), part, dropped)
     rows = {ImageKey(i, None): i for i in range(6)}
     merged = Detections.merged(pickle.loads(pickle.dumps(shards)))
     assert merged.dropped == whole.dropped == (1, [ImageKey(4, None)])
-    one, other = merged.table(rows), whole.table(rows)
-    for name in ("image", "boxes", "scores", "classes"):
+    one, other = merged.columns(rows), whole.columns(rows)
+    for name in ("image", "boxes", "scores", "category"):
         assert np.array_equal(getattr(one, name), getattr(other, name))
     assert list(one.masks) == list(other.masks)
 
@@ -108,9 +111,9 @@ def test_masks_are_there_only_if_every_image_with_detections_has_them():
     detections.add(ImageKey(0, None), detected(2, 0, run_lengths(2, 0)))
     detections.add(ImageKey(1, None), detected(0, 1))  # an empty image does not matter
     rows = {ImageKey(i, None): i for i in range(3)}
-    assert len(detections.table(rows).masks) == 2
+    assert len(detections.columns(rows).masks) == 2
     detections.add(ImageKey(2, None), detected(1, 2))
-    assert detections.table(rows).masks is None
+    assert detections.columns(rows).masks is None
 
 
 def test_another_number_of_keypoints_names_the_image():
@@ -150,7 +153,7 @@ def test_memory_is_the_columns_and_writing_needs_none_that_grows(tmp_path):
         for key in truth.keys:
             detections.add(key, part)
         per_detection = tracemalloc.get_traced_memory()[1] / (num_images * each)
-        table = detections.table(truth.rows(detections.images))
+        table = detections.columns(truth.rows(detections.images))
         kept = tracemalloc.get_traced_memory()[0]
         tracemalloc.reset_peak()
         write_results(tmp_path, truth, table, ["bbox"])

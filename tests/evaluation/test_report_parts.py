@@ -4,54 +4,39 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from matching import matches_by_state
 from vertebra.evaluation import COCOEvaluator
 from vertebra.evaluation.report import Figure, Gallery, Picture, Section, Table, Text, write_report
 from vertebra.evaluation.report.pictures import choose_images
-from vertebra_eval.coco.curves import MatchTable, best_threshold, pr_curve
 from vertebra_eval.report.plot_files import write_plots
 from vertebra_eval.report.plots import class_bars, pr_curves, score_histogram
 
 SMALL, MEDIUM = (10, 10, 30, 30), (10, 10, 60, 60)
 
 
-def matches(scores, states, num_truth, images=None):
-    """A table of detections with these scores and states; objects without a detection score NaN."""
-    hits = [score for score, state in zip(scores, states, strict=True) if state == 1]
-    truth = np.array(hits + [np.nan] * (num_truth - len(hits)))
-    zeros = np.zeros(len(scores), np.int64)
-    return MatchTable(
-        iou=0.5,
-        detection_image=zeros if images is None else np.array(images),
-        detection_class=zeros,
-        detection_score=np.array(scores, dtype=float),
-        detection_state=np.array(states, dtype=np.int8),
-        truth_image=np.zeros(num_truth, np.int64),
-        truth_class=np.zeros(num_truth, np.int64),
-        truth_score=truth,
-    )
-
-
 def test_best_threshold_is_where_f1_is_largest():
-    assert best_threshold(matches([0.9, 0.8, 0.7, 0.2], [1, 1, 0, 0], num_truth=2)) == 0.8
-    assert best_threshold(matches([0.9, 0.8, 0.7], [1, 0, 1], num_truth=2)) == 0.7
-    assert best_threshold(matches([0.9, 0.5, 0.5], [1, 1, 0], num_truth=2)) == 0.5  # cannot part the two at 0.5
-    assert best_threshold(matches([0.9], [0], num_truth=1)) is None
-    assert best_threshold(matches([0.9, 0.3], [-1, 1], num_truth=1)) == 0.3  # one on a crowd does not count
+    assert matches_by_state([0.9, 0.8, 0.7, 0.2], [1, 1, 0, 0], num_truth=2).best_threshold(0) == 0.8
+    assert matches_by_state([0.9, 0.8, 0.7], [1, 0, 1], num_truth=2).best_threshold(0) == 0.7
+    assert (
+        matches_by_state([0.9, 0.5, 0.5], [1, 1, 0], num_truth=2).best_threshold(0) == 0.5
+    )  # cannot part the two at 0.5
+    assert matches_by_state([0.9], [0], num_truth=1).best_threshold(0) is None
+    assert matches_by_state([0.9, 0.3], [-1, 1], num_truth=1).best_threshold(0) == 0.3  # one on a crowd does not count
 
 
 def test_errors_by_image_count_false_and_missed():
-    table = matches([0.9, 0.8, 0.4], [1, 0, 1], num_truth=3, images=[0, 1, 0])
-    false, missed = table.errors_by_image(2, threshold=0.5)
+    table = matches_by_state([0.9, 0.8, 0.4], [1, 0, 1], num_truth=3, images=[0, 1, 0], num_images=2)
+    false, missed = table.errors_by_image(0, score=0.5)
     assert false.tolist() == [0, 1] and missed.tolist() == [2, 0]  # the one at 0.4 is below the threshold
 
 
 def test_mean_of_the_pr_curve_is_ap(by_hand):
     evaluator = COCOEvaluator(by_hand.dataset({1: [(SMALL, 0), (MEDIUM, 1)], 2: [(MEDIUM, 0)]}, ["a", "b", "none"]))
     metrics = by_hand.run(evaluator, {1: [(SMALL, 0.9, 0), (SMALL, 0.5, 1)], 2: [((10, 10, 60, 50), 0.8, 0)]})
-    arrays = evaluator.arrays["bbox"]
-    assert pr_curve(arrays).mean() == pytest.approx(metrics["bbox/AP"], abs=1e-12)
-    assert pr_curve(arrays, 0.75).mean() == pytest.approx(metrics["bbox/AP75"], abs=1e-12)
-    assert pr_curve(arrays, 0.33) is None
+    result = evaluator.arrays["bbox"]
+    assert result.pr_curve().mean() == pytest.approx(metrics["bbox/AP"], abs=1e-12)
+    assert result.pr_curve(0.75).mean() == pytest.approx(metrics["bbox/AP75"], abs=1e-12)
+    assert result.pr_curve(0.33) is None
 
 
 def test_chosen_images_are_the_worst_then_a_spread_without_repeats():
@@ -67,8 +52,8 @@ def test_chosen_images_are_the_worst_then_a_spread_without_repeats():
 def test_plots_of_nothing_are_left_out(by_hand, tmp_path):
     evaluator = COCOEvaluator(by_hand.dataset({1: []}, ["a"]))
     by_hand.run(evaluator, {1: []})
-    arrays = evaluator.arrays["bbox"]
-    nothing = (pr_curves(arrays), score_histogram(arrays, None), class_bars(["a"], [None], [None]))
+    result = evaluator.arrays["bbox"]
+    nothing = (pr_curves(result), score_histogram(result, None), class_bars(["a"], [None], [None]))
     assert nothing == (None, None, None)
     assert write_plots([("plot", plot, "caption") for plot in nothing], tmp_path / "plots") == []
     assert not (tmp_path / "plots").exists()

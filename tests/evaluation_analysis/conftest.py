@@ -8,7 +8,6 @@ import pytest
 
 from vertebra_eval.analysis import overlaps
 from vertebra_eval.coco import coco_evaluate
-from vertebra_eval.coco.match_columns import columns_of_result
 
 
 def make_truth(objects, images=None, classes=("cat", "dog"), size=100):
@@ -37,9 +36,8 @@ def make_results(detections):
 
 
 def match(truth, results):
-    """The match columns of ground truth and results as COCO has them."""
-    numbers = coco_evaluate(truth, results, "bbox")
-    return columns_of_result(numbers.result, numbers.truth, numbers.detections)
+    """The matches of ground truth and results as COCO has them."""
+    return coco_evaluate(truth, results, "bbox").result.matches
 
 
 def many_images(num_images, seed, quality=0.6, classes=("cat", "dog"), objects_seed=0):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from vertebra_eval.analysis import confusion_matrix, error_split, overlaps
-from vertebra_eval.coco import read_ground_truth
+from vertebra_eval.coco import coco_evaluate, read_ground_truth
 from vertebra_eval.evaluate_results import match_results
 
 CAT, DOG = 1, 2
@@ -13,22 +13,22 @@ HALF = (10, 0, 20, 20)  # 200 of 600 square pixels in common with BOX: IoU 1/3
 
 
 def confusion(hand, objects, detections, score=0.5):
-    columns = hand.match(hand.truth(objects), hand.results(detections))
-    return confusion_matrix(columns, overlaps(columns, 0.1), score=score)
+    matches = hand.match(hand.truth(objects), hand.results(detections))
+    return confusion_matrix(matches, overlaps(matches, 0.1), score=score)
 
 
 def split(hand, objects, detections):
-    columns = hand.match(hand.truth(objects), hand.results(detections))
-    return error_split(columns, overlaps(columns, 0.1))
+    matches = hand.match(hand.truth(objects), hand.results(detections))
+    return error_split(matches, overlaps(matches, 0.1))
 
 
 def test_overlaps_are_of_all_classes_within_an_image(hand):
-    columns = hand.match(
+    matches = hand.match(
         hand.truth([(1, CAT, BOX), (1, DOG, HALF), (2, CAT, BOX)]),
         hand.results([(1, CAT, BOX, 0.9), (2, DOG, FAR, 0.8)]),
     )
-    pairs = overlaps(columns, 0.1)
-    assert columns.detection_class[pairs.detection].tolist() == [0, 0]  # that of image 2 is unmatched
+    pairs = overlaps(matches, 0.1)
+    assert matches.category[pairs.detection].tolist() == [0, 0]  # that of image 2 is unmatched
     assert sorted(pairs.iou.tolist()) == pytest.approx([1 / 3, 1])
 
 
@@ -65,10 +65,10 @@ def test_crowds_are_neither_objects_nor_background(hand):
 
 def test_every_object_and_counted_detection_is_counted_once(hand):
     truth, results = hand.many(60, seed=3)
-    columns = hand.match(truth, results)
-    counts = confusion_matrix(columns, overlaps(columns, 0.1), score=0.0).counts
+    matches = hand.match(truth, results)
+    counts = confusion_matrix(matches, overlaps(matches, 0.1), score=0.0).counts
     assert counts[:-1].sum() == len(truth["annotations"]) and counts[:, :-1].sum() == len(results)
-    by_class = np.bincount(columns.detection_class)
+    by_class = np.bincount(matches.category)
     assert counts[:, :-1].sum(axis=0).tolist() == by_class.tolist()
 
 
@@ -131,13 +131,9 @@ def test_masks_are_compared_as_masks(hand):
     """A triangle fills half of its box, so a box-shaped mask overlaps it by one half, not by one."""
     truth = hand.truth([(1, CAT, (0, 0, 40, 40))])
     truth["annotations"][0] |= {"segmentation": [[0, 0, 40, 0, 0, 40]], "area": 800}
-    columns = hand.match(truth, hand.results([(1, CAT, (0, 0, 40, 40), 0.9)]))
-    from pycocotools import mask as coco_mask
-
-    square = np.zeros((100, 100), np.uint8, order="F")
-    square[:40, :40] = 1
-    triangle = coco_mask.merge(coco_mask.frPyObjects(truth["annotations"][0]["segmentation"], 100, 100))
-    pairs = overlaps(columns, 0.1, detection_masks=[coco_mask.encode(square)], truth_masks=[triangle])
+    square = {"segmentation": [[0, 0, 40, 0, 40, 40, 0, 40]]}
+    results = [one | square for one in hand.results([(1, CAT, (0, 0, 40, 40), 0.9)])]
+    pairs = overlaps(coco_evaluate(truth, results, "segm").result.matches, 0.1, "segm")
     assert pairs.iou[0] == pytest.approx(0.5, abs=0.02)
 
 
@@ -152,9 +148,5 @@ def test_counts_are_those_of_the_authors_tool(shared, task, expected):
     """tidecv 1.0.1 on the same files. (Its AP takes in classes that have detections but no object.)"""
     folder = shared("data/cocoeval_sample/val2014_100")
     truth = read_ground_truth(folder / "gt_instances.json", task)
-    numbers, columns = match_results(folder / f"det_{task}.json", truth, task)
-    masks = {}
-    if task == "segm":
-        found = [numbers.detections.masks[row] for row in columns.detection_row.tolist()]
-        masks = {"detection_masks": found, "truth_masks": truth.masks}
-    assert error_split(columns, overlaps(columns, 0.1, **masks)).counts == expected
+    matches = match_results(folder / f"det_{task}.json", truth, task).result.matches
+    assert error_split(matches, overlaps(matches, 0.1, task)).counts == expected

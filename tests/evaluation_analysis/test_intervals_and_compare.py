@@ -46,17 +46,17 @@ def test_a_weight_is_the_image_so_many_times(hand, seed):
 
 def test_a_resample_without_objects_has_no_ap(hand):
     truth = hand.truth([(1, 1, (0, 0, 20, 20))], images=[1, 2])
-    columns = hand.match(truth, hand.results([(1, 1, (0, 0, 20, 20), 0.9)]))
-    values = mean_average_precision(rank_classes(columns), np.array([[0, 2], [2, 0]]))
+    matches = hand.match(truth, hand.results([(1, 1, (0, 0, 20, 20), 0.9)]))
+    values = mean_average_precision(rank_classes(matches), np.array([[0, 2], [2, 0]]))
     assert np.isnan(values[:, 0]).all() and (values[:, 1] == 1).all()
-    assert bootstrap_intervals(columns)["AP"] == (1.0, 1.0)
+    assert bootstrap_intervals(matches)["AP"] == (1.0, 1.0)
 
 
 def test_real_results_weighted_by_one_equal_the_reference(shared):
     folder = shared("data/cocoeval_sample/val2014_100")
     truth = read_ground_truth(folder / "gt_instances.json", "bbox")
-    _, columns = match_results(folder / "det_bbox.json", truth, "bbox")
-    values = mean_average_precision(rank_classes(columns), np.ones((truth.num_images, 1), np.int32))
+    matches = match_results(folder / "det_bbox.json", truth, "bbox").result.matches
+    values = mean_average_precision(rank_classes(matches), np.ones((truth.num_images, 1), np.int32))
     assert values.mean() == pytest.approx(0.5045806987249628, abs=1e-12)  # pycocotools 2.0.11
 
 
@@ -90,8 +90,8 @@ def test_one_image_or_no_object_gives_no_interval(hand):
 
 
 def test_a_run_compared_with_itself_is_no_difference(hand):
-    columns = hand.match(*hand.many(30, seed=2))
-    found = compare_matches(columns, columns, resamples=200)
+    matches = hand.match(*hand.many(30, seed=2))
+    found = compare_matches(matches, matches, resamples=200)
     for one in found.differences.values():
         assert (one.difference, one.low, one.high, one.p_value) == (0, 0, 0, 1) and one.is_noise
     assert "no difference" in found.verdict("A", "B")
@@ -121,14 +121,14 @@ def test_runs_of_the_same_quality_are_noise(hand):
 
 
 def test_different_ground_truth_is_not_compared(hand):
-    columns = hand.match(*hand.many(10, seed=0))
+    matches = hand.match(*hand.many(10, seed=0))
     other = hand.match(*hand.many(10, seed=0, objects_seed=7))
     with pytest.raises(DataError, match="different ground truth"):
-        compare_matches(columns, other)
+        compare_matches(matches, other)
 
 
 def test_a_thousand_resamples_of_two_thousand_images_take_seconds(hand):
-    columns = hand.match(*hand.many(2000, seed=0, classes=tuple("abcdefgh")))
+    matches = hand.match(*hand.many(2000, seed=0, classes=tuple("abcdefgh")))
     start = time.process_time()
-    bootstrap_intervals(columns)
+    bootstrap_intervals(matches)
     assert time.process_time() - start < 20

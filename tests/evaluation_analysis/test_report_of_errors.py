@@ -3,13 +3,12 @@
 from PIL import Image
 
 from vertebra.evaluation.report import Figure, Table, Text, write_report
-from vertebra_eval.coco import arrays_of_result, coco_evaluate
+from vertebra_eval.coco import coco_evaluate
 from vertebra_eval.report.analysis_section import analysis_sections
 
 
 def sections(truth, results, folder):
-    numbers = coco_evaluate(truth, results, "bbox")
-    return analysis_sections("boxes", arrays_of_result(numbers.result, numbers.truth, numbers.detections), folder)
+    return analysis_sections("boxes", coco_evaluate(truth, results, "bbox").result, folder)
 
 
 def blocks_of(found, kind):

@@ -8,47 +8,23 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
 
+from matching import matches_of
 from vertebra.data import Dataset, Metadata
-from vertebra.evaluation.detections import DetectionTable
 from vertebra.evaluation.ground_truth import GroundTruth
 from vertebra.evaluation.report import Facts, Figure, Gallery, Table, Text, dataset_sections
 from vertebra.evaluation.report.crops import crop_window, draw_mistakes
 from vertebra.evaluation.report.mistakes import Mistake, worst_false, worst_missed
 from vertebra.evaluation.report.pictures import expected
 from vertebra.structures import BoxMode
-from vertebra_eval.coco.match_columns import MatchColumns
-
-
-def columns_of(detections, objects):
-    """Columns of detections (image, class, score, box, matched object or -1) and objects (image, class, box, crowd)."""
-    boxes = np.array([d[3] for d in detections], float).reshape(-1, 4)
-    truth = np.array([o[2] for o in objects], float).reshape(-1, 4)
-    columns = MatchColumns(
-        num_images=5,
-        class_names=["cat", "dog"],
-        iou_thresholds=np.array([0.5]),
-        detection_row=np.arange(len(detections)),
-        detection_image=np.array([d[0] for d in detections], np.int64),
-        detection_class=np.array([d[1] for d in detections], np.int64),
-        detection_score=np.array([d[2] for d in detections], float),
-        detection_match=np.array([d[4] for d in detections], np.int64).reshape(-1, 1),
-        detection_ignored=np.zeros((len(detections), 1), bool),
-        truth_image=np.array([o[0] for o in objects], np.int64),
-        truth_class=np.array([o[1] for o in objects], np.int64),
-        truth_ignored=np.array([o[3] for o in objects], bool),
-        truth_box=truth,
-        truth_area=(truth[:, 2:] - truth[:, :2]).prod(axis=1),
-        detection_box=boxes,
-    )
-    return columns, boxes
-
+from vertebra_eval.coco import DetectionColumns
+from vertebra_eval.masks import MaskColumn
 
 CAT, DOG = 0, 1
 HERE, ALMOST, FAR = (0, 0, 10, 10), (0, 0, 10, 9), (50, 50, 60, 60)
 
 
 def texts_of(choose, detections, objects, threshold=0.5, count=9):
-    return [mistake.text for mistake in choose(*columns_of(detections, objects), threshold, count, 0.5)]
+    return [mistake.text for mistake in choose(matches_of(detections, objects, 5), 0, threshold, count)]
 
 
 def test_false_detections_come_surest_first_each_with_its_cause():
@@ -90,7 +66,7 @@ def test_missed_objects_come_unseen_and_large_first_each_with_its_cause():
 
 def test_one_bad_image_does_not_fill_the_gallery():
     detections = [(0, CAT, 0.9 - k / 100, FAR, -1) for k in range(8)] + [(1, CAT, 0.6, FAR, -1)]
-    mistakes = worst_false(*columns_of(detections, []), 0.5, 5, 0.5)
+    mistakes = worst_false(matches_of(detections, [], 5), 0, 0.5, 5)
     assert [mistake.image for mistake in mistakes] == [0, 0, 1]
 
 
@@ -144,15 +120,16 @@ def drawn_crop(folder, masks, keypoints):
     truth = GroundTruth.of_dataset(Dataset([record], Metadata("one").set(thing_classes=["cat"])))
     inside = np.zeros((100, 100, 1), np.uint8)
     inside[32:68, 32:68] = 1
-    table = DetectionTable(
+    table = DetectionColumns(
         image=np.zeros(1, np.int64),
-        boxes=np.array([[30.0, 30.0, 70.0, 70.0]]),
+        category=np.zeros(1, np.int64),
+        boxes=np.array([[30.0, 30.0, 40.0, 40.0]]),
+        areas=None,
         scores=np.array([0.9]),
-        classes=np.zeros(1, np.int64),
-        masks=coco_mask.encode(np.asfortranarray(inside)) if masks else None,
-        keypoints=np.array([[[50.0, 40.0, 1.0]]]) if keypoints else None,
+        masks=MaskColumn.of_encoded(coco_mask.encode(np.asfortranarray(inside))) if masks else None,
+        keypoints=np.array([[[49.5, 39.5, 1.0]]]) if keypoints else None,
     )
-    mistakes = [Mistake(0, table.boxes[0], "cat")]
+    mistakes = [Mistake(0, np.array([30.0, 30.0, 70.0, 70.0]), "cat")]
     (picture,) = draw_mistakes(mistakes, truth, table, 0.5, folder / "crops", "false")
     with Image.open(picture.path) as image:
         pixels = np.asarray(image)
@@ -172,11 +149,11 @@ def test_both_halves_of_a_crop_show_the_same_kinds_of_things(tmp_path, masks, ke
 
 
 def test_boxes_are_compared_without_the_masks_of_the_ground_truth():
-    nothing = DetectionTable(np.zeros(0, int), np.zeros((0, 4)), np.zeros(0), np.zeros(0, int), None, None)
+    nothing = DetectionColumns(np.zeros(0, int), np.zeros(0, int), np.zeros((0, 4)), None, np.zeros(0))
     annotation = {"bbox": [1, 1, 2, 2], "category_id": 0, "segmentation": [[1, 1, 3, 1, 3, 3]], "keypoints": [1, 1, 2]}
     (drawn,) = expected([annotation], nothing)["annotations"]
     assert "segmentation" not in drawn and "keypoints" not in drawn and drawn["bbox"] == [1, 1, 2, 2]
-    nothing.masks = []
+    nothing.masks = MaskColumn.of_encoded([])
     (drawn,) = expected([annotation], nothing)["annotations"]
     assert "segmentation" in drawn and "keypoints" not in drawn
 

@@ -17,7 +17,6 @@ from vertebra_eval.coco import (
     coco_evaluate,
     read_ground_truth,
 )
-from vertebra_eval.coco.match_columns import MatchColumns, columns_of_result
 from vertebra_eval.errors import DataError
 from vertebra_eval.result_files import read_results
 
@@ -87,11 +86,11 @@ def evaluate_result_files(
     if annotations_folder is not None or results_folder is not None:
         raise DataError(f"folders of PNG files belong to the task panoptic, not to {task}")
     truth = read_ground_truth(annotations, task)
-    found, columns = match_results(results, truth, task, max_dets)
+    found = match_results(results, truth, task, max_dets)
     result = found.result
-    lacking = classes_without_detections(result.num_truth[:, 0], result.num_detections, columns.class_names)
+    lacking = classes_without_detections(result.num_truth[:, 0], result.num_detections, truth.category_names)
     notes = [*found.notes, *([lacking] if lacking else [])]
-    intervals = bootstrap_intervals(columns, resamples=resamples, seed=seed) if resamples else {}
+    intervals = bootstrap_intervals(result.matches, resamples=resamples, seed=seed) if resamples else {}
     info = _info(annotations, results, task, start)
     info |= {"images": truth.num_images, "objects": int((~truth.ignored).sum()), "resamples": resamples}
     info |= {"detections": int(result.num_detections.sum())}
@@ -101,11 +100,10 @@ def evaluate_result_files(
 
 def match_results(
     results: str | Path, truth: GroundTruthColumns, task: str, max_dets: Sequence[int] | None = None
-) -> tuple[CocoNumbers, MatchColumns]:
-    """Read a result file, evaluate it, and return the matches."""
+) -> CocoNumbers:
+    """Read a result file and evaluate it."""
     limits = {} if max_dets is None else {"max_dets": tuple(max_dets)}
-    numbers = coco_evaluate(truth, read_results(results, truth, task), task, **limits)
-    return numbers, columns_of_result(numbers.result, truth, numbers.detections)
+    return coco_evaluate(truth, read_results(results, truth, task), task, **limits)
 
 
 def _info(annotations: str | Path, results: str | Path, task: str, start: float) -> dict[str, Any]:

@@ -89,7 +89,8 @@ class Federation:
                     found.append((row[image], number[key]))
         of_id = dict(zip(data.categories.ids, map(_frequency, data.categories.records), strict=True))
         frequency = [of_id.get(key) for key in category_ids]
-        return cls(*(np.array(found, np.int64).reshape(-1, 2) for found in pairs.values()), frequency)
+        absent, incomplete = (np.array(found, np.int64).reshape(-1, 2) for found in pairs.values())
+        return cls(absent, incomplete, frequency)
 
 
 def lvis_evaluate(gt: Any, dt: Any, task: str = "bbox") -> LVISNumbers:
@@ -126,8 +127,9 @@ def lvis_numbers(
         raise DataError(f"task is {task!r}; LVIS has bbox and segm")
     rows = np.arange(len(detections))
     rows = rank_detections(rows, detections.image, detections.scores, truth.num_images, max_dets).rows
-    given, K, notes = detections.take(np.sort(rows)), truth.num_categories, []
-    sized, large = truth.areas > 0, given.areas > 0
+    given, K = detections.take(np.sort(rows)).with_areas(task), truth.num_categories
+    notes: list[str] = []
+    sized, large = truth.areas > 0, np.asarray(given.areas) > 0
     for keep, what in ((sized, "ground-truth objects"), (large, "detections")):
         if not keep.all():
             notes.append(f"{(~keep).sum()} of {len(keep)} {what} have an area of 0 or less, and LVIS drops these")
@@ -137,7 +139,9 @@ def lvis_numbers(
     absent, incomplete = (pairs[:, 0] * K + pairs[:, 1] for pairs in (federation.absent, federation.incomplete))
     judged = given.take(np.flatnonzero(np.isin(pair, np.concatenate([present, absent]))))
     unsure = np.isin(judged.image * K + judged.category, incomplete)
-    judged.areas = np.where(unsure, np.inf, judged.areas)  # in no area range, so unmatched it does not count
+    judged.areas = np.where(
+        unsure, np.inf, np.asarray(judged.areas)
+    )  # in no area range, so unmatched it does not count
     whole = replace(truth, crowd=np.zeros(len(truth), bool))
     result = evaluate_columns(whole, judged, task, CocoParams.for_task(task, max_dets=(max_dets,)))
     metrics, reasons = _metrics(result, truth, federation.frequency, task)

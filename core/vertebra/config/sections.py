@@ -216,6 +216,11 @@ class Recipe(Section):
         """`output` with `{name}` filled in."""
         return self.output.replace("{name}", self.name)
 
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values; `requires` only where there are any."""
+        plain = super().to_dict()
+        return plain if self.requires else {name: value for name, value in plain.items() if name != "requires"}
+
     def to_yaml(self) -> str:
         """The resolved recipe: bases merged, overrides applied, sections complete. Loads to an equal recipe."""
         from vertebra.config.yaml_writer import dump_yaml

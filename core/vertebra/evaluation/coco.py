@@ -9,21 +9,19 @@ from typing import Any, Literal
 import numpy as np
 
 from vertebra.errors import DataError, RecipeError
-from vertebra.evaluation.coco_columns import evaluate_tables
 from vertebra.evaluation.coco_results import write_results
 from vertebra.evaluation.collected import check_classes, notes_on_predictions
 from vertebra.evaluation.contract import Evaluator
-from vertebra.evaluation.detections import Detections, DetectionTable, ImageKey
+from vertebra.evaluation.detections import Detections, ImageKey, columns_of_output
+from vertebra.evaluation.evaluate_model import evaluate_by_pycocotools, evaluate_model
 from vertebra.evaluation.ground_truth import GroundTruth
-from vertebra.evaluation.image_detections import ImageDetections
-from vertebra.evaluation.pycoco import run_pycocotools
 from vertebra.evaluation.report.coco_section import coco_sections
 from vertebra.evaluation.result_stream import ResultStream
 from vertebra.runtime.distributed import gather_to_main, on_main_process, rank
 from vertebra.visualize import skeleton_of
 from vertebra_eval.analysis.intervals import bootstrap_intervals
 from vertebra_eval.analysis.reasons import classes_without_detections
-from vertebra_eval.coco.curves import CocoArrays
+from vertebra_eval.coco import CocoResult, DetectionColumns
 from vertebra_eval.coco.metrics import all_undefined, coco_metrics
 from vertebra_eval.coco.params import COCO_TASKS, CocoParams, sigmas_for
 from vertebra_eval.report.blocks import Section
@@ -34,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 _FIELD_OF = {"bbox": "pred_boxes", "segm": "pred_masks", "keypoints": "pred_keypoints"}
 _TRUTH_OF = {"segm": "segmentation", "keypoints": "keypoints"}
-_ENGINES = {"vertebra": evaluate_tables, "pycocotools": run_pycocotools}
+_ENGINES = {"vertebra": evaluate_model, "pycocotools": evaluate_by_pycocotools}
 
 
 class COCOEvaluator(Evaluator):
@@ -106,14 +104,14 @@ class COCOEvaluator(Evaluator):
     def reset(self) -> None:
         self.detections = Detections()
         self.fields: set[str] = set()  # prediction fields seen so far
-        self.table: DetectionTable | None = None
+        self.table: DetectionColumns | None = None
         self.stream: ResultStream | None = None  # from the first detections on, where results are written
-        self.arrays: dict[str, CocoArrays] = {}
+        self.arrays: dict[str, CocoResult] = {}
         self.reasons, self.notes, self.intervals, self.files = {}, [], {}, {}
 
     def process(self, inputs: list[dict], outputs: list[dict]) -> None:
         for record, output in zip(inputs, outputs, strict=True):
-            detections = ImageDetections.from_output(record, output)
+            found, dropped = columns_of_output(record, output)
             for task in self.tasks or ():
                 if not output["instances"].has(_FIELD_OF[task]):
                     raise RecipeError(
@@ -121,8 +119,8 @@ class COCOEvaluator(Evaluator):
                         f"  Remove {task} from the evaluator's tasks, or add a head that predicts it"
                     )
             self.fields |= set(output["instances"].get_fields())
-            self._write(ImageKey.of(record), detections)
-            self.detections.add(ImageKey.of(record), detections)
+            self._write(ImageKey.of(record), found)
+            self.detections.add(ImageKey.of(record), found, dropped)
 
     def evaluate(self) -> dict[str, float | None]:
         """The metrics of the images processed so far, over all processes.
@@ -144,14 +142,14 @@ class COCOEvaluator(Evaluator):
             return []
         return coco_sections(self.truth, self.table, self.arrays, folder, pictures, skeleton_of(self.dataset.metadata))
 
-    def _write(self, key: ImageKey, detections: ImageDetections) -> None:
+    def _write(self, key: ImageKey, found: DetectionColumns) -> None:
         """An image's detections go to the result files, unless they are there."""
         if self.output_dir is None or key in self.detections.images:
             return
         if self.stream is None:
             tasks = self.tasks or self._tasks_of(self.fields)
             self.stream = ResultStream(self.output_dir, self.dataset, tasks, rank())
-        self.stream.add(key, detections)
+        self.stream.add(key, found)
 
     def _written(self, tasks: list[str], processes: int) -> dict[str, Path]:
         """The result files, complete. Those of several processes, where images may be double, are written anew."""
@@ -169,7 +167,7 @@ class COCOEvaluator(Evaluator):
             self.truth = GroundTruth.of_dataset(self.dataset)
         truth, notes = self.truth, list(self.truth.notes)
         detections = Detections.merged([shard for shard, _ in shards])
-        self.table = detections.table(truth.rows(detections.images))
+        self.table = detections.columns(truth.rows(detections.images))
         check_classes(self.table, truth)
         tasks = self.tasks or self._tasks_of(set().union(*(fields for _, fields in shards)))
         notes += notes_on_predictions(detections, self.table, truth)
@@ -187,9 +185,9 @@ class COCOEvaluator(Evaluator):
 
     def _intervals(self) -> dict[str, tuple[float, float]]:
         found: dict[str, tuple[float, float]] = {}
-        for task, arrays in self.arrays.items():
-            if self.resamples and arrays.columns is not None:
-                ends = bootstrap_intervals(arrays.columns, resamples=self.resamples)
+        for task, result in self.arrays.items():
+            if self.resamples:
+                ends = bootstrap_intervals(result.matches, resamples=self.resamples)
                 found |= {f"{task}/{name}": interval for name, interval in ends.items()}
         return found
 
@@ -203,12 +201,12 @@ class COCOEvaluator(Evaluator):
         sigmas = self._sigmas(notes) if task == "keypoints" else None
         if task == "segm":
             notes += [f"segm: {note}" for note in truth.columns(task).notes if note not in truth.notes]
-        self.arrays[task] = _ENGINES[self.engine](
-            truth, self.table, task, iou_thresholds=self.iou_thresholds, max_dets=max_dets, sigmas=sigmas
-        )
-        arrays = self.arrays[task]
-        lacking = classes_without_detections(arrays.num_truth[:, 0], arrays.num_detections, truth.class_names)
-        return *coco_metrics(arrays, truth.class_names), [*notes, *([f"{task}: {lacking}"] if lacking else [])]
+        changes = {"iou_thresholds": self.iou_thresholds and sorted(self.iou_thresholds), "sigmas": sigmas}
+        changes = {name: value for name, value in changes.items() if value is not None}
+        result = _ENGINES[self.engine](truth, self.table, task, max_dets=max_dets, **changes)
+        self.arrays[task] = result
+        lacking = classes_without_detections(result.num_truth[:, 0], result.num_detections, truth.class_names)
+        return *coco_metrics(result, truth.class_names), [*notes, *([f"{task}: {lacking}"] if lacking else [])]
 
     def _tasks_of(self, fields: set[str]) -> list[str]:
         return ["bbox", *(task for task in COCO_TASKS[1:] if _FIELD_OF[task] in fields)]

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from vertebra.evaluation.detections import DetectionTable
 from vertebra.evaluation.ground_truth import GroundTruth
 from vertebra.evaluation.records import json_segmentation, json_text
+from vertebra_eval.coco import DetectionColumns
 
 __all__ = ["FACTS_FILE", "coco_records", "result_file", "write_results"]
 
@@ -27,7 +27,7 @@ def result_file(folder: Path, number: int, task: str) -> Path:
 
 
 def write_results(
-    folder: Path, truth: GroundTruth, table: DetectionTable, tasks: list[str], *, written: bool = False
+    folder: Path, truth: GroundTruth, table: DetectionColumns, tasks: list[str], *, written: bool = False
 ) -> dict[str, Path]:
     """One result file per task, with the dataset's image and category ids; numbers in full precision.
 
@@ -94,20 +94,20 @@ def _write_list(path: Path, parts: Iterator[list[dict]]) -> None:
     beside.replace(path)
 
 
-def coco_records(table: DetectionTable, truth: GroundTruth, task: str) -> Iterator[list[dict]]:
+def coco_records(table: DetectionColumns, truth: GroundTruth, task: str) -> Iterator[list[dict]]:
     """The detections as COCO's results, some at a time. Without a column of masks or keypoints there are none."""
     if (task == "segm" and table.masks is None) or (task == "keypoints" and table.keypoints is None):
         return
     for start in range(0, len(table), _AT_A_TIME):
         rows = slice(start, start + _AT_A_TIME)
         if task == "bbox":
-            name, values = "bbox", table.coco_boxes(rows).tolist()
-        elif task == "segm":
+            name, values = "bbox", table.boxes[rows].tolist()
+        elif task == "segm" and table.masks is not None:
             name, values = "segmentation", map(json_segmentation, table.masks[rows])
         else:
-            points = table.coco_keypoints(rows)
+            points = np.asarray(table.keypoints)[rows]
             name, values = "keypoints", points.reshape(len(points), -1).tolist()
-        columns = (table.image[rows].tolist(), table.classes[rows].tolist(), table.scores[rows].tolist())
+        columns = (table.image[rows].tolist(), table.category[rows].tolist(), table.scores[rows].tolist())
         yield [
             {"image_id": truth.image_ids[i], "category_id": truth.category_ids[k], "score": score, name: value}
             for i, k, score, value in zip(*columns, values, strict=True)

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from vertebra.errors import DataError
-from vertebra.evaluation.detections import Detections, DetectionTable, ImageKey
+from vertebra.evaluation.detections import Detections, ImageKey, columns_of_output
 from vertebra.evaluation.ground_truth import GroundTruth
-from vertebra.evaluation.image_detections import ImageDetections
 from vertebra_eval.analysis.reasons import boxes_look_like_xywh, equal_scores, infinite_scores
+from vertebra_eval.coco.columns import DetectionColumns, corners
 
 __all__ = ["Collected", "check_classes", "collect", "collected", "notes_on_predictions"]
 
@@ -21,36 +21,36 @@ class Collected:
     """All detections of a dataset beside its ground truth."""
 
     truth: GroundTruth
-    table: DetectionTable
+    table: DetectionColumns
     notes: list[str]
 
 
 def collect(detections: Detections, inputs: list[dict], outputs: list[dict]) -> None:
     """Take a batch of a model's inputs and outputs."""
     for record, output in zip(inputs, outputs, strict=True):
-        detections.add(ImageKey.of(record), ImageDetections.from_output(record, output))
+        detections.add(ImageKey.of(record), *columns_of_output(record, output))
 
 
 def collected(dataset: Any, shards: list[Detections]) -> Collected:
     """The detections of all processes in one table, checked against the dataset."""
     truth, detections = GroundTruth.of_dataset(dataset), Detections.merged(shards)
-    table = detections.table(truth.rows(detections.images))
+    table = detections.columns(truth.rows(detections.images))
     check_classes(table, truth)
     return Collected(truth, table, [*truth.notes, *notes_on_predictions(detections, table, truth)])
 
 
-def check_classes(table: DetectionTable, truth: GroundTruth) -> None:
+def check_classes(table: DetectionColumns, truth: GroundTruth) -> None:
     """Every detection is of a class of the dataset, or a DataError."""
     count = len(truth.class_names)
-    if len(table) and not (table.classes.min() >= 0 and table.classes.max() < count):
-        wrong = table.classes[(table.classes < 0) | (table.classes >= count)]
+    if len(table) and not (table.category.min() >= 0 and table.category.max() < count):
+        wrong = table.category[(table.category < 0) | (table.category >= count)]
         raise DataError(
             f"the model predicts class {wrong[0]}, but the dataset has {count} classes, numbered from 0.\n"
             "  The weights are of a model for other classes, or the dataset has no metadata.thing_classes"
         )
 
 
-def notes_on_predictions(detections: Detections, table: DetectionTable, truth: GroundTruth) -> list[str]:
+def notes_on_predictions(detections: Detections, table: DetectionColumns, truth: GroundTruth) -> list[str]:
     """What a reader should know about the predictions."""
     notes = []
     dropped, images = detections.dropped
@@ -70,6 +70,6 @@ def notes_on_predictions(detections: Detections, table: DetectionTable, truth: G
     odd = (
         equal_scores(table.scores),
         infinite_scores(table.scores),
-        boxes_look_like_xywh(table.boxes, sizes[table.image]),
+        boxes_look_like_xywh(corners(table.boxes), sizes[table.image]),
     )
     return notes + [sentence for sentence in odd if sentence]

@@ -111,13 +111,13 @@ def compare_runs(
         )
     chosen = {name: getattr(runs[0], name) or getattr(runs[1], name) for name in ("image_ids", "category_ids")}
     truth = read_ground_truth(ground_truth, task, **chosen)
-    columns, notes = [], []
+    matches, notes = [], []
     for run in runs:
-        numbers, matched = match_results(run.results_of(task), truth, task)
-        columns.append(matched)
+        numbers = match_results(run.results_of(task), truth, task)
+        matches.append(numbers.result.matches)
         notes += [note for note in numbers.notes if note not in truth.notes]
     try:
-        return compare_matches(*columns, resamples=resamples, seed=seed), task, notes
+        return compare_matches(*matches, resamples=resamples, seed=seed), task, notes
     except DataError as err:
         raise DataError("\n  ".join([f"{ground_truth}: {err}", *truth.notes])) from err
 
@@ -130,12 +130,12 @@ def check_same_data(first: RunResults, second: RunResults) -> None:
     """
     if None in (first.fingerprint, second.fingerprint) or first.fingerprint == second.fingerprint:
         return
-    own, other = set(first.image_ids), set(second.image_ids)
+    own, other = set(first.image_ids or ()), set(second.image_ids or ())
     what = "annotations"
     if own != other:
         what = f"images: {len(own)} and {len(other)}, {len(own & other)} of them the same"
-    elif set(first.category_ids) != set(second.category_ids):
-        what = f"classes: category ids {first.category_ids[:8]} and {second.category_ids[:8]}"
+    elif set(first.category_ids or ()) != set(second.category_ids or ()):
+        what = f"classes: category ids {(first.category_ids or [])[:8]} and {(second.category_ids or [])[:8]}"
     raise DataError(
         f"{first.name} and {second.name} were evaluated on different {what}.\n"
         f"  Ground truth: {first.ground_truth} and {second.ground_truth}.\n"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -24,7 +24,7 @@ class GrowingColumn:
         self.row_shape = row_shape
         self._block_rows = max(1, _BLOCK // max(1, int(np.prod(row_shape))))
         self._full: list[np.ndarray] = []
-        self._open = np.empty((0, *row_shape), dtype)
+        self._open: np.ndarray = np.empty((0, *row_shape), dtype)
         self._used = 0
 
     def __len__(self) -> int:
@@ -63,12 +63,22 @@ class GrowingRunLengths:
         self._lengths = GrowingColumn((), np.int64)
         self._sizes = GrowingColumn((2,), np.int32)
 
-    def extend(self, masks: Iterable[dict]) -> None:
-        """Append masks {"size": [h, w], "counts": bytes}."""
-        masks = list(masks)
-        self._data.extend(np.frombuffer(b"".join(mask["counts"] for mask in masks), np.uint8))
-        self._lengths.extend([len(mask["counts"]) for mask in masks])
-        self._sizes.extend(np.array([mask["size"] for mask in masks], np.int32).reshape(-1, 2))
+    def extend(self, masks: MaskColumn) -> None:
+        """Append the masks of a column of run lengths alone."""
+        lengths = masks.ends - masks.starts
+        whole = len(masks) and masks.starts[0] == 0 and masks.ends[-1] == len(masks.counts)
+        compact = whole and (masks.starts[1:] == masks.ends[:-1]).all()
+        places = (
+            slice(None)
+            if compact
+            else np.concatenate(
+                [np.arange(start, end) for start, end in zip(masks.starts, masks.ends, strict=True)]
+                or [np.zeros(0, int)]
+            )
+        )
+        self._data.extend(masks.counts[places])
+        self._lengths.extend(lengths)
+        self._sizes.extend(masks.sizes)
 
     def array(self) -> MaskColumn:
         sizes = self._sizes.array().astype(np.int64)

@@ -6,10 +6,10 @@ import logging
 from typing import Any, Literal
 
 from vertebra.errors import RecipeError
-from vertebra.evaluation.coco_columns import columns_of_table
 from vertebra.evaluation.collected import collect, collected
 from vertebra.evaluation.contract import Evaluator
 from vertebra.evaluation.detections import Detections
+from vertebra.evaluation.evaluate_model import check_masks
 from vertebra.evaluation.ground_truth import GroundTruth
 from vertebra.runtime.distributed import gather_to_main, on_main_process
 from vertebra_eval.lvis import Federation, lvis_numbers
@@ -71,8 +71,9 @@ class LVISEvaluator(Evaluator):
         notes = found.notes
         for task in self.tasks:
             objects = found.truth.columns(task, ("ignore",))
-            columns = columns_of_table(found.table, objects, task)
-            numbers = lvis_numbers(objects, columns, federation, task, max_dets=self.max_dets)
+            if task == "segm" and found.table.masks is not None:
+                check_masks(found.table, objects)
+            numbers = lvis_numbers(objects, found.table, federation, task, max_dets=self.max_dets)
             metrics |= {f"lvis_{name}": value for name, value in numbers.items()}
             reasons |= {f"lvis_{name}": sentence for name, sentence in numbers.reasons.items()}
             notes += [f"{task}: {note}" for note in (*objects.notes, *numbers.notes)]

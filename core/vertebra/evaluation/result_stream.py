@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,10 @@ import numpy as np
 
 from vertebra.evaluation.coco_results import coco_records, result_file
 from vertebra.evaluation.collected import check_classes
-from vertebra.evaluation.detections import DetectionTable, ImageKey
+from vertebra.evaluation.detections import ImageKey
 from vertebra.evaluation.ground_truth import GroundTruth
-from vertebra.evaluation.image_detections import ImageDetections
 from vertebra.evaluation.records import json_text
-from vertebra_eval.masks import MaskColumn
+from vertebra_eval.coco import DetectionColumns
 
 __all__ = ["ResultStream"]
 
@@ -51,15 +51,13 @@ class ResultStream:
         for part in self._parts.values():
             part.write_text("[", encoding="utf-8")
 
-    def add(self, key: ImageKey, found: ImageDetections) -> None:
+    def add(self, key: ImageKey, found: DetectionColumns) -> None:
         """The detections of one image, which must not come twice."""
         self.num_images += 1
         row = self._rows.get(key.image_id if self.truth.ids_are_distinct else key)
         if row is None:
             return  # `evaluate` says what is wrong
-        image = np.full(len(found.scores), row, dtype=np.int64)
-        masks = None if found.masks is None else MaskColumn.of_encoded(found.masks)
-        table = DetectionTable(image, found.boxes, found.scores, found.classes, masks, found.keypoints)
+        table = replace(found, image=np.full(len(found), row, dtype=np.int64))
         check_classes(table, self.truth)
         for task, lines in self._waiting.items():
             for records in coco_records(table, self.truth, task):

@@ -6,7 +6,6 @@ import logging
 from typing import Any
 
 from vertebra.errors import RecipeError
-from vertebra.evaluation.coco_columns import columns_of_table
 from vertebra.evaluation.collected import collect, collected
 from vertebra.evaluation.contract import Evaluator
 from vertebra.evaluation.detections import Detections
@@ -57,7 +56,7 @@ class VOCEvaluator(Evaluator):
     def _numbers(self, shards: list[Detections]) -> VOCNumbers:
         found = collected(self.dataset, shards)
         objects = found.truth.columns("bbox", DIFFICULT)
-        numbers = voc_numbers(objects, columns_of_table(found.table, objects, "bbox"), iou=self.iou)
+        numbers = voc_numbers(objects, found.table, iou=self.iou)
         numbers.notes += found.notes
         for note in numbers.notes:
             logger.warning("evaluation: %s", note)

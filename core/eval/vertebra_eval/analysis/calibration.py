@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vertebra_eval.coco.curves import MatchTable
+from vertebra_eval.coco.matches import Matches
 
 __all__ = ["Calibration", "calibration"]
 
@@ -28,14 +28,15 @@ class Calibration:
     error: float
 
 
-def calibration(matches: MatchTable, bins: int = 10) -> Calibration | str:
-    """Calibration of the detections that count, at the match table's IoU; or the sentence why there is none.
+def calibration(matches: Matches, index: int, bins: int = 10) -> Calibration | str:
+    """Calibration of the detections that count, at IoU threshold number `index`; or the sentence why there is none.
 
     Source: Guo et al., "On Calibration of Modern Neural Networks", arXiv:1706.04599, section 2; precision of detections
     stands for the accuracy of a classifier. A score on an edge belongs to the bin below it, as there; 0 to the first.
     """
-    counted = matches.detection_state >= 0
-    scores, hits = matches.detection_score[counted], matches.detection_state[counted] == 1
+    state = matches.state(index)
+    counted = state >= 0
+    scores, hits = matches.score[counted], state[counted] == 1
     if not len(scores):
         return "there are no detections that count"
     if scores.min() < 0 or scores.max() > 1:

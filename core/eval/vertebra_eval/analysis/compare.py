@@ -8,13 +8,13 @@ an image has, a difference as large as the one seen would come up so often.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from vertebra_eval.analysis.intervals import ap_values, basic_interval, resample_weights
-from vertebra_eval.analysis.weighted_ap import RankedClass, mean_average_precision, rank_classes
-from vertebra_eval.coco.match_columns import MatchColumns
+from vertebra_eval.analysis.weighted_ap import Judged, RankedClass, mean_average_precision, rank_classes
+from vertebra_eval.coco.matches import Matches
 from vertebra_eval.errors import DataError
 
 __all__ = ["SIGNIFICANT", "Comparison", "Difference", "compare_matches"]
@@ -70,7 +70,7 @@ class Comparison:
 
 
 def compare_matches(
-    first: MatchColumns, second: MatchColumns, *, resamples: int = 1000, seed: int = 0, level: float = 0.95
+    first: Matches, second: Matches, *, resamples: int = 1000, seed: int = 0, level: float = 0.95
 ) -> Comparison:
     """Compare two detectors on the same ground truth.
 
@@ -107,26 +107,26 @@ def compare_matches(
     return Comparison(differences, size, resamples, level)
 
 
-def _check(first: MatchColumns, second: MatchColumns) -> None:
-    for name in ("truth_image", "truth_class", "truth_ignored", "truth_box", "truth_area", "iou_thresholds"):
-        if not np.array_equal(getattr(first, name), getattr(second, name)):
+def _check(first: Matches, second: Matches) -> None:
+    for name in ("image", "category", "boxes", "areas"):
+        if not np.array_equal(getattr(first.objects, name), getattr(second.objects, name)):
             raise DataError(f"the two were evaluated on different ground truth: column {name} differs")
+    if not np.array_equal(first.object_ignored, second.object_ignored):
+        raise DataError("the two were evaluated on different ground truth: other objects count")
+    if not np.array_equal(first.iou_thresholds, second.iou_thresholds):
+        raise DataError("the two were evaluated at different IoU thresholds")
     if first.num_images != second.num_images or first.class_names != second.class_names:
         raise DataError("the two were evaluated on different images or classes")
-    if first.num_images < 2 or first.truth_ignored.all():
+    if first.num_images < 2 or first.object_ignored.all():
         raise DataError("a comparison needs at least two images, and objects to find in them")
 
 
-def _pooled(first: MatchColumns, second: MatchColumns) -> list[RankedClass]:
+def _pooled(first: Matches, second: Matches) -> list[RankedClass]:
     """The detections of both in one ranking: rows of weights 0 to N - 1 for the first's, N to 2N - 1 the second's."""
-    size = first.num_images
-    pooled = replace(
-        first,
-        **{
-            name: np.concatenate([getattr(first, name), getattr(second, name)])
-            for name in ("detection_class", "detection_score", "detection_match", "detection_ignored")
-        },
-        detection_image=np.concatenate([first.detection_image, second.detection_image + size]),
-    )
-    tie = np.concatenate([first.detection_image, second.detection_image])
-    return rank_classes(pooled, tie)
+    one, other = Judged.of(first), Judged.of(second)
+    pooled = {
+        name: np.concatenate([getattr(one, name), getattr(other, name)])
+        for name in ("category", "score", "match", "ignored")
+    }
+    image = np.concatenate([one.image, other.image + first.num_images])
+    return rank_classes(one._replace(image=image, **pooled), np.concatenate([one.image, other.image]))

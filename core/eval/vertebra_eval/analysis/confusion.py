@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from vertebra_eval.analysis.overlaps import Overlaps
-from vertebra_eval.coco.match_columns import MatchColumns
+from vertebra_eval.coco.matches import Matches
 
 __all__ = ["ConfusionMatrix", "confusion_matrix"]
 
@@ -43,7 +43,7 @@ class ConfusionMatrix:
         return [(self.class_names[a], self.class_names[b], int(wrong[a, b])) for a, b in pairs if wrong[a, b]]
 
 
-def confusion_matrix(columns: MatchColumns, pairs: Overlaps, *, score: float, iou: float = 0.5) -> ConfusionMatrix:
+def confusion_matrix(matches: Matches, pairs: Overlaps, *, score: float, iou: float = 0.5) -> ConfusionMatrix:
     """Pair detections with objects whatever their classes, and count.
 
     Best score first, each detection takes the free object of its image that it overlaps most, if by `iou` at least;
@@ -54,18 +54,18 @@ def confusion_matrix(columns: MatchColumns, pairs: Overlaps, *, score: float, io
         pairs: overlaps of at least `iou`, or fewer.
         score: detections below are ignored.
     """
-    classes = columns.num_classes
-    judged = columns.detection_score >= score
+    classes = matches.num_classes
+    judged = matches.score >= score
     use = (pairs.iou >= iou) & judged[pairs.detection]
     detection, truth, overlap = pairs.detection[use], pairs.truth[use], pairs.iou[use]
-    other = columns.detection_class[detection] != columns.truth_class[truth]
-    crowd = columns.truth_ignored[truth]
+    other = matches.category[detection] != matches.objects.category[truth]
+    crowd = matches.object_ignored[truth]
     in_crowd = np.unique(detection[crowd & ~other])
 
-    order = np.lexsort((other, -overlap, detection, -columns.detection_score[detection]))
+    order = np.lexsort((other, -overlap, detection, -matches.score[detection]))
     order = order[~crowd[order]]
-    taken_by = np.full(len(columns.truth_class), -1)
-    pair_of = np.full(len(columns.detection_class), -1)
+    taken_by = np.full(len(matches.objects.category), -1)
+    pair_of = np.full(len(matches.category), -1)
     for d, g in zip(detection[order].tolist(), truth[order].tolist(), strict=True):
         if pair_of[d] < 0 and taken_by[g] < 0:
             pair_of[d], taken_by[g] = g, d
@@ -74,9 +74,9 @@ def confusion_matrix(columns: MatchColumns, pairs: Overlaps, *, score: float, io
     ignored = in_crowd[alone[in_crowd]]
     alone[ignored] = False
     paired = np.flatnonzero(pair_of >= 0)
-    missed = (taken_by < 0) & ~columns.truth_ignored
+    missed = (taken_by < 0) & ~matches.object_ignored
     counts = np.zeros((classes + 1, classes + 1), np.int64)
-    np.add.at(counts, (columns.truth_class[pair_of[paired]], columns.detection_class[paired]), 1)
-    counts[classes, :classes] = np.bincount(columns.detection_class[alone], minlength=classes)
-    counts[:classes, classes] = np.bincount(columns.truth_class[missed], minlength=classes)
-    return ConfusionMatrix(counts, list(columns.class_names), score, iou, len(ignored))
+    np.add.at(counts, (matches.objects.category[pair_of[paired]], matches.category[paired]), 1)
+    counts[classes, :classes] = np.bincount(matches.category[alone], minlength=classes)
+    counts[:classes, classes] = np.bincount(matches.objects.category[missed], minlength=classes)
+    return ConfusionMatrix(counts, list(matches.class_names), score, iou, len(ignored))

@@ -7,13 +7,13 @@ COCO's AP, not per image; and only classes with objects enter AP.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from vertebra_eval.analysis.overlaps import Overlaps
-from vertebra_eval.analysis.weighted_ap import mean_average_precision, rank_classes
-from vertebra_eval.coco.match_columns import MatchColumns
+from vertebra_eval.analysis.weighted_ap import Judged, mean_average_precision, rank_classes
+from vertebra_eval.coco.matches import Matches
 
 __all__ = ["BACKGROUND_IOU", "ERROR_MEANINGS", "FOREGROUND_IOU", "ErrorSplit", "error_split"]
 
@@ -45,7 +45,7 @@ class ErrorSplit:
     delta_ap50: dict[str, float]
 
 
-def error_split(columns: MatchColumns, pairs: Overlaps) -> ErrorSplit | None:
+def error_split(matches: Matches, pairs: Overlaps) -> ErrorSplit | None:
     """Split the errors at IoU 0.5; None if that threshold was not evaluated or no object counts.
 
     Fixing, as in section 2.3: a wrong class or place is put right, unless the object is found already or a
@@ -55,16 +55,16 @@ def error_split(columns: MatchColumns, pairs: Overlaps) -> ErrorSplit | None:
     Args:
         pairs: overlaps of at least `BACKGROUND_IOU`.
     """
-    at = columns.threshold_index(FOREGROUND_IOU)
-    if at is None or columns.truth_ignored.all():
+    at = matches.threshold_index(FOREGROUND_IOU)
+    if at is None or matches.object_ignored.all():
         return None
-    match = np.where(columns.detection_ignored[:, at], -1, columns.detection_match[:, at])
-    false = (match < 0) & ~columns.detection_ignored[:, at]
-    found = np.zeros(len(columns.truth_class), bool)
+    match = np.where(matches.does_not_count[:, at], -1, matches.match[:, at])
+    false = (match < 0) & ~matches.does_not_count[:, at]
+    found = np.zeros(len(matches.objects.category), bool)
     found[match[match >= 0]] = True
 
-    same = columns.detection_class[pairs.detection] == columns.truth_class[pairs.truth]
-    counted = ~columns.truth_ignored[pairs.truth]
+    same = matches.category[pairs.detection] == matches.objects.category[pairs.truth]
+    counted = ~matches.object_ignored[pairs.truth]
     same_iou, same_truth = _best(pairs, same & counted, len(match))
     other_iou, other_truth = _best(pairs, ~same & counted, len(match))
     error = np.full(len(match), -1)  # (D,) position in `_KINDS`; -1 right or not counted
@@ -79,16 +79,16 @@ def error_split(columns: MatchColumns, pairs: Overlaps) -> ErrorSplit | None:
 
     misplaced, misnamed = (error == _KINDS.index(kind) for kind in ("localization", "class"))
     target = np.where(misplaced, same_truth, np.where(misnamed, other_truth, -1))
-    stands_for = _best_scored(columns.detection_score, target, found)
-    missed = ~columns.truth_ignored & ~found & ~np.isin(np.arange(len(found)), target)
-    base = _ap50(columns, match, ~columns.detection_ignored[:, at])
+    stands_for = _best_scored(matches.score, target, found)
+    missed = ~matches.object_ignored & ~found & ~np.isin(np.arange(len(found)), target)
+    base = _ap50(matches, match, ~matches.does_not_count[:, at])
     counts = {kind: int((error == number).sum()) for number, kind in enumerate(_KINDS)} | {"missed": int(missed.sum())}
     delta = {}
     for number, kind in enumerate(_KINDS):
         of_kind = error == number
         fixed = np.where(of_kind & stands_for, target, match)
-        keep = ~columns.detection_ignored[:, at] & ~(of_kind & ~stands_for)
-        delta[kind] = max(0.0, _ap50(columns, fixed, keep, missed if kind == "missed" else None) - base)
+        keep = ~matches.does_not_count[:, at] & ~(of_kind & ~stands_for)
+        delta[kind] = max(0.0, _ap50(matches, fixed, keep, missed if kind == "missed" else None) - base)
     return ErrorSplit(base, counts, delta)
 
 
@@ -112,18 +112,14 @@ def _best_scored(score: np.ndarray, target: np.ndarray, found: np.ndarray) -> np
     return chosen
 
 
-def _ap50(columns: MatchColumns, match: np.ndarray, keep: np.ndarray, without: np.ndarray | None = None) -> float:
+def _ap50(matches: Matches, match: np.ndarray, keep: np.ndarray, without: np.ndarray | None = None) -> float:
     """AP50 if detections matched `match` (their class becomes the object's), only `keep` exist, and not `without`."""
-    classes = columns.detection_class.copy()
-    classes[match >= 0] = columns.truth_class[match[match >= 0]]
-    changed = replace(
-        columns,
-        detection_class=classes,
-        detection_match=match[:, None],
-        detection_ignored=~keep[:, None],
-        truth_ignored=columns.truth_ignored if without is None else columns.truth_ignored | without,
-    )
+    classes = matches.category.copy()
+    classes[match >= 0] = matches.objects.category[match[match >= 0]]
+    changed = Judged.of(matches)._replace(category=classes, match=match[:, None], ignored=~keep[:, None])
+    if without is not None:
+        changed = changed._replace(truth_ignored=matches.object_ignored | without)
     ranked = rank_classes(changed)
     if not ranked:
         return 1.0  # every object was missed, and none is left
-    return float(mean_average_precision(ranked, np.ones((columns.num_images, 1), np.int32))[0, 0])
+    return float(mean_average_precision(ranked, np.ones((matches.num_images, 1), np.int32))[0, 0])

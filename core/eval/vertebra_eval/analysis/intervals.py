@@ -15,7 +15,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from vertebra_eval.analysis.weighted_ap import mean_average_precision, rank_classes
-from vertebra_eval.coco.match_columns import MatchColumns
+from vertebra_eval.coco.matches import Matches
 
 __all__ = ["INTERVAL_NAMES", "ap_values", "basic_interval", "bootstrap_intervals", "resample_weights"]
 
@@ -25,7 +25,7 @@ _AT_A_TIME = 250  # resamples, to bound memory: 4 bytes x images x this
 
 
 def bootstrap_intervals(
-    columns: MatchColumns, *, resamples: int = 1000, seed: int = 0, level: float = 0.95
+    matches: Matches, *, resamples: int = 1000, seed: int = 0, level: float = 0.95
 ) -> dict[str, tuple[float, float]]:
     """Intervals of the numbers in `INTERVAL_NAMES`; empty with fewer than two images or without objects.
 
@@ -36,17 +36,17 @@ def bootstrap_intervals(
         seed: the same seed gives the same intervals.
         level: how often such intervals are to hold the AP of all images.
     """
-    if columns.num_images < 2 or columns.truth_ignored.all():
+    if matches.num_images < 2 or matches.object_ignored.all():
         return {}
-    ranked, rng = rank_classes(columns), np.random.default_rng(seed)
+    ranked, rng = rank_classes(matches), np.random.default_rng(seed)
     parts = []
     for start in range(0, resamples, _AT_A_TIME):
-        weights = resample_weights(rng, columns.num_images, min(_AT_A_TIME, resamples - start))
+        weights = resample_weights(rng, matches.num_images, min(_AT_A_TIME, resamples - start))
         parts.append(mean_average_precision(ranked, weights))
-    drawn = ap_values(np.concatenate(parts, axis=1), columns.iou_thresholds)
-    whole = mean_average_precision(ranked, np.ones((columns.num_images, 1), np.int32))
+    drawn = ap_values(np.concatenate(parts, axis=1), matches.iou_thresholds)
+    whole = mean_average_precision(ranked, np.ones((matches.num_images, 1), np.int32))
     intervals = {}
-    for name, estimate in ap_values(whole, columns.iou_thresholds).items():
+    for name, estimate in ap_values(whole, matches.iou_thresholds).items():
         low, high = basic_interval(float(estimate[0]), drawn[name], level)
         intervals[name] = (max(low, 0.0), min(high, 1.0))
     return intervals

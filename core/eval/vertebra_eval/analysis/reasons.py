@@ -122,8 +122,8 @@ def ids_apart(what: str, given: Collection[Hashable], known: Collection[Hashable
 
 
 def _are_class_numbers(given: Collection[Hashable], known: Collection[Hashable]) -> bool:
-    numbers = all(isinstance(value, (int, np.integer)) for value in given)
-    return numbers and 0 in given and 0 not in known and max(given) < len(known)
+    numbers = [value for value in given if isinstance(value, (int, np.integer))]
+    return bool(len(numbers) == len(given) and 0 in given and 0 not in known and max(numbers) < len(known))
 
 
 def _with_size(boxes: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -134,4 +134,5 @@ def _with_size(boxes: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, np.nda
 def _inside(corners: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     """(n,) bool: a box `xyxy` with positive sides inside its image."""
     positive = (corners[:, 2:] > corners[:, :2]).all(axis=1)
-    return positive & (corners[:, :2] >= -_SLACK).all(axis=1) & (corners[:, 2:] <= sizes + _SLACK).all(axis=1)
+    inside = (corners[:, :2] >= -_SLACK).all(axis=1) & (corners[:, 2:] <= sizes + _SLACK).all(axis=1)
+    return np.logical_and(positive, inside)

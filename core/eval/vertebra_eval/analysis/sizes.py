@@ -1,4 +1,4 @@
-"""AP and recall by object size, out of COCO's arrays."""
+"""AP and recall by object size, out of COCO's result."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vertebra_eval.area_ranges import AREA_RANGES
-from vertebra_eval.coco.curves import CocoArrays
+from vertebra_eval.coco.result import CocoResult
 
 __all__ = ["SizeRow", "by_size"]
 
@@ -24,19 +23,19 @@ class SizeRow(NamedTuple):
     ar: float | None
 
 
-def by_size(arrays: CocoArrays) -> list[SizeRow]:
+def by_size(result: CocoResult) -> list[SizeRow]:
     """A row for each area range that was evaluated, all sizes first."""
-    rows, at = [], arrays.iou_index(0.5)
-    for column, name in enumerate(arrays.areas):
-        precision = arrays.precision[:, :, :, column, -1]
+    rows, at = [], result.iou_index(0.5)
+    for column, name in enumerate(result.params.area_ranges):
+        precision = result.precision[:, :, :, column, -1]
         rows.append(
             SizeRow(
                 name,
-                *AREA_RANGES[name],
-                objects=int(arrays.num_truth[:, column].sum()),
+                *result.params.area_ranges[name],
+                objects=int(result.num_truth[:, column].sum()),
                 ap=_mean(precision),
                 ap50=None if at is None else _mean(precision[at]),
-                ar=_mean(arrays.recall[:, :, column, -1]),
+                ar=_mean(result.recall[:, :, column, -1]),
             )
         )
     return rows

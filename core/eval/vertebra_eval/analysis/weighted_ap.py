@@ -16,9 +16,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vertebra_eval.coco.match_columns import MatchColumns
+from vertebra_eval.coco.matches import Matches
 
-__all__ = ["RECALLS", "RankedClass", "mean_average_precision", "rank_classes"]
+__all__ = ["RECALLS", "Judged", "RankedClass", "mean_average_precision", "rank_classes"]
 
 RECALLS = np.linspace(0.0, 1.0, 101)
 """Recall thresholds of COCO, as pycocotools sets them."""
@@ -42,30 +42,54 @@ class RankedClass(NamedTuple):
     truth_image: np.ndarray
 
 
-def rank_classes(columns: MatchColumns, tie: np.ndarray | None = None) -> list[RankedClass]:
+class Judged(NamedTuple):
+    """D detections and G objects, and what became of them at T thresholds: what AP depends on.
+
+    Args:
+        image, category: (D,) int; score: (D,). match: (D, T) row of the matched object, -1 none.
+        ignored: (D, T) bool, does not count. truth_image, truth_category: (G,) int; truth_ignored: (G,) bool.
+    """
+
+    image: np.ndarray
+    category: np.ndarray
+    score: np.ndarray
+    match: np.ndarray
+    ignored: np.ndarray
+    truth_image: np.ndarray
+    truth_category: np.ndarray
+    truth_ignored: np.ndarray
+
+    @classmethod
+    def of(cls, matches: Matches) -> Judged:
+        """Of all sizes."""
+        objects = matches.objects
+        detections = matches.image, matches.category, matches.score, matches.match, matches.does_not_count
+        return cls(*detections, objects.image, objects.category, matches.object_ignored)
+
+
+def rank_classes(judged: Judged | Matches, tie: np.ndarray | None = None) -> list[RankedClass]:
     """Each class that has objects, its detections in COCO's order: by score, then by image, then as they were matched.
 
     Args:
         tie: (D,) int64 to order equal scores by, in place of the image.
     """
-    image_order = columns.detection_image if tie is None else tie
-    order = np.lexsort((image_order, -columns.detection_score, columns.detection_class))  # stable; last key leads
-    order = order[~columns.detection_ignored[order].all(axis=1)]
-    counted = np.flatnonzero(~columns.truth_ignored)
-    numbers = np.arange(columns.num_classes)
-    low = np.searchsorted(columns.detection_class[order], numbers, side="left")
-    high = np.searchsorted(columns.detection_class[order], numbers, side="right")
+    judged = Judged.of(judged) if isinstance(judged, Matches) else judged
+    image_order = judged.image if tie is None else tie
+    order = np.lexsort((image_order, -judged.score, judged.category))  # stable; last key leads
+    order = order[~judged.ignored[order].all(axis=1)]
+    counted = np.flatnonzero(~judged.truth_ignored)
     ranked = []
-    for number in np.unique(columns.truth_class[counted]):
-        rows = order[low[number] : high[number]]
-        ignored = columns.detection_ignored[rows]
+    for number in np.unique(judged.truth_category[counted]):
+        low, high = (np.searchsorted(judged.category[order], number, side=side) for side in ("left", "right"))
+        rows = order[low:high]
+        ignored = judged.ignored[rows]
         ranked.append(
             RankedClass(
                 number=int(number),
-                image=columns.detection_image[rows],
-                hit=(columns.detection_match[rows] >= 0) & ~ignored,
+                image=judged.image[rows],
+                hit=(judged.match[rows] >= 0) & ~ignored,
                 ignored=ignored,
-                truth_image=columns.truth_image[counted[columns.truth_class[counted] == number]],
+                truth_image=judged.truth_image[counted[judged.truth_category[counted] == number]],
             )
         )
     return ranked

@@ -3,11 +3,12 @@
 from vertebra_eval.coco.columns import DetectionColumns, GroundTruthColumns
 from vertebra_eval.coco.data import CocoData, read_coco
 from vertebra_eval.coco.evaluate import evaluate_columns
-from vertebra_eval.coco.numbers import CocoNumbers, arrays_of_result, coco_evaluate
+from vertebra_eval.coco.matches import Matches
+from vertebra_eval.coco.numbers import CocoNumbers, coco_evaluate
 from vertebra_eval.coco.params import COCO_TASKS, CocoParams
 from vertebra_eval.coco.read_detections import read_detections
 from vertebra_eval.coco.read_truth import read_ground_truth, truth_columns
-from vertebra_eval.coco.result import CocoResult, DetectionMatches
+from vertebra_eval.coco.result import CocoResult
 from vertebra_eval.masks import MaskColumn
 
 __all__ = [
@@ -17,10 +18,9 @@ __all__ = [
     "CocoParams",
     "CocoResult",
     "DetectionColumns",
-    "DetectionMatches",
     "GroundTruthColumns",
     "MaskColumn",
-    "arrays_of_result",
+    "Matches",
     "coco_evaluate",
     "evaluate_columns",
     "read_coco",

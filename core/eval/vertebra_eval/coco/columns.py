@@ -14,7 +14,7 @@ import numpy as np
 from vertebra_eval.errors import DataError
 from vertebra_eval.masks import MaskColumn
 
-__all__ = ["DetectionColumns", "GroundTruthColumns", "can_be_ranked"]
+__all__ = ["DetectionColumns", "GroundTruthColumns", "can_be_ranked", "corners"]
 
 _Columns = TypeVar("_Columns", "GroundTruthColumns", "DetectionColumns")
 
@@ -90,8 +90,9 @@ class DetectionColumns:
 
     Args:
         image, category: (D,) int, numbers as in the ground truth's columns.
-        boxes: (D, 4) float64 xywh. areas: (D,) float64, square pixels: they say which area range an unmatched
-            detection belongs to. scores: (D,) float64, not NaN.
+        boxes: (D, 4) float64 xywh. scores: (D,) float64, not NaN.
+        areas: (D,) float64, square pixels: they say which area range an unmatched detection belongs to. None: those of
+            the boxes, the masks, or the boxes around the keypoints, by the task.
         masks: of all detections, or None. keypoints: (D, J, 3), only x and y are read; or None.
         notes: what a reader had to drop, in words.
     """
@@ -99,7 +100,7 @@ class DetectionColumns:
     image: np.ndarray
     category: np.ndarray
     boxes: np.ndarray
-    areas: np.ndarray
+    areas: np.ndarray | None
     scores: np.ndarray
     masks: MaskColumn | None = None
     keypoints: np.ndarray | None = None
@@ -107,7 +108,7 @@ class DetectionColumns:
     notes: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        columns = {"category": self.category, "boxes": self.boxes, "areas": self.areas, "scores": self.scores}
+        columns = {"category": self.category, "boxes": self.boxes, "scores": self.scores}
         _check(self.source, self.image, columns | _optional(self))
 
     def __len__(self) -> int:
@@ -116,6 +117,22 @@ class DetectionColumns:
     def take(self, rows: np.ndarray) -> DetectionColumns:
         """Selects rows by index or boolean mask."""
         return _taken(self, rows, "image category boxes areas scores masks keypoints")
+
+    def with_areas(self, task: str) -> DetectionColumns:
+        """With areas, as a task has them, where there are none."""
+        if self.areas is not None:
+            return self
+        if task == "segm" and self.masks is not None:
+            areas = self.masks.boxes_and_areas()[1]
+        elif task == "keypoints" and self.keypoints is not None:
+            areas = np.ptp(self.keypoints[..., 0], axis=1) * np.ptp(self.keypoints[..., 1], axis=1)
+        else:
+            areas = self.boxes[:, 2] * self.boxes[:, 3]
+        return replace(self, areas=areas)
+
+    def rows_of(self, image: int) -> slice:
+        """Where the detections of one image lie, if they are in the order of the images."""
+        return slice(*np.searchsorted(self.image, [image, image + 1]))
 
 
 def _taken(columns: _Columns, rows: np.ndarray, names: str) -> _Columns:
@@ -140,8 +157,13 @@ def can_be_ranked(scores: np.ndarray, *places: np.ndarray) -> np.ndarray:
     return good
 
 
+def corners(boxes: np.ndarray) -> np.ndarray:
+    """(n, 4) `xywh` to `xyxy`."""
+    return np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
+
+
 def _optional(columns: GroundTruthColumns | DetectionColumns) -> dict:
-    found = {"masks": columns.masks, "keypoints": columns.keypoints}
+    found = {"areas": columns.areas, "masks": columns.masks, "keypoints": columns.keypoints}
     return {name: column for name, column in found.items() if column is not None}
 
 

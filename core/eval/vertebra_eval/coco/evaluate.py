@@ -10,10 +10,11 @@ import numpy as np
 from vertebra_eval.coco.accumulate import CategoryMatches, category_curves
 from vertebra_eval.coco.columns import DetectionColumns, GroundTruthColumns, can_be_ranked
 from vertebra_eval.coco.match import Candidates, match_candidates
+from vertebra_eval.coco.matches import Matches
 from vertebra_eval.coco.order import RankedDetections, pairs_of_images, rank_detections, stable_argsort
 from vertebra_eval.coco.overlap import PAIRS_AT_ONCE, pair_overlaps
 from vertebra_eval.coco.params import CocoParams
-from vertebra_eval.coco.result import CocoResult, DetectionMatches
+from vertebra_eval.coco.result import CocoResult
 from vertebra_eval.errors import DataError
 
 __all__ = ["evaluate_columns"]
@@ -35,6 +36,7 @@ def evaluate_columns(
     """
     params = params or CocoParams.for_task(task)
     _check(truth, detections, task)
+    detections = detections.with_areas(task)
     truth_parts = _partition(truth, truth, params.use_categories)
     detection_parts = _partition(detections, truth, params.use_categories, by_image=False)
     ranked, found = [], []
@@ -50,8 +52,9 @@ def evaluate_columns(
     for k, (positions, _) in enumerate(found):
         end, last = start + len(ranked[k].rows), first + len(positions)
         met, ignored = matches.candidate_state(slice(first, last))
-        own = CategoryMatches(positions, met, ignored)
-        curves.append(category_curves(ranked[k], matches.outside[:, start:end], own, num_truth[k], params))
+        outside = matches.outside[:, start:end]
+        state = CategoryMatches(positions, met, ignored)
+        curves.append(category_curves(ranked[k], outside, state, num_truth[k], params))
         start, first = end, last
     T, R, A, M = len(params.iou_thresholds), len(params.recall_thresholds), len(params.areas), len(params.max_dets)
     none = np.zeros((T, R, 0, A, M))  # for a data set without categories
@@ -158,7 +161,7 @@ def _match(
     ranked: list[RankedDetections],
     found: list[tuple[np.ndarray, Candidates]],
     truth_rows: np.ndarray,
-) -> DetectionMatches:
+) -> Matches:
     """Match the candidates of all categories together."""
     truth_ignored = truth.ignored | _outside(truth.areas, params.areas)  # (A, G)
     candidate_offset = np.cumsum([0, *(len(positions) for positions, _ in found)])
@@ -173,12 +176,15 @@ def _match(
     taken = match_candidates(together, params.iou_thresholds, truth_ignored[:, truth_rows], truth.crowd[truth_rows])
     taken = np.append(truth_rows, -1).astype(np.int32)[taken]  # places to rows; no match, -1, finds the end
     detection = np.concatenate([nothing, *(one.rows for one in ranked)])
-    return DetectionMatches(
+    return Matches(
+        objects=truth,
+        detections=detections,
+        iou_thresholds=params.iou_thresholds,
         detection=detection,
         rank=np.concatenate([np.zeros(0, np.int32), *(one.rank for one in ranked)]),
         candidate=np.concatenate([nothing, *(p + detection_offset[k] for k, (p, _) in enumerate(found))]),
         truth=taken.reshape(len(taken), len(params.areas), len(params.iou_thresholds)),
-        outside=_outside(detections.areas[detection], params.areas),
+        outside=_outside(np.asarray(detections.areas)[detection], params.areas),
         truth_ignored=truth_ignored,
         is_nothing=truth.annotation_ids == 0,
     )

@@ -6,10 +6,12 @@ classes; AR the mean of the recall reached over IoU thresholds and classes; clas
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from vertebra_eval.area_ranges import AREA_RANGES
-from vertebra_eval.coco.curves import CocoArrays
+from vertebra_eval.coco.result import CocoResult
 
 __all__ = ["METRIC_MEANINGS", "all_undefined", "coco_metrics", "metric_names"]
 
@@ -31,33 +33,33 @@ METRIC_MEANINGS = {
 """The meaning of each number, for readers of the report (`AR<n>`: with n detections per image and class)."""
 
 
-def metric_names(task: str, max_dets: list[int]) -> list[str]:
+def metric_names(task: str, max_dets: Sequence[int]) -> list[str]:
     """The summary numbers of a task, in COCO's order: 12, or 10 for keypoints."""
     if task == "keypoints":
         return ["AP", "AP50", "AP75", "APm", "APl", "AR", "AR50", "AR75", "ARm", "ARl"]
     return ["AP", "AP50", "AP75", "APs", "APm", "APl", *(f"AR{n}" for n in max_dets), "ARs", "ARm", "ARl"]
 
 
-def coco_metrics(arrays: CocoArrays, class_names: list[str]) -> tuple[dict[str, float | None], dict[str, str]]:
+def coco_metrics(result: CocoResult, class_names: list[str]) -> tuple[dict[str, float | None], dict[str, str]]:
     """Flat metrics `<task>/<name>` and `<task>/<name>-<class>`, and a reason for each that is None."""
     metrics: dict[str, float | None] = {}
     reasons: dict[str, str] = {}
 
     def put(key: str, value: float | str) -> None:
-        metrics[f"{arrays.task}/{key}"] = None if isinstance(value, str) else value
+        metrics[f"{result.task}/{key}"] = None if isinstance(value, str) else value
         if isinstance(value, str):
-            reasons[f"{arrays.task}/{key}"] = value
+            reasons[f"{result.task}/{key}"] = value
 
-    for name in metric_names(arrays.task, arrays.max_dets):
-        put(name, _summary_value(arrays, name))
+    for name in metric_names(result.task, result.params.max_dets):
+        put(name, _summary_value(result, name))
     for number, class_name in enumerate(class_names):
         for name in ("AP", "AP50", "AP75", "AR"):
-            put(f"{name}-{class_name}", _value(arrays, name, classes=number, class_name=class_name))
+            put(f"{name}-{class_name}", _value(result, name, classes=number, class_name=class_name))
     return metrics, reasons
 
 
 def all_undefined(
-    task: str, max_dets: list[int], class_names: list[str], reason: str
+    task: str, max_dets: Sequence[int], class_names: list[str], reason: str
 ) -> tuple[dict[str, float | None], dict[str, str]]:
     """The same keys as `coco_metrics`, all None for one reason."""
     keys = [f"{task}/{name}" for name in metric_names(task, max_dets)]
@@ -65,17 +67,17 @@ def all_undefined(
     return dict.fromkeys(keys), dict.fromkeys(keys, reason)
 
 
-def _summary_value(arrays: CocoArrays, name: str) -> float | str:
+def _summary_value(result: CocoResult, name: str) -> float | str:
     kind, suffix = name[:2], name[2:]
     if suffix in _AREA_OF:
-        return _value(arrays, kind, area=_AREA_OF[suffix])
-    if kind == "AR" and arrays.task != "keypoints":
-        return _value(arrays, kind, limit=arrays.max_dets.index(int(suffix)))
-    return _value(arrays, name)
+        return _value(result, kind, area=_AREA_OF[suffix])
+    if kind == "AR" and result.task != "keypoints":
+        return _value(result, kind, limit=result.params.max_dets.index(int(suffix)))
+    return _value(result, name)
 
 
 def _value(
-    arrays: CocoArrays,
+    result: CocoResult,
     name: str,
     *,
     area: str = "all",
@@ -93,32 +95,32 @@ def _value(
     kind, suffix = name[:2], name[2:]
     rows: int | slice = slice(None)
     if suffix:
-        index = arrays.iou_index(int(suffix) / 100)
+        index = result.iou_index(int(suffix) / 100)
         if index is None:
             return f"the IoU threshold {int(suffix) / 100:g} was not among those evaluated"
         rows = index
     which = slice(None) if classes is None else classes
-    column = arrays.areas.index(area)
+    column = list(result.params.area_ranges).index(area)
     source = (
-        arrays.precision[rows, :, which, column, limit] if kind == "AP" else arrays.recall[rows, which, column, limit]
+        result.precision[rows, :, which, column, limit] if kind == "AP" else result.recall[rows, which, column, limit]
     )
     defined = source[source > -1]
-    return float(np.mean(defined)) if defined.size else _reason(arrays, area, classes, class_name)
+    return float(np.mean(defined)) if defined.size else _reason(result, area, classes, class_name)
 
 
-def _reason(arrays: CocoArrays, area: str, classes: int | None, class_name: str | None) -> str:
+def _reason(result: CocoResult, area: str, classes: int | None, class_name: str | None) -> str:
     """Why nothing counts in an area range, over one class or all."""
     which = slice(None) if classes is None else classes
-    things = "objects" + {"bbox": "", "segm": " with a mask", "keypoints": " with labeled keypoints"}[arrays.task]
+    things = "objects" + {"bbox": "", "segm": " with a mask", "keypoints": " with labeled keypoints"}[result.task]
     of_class = "" if class_name is None else f" of class {class_name}"
-    if arrays.num_truth.shape[0] == 0:
+    if result.num_truth.shape[0] == 0:
         return "the dataset has no classes"
-    if area != "all" and arrays.num_truth[which, 0].sum():
+    if area != "all" and result.num_truth[which, 0].sum():
         low, high = AREA_RANGES[area]
         size = f"below {high:g}" if low == 0 else f"above {low:g}" if high >= 1e10 else f"{low:g} to {high:g}"
         return f"the ground truth has no {area} {things}{of_class} (area {size} square pixels)"
-    ignored = int(arrays.num_crowd[which].sum())
+    ignored = int(result.num_ignored[which].sum())
     if ignored:
-        what = "are crowd regions" + (" or have no labeled keypoints" if arrays.task == "keypoints" else "")
+        what = "are crowd regions" + (" or have no labeled keypoints" if result.task == "keypoints" else "")
         return f"the ground truth has no {things}{of_class} that count: all {ignored} {what}"
     return f"the ground truth has no {things}{of_class}"

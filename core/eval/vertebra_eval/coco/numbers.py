@@ -9,9 +9,7 @@ import numpy as np
 
 from vertebra_eval.analysis.reasons import boxes_look_like_xyxy, equal_scores, infinite_scores
 from vertebra_eval.coco.columns import DetectionColumns, GroundTruthColumns
-from vertebra_eval.coco.curves import CocoArrays
 from vertebra_eval.coco.evaluate import evaluate_columns
-from vertebra_eval.coco.match_columns import columns_of_result
 from vertebra_eval.coco.metrics import coco_metrics
 from vertebra_eval.coco.objects import object_notes
 from vertebra_eval.coco.params import CocoParams, sigmas_for
@@ -20,7 +18,7 @@ from vertebra_eval.coco.read_truth import read_ground_truth
 from vertebra_eval.coco.result import CocoResult
 from vertebra_eval.errors import DataError
 
-__all__ = ["CocoNumbers", "arrays_of_result", "coco_evaluate", "odd_detections", "odd_objects"]
+__all__ = ["CocoNumbers", "coco_evaluate", "odd_detections", "odd_objects"]
 
 
 class CocoNumbers(dict):
@@ -98,7 +96,7 @@ def coco_evaluate(
         notes.append(f"{detections.source}: there are no detections, so every AP and AR that has ground truth is 0")
     result = evaluate_columns(truth, detections, task, chosen)
     class_names = list(truth.category_names) if chosen.use_categories else []
-    metrics, reasons = coco_metrics(arrays_of_result(result, truth, detections), class_names)
+    metrics, reasons = coco_metrics(result, class_names)
     return CocoNumbers(metrics, reasons, notes, result, truth, detections)
 
 
@@ -124,26 +122,6 @@ def odd_detections(truth: GroundTruthColumns, detections: DetectionColumns, task
         sizes = np.where(truth.image_sizes > 0, truth.image_sizes, np.nan)[:, ::-1]  # width, height
         odd.append(boxes_look_like_xyxy(detections.boxes, sizes[detections.image]))
     return [f"{detections.source}: {sentence}" for sentence in odd if sentence]
-
-
-def arrays_of_result(result: CocoResult, truth: GroundTruthColumns, detections: DetectionColumns) -> CocoArrays:
-    """The result in the form that metrics, curves and the report are made from."""
-    columns = columns_of_result(result, truth, detections)
-    return CocoArrays(
-        task=result.task,
-        precision=result.precision,
-        recall=result.recall,
-        scores=result.scores,
-        iou_thresholds=result.params.iou_thresholds,
-        recall_thresholds=result.params.recall_thresholds,
-        areas=list(result.params.area_ranges),
-        max_dets=list(result.params.max_dets),
-        num_truth=result.num_truth,
-        num_crowd=result.num_ignored,
-        num_detections=result.num_detections,
-        matches=columns.at(int(np.argmin(np.abs(result.params.iou_thresholds - 0.5)))),
-        columns=columns,
-    )
 
 
 def _params(task: str, changes: dict[str, Any]) -> CocoParams:

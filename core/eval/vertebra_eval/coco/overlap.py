@@ -32,7 +32,9 @@ def pair_overlaps(
         crowd = truth.crowd[truth_rows]
         return box_overlaps(detections.boxes[detection_rows], truth.boxes[truth_rows], crowd)
     if task == "segm":
+        assert detections.masks is not None and truth.masks is not None  # evaluate_columns has looked
         return mask_overlaps(detections.masks, truth.masks, truth.crowd, truth.image, detection_rows, truth_rows)
+    assert detections.keypoints is not None and truth.keypoints is not None
     return keypoint_overlaps(
         detections.keypoints[detection_rows],
         truth.keypoints[truth_rows],
@@ -73,8 +75,8 @@ def mask_overlaps(
     """
     overlaps = np.empty(len(detection_rows))
     image = truth_image[truth_rows]
-    starts = np.flatnonzero(np.concatenate([[True], image[1:] != image[:-1]])) if len(image) else []
-    for start, end in zip(starts, [*starts[1:], len(image)], strict=True):
+    starts = np.flatnonzero(np.concatenate([[True], image[1:] != image[:-1]]))[: len(image)].tolist()
+    for start, end in zip(starts, [*starts[1:], len(image)], strict=False):
         dets = detection_rows[start:end]
         num_truth = int(np.searchsorted(dets != dets[0], True)) if dets[0] != dets[-1] else len(dets)
         objects = truth_rows[start : start + num_truth].tolist()

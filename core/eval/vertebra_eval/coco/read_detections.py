@@ -247,7 +247,7 @@ def _ids(records: list[dict], name: str, known: Sequence[Hashable], source: str)
 def _without_bad(columns: DetectionColumns, record_rows: np.ndarray, source: str) -> DetectionColumns:
     """Without detections that cannot be ranked or compared."""
     points = [] if columns.keypoints is None else [columns.keypoints[..., :2]]
-    ranked = can_be_ranked(columns.scores, columns.areas, columns.boxes, *points)
+    ranked = can_be_ranked(columns.scores, np.asarray(columns.areas), columns.boxes, *points)
     negative = ranked & (columns.boxes[:, 2:] < 0).any(axis=1)
     for bad, fault in (
         (~ranked, "a NaN score or a place that is not finite"),

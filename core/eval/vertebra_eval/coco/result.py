@@ -1,4 +1,4 @@
-"""What COCO evaluation gives: the full arrays, the summary numbers, and the matches."""
+"""What COCO evaluation gives: the full arrays, the summary numbers, the curves, and the matches."""
 
 from __future__ import annotations
 
@@ -6,57 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from vertebra_eval.coco.matches import Matches
 from vertebra_eval.coco.params import CocoParams
 
-__all__ = ["CocoResult", "DetectionMatches"]
-
-
-@dataclass
-class DetectionMatches:
-    """The matches in every area range (A) and at every IoU threshold (T), for the n detections that took part.
-
-    They are in the order category, falling score, image. Only candidates, S detections that overlap some object enough
-    at some threshold, have rows in `truth`; the others are unmatched.
-
-    Args:
-        detection: (n,) rows of the detection columns. rank: (n,) detections of the same image and category before it.
-        candidate: (S,) ascending, positions in the above.
-        truth: (S, A, T) int32, row of the matched object in the ground truth columns, or -1.
-        outside: (A, n) bool, the detection's own area is outside the range, so unmatched it does not count.
-        truth_ignored: (A, G) bool, objects that do not count in a range.
-        is_nothing: (G,) bool, objects with annotation id 0: pycocotools takes a match with them for none.
-    """
-
-    detection: np.ndarray
-    rank: np.ndarray
-    candidate: np.ndarray
-    truth: np.ndarray
-    outside: np.ndarray
-    truth_ignored: np.ndarray
-    is_nothing: np.ndarray
-
-    def matched(self, area: int = 0) -> np.ndarray:
-        """(n, T) int32, row of the object matched to each detection, or -1."""
-        table = np.full((len(self.detection), self.truth.shape[2]), -1, dtype=np.int32)
-        table[self.candidate] = self.truth[:, area]
-        return table
-
-    def ignored(self, area: int = 0) -> np.ndarray:
-        """(n, T) bool, the detection is neither right nor wrong."""
-        table = np.repeat(self.outside[area][:, None], self.truth.shape[2], axis=1)
-        table[self.candidate] = self.candidate_state(slice(None), slice(area, area + 1))[1][:, 0]
-        return table
-
-    def candidate_state(self, which: slice, areas: slice = slice(None)) -> tuple[np.ndarray, np.ndarray]:
-        """(S, A, T) matched an object, (S, A, T) does not count; of some of the candidates and area ranges."""
-        truth = self.truth[which, areas]
-        met = truth >= 0
-        found = met & ~self.is_nothing[truth] if len(self.is_nothing) else met
-        ignored = ~found & self.outside[areas, self.candidate[which]].T[:, :, None]
-        if len(self.is_nothing):
-            rows = np.arange(len(self.truth_ignored))[areas, None]
-            ignored |= met & self.truth_ignored[rows, truth]
-        return found, ignored
+__all__ = ["CocoResult"]
 
 
 @dataclass
@@ -79,7 +32,26 @@ class CocoResult:
     num_truth: np.ndarray
     num_ignored: np.ndarray
     num_detections: np.ndarray
-    matches: DetectionMatches
+    matches: Matches
+
+    def iou_index(self, iou: float) -> int | None:
+        """Number of an IoU threshold; None if it was not evaluated."""
+        return self.matches.threshold_index(iou)
+
+    def pr_curve(self, iou: float | None = None) -> np.ndarray | None:
+        """Precision (R,) at each recall, mean over the classes that have objects; None if no class has.
+
+        Args:
+            iou: one IoU threshold; None: the mean over all of them.
+        """
+        rows = slice(None) if iou is None else self.iou_index(iou)
+        if rows is None:
+            return None
+        precision = self.precision[rows, :, :, 0, -1]  # (T, R, K) or (R, K); all sizes, most detections
+        if precision.ndim == 3:
+            precision = precision.mean(axis=0)  # a class without objects is -1 at every threshold
+        present = (precision > -1).all(axis=0)
+        return precision[:, present].mean(axis=1) if present.any() else None
 
     @property
     def stats(self) -> np.ndarray:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,8 +16,8 @@ from vertebra_eval.analysis import (
     overlaps,
 )
 from vertebra_eval.analysis.reasons import no_detection_from
-from vertebra_eval.coco.curves import CocoArrays, best_threshold
-from vertebra_eval.coco.match_columns import MatchColumns
+from vertebra_eval.coco.matches import Matches
+from vertebra_eval.coco.result import CocoResult
 from vertebra_eval.report.analysis_plots import confusion_heatmap, error_bars, reliability
 from vertebra_eval.report.blocks import Section, Table, Text
 from vertebra_eval.report.plot_files import write_plots
@@ -35,39 +34,31 @@ _WITHOUT_HITS = 0.5  # score threshold of the confusion matrix where no detectio
 _MOST_CONFUSIONS = 10
 
 
-def analysis_sections(
-    title: str,
-    arrays: CocoArrays,
-    folder: Path,
-    *,
-    detection_masks: Sequence[dict] | None = None,
-    truth_masks: Sequence[dict] | None = None,
-) -> list[Section]:
-    """Sections of one task; plots go to `folder`. Nothing where the matches are not known or no object counts.
+def analysis_sections(title: str, result: CocoResult, folder: Path) -> list[Section]:
+    """Sections of one task; plots go to `folder`. Nothing where no object counts.
 
     Args:
         title: what the task is called, such as boxes.
-        detection_masks, truth_masks: by row of `arrays.columns`, for segm.
     """
-    columns = arrays.columns
-    if columns is None or columns.truth_ignored.all():
+    matches = result.matches
+    if matches.object_ignored.all():
         return []
     plots: list[Plot] = []
     blocks: list[Text | Table] = []
-    if arrays.task != "keypoints":  # keypoints define no overlap with objects of other classes
-        pairs = overlaps(columns, BACKGROUND_IOU, detection_masks=detection_masks, truth_masks=truth_masks)
-        found = [_errors(columns, pairs), _calibration(arrays), _confusion(arrays, columns, pairs)]
+    if result.task != "keypoints":  # keypoints define no overlap with objects of other classes
+        pairs = overlaps(matches, BACKGROUND_IOU, result.task)
+        found = [_errors(matches, pairs), _calibration(result), _confusion(matches, pairs)]
     else:
-        found = [_calibration(arrays)]
+        found = [_calibration(result)]
     for some_plots, some_blocks in found:
         plots += some_plots
         blocks += some_blocks
-    figures = write_plots(plots, folder, prefix=f"{arrays.task}_")
-    return [Section(f"Errors: {title}", [*figures, *blocks]), _sizes(title, arrays)]
+    figures = write_plots(plots, folder, prefix=f"{result.task}_")
+    return [Section(f"Errors: {title}", [*figures, *blocks]), _sizes(title, result)]
 
 
-def _errors(columns: MatchColumns, pairs: Overlaps) -> Found:
-    split = error_split(columns, pairs)
+def _errors(matches: Matches, pairs: Overlaps) -> Found:
+    split = error_split(matches, pairs)
     if split is None:
         return [], []
     rows: list[Row] = [
@@ -82,13 +73,13 @@ def _errors(columns: MatchColumns, pairs: Overlaps) -> Found:
     return [("errors", error_bars(split), caption)], [Text(said), table]
 
 
-def _confusion(arrays: CocoArrays, columns: MatchColumns, pairs: Overlaps) -> Found:
-    best = best_threshold(arrays.matches)
+def _confusion(matches: Matches, pairs: Overlaps) -> Found:
+    best = matches.best_threshold(matches.half)
     score = _WITHOUT_HITS if best is None else best
-    why_none = no_detection_from(columns.detection_score, score)
+    why_none = no_detection_from(matches.score, score)
     if why_none:
         return [], [Text(f"No confusion matrix: {why_none}.")]
-    matrix = confusion_matrix(columns, pairs, score=score)
+    matrix = confusion_matrix(matches, pairs, score=score)
     chosen = ", where F1 is best" if best is not None else ""
     caption = (
         f"Detections from score {score:.2f} on{chosen}, paired with objects by IoU from {matrix.iou:g} whatever the "
@@ -99,25 +90,25 @@ def _confusion(arrays: CocoArrays, columns: MatchColumns, pairs: Overlaps) -> Fo
     if confusions:
         blocks.append(Text("The classes confused most often:"))
         blocks.append(Table(["annotated", "detected as", "count"], [list(row) for row in confusions]))
-    elif len(columns.class_names) > 1:
+    elif len(matches.class_names) > 1:
         blocks.append(Text(f"From score {score:.2f} on, no object was confused with another class."))
     return [("confusion", confusion_heatmap(matrix), caption)], blocks
 
 
-def _calibration(arrays: CocoArrays) -> Found:
-    found = calibration(arrays.matches)
+def _calibration(result: CocoResult) -> Found:
+    found = calibration(result.matches, result.matches.half)
     if isinstance(found, str):
         return [], [Text(f"No calibration: {found}.")]
     caption = (
         "How often detections of a score match an object, and their number. The expected calibration error is the mean "
         "distance of the two over all detections."
     )
-    return [("calibration", reliability(found, arrays.matches.iou), caption)], []
+    return [("calibration", reliability(found, float(result.params.iou_thresholds[result.matches.half])), caption)], []
 
 
-def _sizes(title: str, arrays: CocoArrays) -> Section:
+def _sizes(title: str, result: CocoResult) -> Section:
     rows: list[Row] = []
-    for row in by_size(arrays):
+    for row in by_size(result):
         low, high = (f"{area**0.5:g}²" for area in (row.low, row.high))
         limits = f"below {high}" if row.low == 0 else f"above {low}" if row.high >= 1e10 else f"{low} to {high}"
         name = "all" if row.name == "all" else f"{row.name}, {limits} pixels"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vertebra_eval.coco.curves import CocoArrays, pr_curve
+from vertebra_eval.coco.result import CocoResult
 from vertebra_eval.report.plot_style import BLUE, INK, LIGHT_BLUE, ORANGE, RED, new_axes, plot_style, short_name
 
 if TYPE_CHECKING:
@@ -19,11 +19,11 @@ _LINES = ((0.5, BLUE, "-"), (0.6, "#178a8a", "-"), (0.7, "#5d9e3c", "-"), (0.75,
 _MOST_BARS = 30  # with more classes, the best and the worst half of these
 
 
-def pr_curves(arrays: CocoArrays) -> Figure | None:
+def pr_curves(result: CocoResult) -> Figure | None:
     """Precision over recall, mean over classes, at several IoU thresholds. None if nothing is defined."""
-    curves = [(f"{iou:.2f}", pr_curve(arrays, iou), color, line) for iou, color, line in _LINES]
-    low, high = arrays.iou_thresholds[[0, -1]]
-    curves.append((f"mean {low:.2f} to {high:.2f}", pr_curve(arrays), INK, "--"))
+    curves = [(f"{iou:.2f}", result.pr_curve(iou), color, line) for iou, color, line in _LINES]
+    low, high = result.params.iou_thresholds[[0, -1]]
+    curves.append((f"mean {low:.2f} to {high:.2f}", result.pr_curve(), INK, "--"))
     if all(precision is None for _, precision, _, _ in curves):
         return None
     with plot_style():
@@ -31,10 +31,10 @@ def pr_curves(arrays: CocoArrays) -> Figure | None:
         for label, precision, color, line in curves:
             if precision is not None:
                 text = f"{label}   AP {precision.mean():.3f}"
-                axes.plot(arrays.recall_thresholds, precision, line, color=color, linewidth=1.8, label=text)
+                axes.plot(result.params.recall_thresholds, precision, line, color=color, linewidth=1.8, label=text)
         axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="recall", ylabel="precision", title="Precision and recall")
         axes.grid(True)
-        measure = "OKS" if arrays.task == "keypoints" else "IoU"
+        measure = "OKS" if result.task == "keypoints" else "IoU"
         legend = axes.legend(title=f"{measure} at least", loc="best")
         legend.get_title().set_fontsize(9)
     return figure
@@ -69,11 +69,11 @@ def class_bars(names: Sequence[str], ap: Sequence[float | None], ap50: Sequence[
     return figure
 
 
-def score_histogram(arrays: CocoArrays, threshold: float | None) -> Figure | None:
+def score_histogram(result: CocoResult, threshold: float | None) -> Figure | None:
     """Scores of matched and of unmatched detections. None without detections."""
-    matches = arrays.matches
-    hits = matches.detection_score[matches.detection_state == 1]
-    misses = matches.detection_score[matches.detection_state == 0]
+    matches = result.matches
+    state, iou = matches.state(matches.half), float(result.params.iou_thresholds[matches.half])
+    hits, misses = matches.score[state == 1], matches.score[state == 0]
     if not len(hits) + len(misses):
         return None
     finite = [score for score in (*hits, *misses) if np.isfinite(score)]
@@ -92,12 +92,12 @@ def score_histogram(arrays: CocoArrays, threshold: float | None) -> Figure | Non
         if threshold is not None:
             place, label = min(max(threshold, low), high), f"best F1 from {threshold:.2f}"
             axes.axvline(place, color=INK, linestyle="--", linewidth=1.2, label=label)
-        measure = "OKS" if arrays.task == "keypoints" else "IoU"
+        measure = "OKS" if result.task == "keypoints" else "IoU"
         axes.set(
             xlim=(low, high),
             xlabel="score" if len(finite) == len(hits) + len(misses) else "score (infinite ones at the ends)",
             ylabel="detections",
-            title=f"Scores of right and wrong detections ({measure} {matches.iou:.2f})",
+            title=f"Scores of right and wrong detections ({measure} {iou:.2f})",
         )
         axes.grid(True, axis="y")
         axes.legend(loc="best")

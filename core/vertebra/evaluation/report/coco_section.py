@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from vertebra.evaluation.detections import DetectionTable
 from vertebra.evaluation.ground_truth import GroundTruth
 from vertebra.evaluation.report.crops import draw_mistakes
 from vertebra.evaluation.report.mistakes import worst_false, worst_missed
 from vertebra.evaluation.report.pictures import draw_pictures
-from vertebra_eval.coco.curves import CocoArrays, best_threshold
-from vertebra_eval.coco.match_columns import MatchColumns
+from vertebra_eval.coco import CocoResult, DetectionColumns
 from vertebra_eval.coco.metrics import coco_metrics
 from vertebra_eval.report.analysis_section import analysis_sections
 from vertebra_eval.report.blocks import Facts, Gallery, Section
@@ -27,8 +25,8 @@ _WITHOUT_TRUTH = 0.5  # score from which on detections are drawn without ground 
 
 def coco_sections(
     truth: GroundTruth,
-    table: DetectionTable,
-    arrays: dict[str, CocoArrays],
+    table: DetectionColumns,
+    results: dict[str, CocoResult],
     folder: Path,
     pictures: int,
     skeleton: Sequence[tuple[int, int]] = (),
@@ -38,18 +36,16 @@ def coco_sections(
     They go to `plots`, `mistakes` and `pictures` in `folder`.
     """
     sections: list[Section] = []
-    for task, counted in arrays.items():
-        sections += _task_section(task, counted, truth, folder / "plots")
-        masks = _masks(counted, truth, table) if task == "segm" else {}
-        sections += analysis_sections(_TITLES[task].lower(), counted, folder / "plots", **masks)
-    first = next(iter(arrays.values()), None)
-    threshold = None if first is None else best_threshold(first.matches)
+    for task, result in results.items():
+        sections += _task_section(task, result, truth, folder / "plots")
+        sections += analysis_sections(_TITLES[task].lower(), result, folder / "plots")
+    first = next(iter(results.values()), None)
+    threshold = None if first is None else first.matches.best_threshold(first.matches.half)
     if pictures:
         chosen = _WITHOUT_TRUTH if threshold is None else threshold
-        if first is not None and first.columns is not None:
-            sections += _mistakes(
-                first, first.columns, truth, table, chosen, folder / "mistakes", min(pictures, _MOST_MISTAKES), skeleton
-            )
+        if first is not None:
+            count = min(pictures, _MOST_MISTAKES)
+            sections += _mistakes(first, truth, table, chosen, folder / "mistakes", count, skeleton)
         matches = None if first is None else first.matches
         drawn = draw_pictures(truth, table, matches, chosen, folder / "pictures", pictures, skeleton)
         if drawn:
@@ -62,13 +58,13 @@ def coco_sections(
     return [*sections, Section("What was compared", [_facts(truth, table)])]
 
 
-def _task_section(task: str, arrays: CocoArrays, truth: GroundTruth, folder: Path) -> list[Section]:
-    metrics, _ = coco_metrics(arrays, truth.class_names)
+def _task_section(task: str, result: CocoResult, truth: GroundTruth, folder: Path) -> list[Section]:
+    metrics, _ = coco_metrics(result, truth.class_names)
     ap, ap50 = ([metrics[f"{task}/{name}-{label}"] for label in truth.class_names] for name in ("AP", "AP50"))
-    scores = score_histogram(arrays, best_threshold(arrays.matches))
+    scores = score_histogram(result, result.matches.best_threshold(result.matches.half))
     bars = class_bars(truth.class_names, ap, ap50) if len(truth.class_names) > 1 else None
     plots = [
-        ("pr_curves", pr_curves(arrays), "Precision at each recall, mean over the classes that have ground truth."),
+        ("pr_curves", pr_curves(result), "Precision at each recall, mean over the classes that have ground truth."),
         ("scores", scores, "Scores of matched and unmatched detections; a good model separates them."),
         ("class_ap", bars, "AP over AP50 of each class, best first; classes without ground truth are not shown."),
     ]
@@ -77,19 +73,18 @@ def _task_section(task: str, arrays: CocoArrays, truth: GroundTruth, folder: Pat
 
 
 def _mistakes(
-    arrays: CocoArrays,
-    columns: MatchColumns,
+    result: CocoResult,
     truth: GroundTruth,
-    table: DetectionTable,
+    table: DetectionColumns,
     threshold: float,
     folder: Path,
     count: int,
     skeleton: Sequence[tuple[int, int]],
 ) -> list[Section]:
     """Crops of the false detections of highest score and of the missed objects, at most `count` of each."""
-    iou = arrays.matches.iou
-    boxes, measure = table.boxes[columns.detection_row], "OKS" if arrays.task == "keypoints" else "IoU"
-    title = _TITLES[arrays.task].lower()
+    index = result.matches.half
+    iou, measure = result.params.iou_thresholds[index], "OKS" if result.task == "keypoints" else "IoU"
+    title = _TITLES[result.task].lower()
     told = (
         (
             "false",
@@ -105,22 +100,14 @@ def _mistakes(
     )
     galleries = []
     for prefix, choose, explanation in told:
-        mistakes = choose(columns, boxes, threshold, count, iou)
+        mistakes = choose(result.matches, index, threshold, count)
         drawn = draw_mistakes(mistakes, truth, table, threshold, folder, prefix, skeleton)
         if drawn:
             galleries.append(Gallery(drawn, f"{explanation} White corners mark the place in both halves."))
     return [Section(f"Worst mistakes: {title}", galleries)] if galleries else []
 
 
-def _masks(arrays: CocoArrays, truth: GroundTruth, table: DetectionTable) -> dict:
-    """Masks of detections and objects, by row of the match columns."""
-    columns = arrays.columns
-    if columns is None or table.masks is None:
-        return {}
-    return {"detection_masks": table.masks[columns.detection_row], "truth_masks": truth.columns("segm").masks}
-
-
-def _facts(truth: GroundTruth, table: DetectionTable) -> Facts:
+def _facts(truth: GroundTruth, table: DetectionColumns) -> Facts:
     facts = {"images": f"{len(truth.keys):,}", "classes": f"{len(truth.class_names):,}"}
     if truth.annotated:
         crowd = int(truth.objects.crowd.sum())

@@ -9,12 +9,12 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from vertebra.data import read_image
-from vertebra.evaluation.detections import DetectionTable
 from vertebra.evaluation.ground_truth import GroundTruth
 from vertebra.evaluation.report.mistakes import Mistake
 from vertebra.evaluation.report.pictures import expected, found
 from vertebra.structures import Boxes, BoxMode, Instances, segmentation_to_bitmask
 from vertebra.visualize import Style, draw_instances, save_png, side_by_side
+from vertebra_eval.coco import DetectionColumns
 from vertebra_eval.report.blocks import Picture
 
 __all__ = ["crop_window", "draw_mistakes"]
@@ -27,7 +27,7 @@ _LEAST_AROUND = 20.0  # pixels of the original image
 def draw_mistakes(
     mistakes: Sequence[Mistake],
     truth: GroundTruth,
-    table: DetectionTable,
+    table: DetectionColumns,
     threshold: float,
     folder: Path,
     prefix: str,

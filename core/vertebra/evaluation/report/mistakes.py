@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from vertebra_eval.analysis import BACKGROUND_IOU
-from vertebra_eval.coco.match_columns import MatchColumns
+from vertebra_eval.coco.columns import corners
+from vertebra_eval.coco.matches import Matches
 
 __all__ = ["Mistake", "worst_false", "worst_missed"]
 
@@ -30,46 +31,46 @@ class Mistake:
     text: str
 
 
-def worst_false(columns: MatchColumns, boxes: np.ndarray, threshold: float, count: int, iou: float) -> list[Mistake]:
+def worst_false(matches: Matches, index: int, threshold: float, count: int) -> list[Mistake]:
     """At most `count` detections from `threshold` on that matched no object, best score first.
 
     Args:
-        boxes: (D, 4) `xyxy` of the detections, by row of the columns; the texts compare boxes for every task.
-        iou: of box, mask or OKS, from which on a detection matches an object.
+        index: number of the IoU threshold from which on a detection matches an object; the texts compare boxes for
+            every task.
     """
-    matches = columns.at(columns.threshold_index(iou))
-    false = np.flatnonzero((matches.detection_state == 0) & (columns.detection_score >= threshold))
-    order = false[np.argsort(-columns.detection_score[false], kind="stable")]
+    false = np.flatnonzero((matches.state(index) == 0) & (matches.score >= threshold))
+    order = false[np.argsort(-matches.score[false], kind="stable")]
+    boxes = corners(matches.detections.boxes[matches.detection])
     return [
         Mistake(
-            int(columns.detection_image[row]),
+            int(matches.image[row]),
             boxes[row],
-            f"{_name(columns, columns.detection_class[row])} {columns.detection_score[row]:.2f}, "
-            f"{_why_false(columns, boxes[row], row, iou)}",
+            f"{_name(matches, matches.category[row])} {matches.score[row]:.2f}, "
+            f"{_why_false(matches, boxes[row], row, index)}",
         )
-        for row in _spread(order, columns.detection_image, count)
+        for row in _spread(order, matches.image, count)
     ]
 
 
-def worst_missed(columns: MatchColumns, boxes: np.ndarray, threshold: float, count: int, iou: float) -> list[Mistake]:
+def worst_missed(matches: Matches, index: int, threshold: float, count: int) -> list[Mistake]:
     """At most `count` objects that no detection from `threshold` on matched.
 
     First those that none matched at any score, then by the score of the one that did; large ones before small ones.
     Arguments as of `worst_false`.
     """
-    matches = columns.at(columns.threshold_index(iou))
-    score = np.full(len(columns.truth_image), np.inf)
-    score[~columns.truth_ignored] = matches.truth_score
+    objects = matches.objects
+    score = np.where(matches.object_ignored, np.inf, matches.truth_score(index))
     missed = np.flatnonzero(~(score >= threshold))
-    order = missed[np.lexsort((-columns.truth_area[missed], score[missed], ~np.isnan(score[missed])))]
+    order = missed[np.lexsort((-objects.areas[missed], score[missed], ~np.isnan(score[missed])))]
+    boxes = corners(objects.boxes)
     return [
         Mistake(
-            int(columns.truth_image[row]),
-            columns.truth_box[row],
-            f"{_name(columns, columns.truth_class[row])}, "
-            f"{_why_missed(columns, boxes, row, float(score[row]), threshold, iou)}",
+            int(objects.image[row]),
+            boxes[row],
+            f"{_name(matches, objects.category[row])}, "
+            f"{_why_missed(matches, row, float(score[row]), threshold, index)}",
         )
-        for row in _spread(order, columns.truth_image, count)
+        for row in _spread(order, objects.image, count)
     ]
 
 
@@ -87,32 +88,31 @@ def _spread(order: np.ndarray, image: np.ndarray, count: int) -> Iterable[int]:
     return chosen
 
 
-def _why_false(columns: MatchColumns, box: np.ndarray, row: int, iou: float) -> str:
-    objects = np.flatnonzero((columns.truth_image == columns.detection_image[row]) & ~columns.truth_ignored)
-    overlap = _iou(box, columns.truth_box[objects])
+def _why_false(matches: Matches, box: np.ndarray, row: int, index: int) -> str:
+    own = np.flatnonzero((matches.objects.image == matches.image[row]) & ~matches.object_ignored)
+    overlap = _iou(box, corners(matches.objects.boxes[own]))
     if not len(overlap) or overlap.max() < BACKGROUND_IOU:
         return "where nothing is annotated"
-    same = columns.truth_class[objects] == columns.detection_class[row]
-    if same.any() and overlap[same].max() >= iou:
+    same = matches.objects.category[own] == matches.category[row]
+    if same.any() and overlap[same].max() >= matches.iou_thresholds[index]:
         return "on an object that another detection has found"
     best = int(overlap.argmax())
     if same[best]:
         return f"badly placed: IoU {overlap[best]:.2f}"
-    return f"but a {_name(columns, columns.truth_class[objects[best]])} is annotated (IoU {overlap[best]:.2f})"
+    return f"but a {_name(matches, matches.objects.category[own[best]])} is annotated (IoU {overlap[best]:.2f})"
 
 
-def _why_missed(columns: MatchColumns, boxes: np.ndarray, row: int, score: float, threshold: float, iou: float) -> str:
+def _why_missed(matches: Matches, row: int, score: float, threshold: float, index: int) -> str:
     if not np.isnan(score):
         return f"found with score {score:.2f} only"
-    near = np.flatnonzero(
-        (columns.detection_image == columns.truth_image[row]) & (columns.detection_score >= threshold)
-    )
-    overlap = _iou(columns.truth_box[row], boxes[near])
+    objects = matches.objects
+    near = np.flatnonzero((matches.image == objects.image[row]) & (matches.score >= threshold))
+    overlap = _iou(corners(objects.boxes[row][None])[0], corners(matches.detections.boxes[matches.detection[near]]))
     if not len(overlap) or overlap.max() < BACKGROUND_IOU:
         return "no detection here"
     best = int(overlap.argmax())
-    found = f"{_name(columns, columns.detection_class[near[best]])} {columns.detection_score[near[best]]:.2f}"
-    if overlap[best] >= iou and columns.detection_class[near[best]] == columns.truth_class[row]:
+    found = f"{_name(matches, matches.category[near[best]])} {matches.score[near[best]]:.2f}"
+    if overlap[best] >= matches.iou_thresholds[index] and matches.category[near[best]] == objects.category[row]:
         return f"the detection here, {found} (IoU {overlap[best]:.2f}), is matched to another object"
     return f"nearest detection: {found} (IoU {overlap[best]:.2f})"
 
@@ -125,5 +125,5 @@ def _iou(box: np.ndarray, others: np.ndarray) -> np.ndarray:
     return np.divide(common, union, out=np.zeros(len(others)), where=union > 0)
 
 
-def _name(columns: MatchColumns, number: int) -> str:
-    return columns.class_names[int(number)]
+def _name(matches: Matches, number: int) -> str:
+    return matches.objects.category_names[int(number)]

@@ -12,11 +12,11 @@ import torch
 from PIL import Image
 
 from vertebra.data import read_image
-from vertebra.evaluation.detections import DetectionTable
 from vertebra.evaluation.ground_truth import GroundTruth
 from vertebra.structures import Boxes, BoxMode, Instances
 from vertebra.visualize import draw_instances, save_png, side_by_side
-from vertebra_eval.coco.curves import MatchTable
+from vertebra_eval.coco.columns import DetectionColumns, corners
+from vertebra_eval.coco.matches import Matches
 from vertebra_eval.report.blocks import Picture
 
 __all__ = ["choose_images", "draw_pictures", "expected", "found"]
@@ -39,8 +39,8 @@ def choose_images(errors: np.ndarray, count: int) -> list[int]:
 
 def draw_pictures(
     truth: GroundTruth,
-    table: DetectionTable,
-    matches: MatchTable | None,
+    table: DetectionColumns,
+    matches: Matches | None,
     threshold: float,
     folder: Path,
     count: int,
@@ -56,7 +56,7 @@ def draw_pictures(
     """
     size = len(truth.keys)
     nothing = np.zeros(size, np.int64)
-    false, missed = (nothing, nothing) if matches is None else matches.errors_by_image(size, threshold)
+    false, missed = (nothing, nothing) if matches is None else matches.errors_by_image(matches.half, threshold)
     pictures = []
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.glob("[0-9][0-9]_*.png"):  # of an earlier evaluation into the same folder
@@ -78,14 +78,14 @@ def draw_pictures(
     return pictures
 
 
-def _caption(name: str, matches: MatchTable | None, row: int, false: int, missed: int) -> str:
+def _caption(name: str, matches: Matches | None, row: int, false: int, missed: int) -> str:
     if matches is None:
         return name
-    objects = int((matches.truth_image == row).sum())
+    objects = int(((matches.objects.image == row) & ~matches.object_ignored).sum())
     return f"{name}: {objects - missed} of {objects} found, {false} false"
 
 
-def expected(annotations: list[dict], table: DetectionTable) -> dict:
+def expected(annotations: list[dict], table: DetectionColumns) -> dict:
     """Ground truth of one image as a dataset dict, with masks and keypoints only where the detections have them too."""
     without = [
         name for name, column in (("segmentation", table.masks), ("keypoints", table.keypoints)) if column is None
@@ -108,18 +108,18 @@ def _as_in_dicts(annotation: dict) -> dict:
     return fields
 
 
-def found(table: DetectionTable, row: int, threshold: float, size: tuple[int, int]) -> Instances:
+def found(table: DetectionColumns, row: int, threshold: float, size: tuple[int, int]) -> Instances:
     """Detections of one image from `threshold` on; `size` is (height, width)."""
     rows = np.arange(len(table))[table.rows_of(row)]
     rows = rows[table.scores[rows] >= threshold]
     detected = Instances(size)
-    detected.pred_boxes = Boxes(table.boxes[rows])
+    detected.pred_boxes = Boxes(corners(table.boxes[rows]))
     detected.scores = torch.from_numpy(table.scores[rows])
-    detected.pred_classes = torch.from_numpy(table.classes[rows])
+    detected.pred_classes = torch.from_numpy(table.category[rows])
     if table.masks is not None:
         detected.pred_masks = [table.masks[i] for i in rows]
     if table.keypoints is not None:
-        detected.pred_keypoints = torch.from_numpy(table.keypoints[rows])
+        detected.pred_keypoints = torch.from_numpy(table.keypoints[rows] + np.array([0.5, 0.5, 0.0]))
     return detected
 
 
