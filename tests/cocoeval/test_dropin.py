@@ -189,6 +189,15 @@ def test_ignore_flags_and_negative_boxes_count_as_in_pycocotools(coco, scripts):
     scripts.run_both(gt, dt, "bbox")
 
 
+@pytest.mark.parametrize("task", ["bbox", "segm"])
+def test_infinite_scores_rank_first_and_last(coco, scripts, task):
+    gt, dt = coco.make_set(4, task)
+    rng = np.random.default_rng(0)
+    for record in dt:
+        record["score"] = float(rng.choice([record["score"], np.inf, -np.inf]))
+    scripts.run_both(gt, dt, task)
+
+
 def test_ids_that_are_texts(coco, scripts):
     gt, dt = coco.make_set(4, "bbox")
     for record in [*gt["annotations"], *dt]:

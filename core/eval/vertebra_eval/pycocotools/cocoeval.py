@@ -39,12 +39,15 @@ class COCOeval(reference.COCOeval):
     `cocoGt` and `cocoDt` may be objects of this package or of pycocotools. `evalImgs` and `ious` are made when they are
     first read. pycocotools' own code runs, at its speed, where columns could give another result:
 
-    - in `evaluate`: keypoints with `useCats=0` (pycocotools matches nothing there); scores, boxes or keypoints that are
-      NaN or infinite; detection ids below 1, which count as unmatched; ids that are not integers; no image or
-      category ids; `useCats=0` with repeated category ids; sigmas of 0 and negative areas for keypoints; fields of
-      unexpected types; whatever ends in an error; `_prepare`, `computeIoU`, `computeOks` or `evaluateImg` overridden.
+    - in `evaluate`: keypoints with `useCats=0` (pycocotools matches nothing there); NaN scores; boxes and keypoints
+      that are NaN, infinite or huge; detection ids below 1, which leave the object free; annotation and detection ids
+      that are not integers; no image or category ids; `useCats=0` with repeated category ids; sigmas of 0 and negative
+      areas for keypoints; fields of unexpected types; whatever ends in an error; `_prepare`, `computeIoU`,
+      `computeOks` or `evaluateImg` overridden.
     - in `accumulate`: other thresholds, area ranges, images or categories than `evaluate` had, or `evalImgs` that the
       caller has read or set, and so may have changed. Some of the limits on detections may be dropped.
+
+    One trace is missing: pycocotools leaves the key `_ignore` in the ground truth's annotations.
     """
 
     params: Any
