@@ -50,7 +50,7 @@ def test_keypoints_with_any_parameters(coco, scripts, shape, data):
 
 
 def _drawn_params(data, gt):
-    """Some parameters that differ from COCO's; a category that the ground truth lacks, or an unknown image, too."""
+    """Some parameters that differ from COCO's; also a category or an image that the ground truth does not have."""
     images = [image["id"] for image in gt["images"]] + [10_000]
     categories = [category["id"] for category in gt["categories"]] + [999]
     iou = st.sampled_from([0.0, 0.1, 0.3, 0.5, 0.75, 1.0])
