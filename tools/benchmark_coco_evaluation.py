@@ -1,4 +1,4 @@
-"""COCO evaluation side by side, in one run: Vertebra's, pycocotools', and others as far as they are installed.
+"""COCO evaluation side by side, in one run: Vertebra's and its drop-in, pycocotools', and others if installed.
 
     python tools/benchmark_coco_evaluation.py [--task bbox|segm] [--images 5000] [--repeats 3] [--only NAME ...]
 
@@ -35,7 +35,8 @@ import numpy as np
 
 CATEGORIES, HEIGHT, WIDTH = 80, 480, 640
 CONTESTANTS = {
-    "vertebra": "vertebra",
+    "vertebra": "vertebra_eval",
+    "vertebra drop-in": "vertebra_eval.pycocotools",
     "pycocotools": "pycocotools",
     "faster-coco-eval": "faster_coco_eval",
     "ultrafast-pycocotools": "ultrafast_pycocotools",

@@ -3,7 +3,10 @@
 import contextlib
 import copy
 import io
+import json
+import re
 from types import SimpleNamespace
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -11,9 +14,11 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from vertebra_eval import pycocotools as dropin
 from vertebra_eval.coco import CocoParams, evaluate_columns, read_detections, read_ground_truth
 
 NUM_KEYPOINTS = 5
+PYCOCOTOOLS = SimpleNamespace(COCO=COCO, COCOeval=COCOeval)
 
 
 def reference(gt, dt, task, *, image_ids=None, category_ids=None, **params):
@@ -143,9 +148,117 @@ def _shape(rng, task, box, size, *, truth, points=None):
     return {}
 
 
+def load(tools, gt, dt):
+    """Ground truth and results, loaded by one package (the drop-in or `PYCOCOTOOLS`) from copies."""
+    truth = tools.COCO()
+    truth.dataset = copy.deepcopy(gt)
+    truth.createIndex()
+    if len(dt):
+        return truth, truth.loadRes(copy.deepcopy(dt))
+    found = tools.COCO()  # loadRes cannot read an empty list
+    found.dataset = {"images": gt["images"], "categories": gt["categories"], "annotations": []}
+    found.createIndex()
+    return truth, found
+
+
+def run_script(tools, gt, dt, task, **params):
+    """What a script does: the COCOeval, and the text it printed without the seconds."""
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        tool = tools.COCOeval(*load(tools, gt, dt), task)
+        for name, value in params.items():
+            setattr(tool.params, name, copy.deepcopy(value))
+        tool.evaluate()
+        tool.accumulate()
+        with contextlib.suppress(IndexError):  # with fewer than three limits it cannot summarize
+            tool.summarize()
+    return tool, re.sub(r"t=\d+\.\d+s", "t=?s", printed.getvalue())
+
+
+def run_both(gt, dt, task, *, fast=True, **params):
+    """The drop-in beside pycocotools, everything a script can read compared; returns both.
+
+    Args:
+        fast: the drop-in must do it, or must not do it, without pycocotools' `evaluate`.
+    """
+    with mock.patch.object(COCOeval, "evaluate", autospec=True, side_effect=COCOeval.evaluate) as slow:
+        own, printed = run_script(dropin, gt, dt, task, **params)
+    assert slow.called is not fast
+    theirs, wanted = run_script(PYCOCOTOOLS, gt, dt, task, **params)
+    assert printed == wanted
+    assert_same_tools(own, theirs)
+    return own, theirs
+
+
+def assert_same_tools(own, theirs):
+    """Everything a script can read of two COCOeval is equal."""
+    assert_same_eval(own, theirs)
+    assert np.array_equal(own.stats, theirs.stats)
+    assert_same_images(own.evalImgs, theirs.evalImgs)
+    assert list(own.ious) == list(theirs.ious)
+    for key, wanted in theirs.ious.items():
+        assert np.array_equal(own.ious[key], wanted, equal_nan=True), key
+        assert np.shape(own.ious[key]) == np.shape(wanted), key
+
+
+def assert_same_eval(own, theirs):
+    assert list(own.eval) == list(theirs.eval)
+    assert own.eval["counts"] == theirs.eval["counts"]
+    assert_same_params(own.eval["params"], theirs.eval["params"])
+    assert_same_params(own.params, theirs.params)
+    for name in ("precision", "recall", "scores"):
+        wanted, got = theirs.eval[name], own.eval[name]
+        assert (got.shape, got.dtype) == (wanted.shape, wanted.dtype), name
+        assert np.array_equal(got, wanted, equal_nan=True), name
+
+
+def assert_same_params(own, theirs):
+    assert list(vars(own)) == list(vars(theirs))
+    for name, wanted in vars(theirs).items():
+        np.testing.assert_array_equal(getattr(own, name), wanted, name)
+
+
+def assert_same_images(own, theirs):
+    """Lists of `evalImgs` are equal."""
+    assert len(own) == len(theirs)
+    for number, (got, wanted) in enumerate(zip(own, theirs, strict=True)):
+        assert (got is None) == (wanted is None), number
+        for key in wanted or ():
+            np.testing.assert_array_equal(got[key], wanted[key], f"{number} {key}")  # NaN equals NaN
+            assert np.shape(got[key]) == np.shape(wanted[key]), (number, key)
+            assert isinstance(got[key], np.ndarray) == isinstance(wanted[key], np.ndarray), (number, key)
+        assert got is None or list(got) == list(wanted)
+
+
+@pytest.fixture
+def scripts():
+    """pycocotools and the drop-in side by side."""
+    return SimpleNamespace(
+        dropin=dropin,
+        pycocotools=PYCOCOTOOLS,
+        load=load,
+        run=run_script,
+        run_both=run_both,
+        assert_same_tools=assert_same_tools,
+        assert_same_eval=assert_same_eval,
+        assert_same_images=assert_same_images,
+    )
+
+
 @pytest.fixture
 def coco():
     """The helpers of this file, for tests to use."""
     return SimpleNamespace(
         reference=reference, ours=ours, assert_equal=assert_equal, make_set=make_set, num_keypoints=NUM_KEYPOINTS
     )
+
+
+@pytest.fixture
+def sample(shared):
+    """Ground truth and results for a task: pycocotools' 100 images of val2014 with fake results."""
+
+    def read(task):
+        folder = shared("data/cocoeval_sample/val2014_100")
+        return tuple(json.loads((folder / name).read_text()) for name in ("gt_instances.json", f"det_{task}.json"))
+
+    return read
