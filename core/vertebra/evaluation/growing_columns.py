@@ -76,10 +76,10 @@ class GrowingRunLengths:
                 or [np.zeros(0, int)]
             )
         )
-        self._data.extend(masks.counts[places])
+        self._data.extend(np.frombuffer(masks.counts, np.uint8)[places])
         self._lengths.extend(lengths)
         self._sizes.extend(masks.sizes)
 
     def array(self) -> MaskColumn:
         sizes = self._sizes.array().astype(np.int64)
-        return MaskColumn.of_run_lengths(self._data.array(), self._lengths.array(), sizes)
+        return MaskColumn.of_run_lengths(self._data.array().tobytes(), self._lengths.array(), sizes)

@@ -29,7 +29,7 @@ class MaskColumn(Sequence):
         sizes: (n, 2) int64 height, width of the image.
         starts, ends: (n,) int64: the mask's polygons, or its part of `counts`.
         polygon_ends: (P + 1,) int64, 0 and where in `numbers` each polygon ends. numbers: (N,) float64 x, y, x, y, ...
-        counts: (B,) uint8, the compressed run lengths of all masks.
+        counts: the compressed run lengths of all masks, B bytes.
     """
 
     kinds: np.ndarray
@@ -38,14 +38,14 @@ class MaskColumn(Sequence):
     ends: np.ndarray
     polygon_ends: np.ndarray = field(default_factory=lambda: np.zeros(1, np.int64))
     numbers: np.ndarray = field(default_factory=lambda: np.zeros(0))
-    counts: np.ndarray = field(default_factory=lambda: np.zeros(0, np.uint8))
+    counts: bytes = b""
 
     @classmethod
-    def of_run_lengths(cls, counts: np.ndarray, lengths: np.ndarray, sizes: np.ndarray) -> MaskColumn:
+    def of_run_lengths(cls, counts: bytes, lengths: np.ndarray, sizes: np.ndarray) -> MaskColumn:
         """Compressed run lengths, sound ones.
 
         Args:
-            counts: (B,) uint8, of all masks. lengths: (n,) int64 bytes of each. sizes: (n, 2) int height, width.
+            counts: of all masks, one after the other. lengths: (n,) int64 bytes of each. sizes: (n, 2) int height, width.
         """
         ends = np.cumsum(lengths)
         return cls(np.full(len(lengths), RUNS, np.int8), sizes, ends - lengths, ends, counts=counts)
@@ -55,7 +55,7 @@ class MaskColumn(Sequence):
         """Compressed run lengths {"size": [h, w], "counts": bytes}, sound ones."""
         lengths = np.fromiter((len(mask["counts"]) for mask in masks), np.int64, len(masks))
         sizes = np.array([mask["size"] for mask in masks], np.int64).reshape(-1, 2)
-        return cls.of_run_lengths(np.frombuffer(b"".join(mask["counts"] for mask in masks), np.uint8), lengths, sizes)
+        return cls.of_run_lengths(b"".join(mask["counts"] for mask in masks), lengths, sizes)
 
     def __len__(self) -> int:
         return len(self.kinds)
@@ -115,7 +115,7 @@ class MaskColumn(Sequence):
         return boxes, areas
 
     def _text(self, row: int) -> bytes:
-        return self.counts[self.starts[row] : self.ends[row]].tobytes()
+        return self.counts[self.starts[row] : self.ends[row]]
 
     def _polygons(self, row: int) -> list[np.ndarray]:
         ends = self.polygon_ends[self.starts[row] : self.ends[row] + 1].tolist()
@@ -252,8 +252,8 @@ def _run_lengths(
     sizes: np.ndarray,
     faults: dict[int, list[str]],
     columns: tuple[np.ndarray, np.ndarray, np.ndarray],
-) -> np.ndarray:
-    """(B,) uint8 compressed run lengths of the rows; fills kinds, starts, ends and unknown sizes."""
+) -> bytes:
+    """The compressed run lengths of the rows; fills kinds, starts, ends and unknown sizes."""
     kinds, starts, ends = columns
     good, parts = [], []
     known = sizes.tolist()
@@ -280,4 +280,4 @@ def _run_lengths(
         row = good[place]
         kinds[row] = NONE
         faults[row] = mask_faults(segmentations[row], tuple(known[row]) if known[row][0] else None)
-    return np.frombuffer(b"".join(parts), np.uint8)
+    return b"".join(parts)
