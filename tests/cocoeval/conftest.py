@@ -262,3 +262,28 @@ def sample(shared):
         return tuple(json.loads((folder / name).read_text()) for name in ("gt_instances.json", f"det_{task}.json"))
 
     return read
+
+
+@pytest.fixture
+def by_hand_masks(tmp_path):
+    """A dataset of one image with one square, and a model's output that has it."""
+    import torch
+
+    from vertebra.data import Dataset, Metadata
+    from vertebra.structures import Boxes, BoxMode, Instances
+
+    annotation = {"bbox": [5, 5, 45, 45], "bbox_mode": BoxMode.XYXY_ABS, "category_id": 0, "iscrowd": 0}
+    annotation["segmentation"] = [[5, 5, 45, 5, 45, 45, 5, 45]]
+    record = {
+        "file_name": str(tmp_path / "a.png"),
+        "image_id": 1,
+        "height": 60,
+        "width": 60,
+        "annotations": [annotation],
+    }
+    dataset = Dataset([record], Metadata("square").set(thing_classes=["cat"], missing_images="leave"))
+    found = Instances((60, 60))
+    found.pred_boxes, found.scores = Boxes(torch.tensor([[5.0, 5, 45, 45]])), torch.tensor([0.9])
+    found.pred_classes, found.pred_masks = torch.tensor([0]), torch.zeros(1, 60, 60, dtype=torch.bool)
+    found.pred_masks[0, 5:45, 5:45] = True
+    return dataset, {"instances": found}

@@ -14,6 +14,7 @@ from vertebra_eval.report.plots import score_histogram
 SMALL, MEDIUM = (10, 10, 30, 30), (10, 10, 60, 60)  # 400 and 2500 square pixels
 ONE = pytest.approx(1, abs=1e-12)  # pycocotools' precision is tp / (tp + fp + 2e-16)
 SUMMARY = {"AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl"}
+SUMMARY |= {"AR_50", "AR_75"}
 
 
 def test_perfect_boxes_give_one_and_what_does_not_exist_a_reason(by_hand):

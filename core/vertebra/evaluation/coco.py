@@ -23,14 +23,14 @@ from vertebra_eval.analysis.intervals import bootstrap_intervals
 from vertebra_eval.analysis.reasons import classes_without_detections
 from vertebra_eval.coco import CocoResult, DetectionColumns
 from vertebra_eval.coco.metrics import all_undefined, coco_metrics
-from vertebra_eval.coco.params import COCO_TASKS, CocoParams, sigmas_for
+from vertebra_eval.coco.params import COCO_TASKS, TASKS, CocoParams, sigmas_for
 from vertebra_eval.report.blocks import Section
 
 __all__ = ["COCOEvaluator"]
 
 logger = logging.getLogger(__name__)
 
-_FIELD_OF = {"bbox": "pred_boxes", "segm": "pred_masks", "keypoints": "pred_keypoints"}
+_FIELD_OF = {"bbox": "pred_boxes", "segm": "pred_masks", "boundary": "pred_masks", "keypoints": "pred_keypoints"}
 _TRUTH_OF = {"segm": "segmentation", "keypoints": "keypoints"}
 _ENGINES = {"vertebra": evaluate_model, "pycocotools": evaluate_by_pycocotools}
 
@@ -50,7 +50,8 @@ class COCOEvaluator(Evaluator):
         dataset: injected; has `.dicts` and `.metadata` (`thing_classes`, and where there are any `json_file`,
             `thing_dataset_id_to_contiguous_id`, `keypoint_names`, `keypoint_oks_sigmas`).
         output_dir: injected; the COCO result files are written there. None: nothing is written.
-        tasks: any of bbox, segm, keypoints. None: bbox, and the others as far as the model predicts them.
+        tasks: any of bbox, segm, keypoints and boundary (masks by the smaller of mask IoU and boundary IoU). None:
+            bbox, and segm and keypoints as far as the model predicts them.
         iou_thresholds: of box IoU, mask IoU or OKS. None: 0.50 to 0.95 in steps of 0.05.
         max_dets: limits on detections per image and class; each gives an AR number, the largest is AP's.
             None: 1, 10, 100; for keypoints 20.
@@ -65,7 +66,7 @@ class COCOEvaluator(Evaluator):
         dataset: Any,
         output_dir: str | Path | None = None,
         *,
-        tasks: list[Literal["bbox", "segm", "keypoints"]] | None = None,
+        tasks: list[Literal["bbox", "segm", "boundary", "keypoints"]] | None = None,
         iou_thresholds: list[float] | None = None,
         max_dets: list[int] | None = None,
         keypoint_sigmas: list[float] | None = None,
@@ -73,9 +74,9 @@ class COCOEvaluator(Evaluator):
         engine: Literal["vertebra", "pycocotools"] = "vertebra",
     ) -> None:
         super().__init__()
-        unknown = [task for task in tasks or () if task not in COCO_TASKS]
+        unknown = [task for task in tasks or () if task not in TASKS]
         if unknown or tasks == []:
-            raise RecipeError(f"COCOEvaluator: tasks is {tasks}; expected some of {', '.join(COCO_TASKS)}")
+            raise RecipeError(f"COCOEvaluator: tasks is {tasks}; expected some of {', '.join(TASKS)}")
         if max_dets is not None and (not max_dets or min(max_dets) < 1):
             raise RecipeError(
                 f"COCOEvaluator: max_dets is {max_dets}; expected counts of at least 1, such as [1, 10, 100]"
@@ -91,6 +92,8 @@ class COCOEvaluator(Evaluator):
         self.resamples = resamples
         if engine not in _ENGINES:
             raise RecipeError(f"COCOEvaluator: engine is {engine!r}; expected one of {', '.join(_ENGINES)}")
+        if engine == "pycocotools" and "boundary" in (tasks or ()):
+            raise RecipeError("COCOEvaluator: pycocotools has no task boundary; leave engine out, or the task")
         self.engine = engine
         self.truth: GroundTruth | None = None
         """Read at the first `evaluate`, in the main process."""
@@ -199,8 +202,8 @@ class COCOEvaluator(Evaluator):
             return *all_undefined(task, max_dets, truth.class_names, missing), notes
         notes += truth.odd_objects(max_dets[-1], must_have_keypoints=task == "keypoints")
         sigmas = self._sigmas(notes) if task == "keypoints" else None
-        if task == "segm":
-            notes += [f"segm: {note}" for note in truth.columns(task).notes if note not in truth.notes]
+        if task in ("segm", "boundary"):
+            notes += [f"{task}: {note}" for note in truth.columns(task).notes if note not in truth.notes]
         changes = {"iou_thresholds": self.iou_thresholds and sorted(self.iou_thresholds), "sigmas": sigmas}
         changes = {name: value for name, value in changes.items() if value is not None}
         result = _ENGINES[self.engine](truth, self.table, task, max_dets=max_dets, **changes)
@@ -237,7 +240,7 @@ def _no_ground_truth(truth: GroundTruth, task: str) -> str | None:
     if not truth.annotated:
         return "the dataset has no ground truth annotations; only the predictions were written"
     rows, found = truth.objects.rows, truth.data.annotations
-    if task == "segm" and len(rows) and not len(truth.columns(task)):
+    if task in ("segm", "boundary") and len(rows) and not len(truth.columns(task)):
         return "the ground truth has boxes but no masks"
     if task == "keypoints" and not found.has_keypoints[rows].any():
         return "the ground truth has no keypoints"

@@ -96,13 +96,13 @@ def _write_list(path: Path, parts: Iterator[list[dict]]) -> None:
 
 def coco_records(table: DetectionColumns, truth: GroundTruth, task: str) -> Iterator[list[dict]]:
     """The detections as COCO's results, some at a time. Without a column of masks or keypoints there are none."""
-    if (task == "segm" and table.masks is None) or (task == "keypoints" and table.keypoints is None):
+    if (task in ("segm", "boundary") and table.masks is None) or (task == "keypoints" and table.keypoints is None):
         return
     for start in range(0, len(table), _AT_A_TIME):
         rows = slice(start, start + _AT_A_TIME)
         if task == "bbox":
             name, values = "bbox", table.boxes[rows].tolist()
-        elif task == "segm" and table.masks is not None:
+        elif task in ("segm", "boundary") and table.masks is not None:
             name, values = "segmentation", map(json_segmentation, table.masks[rows])
         else:
             points = np.asarray(table.keypoints)[rows]

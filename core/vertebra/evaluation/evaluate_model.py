@@ -22,14 +22,14 @@ def evaluate_model(truth: GroundTruth, found: DetectionColumns, task: str, **cha
     """Evaluate one task over all images and classes of `truth`.
 
     Args:
-        task: bbox, segm or keypoints.
+        task: bbox, segm, boundary or keypoints.
         changes: fields of `CocoParams` that differ from COCO's for the task.
 
     Raises:
         DataError: masks of another size than their image.
     """
     objects = truth.columns(task)
-    if task == "segm" and found.masks is not None:
+    if task in ("segm", "boundary") and found.masks is not None:
         check_masks(found, objects)
     return evaluate_columns(objects, found, task, CocoParams.for_task(task, **changes))
 

@@ -122,7 +122,7 @@ class DetectionColumns:
         """With areas, as a task has them, where there are none."""
         if self.areas is not None:
             return self
-        if task == "segm" and self.masks is not None:
+        if task in ("segm", "boundary") and self.masks is not None:
             areas = self.masks.boxes_and_areas()[1]
         elif task == "keypoints" and self.keypoints is not None:
             areas = np.ptp(self.keypoints[..., 0], axis=1) * np.ptp(self.keypoints[..., 1], axis=1)

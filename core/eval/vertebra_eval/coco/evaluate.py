@@ -29,7 +29,7 @@ def evaluate_columns(
     the categories are pooled as for boxes.
 
     Args:
-        task: bbox, segm or keypoints. params: None: COCO's own for the task.
+        task: bbox, segm, boundary or keypoints. params: None: COCO's own for the task.
 
     Raises:
         DataError: numbers of images or categories out of range, scores that are NaN, columns the task needs.
@@ -83,7 +83,7 @@ def _check(truth: GroundTruthColumns, detections: DetectionColumns, task: str) -
             )
     if not can_be_ranked(detections.scores).all():
         raise DataError(f"{detections.source}: a score is NaN; remove such detections")
-    needed = {"segm": "masks", "keypoints": "keypoints"}.get(task)
+    needed = {"segm": "masks", "boundary": "masks", "keypoints": "keypoints"}.get(task)
     if needed and any(len(part) and getattr(part, needed) is None for part in (truth, detections)):
         raise DataError(f"task {task} needs a column of {needed} in both {truth.source} and {detections.source}")
 

@@ -10,12 +10,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from vertebra_eval.area_ranges import AREA_RANGES
+from vertebra_eval.coco.params import CocoParams
 from vertebra_eval.coco.result import CocoResult
 
 __all__ = ["METRIC_MEANINGS", "all_undefined", "coco_metrics", "metric_names"]
 
-_AREA_OF = {"s": "small", "m": "medium", "l": "large"}
+_SHORT = {"small": "s", "medium": "m", "large": "l"}
+_OBJECTS = {"segm": " with a mask", "boundary": " with a mask", "keypoints": " with labeled keypoints"}
 METRIC_MEANINGS = {
     "AP": "average precision, mean over IoU 0.50 to 0.95",
     "AP50": "average precision at IoU 0.50",
@@ -24,20 +25,33 @@ METRIC_MEANINGS = {
     "APm": "AP of objects of 32² to 96² pixels",
     "APl": "AP of objects above 96² pixels",
     "AR": "average recall, mean over IoU 0.50 to 0.95",
+    "AR_50": "recall at IoU 0.50",
+    "AR_75": "recall at IoU 0.75",
     "AR50": "recall at IoU 0.50",
     "AR75": "recall at IoU 0.75",
     "ARs": "AR of objects below 32² pixels",
     "ARm": "AR of objects of 32² to 96² pixels",
     "ARl": "AR of objects above 96² pixels",
+    "F1": "F1 of all classes together at the confidence, IoU 0.50",
+    "precision": "share of the detections from the confidence on that match an object, IoU 0.50",
+    "recall": "share of the objects that detections from the confidence on match, IoU 0.50",
+    "mIoU": "mean overlap of matched detections with their objects",
+    "confidence": "score from which on detections count for F1, precision, recall and mIoU",
 }
 """The meaning of each number, for readers of the report (`AR<n>`: with n detections per image and class)."""
 
 
-def metric_names(task: str, max_dets: Sequence[int]) -> list[str]:
-    """The summary numbers of a task, in COCO's order: 12, or 10 for keypoints."""
-    if task == "keypoints":
-        return ["AP", "AP50", "AP75", "APm", "APl", "AR", "AR50", "AR75", "ARm", "ARl"]
-    return ["AP", "AP50", "AP75", "APs", "APm", "APl", *(f"AR{n}" for n in max_dets), "ARs", "ARm", "ARl"]
+def metric_names(task: str, max_dets: Sequence[int], areas: Sequence[str] | None = None) -> list[str]:
+    """The summary numbers of a task, in COCO's order: its 12, or 10 for keypoints, and recall at two IoU thresholds.
+
+    Args:
+        areas: area ranges; the first holds everything. None: COCO's for the task. `AP_<range>` and `AR_<range>` are
+            those of a range that COCO does not have.
+    """
+    names = list(CocoParams.for_task(task).area_ranges if areas is None else areas)
+    ends = [_SHORT.get(name, f"_{name}") for name in names[1:]]
+    recall = ["AR", "AR50", "AR75"] if task == "keypoints" else [*(f"AR{n}" for n in max_dets), "AR_50", "AR_75"]
+    return ["AP", "AP50", "AP75", *(f"AP{end}" for end in ends), *recall, *(f"AR{end}" for end in ends)]
 
 
 def coco_metrics(result: CocoResult, class_names: list[str]) -> tuple[dict[str, float | None], dict[str, str]]:
@@ -50,7 +64,7 @@ def coco_metrics(result: CocoResult, class_names: list[str]) -> tuple[dict[str, 
         if isinstance(value, str):
             reasons[f"{result.task}/{key}"] = value
 
-    for name in metric_names(result.task, result.params.max_dets):
+    for name in metric_names(result.task, result.params.max_dets, list(result.params.area_ranges)):
         put(name, _summary_value(result, name))
     for number, class_name in enumerate(class_names):
         for name in ("AP", "AP50", "AP75", "AR"):
@@ -69,18 +83,19 @@ def all_undefined(
 
 def _summary_value(result: CocoResult, name: str) -> float | str:
     kind, suffix = name[:2], name[2:]
-    if suffix in _AREA_OF:
-        return _value(result, kind, area=_AREA_OF[suffix])
-    if kind == "AR" and result.task != "keypoints":
+    area = {_SHORT.get(area, f"_{area}"): area for area in list(result.params.area_ranges)[1:]}.get(suffix)
+    if area is not None:
+        return _value(result, kind, area=area)
+    if kind == "AR" and result.task != "keypoints" and suffix.isdecimal():
         return _value(result, kind, limit=result.params.max_dets.index(int(suffix)))
-    return _value(result, name)
+    return _value(result, name.replace("_", ""))
 
 
 def _value(
     result: CocoResult,
     name: str,
     *,
-    area: str = "all",
+    area: str | None = None,
     limit: int = -1,
     classes: int | None = None,
     class_name: str | None = None,
@@ -89,6 +104,7 @@ def _value(
 
     Args:
         name: AP or AR over all IoU thresholds, or with 50 or 75 behind it at one.
+        area: an area range; None: the first, which holds everything.
         limit: which of `max_dets`; -1 the most.
         classes: one class number; None: all.
     """
@@ -100,7 +116,7 @@ def _value(
             return f"the IoU threshold {int(suffix) / 100:g} was not among those evaluated"
         rows = index
     which = slice(None) if classes is None else classes
-    column = list(result.params.area_ranges).index(area)
+    column = 0 if area is None else list(result.params.area_ranges).index(area)
     source = (
         result.precision[rows, :, which, column, limit] if kind == "AP" else result.recall[rows, which, column, limit]
     )
@@ -108,15 +124,15 @@ def _value(
     return float(np.mean(defined)) if defined.size else _reason(result, area, classes, class_name)
 
 
-def _reason(result: CocoResult, area: str, classes: int | None, class_name: str | None) -> str:
+def _reason(result: CocoResult, area: str | None, classes: int | None, class_name: str | None) -> str:
     """Why nothing counts in an area range, over one class or all."""
     which = slice(None) if classes is None else classes
-    things = "objects" + {"bbox": "", "segm": " with a mask", "keypoints": " with labeled keypoints"}[result.task]
+    things = "objects" + _OBJECTS.get(result.task, "")
     of_class = "" if class_name is None else f" of class {class_name}"
     if result.num_truth.shape[0] == 0:
         return "the dataset has no classes"
-    if area != "all" and result.num_truth[which, 0].sum():
-        low, high = AREA_RANGES[area]
+    if area is not None and result.num_truth[which, 0].sum():
+        low, high = result.params.area_ranges[area]
         size = f"below {high:g}" if low == 0 else f"above {low:g}" if high >= 1e10 else f"{low:g} to {high:g}"
         return f"the ground truth has no {area} {things}{of_class} (area {size} square pixels)"
     ignored = int(result.num_ignored[which].sum())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from vertebra_eval.coco.columns import DetectionColumns, GroundTruthColumns
 from vertebra_eval.coco.evaluate import evaluate_columns
 from vertebra_eval.coco.metrics import coco_metrics
 from vertebra_eval.coco.objects import object_notes
+from vertebra_eval.coco.operating_point import operating_point
 from vertebra_eval.coco.params import CocoParams, sigmas_for
 from vertebra_eval.coco.read_detections import read_detections
 from vertebra_eval.coco.read_truth import read_ground_truth
@@ -54,6 +55,7 @@ def coco_evaluate(
     *,
     image_ids: Iterable[Hashable] | None = None,
     category_ids: Iterable[Hashable] | None = None,
+    confidence: float | Literal["best"] | None = None,
     **params: Any,
 ) -> CocoNumbers:
     """COCO's average precision and recall, equal to pycocotools' to the last bit and far faster.
@@ -64,10 +66,12 @@ def coco_evaluate(
     Args:
         gt: path of COCO ground truth, the dict in it, pycocotools' COCO, or `GroundTruthColumns`.
         dt: path of COCO results, the list in it, pycocotools' COCO, or `DetectionColumns`.
-        task: bbox, segm or keypoints.
+        task: bbox, segm, keypoints, or boundary: masks by the smaller of mask IoU and boundary IoU.
         image_ids, category_ids: only these. None: all of the ground truth; columns are taken whole.
+        confidence: also F1, precision, recall and mIoU of the matched pairs, for detections from this score on; best:
+            the score where F1 is best.
         params: fields of `CocoParams` that differ from COCO's: `iou_thresholds`, `recall_thresholds`, `max_dets`,
-            `use_categories`, `sigmas`, and `area_ranges` with COCO's names.
+            `use_categories` (False: pooled), `sigmas`, and `area_ranges`, whose names name metrics (`AP_<range>`).
 
     Raises:
         DataError: what cannot be read or evaluated; names file and record.
@@ -97,6 +101,14 @@ def coco_evaluate(
     result = evaluate_columns(truth, detections, task, chosen)
     class_names = list(truth.category_names) if chosen.use_categories else []
     metrics, reasons = coco_metrics(result, class_names)
+    if confidence is not None:
+        point = operating_point(result, None if confidence == "best" else float(confidence))
+        if isinstance(point, str):
+            keys = [f"{task}/{name}" for name in ("F1", "precision", "recall", "mIoU", "confidence")]
+            more, why = dict.fromkeys(keys), dict.fromkeys(keys, point)
+        else:
+            more, why = point.metrics(task)
+        metrics, reasons = metrics | more, reasons | why
     return CocoNumbers(metrics, reasons, notes, result, truth, detections)
 
 
@@ -129,10 +141,8 @@ def _params(task: str, changes: dict[str, Any]) -> CocoParams:
     unknown = sorted(set(changes) - set(vars(own)))
     if unknown:
         raise DataError(f"coco_evaluate has no parameter {unknown[0]!r}; it has {', '.join(vars(own))}")
-    missing = set(own.area_ranges) - set(changes.get("area_ranges", own.area_ranges))
-    if missing:
-        raise DataError(
-            f"area_ranges has no {', '.join(sorted(missing))}: the metrics are named after COCO's ranges. "
-            "For custom ranges call evaluate_columns"
-        )
+    for name, limits in changes.get("area_ranges", {}).items():
+        if name.isdecimal() or len(limits) != 2 or not limits[0] <= limits[1]:
+            what = "expected a name that is not a number, with (lowest, highest) square pixels"
+            raise DataError(f"the area range {name!r} is {limits}; {what}, such as 'tiny': (0, 256)")
     return CocoParams.for_task(task, **changes)

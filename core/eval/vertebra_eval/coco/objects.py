@@ -8,7 +8,7 @@ import numpy as np
 
 __all__ = ["COCO_MAX_DETS", "object_notes"]
 
-COCO_MAX_DETS = {"bbox": (1, 10, 100), "segm": (1, 10, 100), "keypoints": (20,)}
+COCO_MAX_DETS = {"bbox": (1, 10, 100), "segm": (1, 10, 100), "boundary": (1, 10, 100), "keypoints": (20,)}
 """Detections per image and class that count, by task (https://cocodataset.org/#detection-eval)."""
 
 _MANY_CROWDS = 0.2  # share of the objects; in COCO itself 1 of 80

@@ -15,7 +15,7 @@ from vertebra_eval.masks import MaskColumn
 
 __all__ = ["PAIRS_AT_ONCE", "box_overlaps", "keypoint_overlaps", "mask_overlaps", "pair_overlaps"]
 
-PAIRS_AT_ONCE = {"bbox": 1 << 18, "segm": 1 << 18, "keypoints": 1 << 15}
+PAIRS_AT_ONCE = {"bbox": 1 << 18, "segm": 1 << 18, "boundary": 1 << 18, "keypoints": 1 << 15}
 """Pairs of one call, which bounds its memory: about 25 MiB."""
 
 
@@ -31,9 +31,14 @@ def pair_overlaps(
     if task == "bbox":
         crowd = truth.crowd[truth_rows]
         return box_overlaps(detections.boxes[detection_rows], truth.boxes[truth_rows], crowd)
-    if task == "segm":
+    if task in ("segm", "boundary"):
         assert detections.masks is not None and truth.masks is not None  # evaluate_columns has looked
-        return mask_overlaps(detections.masks, truth.masks, truth.crowd, truth.image, detection_rows, truth_rows)
+        of_pairs = truth.crowd, truth.image, detection_rows, truth_rows
+        overlaps = mask_overlaps(detections.masks, truth.masks, *of_pairs)
+        if task == "segm":
+            return overlaps
+        boundaries = detections.masks.boundaries, truth.masks.boundaries
+        return np.minimum(overlaps, mask_overlaps(*boundaries, *of_pairs))
     assert detections.keypoints is not None and truth.keypoints is not None
     return keypoint_overlaps(
         detections.keypoints[detection_rows],

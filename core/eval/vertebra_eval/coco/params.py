@@ -14,9 +14,11 @@ from vertebra_eval.area_ranges import AREA_RANGES
 from vertebra_eval.coco.objects import COCO_MAX_DETS
 from vertebra_eval.errors import DataError
 
-__all__ = ["COCO_SIGMAS", "COCO_TASKS", "CocoParams", "sigmas_for"]
+__all__ = ["COCO_SIGMAS", "COCO_TASKS", "TASKS", "CocoParams", "sigmas_for"]
 
 COCO_TASKS = ("bbox", "segm", "keypoints")
+TASKS = (*COCO_TASKS, "boundary")
+"""COCO's tasks, and masks compared by the smaller of mask IoU and boundary IoU."""
 _TENFOLD = (
     *(0.26, 0.25, 0.25, 0.35, 0.35),  # nose, eyes, ears
     *(0.79, 0.79, 0.72, 0.72, 0.62, 0.62),  # shoulders, elbows, wrists
@@ -63,13 +65,13 @@ class CocoParams:
 
     @classmethod
     def for_task(cls, task: str, **changes: Any) -> CocoParams:
-        """COCO's own for bbox, segm or keypoints, with some changed.
+        """COCO's own for bbox, segm or keypoints (for boundary those of segm), with some changed.
 
         Raises:
             DataError: a task that is not one of those.
         """
-        if task not in COCO_TASKS:
-            raise DataError(f"task is {task!r}; expected one of {', '.join(COCO_TASKS)}")
+        if task not in TASKS:
+            raise DataError(f"task is {task!r}; expected one of {', '.join(TASKS)}")
         own: dict[str, Any] = {"max_dets": COCO_MAX_DETS[task]}
         if task == "keypoints":  # COCO judges no small persons
             own["area_ranges"] = {name: limits for name, limits in AREA_RANGES.items() if name != "small"}

@@ -47,7 +47,7 @@ def read_detections(source: Any, truth: GroundTruthColumns, task: str) -> Detect
     reader = _Records(records, np.flatnonzero(kept), name)
     image, category = image[kept], category[kept]
     keypoints, masks = None, None
-    if task == "segm" or ("segmentation" in first and not _has_box(first)):
+    if task in ("segm", "boundary") or ("segmentation" in first and not _has_box(first)):
         masks = reader.masks(_has_box(first), truth, image)
     if _has_box(first):
         boxes = reader.boxes()
@@ -73,7 +73,7 @@ def read_detections(source: Any, truth: GroundTruthColumns, task: str) -> Detect
         boxes=boxes,
         areas=areas,
         scores=reader.numbers("score"),
-        masks=masks if task == "segm" else None,
+        masks=masks if task in ("segm", "boundary") else None,
         keypoints=keypoints if task == "keypoints" else None,
         source=name,
         notes=notes,

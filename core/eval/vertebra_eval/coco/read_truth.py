@@ -19,11 +19,13 @@ _KINDS = {  # findings of which a task knows no number, by task
     "segm": ("record", "bbox", "segmentation", "segmentation unsized"),
     "keypoints": ("record", "bbox", "keypoints", "num_keypoints"),
 }
+_KINDS["boundary"] = _KINDS["segm"]
 _NOTED = {
     "bbox": ("bbox empty", "bbox outside", "bbox reaches out", "bbox corners"),
     "segm": ("segmentation short", "segmentation far"),
     "keypoints": ("visibility",),
 }
+_NOTED["boundary"] = _NOTED["segm"]
 _ALWAYS_NOTED = ("area", "iscrowd", "id missing", "name", "name taken", "id", "image_id type", "category_id type")
 
 
@@ -90,7 +92,7 @@ def truth_columns(
     used, notes = (image >= 0) & (category >= 0), []
     if strange := _strangers(data):
         notes.append(strange)
-    if task == "segm":
+    if task in ("segm", "boundary"):
         masked = found.masks.kinds > 0
         faulty = [one.rows[0] for one in found.findings.of(("fatal",), ("segmentation", "segmentation unsized"))]
         masked[faulty] = True  # they are refused
@@ -121,7 +123,7 @@ def truth_columns(
         source=data.source,
         notes=notes,
     )
-    if task == "segm":
+    if task in ("segm", "boundary"):
         columns.masks = found.masks.take(rows)
     if task == "keypoints":
         columns.keypoints, given = found.keypoints[rows], found.num_keypoints[rows]

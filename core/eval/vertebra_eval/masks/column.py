@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import chain, pairwise
 from typing import Any
 
@@ -45,7 +46,8 @@ class MaskColumn(Sequence):
         """Compressed run lengths, sound ones.
 
         Args:
-            counts: of all masks, one after the other. lengths: (n,) int64 bytes of each. sizes: (n, 2) int height, width.
+            counts: of all masks, one after the other. lengths: (n,) int64 bytes of each.
+            sizes: (n, 2) int height, width.
         """
         ends = np.cumsum(lengths)
         return cls(np.full(len(lengths), RUNS, np.int8), sizes, ends - lengths, ends, counts=counts)
@@ -90,6 +92,13 @@ class MaskColumn(Sequence):
         if self.kinds[row] == NONE:
             return None
         return {"size": self.sizes[row].tolist(), "counts": self._text(row).decode("ascii")}
+
+    @cached_property
+    def boundaries(self) -> MaskColumn:
+        """The masks' boundaries, see `boundary_column`."""
+        from vertebra_eval.masks.boundary import boundary_column  # it stands above this module
+
+        return boundary_column(self)
 
     def unsound(self) -> np.ndarray:
         """Rows whose run lengths do not fill their size, ascending; pycocotools must not see them."""

@@ -24,6 +24,7 @@ _MANY_CLASSES = 20  # from here on their table comes behind the plots and pictur
 _TASK_TITLES = {
     "bbox": "Boxes",
     "segm": "Masks",
+    "boundary": "Boundaries of masks",
     "keypoints": "Keypoints",
     "sem_seg": "Semantic segmentation",
     "panoptic": "Panoptic segmentation",

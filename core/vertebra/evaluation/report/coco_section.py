@@ -18,7 +18,7 @@ from vertebra_eval.report.plots import class_bars, pr_curves, score_histogram
 
 __all__ = ["coco_sections"]
 
-_TITLES = {"bbox": "Boxes", "segm": "Masks", "keypoints": "Keypoints"}
+_TITLES = {"bbox": "Boxes", "segm": "Masks", "boundary": "Boundaries of masks", "keypoints": "Keypoints"}
 _MOST_MISTAKES = 8  # false detections, and as many missed objects
 _WITHOUT_TRUTH = 0.5  # score from which on detections are drawn without ground truth
 
