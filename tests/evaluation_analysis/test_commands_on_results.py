@@ -11,8 +11,8 @@ import torch
 from vertebra.data import Dataset, Metadata
 from vertebra.errors import DataError
 from vertebra.evaluation import COCOEvaluator
-from vertebra.evaluation.compare_runs import compare_runs
 from vertebra.structures import Boxes, BoxMode, Instances
+from vertebra_eval.compare_runs import compare_runs
 
 
 def evaluate_into(folder, truth, results):

@@ -66,6 +66,7 @@ OWN_FILES = {
     ("predictor/video.py", "open"),  # after check_regular, and what it writes
     ("data/image.py", "open"),  # after check_regular
     ("panoptic/runs.py", "open"),  # of bytes in memory
+    ("label_maps.py", "open"),  # of bytes in memory
     ("models/downloads.py", "open"),  # the copy that it has checked or writes
     ("models/torch_files.py", "open"),  # after check_regular
 }

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from vertebra_eval.regular_files import read_text
-
-if TYPE_CHECKING:
-    from vertebra_eval.analysis.compare import Comparison
+from vertebra.errors import SetupError
 
 __all__ = ["compare", "evaluate_results"]
 
@@ -44,34 +41,23 @@ def compare(
     json_file: JsonFile = None,
 ) -> None:
     """Compare the AP of two runs, and test whether the difference is more than noise."""
-    from vertebra.evaluation.compare_runs import compare_runs
+    from vertebra_eval.command.main import check_json_file, print_comparison, write_comparison
+    from vertebra_eval.compare_runs import compare_runs
 
-    _check_task(task, with_panoptic=False)
-    _check_free(json_file)
+    _check_task(task, "bbox", "segm", "keypoints")
+    check_json_file(json_file)
     found, of_task, notes = compare_runs(
         run_a, run_b, annotations=annotations, task=task, resamples=resamples, seed=seed
     )
-    for note in notes:
-        print(f"note: {note}")
-    print(f"A  {run_a}\nB  {run_b}\n")
-    print(f"{of_task:<10}{'A':>8}{'B':>9}{'B - A':>10}   {f'{100 * found.level:.0f} % interval':<20}{'p':>6}")
-    for name, one in found.differences.items():
-        interval = f"{one.low:+.4f} to {one.high:+.4f}"
-        print(
-            f"{name:<10}{one.first:>8.4f}{one.second:>9.4f}{one.difference:>+10.4f}   {interval:<20}{one.p_value:>6.3f}"
-        )
-    verdict = found.verdict("A", "B")
-    print(
-        f"\n{verdict}\nThe test covers the choice of images only; training again with another seed can differ by more."
-    )
+    print_comparison(found, of_task, notes, run_a, run_b)
     if json_file is not None:
-        _write_json(json_file, _comparison(found, of_task, verdict, run_a, run_b))
+        write_comparison(json_file, found, of_task, run_a, run_b)
 
 
 def evaluate_results(
     annotations: Annotated[Path, typer.Option("--annotations", help="Ground-truth file in COCO format.")],
     results: Annotated[Path, typer.Option("--results", help="Result file of any tool, in COCO format.")],
-    task: Annotated[str, typer.Option("--task", help="Task: bbox, segm, keypoints or panoptic.")],
+    task: Annotated[str, typer.Option("--task", help="Task: bbox, segm, keypoints, boundary or panoptic.")],
     annotations_folder: Annotated[
         Path | None,
         typer.Option(help="Panoptic: folder of ground-truth PNG files. Default: the JSON path without .json."),
@@ -83,16 +69,32 @@ def evaluate_results(
         str | None,
         typer.Option(help="COCO: numbers of detections per image and class that count, such as 1,10,500."),
     ] = None,
+    iou: Annotated[str | None, typer.Option(help="COCO: IoU thresholds, such as 0.5,0.75.")] = None,
+    areas: Annotated[
+        str | None, typer.Option(help="COCO: area ranges in square pixels beside all, such as tiny:0:256,big:1e4:1e10.")
+    ] = None,
+    pooled: Annotated[
+        bool, typer.Option("--pooled", help="COCO: take all categories for one, as for proposals.")
+    ] = False,
+    confidence: Annotated[
+        str | None,
+        typer.Option(help="COCO: also F1, precision, recall and mIoU from this score on; best: where F1 is best."),
+    ] = None,
     resamples: Resamples = 1000,
     seed: Seed = 0,
     json_file: JsonFile = None,
+    report: Annotated[
+        Path | None, typer.Option("--report", help="Write a report, one HTML file, with its plots beside.")
+    ] = None,
 ) -> None:
     """Evaluate result files of any tool: COCO's AP and AR, or panoptic quality. No model is needed."""
-    from vertebra.cli.tables import format_metrics
+    from vertebra_eval.command.main import check_json_file, check_report, write_result_report
+    from vertebra_eval.command.tables import format_metrics
     from vertebra_eval.evaluate_results import evaluate_result_files
 
-    _check_task(task, with_panoptic=True)
-    _check_free(json_file)
+    _check_task(task, "bbox", "segm", "keypoints", "boundary", "panoptic")
+    check_json_file(json_file)
+    check_report(report)
     numbers = evaluate_result_files(
         annotations,
         results,
@@ -100,6 +102,10 @@ def evaluate_results(
         annotations_folder=annotations_folder,
         results_folder=results_folder,
         max_dets=_limits(max_dets, task),
+        iou_thresholds=_thresholds(iou),
+        area_ranges=_areas(areas),
+        use_categories=False if pooled else None,
+        confidence=_confidence(confidence),
         resamples=resamples,
         seed=seed,
     )
@@ -111,11 +117,11 @@ def evaluate_results(
     if json_file is not None:
         numbers.write(json_file)
         print(f"written: {json_file}")
+    if report is not None:
+        print(f"written: {write_result_report(report, numbers, annotations, results)}")
 
 
 def _limits(text: str | None, task: str) -> tuple[int, ...] | None:
-    from vertebra.errors import SetupError
-
     if text is None:
         return None
     words = [word.strip() for word in text.split(",")]
@@ -125,60 +131,35 @@ def _limits(text: str | None, task: str) -> tuple[int, ...] | None:
     return tuple(map(int, words))
 
 
-def _check_task(task: str | None, *, with_panoptic: bool) -> None:
-    from vertebra.errors import SetupError
-
-    tasks = ["bbox", "segm", "keypoints", *(["panoptic"] if with_panoptic else [])]
-    if task is not None and task not in tasks:
-        raise SetupError(f"--task is {task!r}; expected one of {', '.join(tasks)}")
-
-
-def _check_free(path: Path | None) -> None:
-    """Before anything is counted: --json names a file that may be written. Only an empty one or our own is replaced."""
-    import os
-
-    from vertebra.errors import SetupError
-
-    if path is None:
-        return
-    if not path.parent.is_dir():
-        raise SetupError(f"--json {path}: no such folder: {path.parent}")
-    if path.exists() and not _is_replaceable(path):
-        raise SetupError(f"--json {path}: exists and does not hold evaluation results; choose another file")
-    if not os.access(path.parent, os.W_OK):
-        raise SetupError(f"--json {path}: the folder {path.parent} cannot be written")
+def _thresholds(text: str | None) -> list[float] | None:
+    try:
+        found = None if text is None else sorted(float(word) for word in text.split(","))
+    except ValueError:
+        found = [0.0]
+    if found is not None and not all(0 < iou <= 1 for iou in found):
+        raise SetupError(f"--iou is {text!r}; expected numbers above 0 up to 1, such as 0.5,0.75")
+    return found
 
 
-def _is_replaceable(path: Path) -> bool:
-    """An empty file, or numbers that these commands wrote before."""
-    import json
+def _areas(text: str | None) -> dict[str, tuple[float, float]] | None:
+    from argparse import ArgumentTypeError
+
+    from vertebra_eval.area_ranges import AREA_RANGES
+    from vertebra_eval.command.arguments import range_of
 
     try:
-        text = read_text(path)
-        content = json.loads(text) if text.strip() else {"info": None}
-    except (OSError, ValueError):
-        return False
-    return isinstance(content, dict) and bool({"info", "verdict"} & set(content))
+        return None if text is None else {"all": AREA_RANGES["all"]} | dict(map(range_of, text.split(",")))
+    except ArgumentTypeError as err:
+        raise SetupError(f"--areas: {err}") from err
 
 
-def _write_json(path: Path, content: dict) -> None:
-    import json
+def _confidence(text: str | None) -> float | str | None:
+    try:
+        return text if text in (None, "best") else float(str(text))
+    except ValueError as err:
+        raise SetupError(f"--confidence is {text!r}; expected a number or best") from err
 
-    path.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    print(f"written: {path}")
 
-
-def _comparison(found: Comparison, task: str, verdict: str, run_a: Path, run_b: Path) -> dict:
-    numbers = {
-        f"{task}/{name}": {
-            "a": one.first,
-            "b": one.second,
-            "difference": one.difference,
-            "interval": [one.low, one.high],
-            "p_value": one.p_value,
-            "noise": one.is_noise,
-        }
-        for name, one in found.differences.items()
-    }
-    facts = {"a": str(run_a), "b": str(run_b), "images": found.num_images, "resamples": found.resamples}
-    return {**numbers, "verdict": verdict, "info": facts | {"level": found.level}}
+def _check_task(task: str | None, *tasks: str) -> None:
+    if task is not None and task not in tasks:
+        raise SetupError(f"--task is {task!r}; expected one of {', '.join(tasks)}")

@@ -93,7 +93,7 @@ class COCOEvaluator(Evaluator):
         if engine not in _ENGINES:
             raise RecipeError(f"COCOEvaluator: engine is {engine!r}; expected one of {', '.join(_ENGINES)}")
         if engine == "pycocotools" and "boundary" in (tasks or ()):
-            raise RecipeError("COCOEvaluator: pycocotools has no task boundary; leave engine out, or the task")
+            raise RecipeError("COCOEvaluator: pycocotools has no task boundary; remove engine or the task")
         self.engine = engine
         self.truth: GroundTruth | None = None
         """Read at the first `evaluate`, in the main process."""

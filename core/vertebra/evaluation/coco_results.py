@@ -13,12 +13,11 @@ import numpy as np
 from vertebra.evaluation.ground_truth import GroundTruth
 from vertebra.evaluation.records import json_segmentation, json_text
 from vertebra_eval.coco import DetectionColumns
+from vertebra_eval.compare_runs import FACTS_FILE
 
-__all__ = ["FACTS_FILE", "coco_records", "result_file", "write_results"]
+__all__ = ["coco_records", "result_file", "write_results"]
 
 _AT_A_TIME = 5000  # records
-FACTS_FILE = "coco_evaluation.json"
-"""Says which result files belong to which ground truth, for comparisons with other runs."""
 
 
 def result_file(folder: Path, number: int, task: str) -> Path:

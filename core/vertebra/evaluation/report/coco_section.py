@@ -10,15 +10,11 @@ from vertebra.evaluation.report.crops import draw_mistakes
 from vertebra.evaluation.report.mistakes import worst_false, worst_missed
 from vertebra.evaluation.report.pictures import draw_pictures
 from vertebra_eval.coco import CocoResult, DetectionColumns
-from vertebra_eval.coco.metrics import coco_metrics
-from vertebra_eval.report.analysis_section import analysis_sections
 from vertebra_eval.report.blocks import Facts, Gallery, Section
-from vertebra_eval.report.plot_files import write_plots
-from vertebra_eval.report.plots import class_bars, pr_curves, score_histogram
+from vertebra_eval.report.coco_plots import TASK_TITLES, task_sections
 
 __all__ = ["coco_sections"]
 
-_TITLES = {"bbox": "Boxes", "segm": "Masks", "boundary": "Boundaries of masks", "keypoints": "Keypoints"}
 _MOST_MISTAKES = 8  # false detections, and as many missed objects
 _WITHOUT_TRUTH = 0.5  # score from which on detections are drawn without ground truth
 
@@ -36,9 +32,8 @@ def coco_sections(
     They go to `plots`, `mistakes` and `pictures` in `folder`.
     """
     sections: list[Section] = []
-    for task, result in results.items():
-        sections += _task_section(task, result, truth, folder / "plots")
-        sections += analysis_sections(_TITLES[task].lower(), result, folder / "plots")
+    for result in results.values():
+        sections += task_sections(result, folder / "plots")
     first = next(iter(results.values()), None)
     threshold = None if first is None else first.matches.best_threshold(first.matches.half)
     if pictures:
@@ -58,20 +53,6 @@ def coco_sections(
     return [*sections, Section("What was compared", [_facts(truth, table)])]
 
 
-def _task_section(task: str, result: CocoResult, truth: GroundTruth, folder: Path) -> list[Section]:
-    metrics, _ = coco_metrics(result, truth.class_names)
-    ap, ap50 = ([metrics[f"{task}/{name}-{label}"] for label in truth.class_names] for name in ("AP", "AP50"))
-    scores = score_histogram(result, result.matches.best_threshold(result.matches.half))
-    bars = class_bars(truth.class_names, ap, ap50) if len(truth.class_names) > 1 else None
-    plots = [
-        ("pr_curves", pr_curves(result), "Precision at each recall, mean over the classes that have ground truth."),
-        ("scores", scores, "Scores of matched and unmatched detections; a good model separates them."),
-        ("class_ap", bars, "AP over AP50 of each class, best first; classes without ground truth are not shown."),
-    ]
-    figures = write_plots(plots, folder, prefix=f"{task}_")
-    return [Section(f"Plots: {_TITLES[task].lower()}", figures)] if figures else []
-
-
 def _mistakes(
     result: CocoResult,
     truth: GroundTruth,
@@ -84,7 +65,7 @@ def _mistakes(
     """Crops of the false detections of highest score and of the missed objects, at most `count` of each."""
     index = result.matches.half
     iou, measure = result.params.iou_thresholds[index], "OKS" if result.task == "keypoints" else "IoU"
-    title = _TITLES[result.task].lower()
+    title = TASK_TITLES[result.task].lower()
     told = (
         (
             "false",

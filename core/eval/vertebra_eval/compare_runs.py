@@ -7,14 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vertebra.errors import DataError
-from vertebra.evaluation.coco_results import FACTS_FILE
 from vertebra_eval.analysis.compare import Comparison, compare_matches
 from vertebra_eval.coco import read_ground_truth
+from vertebra_eval.errors import DataError
 from vertebra_eval.evaluate_results import match_results
 from vertebra_eval.json_file import read_json
 
-__all__ = ["RunResults", "compare_runs"]
+__all__ = ["FACTS_FILE", "RunResults", "compare_runs"]
+
+FACTS_FILE = "coco_evaluation.json"
+"""Says which result files of a run belong to which ground truth, for comparisons with other runs."""
 
 
 @dataclass

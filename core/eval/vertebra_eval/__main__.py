@@ -1,0 +1,7 @@
+"""`python -m vertebra_eval` is the command `vertebra-eval`."""
+
+import sys
+
+from vertebra_eval.command import main
+
+sys.exit(main())

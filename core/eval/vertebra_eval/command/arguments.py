@@ -1,0 +1,126 @@
+"""The arguments of `vertebra-eval`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Literal
+
+from vertebra_eval.errors import DataError
+from vertebra_eval.regular_files import read_text
+
+__all__ = ["parser", "range_of"]
+
+_DESCRIPTION = """Evaluate result files of any tool: COCO, LVIS, Pascal VOC, panoptic and semantic segmentation, with
+the numbers of the reference tools. Ground truth and results are COCO JSON files; semantic takes two folders of PNG
+files."""
+
+
+def parser() -> argparse.ArgumentParser:
+    """With a command for each kind of evaluation; `arguments.command` says which."""
+    root = argparse.ArgumentParser(prog="vertebra-eval", description=_DESCRIPTION)
+    commands = root.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    coco = commands.add_parser("coco", help="COCO's AP and AR of boxes, masks or keypoints")
+    _files(coco, "COCO ground truth", "COCO results")
+    _task(coco, ["bbox", "segm", "keypoints", "boundary"])
+    add_coco_options(coco)
+    _resampling(coco)
+    lvis = commands.add_parser("lvis", help="LVIS' federated AP of boxes or masks")
+    _files(lvis, "LVIS ground truth", "results in COCO's format")
+    _task(lvis, ["bbox", "segm"])
+    voc = commands.add_parser("voc", help="Pascal VOC's AP of boxes, of 2007 and of 2010 and later")
+    _files(voc, "COCO ground truth; `difficult` objects count neither way", "COCO results")
+    voc.add_argument("--iou", type=float, default=0.5, help="IoU from which on a box matches (default: 0.5)")
+    panoptic = commands.add_parser("panoptic", help="panoptic quality")
+    _files(panoptic, "panoptic JSON", "panoptic JSON")
+    panoptic.add_argument("--gt-folder", type=Path, help="PNG files of the ground truth (default: GT without .json)")
+    panoptic.add_argument(
+        "--results-folder", type=Path, help="PNG files of the results (default: RESULTS without .json)"
+    )
+    semantic = commands.add_parser("semantic", help="mIoU and its relatives of label images")
+    _files(semantic, "folder of label PNG files", "folder of label PNG files with the same names")
+    semantic.add_argument(
+        "--classes",
+        required=True,
+        help="number of classes, or a text file with one class name per line, from label 0 on",
+    )
+    semantic.add_argument(
+        "--ignore-label", type=int, default=255, help="label of pixels that do not count (default: 255)"
+    )
+    for one in (coco, lvis, voc, panoptic, semantic):
+        one.add_argument("--per-class", action="store_true", help="also print a row for each class")
+        one.add_argument(
+            "--report", type=Path, metavar="FILE", help="write a report, one HTML file, with its plots beside"
+        )
+        _json(one)
+    compare = commands.add_parser("compare", help="whether the difference of two results is more than noise")
+    compare.add_argument("a", metavar="A", type=Path, help="a COCO result file, or the folder of a Vertebra run")
+    compare.add_argument("b", metavar="B", type=Path, help="the other one, on the same images")
+    compare.add_argument("--annotations", type=Path, help="COCO ground truth; required for result files")
+    compare.add_argument("--task", choices=["bbox", "segm", "keypoints"], help="default: the first of the runs")
+    _resampling(compare)
+    _json(compare)
+    return root
+
+
+def add_coco_options(one: argparse.ArgumentParser) -> None:
+    """What `coco_evaluate` takes beyond files and task."""
+    one.add_argument("--max-dets", type=int, nargs="+", metavar="N", help="detections per image and class that count")
+    one.add_argument("--iou", type=float, nargs="+", metavar="T", help="IoU thresholds (default: 0.5 to 0.95 by 0.05)")
+    one.add_argument(
+        "--areas", nargs="+", type=range_of, metavar="NAME:LOW:HIGH", help="area ranges in square pixels, beside all"
+    )
+    one.add_argument("--sigmas", type=float, nargs="+", metavar="S", help="OKS standard deviation of each keypoint")
+    one.add_argument("--pooled", action="store_true", help="take all categories for one, as for proposals")
+    one.add_argument(
+        "--confidence",
+        type=_confidence,
+        metavar="SCORE",
+        help="also F1, precision, recall and mIoU from this score on; best: where F1 is best",
+    )
+
+
+def range_of(text: str) -> tuple[str, tuple[float, float]]:
+    """`tiny:0:256` as a named area range."""
+    name, *limits = text.split(":")
+    try:
+        low, high = (float(limit) for limit in limits)
+    except ValueError as err:
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME:LOW:HIGH, such as tiny:0:256") from err
+    return name, (low, high)
+
+
+def class_names(text: str) -> list[str] | int:
+    """The value of --classes: a number, or the lines of a file."""
+    if text.isdecimal():
+        return int(text)
+    try:
+        names = read_text(text).splitlines()
+    except (OSError, ValueError) as err:
+        raise DataError(f"--classes {text}: expected a number, or a text file with a name per line ({err})") from err
+    return [name.strip() for name in names if name.strip()]
+
+
+def _confidence(text: str) -> float | Literal["best"]:
+    try:
+        return "best" if text == "best" else float(text)
+    except ValueError as err:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor best") from err
+
+
+def _files(one: argparse.ArgumentParser, truth: str, results: str) -> None:
+    one.add_argument("gt", metavar="GT", type=Path, help=truth)
+    one.add_argument("results", metavar="RESULTS", type=Path, help=results)
+
+
+def _task(one: argparse.ArgumentParser, tasks: list[str]) -> None:
+    one.add_argument("--task", choices=tasks, default=tasks[0], help=f"default: {tasks[0]}")
+
+
+def _resampling(one: argparse.ArgumentParser) -> None:
+    one.add_argument("--resamples", type=int, default=1000, help="bootstrap resamples of the images (default: 1000)")
+    one.add_argument("--seed", type=int, default=0, help="random seed of the resampling (default: 0)")
+
+
+def _json(one: argparse.ArgumentParser) -> None:
+    one.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers to this file")
