@@ -37,7 +37,7 @@ ACCEPTED = {  # name: (annotations, what both note)
     ),
     "no id": (
         [{key: value for key, value in OBJECT.items() if key != "id"}],
-        "annotations without an id, numbered by their place: 1 (first: annotations[0] of image 1)",
+        "annotations without an id: 1 (first: annotations[0] of image 1)",
     ),
     "area as text": ([OBJECT | {"area": "1600"}], None),
     "no area": ([{key: value for key, value in OBJECT.items() if key != "area"}], None),

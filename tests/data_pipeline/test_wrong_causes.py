@@ -61,9 +61,9 @@ def test_polygons_in_another_form(coco, name):
 IDS = {
     "a text for a number": ({"of": "1"}, "image_id '1' .*; the ids are numbers: write 1 without quotes"),
     "a number for a text": ({"image": "1"}, 'image_id 1 .*; the ids are texts: write "1"'),
-    "a decimal point": ({"of": 1.0}, r"image_id 1\.0 .*; ids are whole numbers: write 1 \(pandas writes 1\.0"),
+    "a decimal point": ({"of": 1.0}, r"image_id is 1\.0, .*; ids are whole numbers: write 1 \(pandas writes 1\.0"),
     "a class as text": ({"kind": "1"}, "category_id '1' .*; the ids are numbers: write 1 without quotes"),
-    "a class with a decimal point": ({"kind": 1.0}, r"category_id 1\.0 .*; ids are whole numbers: write 1"),
+    "a class with a decimal point": ({"kind": 1.0}, r"category_id is 1\.0, .*; ids are whole numbers: write 1"),
     "an image with a decimal point": ({"image": 1.0}, r"images\[0\]: id is 1\.0, .*; ids are whole numbers: write 1"),
     "a negative text": ({"image": -1, "of": "-1"}, "image_id '-1' .*; the ids are numbers: write -1 without quotes"),
 }

@@ -87,6 +87,7 @@ def build_train_loader(
         dataset = drop_empty(dataset)
     if not len(dataset):
         raise DataError(f"dataset {dataset.name}: there are no images to train on")
+    dataset.columns = None  # for evaluation alone; they hold all masks once more
     return TrainLoader(
         dataset,
         build_mapper(recipe, dataset, training=True),

@@ -20,7 +20,7 @@ from vertebra_eval.json_file import Problems
 __all__ = ["Categories", "dataset_dicts", "derive_flip_map", "image_dicts", "kept_categories", "notes_on_objects"]
 
 _STOP = ("fatal", "error")
-_IGNORED_KINDS = ("num_keypoints", "size unreadable", "segmentation unsized")  # nothing of a training is made of them
+_IGNORED_KINDS = ("num_keypoints", "segmentation unsized")  # nothing of a training is made of them
 _BECOME = {
     "bbox empty": ", dropped",
     "bbox outside": ", dropped",
@@ -151,7 +151,10 @@ def dataset_dicts(data: CocoData, images: dict[Any, dict], categories: Categorie
         unused = one.kind in ("keypoints", "visibility") and not categories.keypoints
         if one.kind not in _IGNORED_KINDS and not unused:
             _blame(data, one, problems)
-    notes = [data.noted(one, _BECOME.get(one.kind, "")) for one in found.findings.of(("note",))]
+    notes = []
+    for one in found.findings.of(("note",)):
+        rows = [row for row in one.rows if kept[row]]
+        notes += [data.noted(one._replace(rows=rows), _BECOME.get(one.kind, ""))] if rows else []
     if problems.count:
         return notes
     gone = [row for one in found.findings.of(("note",), ("bbox empty", "bbox outside")) for row in one.rows]

@@ -69,10 +69,15 @@ class GroundTruth:
         json_file = getattr(dataset.metadata, "json_file", None)
         truth = cls.without_annotations(dataset)
         if json_file and truth.ids_are_distinct:
-            columns = getattr(dataset, "columns", None)
-            truth._take_file(columns or read_coco(json_file), Path(json_file), dataset.metadata)
+            columns: CocoData | None = getattr(dataset, "columns", None)
+            if columns is None or columns.source != str(json_file):
+                columns = read_coco(json_file)
+            truth._take_file(columns, Path(json_file), dataset.metadata)
         else:
-            ids = None if truth.ids_are_distinct else truth.image_ids
+            ids = None
+            if not truth.ids_are_distinct:  # an image that comes twice is one
+                row_of = truth.row_of
+                ids = [truth.image_ids[row_of[ImageKey.of(record)]] for record in dataset.dicts]
             truth.data = data_of_dicts(dataset.dicts, len(truth.class_names), ids)
             truth.source, truth.numbers = truth.data.source, {k: k for k in range(len(truth.class_names))}
         truth.notes += truth.objects.notes
@@ -226,7 +231,7 @@ class GroundTruth:
             own = data.images.sizes[rows[image_id]]
             if size is None:
                 self.sizes[place] = tuple(own.tolist()) if own[0] else None
-            elif not own[0]:
+            elif tuple(own.tolist()) != size:
                 own[:] = size
         mapping = getattr(metadata, "thing_dataset_id_to_contiguous_id", None)
         if not mapping:  # as a COCO reader numbers them

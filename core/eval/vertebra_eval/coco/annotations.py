@@ -15,6 +15,7 @@ from vertebra_eval.coco.fields import (
     crowd_fault,
     id_cause,
     id_fault,
+    is_hashable,
     is_whole,
     keypoints_fault,
     number_rows,
@@ -69,6 +70,8 @@ class CocoAnnotations:
         for name in _COLUMNS:
             getattr(self, name)
         self._find_corners()
+        if set(map(type, self.ids)) <= {int}:  # the parser's numbers would keep its memory
+            self.__dict__["ids"] = np.array(self.ids, np.int64).tolist()
         self._records = []
 
     def flagged(self, fields: Iterable[str]) -> np.ndarray:
@@ -85,7 +88,7 @@ class CocoAnnotations:
             return ids
         seen: set[Hashable] = set()
         missing = [row for row, record in enumerate(self._records) if "id" not in record and row not in self._odd]
-        self.findings.add("id missing", "note", missing, "annotations without an id, numbered by their place")
+        self.findings.add("id missing", "note", missing, "annotations without an id")
         for row, record in enumerate(self._records):
             key = ids[row] = record.get("id")
             if "id" not in record:
@@ -93,7 +96,7 @@ class CocoAnnotations:
             fault = id_fault(record)
             if fault:
                 self.findings.add("id", "error", [row], fault)
-                ids[row] = None if isinstance(key, (list, dict)) else key
+                ids[row] = key if is_hashable(key) else None
             elif key in seen:
                 self.findings.add("id taken", "error", [row], f"id {key!r} is taken already")
             else:
@@ -123,9 +126,7 @@ class CocoAnnotations:
 
     def _note_places(self, boxes: np.ndarray) -> None:
         """Boxes that are legal and rarely meant, by where they lie."""
-        sizes = (
-            np.where(self.image[:, None] >= 0, self._images.sizes[self.image], 0) if len(boxes) else np.zeros((0, 2))
-        )
+        sizes = self._sizes()
         known, (height, width) = (sizes > 0).all(axis=1), sizes.T
         x, y, w, h = boxes.T
         empty = (w == 0) | (h == 0)
@@ -184,7 +185,7 @@ class CocoAnnotations:
     @cached_property
     def masks(self) -> MaskColumn:
         known = self.image >= 0
-        sizes = np.where(known[:, None], self._images.sizes[self.image], 0) if len(self) else np.zeros((0, 2))
+        sizes = self._sizes()
         values = [mask_of(value) for value in self._field("segmentation")]
         if not known.all():
             values = [value if there else None for value, there in zip(values, known.tolist(), strict=True)]
@@ -250,6 +251,10 @@ class CocoAnnotations:
                     self.findings.add("num_keypoints", "fatal", [row], text)
         return counts
 
+    def _sizes(self) -> np.ndarray:
+        """(A, 2) height, width of each annotation's image; 0 where unknown."""
+        return np.append(self._images.sizes, [[0, 0]], axis=0)[self.image]  # -1, unknown, finds the last
+
     def _field(self, name: str) -> list:
         return [record.get(name) for record in self._records]
 
@@ -259,7 +264,7 @@ class CocoAnnotations:
         try:
             found = np.fromiter(map(rows.get, keys, repeat(-1)), np.int64, len(keys))
         except TypeError:  # lists and objects
-            keys = [None if isinstance(key, (list, dict)) else key for key in keys]
+            keys = [key if is_hashable(key) else None for key in keys]
             found = np.fromiter(map(rows.get, keys, repeat(-1)), np.int64, len(keys))
         strange = set(np.flatnonzero(found < 0).tolist())
         if not set(map(type, keys)) <= {int, str}:  # True would be 1
@@ -269,7 +274,10 @@ class CocoAnnotations:
             text = f"{field} {key!r:.60} is not among the {table}{id_cause(key, rows)}"
             if key is None:
                 text = f"{field} is missing"
-            kind = field if found[row] < 0 else f"{field} type"
+            kind = field
+            if found[row] >= 0:
+                kind = f"{field} type"
+                text = f"{field} is {key!r:.60}, expected a whole number or a text{id_cause(key, rows)}"
             self.findings.add(kind, "error", [row], text)
         return found
 
@@ -287,7 +295,7 @@ class CocoAnnotations:
         """[True] if the box fits polygons or area as corners only, [False] if as corner and size only, else []."""
         a, b, c, d = self.boxes[row].tolist()
         outline = self.masks.outline(row)
-        if outline is not None:
+        if outline is not None and len(outline):
             right, bottom = outline.reshape(-1, 2).max(axis=0).tolist()
             size_fits = abs(a + c - right) <= _FIT and abs(b + d - bottom) <= _FIT
             corners_fit = abs(c - right) <= _FIT and abs(d - bottom) <= _FIT
@@ -310,7 +318,10 @@ def mask_of(segmentation: Any) -> Any:
 
 
 def _is_set(value: Any) -> bool:
-    return bool(value) if not isinstance(value, (list, dict)) else False
+    try:
+        return bool(value)
+    except ValueError:  # an array
+        return bool(np.any(value))
 
 
 def _float(value: Any) -> float:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from vertebra_eval.coco.annotations import CocoAnnotations
-from vertebra_eval.coco.fields import id_fault, is_whole, size_fault
+from vertebra_eval.coco.fields import id_fault, is_hashable, size_fault
 from vertebra_eval.errors import DataError
 from vertebra_eval.file_names import file_name_fault
 from vertebra_eval.findings import Finding, Findings
@@ -130,8 +130,10 @@ class CocoData:
         for part in (self.categories, self.images, self.annotations):
             errors: dict[str, list[Finding]] = {}
             for one in part.findings.of(("error", "note"), kinds):
-                if used is not None and part is self.annotations and not used[list(one.rows)].any():
-                    continue
+                if used is not None and part is self.annotations:
+                    one = one._replace(rows=[row for row in one.rows if used[row]])
+                    if not one.rows:
+                        continue
                 if one.severity == "note":
                     sentences.append(self.noted(one))
                 else:
@@ -202,12 +204,11 @@ def read_images(records: list) -> CocoImages:
     first_of: dict[str, int] = {}
     for row, record in enumerate(records):
         height, width = record.get("height"), record.get("width")
-        if fault := size_fault(height, width):
-            found.add("size missing" if height is None and width is None else "size", "error", [row], fault)
-            if not all(side is None or (is_whole(side) and 0 <= side < 2**31) for side in (height, width)):
-                found.add("size unreadable", "fatal", [row], fault)
-        else:
+        fault = size_fault(height, width)
+        if fault is None or _are_whole_floats(height, width):
             sizes[row] = np.array([height, width])
+        if fault:
+            found.add("size missing" if height is None and width is None else "size", "error", [row], fault)
         name: Any = names[row]
         fault = file_name_fault(name)
         if fault is None and first_of.setdefault(name, row) != row:
@@ -250,16 +251,21 @@ def _identified(records: list, found: Findings) -> tuple[list[dict], list[Hashab
             found.add("id missing", "fatal", [row], "has no id")
         else:
             key, fault = record["id"], id_fault(record)
+            usable = key is not None and is_hashable(key)
             if fault is None and key in seen:
                 fault = f"id {key!r} is taken already"
             if fault:
-                unusable = isinstance(key, (list, dict)) or key is None
-                found.add("id", "fatal" if unusable else "error", [row], fault)
-            key = None if isinstance(key, (list, dict)) else key
+                found.add("id", "error" if usable else "fatal", [row], fault)
+            key = key if usable else None
             seen.add(key)
         ids.append(key)
     rows = {key: row for row, key in enumerate(ids) if key is not None}
     return [record if isinstance(record, dict) else {} for record in records], ids, rows
+
+
+def _are_whole_floats(*sides: Any) -> bool:
+    """Sizes such as 20.0, which stop a training, but say what is meant."""
+    return all(isinstance(side, (int, float)) and 0 < side < 2**31 and side == int(side) for side in sides)
 
 
 def distinct_names(names: Sequence[str], called: Callable[[int], Hashable]) -> list[str]:

@@ -17,6 +17,7 @@ __all__ = [
     "crowd_fault",
     "id_cause",
     "id_fault",
+    "is_hashable",
     "is_whole",
     "keypoints_fault",
     "number_rows",
@@ -157,12 +158,21 @@ def id_fault(record: dict, field: str = "id") -> str | None:
     return None
 
 
+def is_hashable(key: Any) -> bool:
+    """Whether it can be an id at all."""
+    try:
+        hash(key)
+    except TypeError:
+        return False
+    return True
+
+
 def id_cause(key: Any, known: Any) -> str:
     """`; write 1 ...` for an id that is one of the known ones but for its type; otherwise empty."""
     if isinstance(key, str):
         number = int(key) if len(key) < 20 and key.removeprefix("-").isdecimal() else None
         return f"; the ids are numbers: write {number} without quotes" if number in known else ""
-    if isinstance(key, bool) or not isinstance(key, (int, float)) or key != key or key in (np.inf, -np.inf):
+    if isinstance(key, bool) or not isinstance(key, (int, float)) or not abs(key) < 2**63:
         return ""
     whole = int(key)
     if whole == key and str(whole) in known:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from vertebra_eval.coco.columns import DetectionColumns, GroundTruthColumns, can_be_ranked
-from vertebra_eval.coco.fields import id_cause, keypoints_fault, number_rows, numbers_of
+from vertebra_eval.coco.fields import id_cause, is_hashable, keypoints_fault, number_rows, numbers_of
 from vertebra_eval.errors import DataError
 from vertebra_eval.findings import Findings
 from vertebra_eval.json_file import read_json
@@ -57,7 +57,8 @@ def read_detections(source: Any, truth: GroundTruthColumns, task: str) -> Detect
         boxes, areas = masks.boxes_and_areas()
     elif "keypoints" in first:
         keypoints = reader.keypoints()
-        low, high = keypoints[..., :2].min(axis=1), keypoints[..., :2].max(axis=1)
+        places = keypoints[..., :2] if len(keypoints) else np.zeros((0, 1, 2))
+        low, high = places.min(axis=1), places.max(axis=1)
         with np.errstate(over="ignore", invalid="ignore"):
             boxes = np.concatenate([low, high - low], axis=1)
             areas = boxes[:, 2] * boxes[:, 3]
@@ -76,7 +77,7 @@ def read_detections(source: Any, truth: GroundTruthColumns, task: str) -> Detect
         masks=masks if task in ("segm", "boundary") else None,
         keypoints=keypoints if task == "keypoints" else None,
         source=name,
-        notes=notes,
+        notes=[*notes, *reader.notes],
     )
     return _without_bad(columns, reader.rows, name)
 
@@ -91,6 +92,7 @@ class _Records:
     def __init__(self, records: list[dict], rows: np.ndarray, source: str) -> None:
         self.records = records if len(rows) == len(records) else [records[row] for row in rows.tolist()]
         self.rows, self.source = rows, source
+        self.notes: list[str] = []
 
     def numbers(self, name: str) -> np.ndarray:
         """(n,) float64 of a field with one number; None is NaN."""
@@ -113,8 +115,12 @@ class _Records:
     def keypoints(self) -> np.ndarray:
         """(n, J, 3) float64."""
         values = self._field("keypoints")
-        length = len(first) if isinstance(first := values[0], (list, tuple, np.ndarray)) else 3
-        count = length // 3 if length % 3 == 0 else 0
+        lists = (len(value) for value in values if isinstance(value, (list, tuple, np.ndarray)))
+        count = next((length // 3 for length in lists if length and length % 3 == 0), 0)
+        if values and not count:
+            found = Findings("results")
+            found.add("keypoints", "fatal", [0], "keypoints must be numbers: x, y and score of each")
+            self._refuse(found)
         points = self._number_rows(values, 3 * count, lambda value: _keypoints_fault(value, count))
         return points.reshape(len(values), count, 3)
 
@@ -142,6 +148,13 @@ class _Records:
         for row, faults in sorted(read.faults.items()):
             found.add("mask", "fatal", [row], faults[0])
         self._refuse(found)
+        for rows, what in (
+            (read.short, "polygons of less than 3 points, dropped"),
+            (read.far, "masks that reach far out of their image, cut"),
+        ):
+            if len(rows):
+                first = self.rows[int(rows.min())]
+                self.notes.append(f"{self.source}: {what}: {len(rows)} (first record {first})")
         return read.column
 
     def _field(self, name: str) -> list:
@@ -159,7 +172,14 @@ class _Records:
     ) -> np.ndarray:
         """(n, length) float64; numbers that are not finite stay, as they are dropped with a note."""
         found = Findings("results")
-        numbers = number_rows([() if value is None else value for value in values], length, fault, found, "field")
+        given = [() if value is None else value for value in values]
+        numbers = number_rows(given, length, fault, found, "field")
+        for row in {one.rows[0] for one in found}:  # null is what JSON makes of NaN
+            if isinstance(given[row], (list, tuple)):
+                given[row] = [np.nan if number is None else number for number in given[row]]
+        if len(found.of(("fatal",))):
+            found = Findings("results")
+            numbers = number_rows(given, length, fault, found, "field")
         self._refuse(found, rows)
         return numbers
 
@@ -238,7 +258,7 @@ def _ids(records: list[dict], name: str, known: Sequence[Hashable], source: str)
         for row, record in enumerate(records):
             if name not in record:
                 raise DataError(f"{source}: record {row} has no {name}: {str(record)[:200]}") from err
-            if isinstance(record[name], (list, dict)):
+            if not is_hashable(record[name]):
                 text = f"{name} is {record[name]!r:.60}, expected a whole number or a text"
                 raise DataError(f"{source}: record {row}: {text}{id_cause(record[name], number)}") from err
         raise

@@ -26,7 +26,17 @@ _NOTED = {
     "keypoints": ("visibility",),
 }
 _NOTED["boundary"] = _NOTED["segm"]
-_ALWAYS_NOTED = ("area", "iscrowd", "id missing", "name", "name taken", "id", "image_id type", "category_id type")
+_ALWAYS_NOTED = (
+    "size",
+    "area",
+    "iscrowd",
+    "id missing",
+    "name",
+    "name taken",
+    "id",
+    "image_id type",
+    "category_id type",
+)
 
 
 def read_ground_truth(

@@ -26,7 +26,7 @@ class MaskColumn(Sequence):
     """n masks; `column[row]` is compressed run lengths {"size": [h, w], "counts": bytes}, None where there is no mask.
 
     Args:
-        kinds: (n,) int8: 0 no mask, 1 polygons, 2 run lengths.
+        kinds: (n,) int8: 0 no mask, 1 polygons (none of them: an empty mask), 2 run lengths.
         sizes: (n, 2) int64 height, width of the image.
         starts, ends: (n,) int64: the mask's polygons, or its part of `counts`.
         polygon_ends: (P + 1,) int64, 0 and where in `numbers` each polygon ends. numbers: (N,) float64 x, y, x, y, ...
@@ -71,6 +71,8 @@ class MaskColumn(Sequence):
         if kind == RUNS:
             return {"size": self.sizes[row].tolist(), "counts": self._text(row)}
         height, width = self.sizes[row].tolist()
+        if self.starts[row] == self.ends[row]:  # all of it lay beyond the image
+            return coco_mask.frPyObjects({"size": [height, width], "counts": [height * width]}, height, width)
         return coco_mask.merge(coco_mask.frPyObjects(self._polygons(row), height, width))
 
     def take(self, rows: np.ndarray | slice) -> MaskColumn:
@@ -193,9 +195,10 @@ def read_masks(segmentations: Sequence[Any], sizes: np.ndarray) -> MasksRead:
     starts[drawn_rows] = np.searchsorted(of_row, drawn_rows, side="left")
     ends[drawn_rows] = np.searchsorted(of_row, drawn_rows, side="right")
     counts = _run_lengths(encoded, segmentations, sizes, faults, (kinds, starts, ends))
-    for row in short[kinds[short] == NONE].tolist():
+    for row in (set(short[kinds[short] == NONE].tolist()) - set(far)) if len(short) else ():
         faults[row] = mask_faults(segmentations[row], None)
     short = short[kinds[short] != NONE]
+    kinds[far] = POLYGONS  # an empty mask, where nothing is left
     column = MaskColumn(kinds, sizes, starts, ends, np.concatenate([[0], np.cumsum(lengths)]), numbers, counts)
     return MasksRead(column, faults, short, np.array(far, np.int64), unsized)
 

@@ -85,6 +85,8 @@ def run_length_fault(rle: Any, size: tuple[int, int] | None) -> str | None:
     own = list(rle["size"]) if isinstance(rle["size"], (list, tuple, np.ndarray)) else []
     if len(own) != 2 or not all(isinstance(side, (int, np.integer)) and side > 0 for side in own):
         return f"has size {rle['size']!r:.60}, expected [height, width]"
+    if own[0] * own[1] >= 2**32:
+        return f"has size {own}, more pixels than COCO's format can hold (2^32)"
     if size is not None and tuple(own) != tuple(size):
         return f"has size {own}, its image [{size[0]}, {size[1]}] (height, width)"
     counts, of = rle["counts"], "its image has" if size is not None else "its size says"

@@ -183,10 +183,10 @@ def segment_faults(segments: Sequence[Any], most: int = MOST_ID) -> list[tuple[s
         if key in ids:
             found.append((f"segment {key}", "another segment of the image has this id"))
         ids.add(key)
-        if fault := crowd_fault(segment.get("iscrowd", 0)):
+        if segment.get("iscrowd") is not None and (fault := crowd_fault(segment["iscrowd"])):
             found.append((f"segment {key}", fault))
         area = segment.get("area")
-        if area is not None and (not isinstance(area, (int, float)) or area != area // 1 or area < 0):
+        if area is not None and (not isinstance(area, (int, float)) or not 0 <= area < 2**63 or area != area // 1):
             found.append((f"segment {key}", f"area is {area!r:.60}, expected a whole number of pixels"))
     return found
 
