@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from vertebra.class_source import ClassSource, Parameter, read_class
+from vertebra.config.signature import signature_of
 from vertebra.injection import is_injected
 from vertebra.plugins import KINDS, Offer, core, offers, switched_off
 from vertebra.registry import REGISTRIES
@@ -121,8 +122,7 @@ def _facts_of_object(kind: str, cls: type) -> dict[str, Any]:
             "" if parameter.annotation is parameter.empty else inspect.formatannotation(parameter.annotation),
             None if parameter.default is parameter.empty else repr(parameter.default),
         )
-        for name, parameter in inspect.signature(cls).parameters.items()
-        if parameter.kind is not parameter.VAR_POSITIONAL
+        for name, parameter in signature_of(cls, kind).parameters.items()
     ]
     docstring = inspect.cleandoc(cls.__doc__ or "")
     return {

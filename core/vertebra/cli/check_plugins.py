@@ -138,14 +138,13 @@ def _import_what_all_need() -> None:
 
 
 def _find(offer: Any) -> Finding:
-    from vertebra.config.signature import signature_of
-    from vertebra.registry import REGISTRIES
+    from vertebra.config import ComponentSpec
 
     title = f"{offer.kind} {offer.name}"
     try:
-        cls = REGISTRIES[offer.kind].get(offer.qualified)
-        signature_of(cls, offer.kind)
-        if getattr(cls, "component_kind", None) is None:
+        signature = ComponentSpec(offer.kind, offer.qualified).signature
+        _ = signature.arguments  # resolves its annotations
+        if getattr(signature.cls, "component_kind", None) is None:
             return Finding(title, f"{offer.value} does not inherit from the contract of a {offer.kind}")
     except PluginImportError as err:
         return Finding(title, _without_owner(err.summary, offer), err.trace)
