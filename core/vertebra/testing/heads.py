@@ -27,7 +27,7 @@ from vertebra.testing.inputs import bare, make_input, make_metadata
 from vertebra.testing.marks import slow
 from vertebra.testing.overfit import check_overfits
 from vertebra.testing.predictions import check_predictions
-from vertebra.testing.training import check_trains_by_recipe
+from vertebra.testing.training import check_trains_by_recipe, specs_of
 
 __all__ = ["HeadConformance"]
 
@@ -245,8 +245,7 @@ class HeadConformance:
 
     def _heads(self) -> list[ComponentSpec]:
         """All heads of the recipe, those inside others too."""
-        parts = [one for spec in self.load().model.heads.values() for one in (spec, *spec.nested())]
-        return [spec for spec in parts if spec.kind == "head"]
+        return [spec for spec in specs_of(self.load()) if spec.kind == "head"]
 
     def _needs_labels(self) -> bool:
         """Whether some head of the recipe learns semantic labels."""
