@@ -54,17 +54,17 @@ class _Found:
     node: ast.ClassDef
 
 
-def read_class(value: str, file: Path | None = None) -> ClassSource | None:
+def read_class(value: str) -> ClassSource | None:
     """The class that an entry point's value `package.module:Class` means, or None where no source shows it.
 
-    Args:
-        file: the module's source where it is known; otherwise it is located as an import would, without importing.
+    The module is located as an import would, without importing.
+
     Raises:
         SyntaxError, ValueError, OSError: the source cannot be read.
     """
     module_name, _, attribute = value.partition(":")
     name = attribute.partition("[")[0].strip()
-    found = _find(module_name.strip(), name, _MAX_HOPS, file)
+    found = _find(module_name.strip(), name, _MAX_HOPS)
     if found is None:
         return None
     docstring = ast.get_docstring(found.node) or ast.get_docstring(_init_of(found.node) or found.node) or ""
@@ -72,8 +72,8 @@ def read_class(value: str, file: Path | None = None) -> ClassSource | None:
     return ClassSource(found.module.file, found.node.lineno, docstring, parameters)
 
 
-def _find(module_name: str, name: str, hops: int, file: Path | None = None) -> _Found | None:
-    file = file or locate_module(module_name)
+def _find(module_name: str, name: str, hops: int) -> _Found | None:
+    file = locate_module(module_name)
     if file is None or hops == 0:
         return None
     module = _parse(module_name, str(file), file.stat().st_mtime_ns)

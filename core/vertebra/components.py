@@ -1,4 +1,4 @@
-"""What components there are and what their constructors take, read from source: nothing of them is imported.
+"""What components there are and what their constructors take; those of plugins from source, without an import.
 
 describe("head", "RetinaNetHead").arguments
 """
@@ -6,12 +6,12 @@ describe("head", "RetinaNetHead").arguments
 from __future__ import annotations
 
 import inspect
-import textwrap
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from vertebra.class_source import ClassSource, Parameter, read_class
+from vertebra.class_source import Parameter, read_class
+from vertebra.config.signature import signature_of
 from vertebra.injection import is_injected
 from vertebra.plugins import KINDS, Offer, core, offers, switched_off
 from vertebra.registry import REGISTRIES
@@ -81,19 +81,41 @@ def _describe_offer(offer: Offer, name: str) -> ComponentDescription:
         if source is None:
             problem = problem or f"no source of {offer.value} was found; import it: vertebra plugins check"
         else:
-            facts = _facts(source, offer.kind)
+            facts = _facts(offer.kind, f"{source.file}:{source.line}", source.docstring, source.parameters)
     except (SyntaxError, ValueError, OSError, RecursionError) as err:
         problem = problem or f"{offer.value} cannot be read: {err}"
     return ComponentDescription(offer.kind, name, offer.distribution, offer.plugin.version, problem=problem, **facts)
 
 
-def _facts(source: ClassSource, kind: str) -> dict[str, Any]:
-    return {
-        "location": f"{source.file}:{source.line}",
-        "summary": source.docstring.partition("\n")[0],
-        "docstring": source.docstring,
-        "arguments": tuple(_argument(parameter, kind) for parameter in source.parameters),
-    }
+def _describe_class(kind: str, name: str, cls: type) -> ComponentDescription:
+    """A class of this process, from itself."""
+    try:
+        location = f"{inspect.getsourcefile(cls)}:{inspect.getsourcelines(cls)[1]}"
+    except (TypeError, OSError):  # a notebook's
+        location = f"{cls.__module__}:{cls.__qualname__}"
+    parameters = [
+        Parameter(
+            ("**" if parameter.kind is parameter.VAR_KEYWORD else "") + argument,
+            _annotation(parameter),
+            None if parameter.default is parameter.empty else repr(parameter.default),
+        )
+        for argument, parameter in signature_of(cls, kind).parameters.items()
+    ]
+    docstring = inspect.cleandoc(cls.__doc__ or getattr(vars(cls).get("__init__"), "__doc__", None) or "")
+    return ComponentDescription(kind, name, "(this process)", "", **_facts(kind, location, docstring, parameters))
+
+
+def _annotation(parameter: inspect.Parameter) -> str:
+    if parameter.annotation is parameter.empty:
+        return ""
+    text = parameter.annotation  # from __future__ import annotations
+    return text if isinstance(text, str) else inspect.formatannotation(text)
+
+
+def _facts(kind: str, location: str, docstring: str, parameters: Iterable[Parameter]) -> dict[str, Any]:
+    arguments = tuple(_argument(parameter, kind) for parameter in parameters)
+    summary = docstring.partition("\n")[0]
+    return {"location": location, "summary": summary, "docstring": docstring, "arguments": arguments}
 
 
 def _argument(parameter: Parameter, kind: str) -> ArgumentDescription:
@@ -101,33 +123,3 @@ def _argument(parameter: Parameter, kind: str) -> ArgumentDescription:
     further = parameter.name.startswith("**")
     required = parameter.default is None and not injected and not further
     return ArgumentDescription(parameter.name, parameter.annotation, parameter.default, required, injected)
-
-
-def _describe_class(kind: str, name: str, cls: type) -> ComponentDescription:
-    """A class of this process: from its source like any other, or from itself where it has no file (a notebook's)."""
-    try:
-        file = inspect.getsourcefile(cls)
-        source = read_class(f"{cls.__module__}:{cls.__qualname__}", Path(file)) if file else None
-    except (TypeError, OSError, SyntaxError, ValueError):
-        source = None
-    facts = _facts(source, kind) if source is not None else _facts_of_object(kind, cls)
-    return ComponentDescription(kind, name, "(this process)", "", **facts)
-
-
-def _facts_of_object(kind: str, cls: type) -> dict[str, Any]:
-    parameters = [
-        Parameter(
-            ("**" if parameter.kind is parameter.VAR_KEYWORD else "") + name,
-            "" if parameter.annotation is parameter.empty else inspect.formatannotation(parameter.annotation),
-            None if parameter.default is parameter.empty else repr(parameter.default),
-        )
-        for name, parameter in inspect.signature(cls).parameters.items()
-        if parameter.kind is not parameter.VAR_POSITIONAL
-    ]
-    docstring = inspect.cleandoc(cls.__doc__ or "")
-    return {
-        "location": f"{cls.__module__}:{cls.__qualname__}",
-        "summary": textwrap.shorten(docstring.partition("\n")[0], 120),
-        "docstring": docstring,
-        "arguments": tuple(_argument(parameter, kind) for parameter in parameters),
-    }

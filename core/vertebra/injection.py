@@ -2,9 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Any
+import warnings
+from collections.abc import Mapping
+from typing import Any, Literal, get_args
 
-__all__ = ["INJECTED", "WHERE_KNOWN", "count_classes", "is_injected", "known_facts", "may_be_written"]
+from vertebra._deprecation import VertebraDeprecationWarning
+from vertebra.errors import PluginError
+
+__all__ = [
+    "INJECTED",
+    "WHERE_KNOWN",
+    "Labels",
+    "count_classes",
+    "facts_of_head",
+    "is_injected",
+    "known_facts",
+    "labels_of",
+    "may_be_written",
+]
+
+Labels = Literal["things", "stuff", "all"]
+"""Which classes of a dataset a head has scores for, see `Head.labels`."""
+_CONTRACTS = "vertebra.models.contracts"
 
 _OF_DATASET = ("num_classes", "metadata")
 _MODEL_PARTS = ("input_shape", *_OF_DATASET)
@@ -51,6 +70,47 @@ def known_facts(metadata: Any | None, **further: Any) -> dict[str, Any]:
         return further
     count = count_classes(metadata)
     return {"metadata": metadata, **({} if count is None else {"num_classes": count}), **further}
+
+
+def labels_of(head: type) -> Labels:
+    """Which classes a head class has scores for, as its `labels` says.
+
+    Until vertebra 0.3, a class that predicts `sem_seg` alone and does not set `labels` stands for "stuff", with a
+    warning; so heads written for earlier versions keep their number of classes.
+
+    Raises:
+        PluginError: `labels` is something else.
+    """
+    name = f"{head.__module__}.{head.__qualname__}"
+    if any("labels" in vars(base) for base in head.__mro__ if base.__module__ != _CONTRACTS):
+        labels = head.labels  # type: ignore[attr-defined]  # a registered class need not derive from the contract
+        if labels not in get_args(Labels):
+            raise PluginError(f"{name}: labels is {labels!r}, expected {' or '.join(map(repr, get_args(Labels)))}")
+        return labels
+    outputs = set(getattr(head, "task_outputs", ()))
+    if "sem_seg" not in outputs or outputs & {"instances", "panoptic_seg"}:
+        return "things"
+    warnings.warn(
+        f'{name} predicts sem_seg and does not set `labels`: write `labels = "stuff"` in the class. Without it, '
+        "vertebra 0.3 builds the head for the number of thing classes",
+        VertebraDeprecationWarning,
+        stacklevel=2,
+    )
+    return "stuff"
+
+
+def facts_of_head(head: type, facts: Mapping[str, Any], written: int | None) -> dict[str, Any]:
+    """The facts for a head and what is nested in it: `num_classes` is the number of the classes that it asks for.
+
+    Args:
+        facts: `label_counts` holds {labels: number of classes}, as far as they are known.
+        written: `num_classes` as the recipe writes it for this head. It also holds for heads inside it that have the
+            same `labels`.
+    """
+    labels, counts = labels_of(head), dict(facts.get("label_counts", {}))
+    if written is not None:
+        counts[labels] = written
+    return {**facts, "label_counts": counts, **({"num_classes": counts[labels]} if labels in counts else {})}
 
 
 def count_classes(metadata: Any) -> int | None:

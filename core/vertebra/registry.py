@@ -7,7 +7,6 @@ otherwise an error. `distribution:X` always means that distribution's entry poin
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
 from typing import Any
 
 from fvcore.common.registry import Registry as FvcoreRegistry
@@ -38,6 +37,8 @@ __all__ = [
 class Registry(FvcoreRegistry):
     """Components of one kind: fvcore's registry for those of this process, entry points for installed ones.
 
+    `register` takes a name and returns the class of a call too; `get` and `in` know installed components besides.
+
         @HEADS.register()
         class MyHead(Head): ...
 
@@ -47,9 +48,9 @@ class Registry(FvcoreRegistry):
         kind: backbone, neck, head, ...
     """
 
-    def __init__(self, kind: str) -> None:
-        super().__init__(kind)
-        self.kind = kind
+    @property
+    def kind(self) -> str:
+        return self._name
 
     def register(self, obj: type | None = None, *, name: str | None = None) -> Any:
         """Registers a class under its own name, or `name`; as a decorator or as a call. Returns the class."""
@@ -58,8 +59,7 @@ class Registry(FvcoreRegistry):
             self._do_register(name or cls.__name__, cls)
             return cls
 
-        decorator: Callable[[type], type] = add
-        return decorator if obj is None else decorator(obj)
+        return add if obj is None else add(obj)
 
     def _do_register(self, name: str, obj: Any) -> None:
         self._check_kind(name, obj)
@@ -128,7 +128,7 @@ class Registry(FvcoreRegistry):
 
     def registered(self) -> dict[str, type]:
         """The components that this process registered by the decorator."""
-        return dict(self._obj_map)
+        return dict(self)
 
     def __contains__(self, name: str) -> bool:
         return name in self._obj_map or name in self.names()
@@ -204,8 +204,7 @@ REGISTRIES: dict[str, Registry] = {kind: Registry(kind) for kind in KINDS}
 
 def _forget_module(module: str) -> None:
     for registry in REGISTRIES.values():
-        for name in [name for name, cls in registry._obj_map.items() if cls.__module__ == module]:
-            del registry._obj_map[name]
+        registry._obj_map = {name: cls for name, cls in registry if cls.__module__ != module}
 
 
 WHEN_FORGOTTEN.append(_forget_module)

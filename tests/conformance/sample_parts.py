@@ -106,6 +106,7 @@ class SampleSemanticHead(Head):
     """Scores of every class at stride 8, enlarged to the image."""
 
     task_outputs = ("sem_seg",)
+    labels = "stuff"
 
     def __init__(self, input_shape: dict[str, ShapeSpec], num_classes: int) -> None:
         super().__init__()

@@ -25,6 +25,7 @@ class ScoreHead(Head):
     """A score for each class from the finest features."""
 
     task_outputs = ("sem_seg",)
+    labels = "stuff"
 
     def __init__(self, input_shape, num_classes: int):
         super().__init__()

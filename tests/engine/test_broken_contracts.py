@@ -16,6 +16,7 @@ from vertebra.registry import BACKBONES, HEADS, NECKS
 @HEADS.register()
 class Base(Head):
     task_outputs = ("sem_seg",)
+    labels = "stuff"
 
     def __init__(self, input_shape, num_classes: int) -> None:
         super().__init__()

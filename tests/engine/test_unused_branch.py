@@ -16,6 +16,7 @@ from vertebra.registry import HEADS
 @HEADS.register()
 class TwoBranches(Head):
     task_outputs = ("sem_seg",)
+    labels = "stuff"
 
     def __init__(self, input_shape, num_classes: int, used: str = "always") -> None:
         super().__init__()

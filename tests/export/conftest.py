@@ -83,6 +83,7 @@ class MapHead(Head):
     """Class scores of each pixel, from the coarse level."""
 
     task_outputs = ("sem_seg",)
+    labels = "stuff"
 
     def __init__(self, num_classes: int = 4) -> None:
         super().__init__()

@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from fvcore.nn import giou_loss, smooth_l1_loss
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -51,6 +52,28 @@ def test_smooth_l1_without_width_has_no_nan_gradient():
     prediction = torch.zeros(3, requires_grad=True)
     SmoothL1Loss(beta=0, reduction="sum")(prediction, torch.zeros(3)).backward()
     assert prediction.grad.tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
+@pytest.mark.parametrize("beta", [0.0, 0.11, 1.0])
+def test_smooth_l1_and_its_gradient_are_fvcores(beta, reduction):
+    torch.manual_seed(0)
+    prediction, target = torch.randn(50, 4, requires_grad=True), torch.randn(50, 4)
+    ours, want = SmoothL1Loss(beta, reduction)(prediction, target), smooth_l1_loss(prediction, target, beta, reduction)
+    torch.testing.assert_close(ours, want)
+    gradients = (torch.autograd.grad(loss.sum(), prediction) for loss in (ours, want))
+    torch.testing.assert_close(*gradients)
+
+
+@pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
+def test_giou_and_its_gradient_are_fvcores(reduction):
+    torch.manual_seed(0)
+    corners = (torch.rand(2, 200, 2, 2) * 40).sort(dim=2).values.flatten(2)  # half of the pairs do not overlap
+    prediction, target = corners[0].requires_grad_(), corners[1]
+    ours, want = GIoULoss(reduction)(prediction, target), giou_loss(prediction, target, reduction)
+    torch.testing.assert_close(ours, want)
+    gradients = (torch.autograd.grad(loss.sum(), prediction) for loss in (ours, want))
+    torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-6)
 
 
 def test_diou_and_ciou_are_detectron2s(repository):

@@ -25,6 +25,7 @@ class Halves(Backbone):
 
 class Scores(Head):
     task_outputs: ClassVar = ("sem_seg",)
+    labels: ClassVar = "stuff"
 
     def __init__(self, num_classes=4, training_only=False):
         super().__init__()

@@ -1,4 +1,5 @@
 import sys
+from typing import Literal
 
 import pytest
 
@@ -105,13 +106,18 @@ def test_a_registered_class_is_described_too():
     class InTest:
         """Defined in a test."""
 
-        def __init__(self, num_classes: int, depth: int = 3) -> None: ...
+        def __init__(
+            self, num_classes: int, depth: int = 3, order: "Literal['rgb', 'bgr']" = "rgb", **more
+        ) -> None: ...
 
     found = describe("head", "InTest")
     assert found.summary == "Defined in a test."
-    assert [(a.name, a.default, a.injected) for a in found.arguments] == [
-        ("num_classes", None, True),
-        ("depth", "3", False),
+    assert found.location.startswith(f"{__file__}:")
+    assert [(a.name, a.annotation, a.default, a.injected) for a in found.arguments] == [
+        ("num_classes", "int", None, True),
+        ("depth", "int", "3", False),
+        ("order", "Literal['rgb', 'bgr']", "'rgb'", False),
+        ("**more", "", None, False),
     ]
 
 

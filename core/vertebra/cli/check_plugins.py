@@ -21,9 +21,10 @@ from pathlib import Path
 from typing import Any
 
 from vertebra import isolation
+from vertebra.cli.plugin_apps import load_command
+from vertebra.config import ComponentSpec
 from vertebra.errors import SetupError, VertebraError
-from vertebra.isolation import PluginImportError
-from vertebra.plugins import PluginInfo, installed_plugins
+from vertebra.plugins import Offer, PluginInfo, installed_plugins
 from vertebra_eval.regular_files import read_text
 
 __all__ = ["Finding", "PluginReport", "check_plugins"]
@@ -117,7 +118,7 @@ def _examine(distribution: str, timeout: float, output: Path, stack: Path, resul
         results.send("ready")
         plugin = next(found for found in installed_plugins() if found.distribution == distribution)
         started = time.perf_counter()
-        findings = [_find(offer) for offer in plugin.offers] + [_find_command(offer) for offer in plugin.commands]
+        findings = [_find(offer) for offer in (*plugin.offers, *plugin.commands)]
         seconds = time.perf_counter() - started
         findings += [finding for prefix in plugin.recipe_packages for finding in _read_recipes(prefix)]
         for stream in (sys.stdout, sys.stderr):
@@ -137,39 +138,20 @@ def _import_what_all_need() -> None:
         raise SetupError(f"no plugin can be checked: {type(err).__name__}: {err}\n  See: vertebra doctor") from err
 
 
-def _find(offer: Any) -> Finding:
-    from vertebra.config.signature import signature_of
-    from vertebra.registry import REGISTRIES
-
+def _find(offer: Offer) -> Finding:
     title = f"{offer.kind} {offer.name}"
     try:
-        cls = REGISTRIES[offer.kind].get(offer.qualified)
-        signature_of(cls, offer.kind)
-        if getattr(cls, "component_kind", None) is None:
+        if offer.kind == "command":
+            load_command(offer)
+            return Finding(title)
+        signature = ComponentSpec(offer.kind, offer.qualified).signature
+        _ = signature.arguments  # resolves its annotations
+        if getattr(signature.cls, "component_kind", None) is None:
             return Finding(title, f"{offer.value} does not inherit from the contract of a {offer.kind}")
-    except PluginImportError as err:
-        return Finding(title, _without_owner(err.summary, offer), err.trace)
     except VertebraError as err:
-        return Finding(title, _without_owner(str(err), offer))
+        problem = getattr(err, "summary", str(err)).removeprefix(f"{title} of plugin {offer.plugin}")
+        return Finding(title, problem.lstrip(" :"), getattr(err, "trace", None))  # the report names the plugin
     return Finding(title)
-
-
-def _find_command(offer: Any) -> Finding:
-    from vertebra.cli.plugin_apps import load_command
-
-    title = f"command {offer.name}"
-    try:
-        load_command(offer)
-    except PluginImportError as err:
-        return Finding(title, _without_owner(err.summary, offer), err.trace)
-    except VertebraError as err:
-        return Finding(title, _without_owner(str(err), offer))
-    return Finding(title)
-
-
-def _without_owner(message: str, offer: Any) -> str:
-    """The report has named plugin and component already."""
-    return message.removeprefix(f"{offer.kind} {offer.name} of plugin {offer.plugin}").lstrip(" :")
 
 
 def _read_recipes(prefix: str) -> list[Finding]:

@@ -22,7 +22,9 @@ Overrides = Annotated[
 Weights = Annotated[
     str | None, typer.Option("--weights", "-w", help="Checkpoint or weights file (.pth, .safetensors, .pkl), or URL.")
 ]
-
+RecipeOption = Annotated[str, typer.Option("--recipe", help="Recipe of the same model.")]
+OutputFile = Annotated[Path, typer.Option("--output", help="Output .pth file.")]
+Force = Annotated[bool, typer.Option("--force", help="Overwrite the output file if it exists.")]
 Partial = Annotated[
     bool,
     typer.Option(
@@ -76,9 +78,9 @@ def evaluate(
 
 def import_detectron2(
     weights: Annotated[str, typer.Option("--weights", help="Detectron2's .pkl or .pth file; no code in it is run.")],
-    recipe: Annotated[str, typer.Option("--recipe", help="Recipe of the same model.")],
-    output: Annotated[Path, typer.Option("--output", help="Output .pth file.")],
-    force: Annotated[bool, typer.Option("--force", help="Overwrite the output file if it exists.")] = False,
+    recipe: RecipeOption,
+    output: OutputFile,
+    force: Force = False,
     partial: Partial = False,
     overrides: Overrides = None,
 ) -> None:
@@ -91,9 +93,9 @@ def import_detectron2(
 
 def import_torchvision(
     weights: Annotated[str, typer.Option("--weights", help="A .pth file, or torchvision:NAME; no code in it is run.")],
-    recipe: Annotated[str, typer.Option("--recipe", help="Recipe of the same model.")],
-    output: Annotated[Path, typer.Option("--output", help="Output .pth file.")],
-    force: Annotated[bool, typer.Option("--force", help="Overwrite the output file if it exists.")] = False,
+    recipe: RecipeOption,
+    output: OutputFile,
+    force: Force = False,
     partial: Partial = False,
     overrides: Overrides = None,
 ) -> None:

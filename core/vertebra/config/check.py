@@ -14,7 +14,6 @@ from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 from vertebra.config.component import ComponentSpec, Kind, to_plain
 from vertebra.config.scalars import INVALID, check_scalar, describe_type, show
 from vertebra.config.sections import Recipe, Section
-from vertebra.config.signature import signature_of
 from vertebra.config.yaml_reader import Node, from_plain
 from vertebra.errors import PluginError, RecipeError, VertebraError
 from vertebra.isolation import PluginImportError
@@ -145,8 +144,8 @@ def _check_component(kind: str, annotation: Any, node: Node, path: str, mistakes
         mistakes.add(name.where, f"{_join(path, key)} is {show(name)}, expected the name of a {kind} as text")
         return INVALID
     try:
-        cls = REGISTRIES[kind].get(name.value)
-        signature = signature_of(cls, kind)
+        signature = ComponentSpec(kind, name.value).signature
+        cls, known_arguments = signature.cls, signature.arguments
     except VertebraError as err:
         mistakes.add(name.where, f"{path}: {getattr(err, 'summary', err)}", err)
         return INVALID
@@ -165,7 +164,7 @@ def _check_component(kind: str, annotation: Any, node: Node, path: str, mistakes
         inner = _join(path, argument)
         if argument == key:
             continue
-        known = signature.arguments.get(argument)
+        known = known_arguments.get(argument)
         if known is None and signature.open:
             arguments[argument] = child.plain()
         elif known is None:
@@ -175,7 +174,7 @@ def _check_component(kind: str, annotation: Any, node: Node, path: str, mistakes
             mistakes.add(child.where, f"{inner} is set by the framework; remove it from the recipe")
         else:
             arguments[argument] = check_value(known.annotation, child, inner, mistakes)
-    for known in signature.arguments.values():
+    for known in known_arguments.values():
         if known.required and known.name not in block.value:
             text = describe_type(known.annotation)
             mistakes.add(block.where, f"{_join(path, known.name)} is missing; {name.value} needs it: {text}")

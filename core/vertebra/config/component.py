@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import inspect
 import traceback
 import weakref
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from vertebra.config.signature import parameters_of
+from vertebra.config.signature import Signature, signature_of
 from vertebra.errors import RecipeError, VertebraError
-from vertebra.injection import INJECTED, WHERE_KNOWN, is_injected
+from vertebra.injection import INJECTED, WHERE_KNOWN, facts_of_head, is_injected
 from vertebra.registry import REGISTRIES
 
 __all__ = ["ComponentSpec", "Kind", "to_plain", "where_written"]
@@ -50,28 +49,39 @@ class ComponentSpec:
     arguments: dict[str, Any] = field(default_factory=dict)
     where: str = field(default="(made in Python)", compare=False)
 
+    @property
+    def signature(self) -> Signature:
+        """The class that the name means now, with its constructor.
+
+        Raises: as `Registry.get`.
+        """
+        return signature_of(REGISTRIES[self.kind].get(self.name), self.kind)
+
     def build(self, **injected: Any) -> Any:
         """Constructs the component, and its nested ones first.
 
         Args:
             injected: what the framework knows (`input_shape`, `num_classes`, ...). Each goes to every constructor,
                 nested ones too, that has a parameter of this name and whose kind is promised it (`INJECTED`); what the
-                recipe writes goes before it, and holds for what is nested in the component as well.
+                recipe writes goes before it, and holds for what is nested in the component as well. From
+                `label_counts`, where it is given, each head takes the `num_classes` that it asks for.
         Raises:
             RecipeError: the constructor raised; names file and line and the place in the code. Or it takes a promised
                 argument that is not known here.
             PluginError: the component's plugin cannot be used.
         """
-        cls = REGISTRIES[self.kind].get(self.name)
+        signature = self.signature
+        cls = signature.cls
         injected |= {key: value for key, value in self.arguments.items() if is_injected(self.kind, key)}
-        arguments = {key: _build_nested(value, injected) for key, value in self.arguments.items()}
-        parameters = parameters_of(cls)
+        if self.kind == "head":
+            injected = facts_of_head(cls, injected, self.arguments.get("num_classes"))
+        arguments = _with_specs(self.arguments, lambda nested: nested.build(**injected))
         for key in INJECTED.get(self.kind, ()):
-            if key in arguments or key not in parameters:
+            if key in arguments or key not in signature.parameters:
                 continue
             if key in injected:
                 arguments[key] = injected[key]
-            elif parameters[key].default is inspect.Parameter.empty:
+            elif signature.needs(key):
                 raise RecipeError(
                     f"{self.where}: {self.kind} {self.name} takes `{key}`, which the framework sets, but which is not "
                     f"known here.\n  {WHERE_KNOWN[key]}"
@@ -94,6 +104,15 @@ class ComponentSpec:
             raise RecipeError(
                 f"{self.where}: {self.kind} {self.name} cannot be built: {cause}\n  Raised in {_place_of(err)}"
             ) from err
+
+    def rewritten(self, change: Callable[[ComponentSpec], Mapping[str, Any]]) -> ComponentSpec:
+        """A copy in which this block and all that are nested in it have further arguments.
+
+        Args:
+            change: what is set in a block, {argument: value}; called for each.
+        """
+        arguments = _with_specs(self.arguments, lambda nested: nested.rewritten(change))
+        return replace(self, arguments=arguments | dict(change(self)))
 
     def to_dict(self) -> dict[str, Any]:
         """{name: ..., **arguments} in plain data, as a recipe would write it."""
@@ -127,13 +146,14 @@ def to_plain(value: Any) -> Any:
     return to_jsonable_python(value)
 
 
-def _build_nested(value: Any, injected: dict[str, Any]) -> Any:
+def _with_specs(value: Any, change: Callable[[ComponentSpec], Any]) -> Any:
+    """A copy in which `change` of each ComponentSpec, inside lists and dicts too, stands in its place."""
     if isinstance(value, ComponentSpec):
-        return value.build(**injected)
+        return change(value)
     if isinstance(value, (list, tuple)) and any(True for _ in _specs_in(value)):
-        return type(value)(_build_nested(child, injected) for child in value)
+        return type(value)(_with_specs(child, change) for child in value)
     if isinstance(value, dict):
-        return {key: _build_nested(child, injected) for key, child in value.items()}
+        return {key: _with_specs(child, change) for key, child in value.items()}
     return value
 
 

@@ -121,8 +121,10 @@ class DataSection(Section):
 
     @classmethod
     def problems(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-        yield from _at_least(values, workers=0, max_bad_images=0, close_mixing_epochs=0)
-        yield from _at_most(values, workers=_MOST_WORKERS)
+        any_number = (0, math.inf)
+        yield from _within(
+            values, workers=(0, _MOST_WORKERS), max_bad_images=any_number, close_mixing_epochs=any_number
+        )
         if (timeout := values.get("timeout")) is not None and not timeout > 0:
             yield "timeout", f"is {timeout:g}, expected seconds above 0"
 
@@ -162,8 +164,8 @@ class TrainSection(Section):
             yield "epochs", f"is {epochs:g}, expected a number above 0 and below {_MOST_EPOCHS:,}"
         if norm is not None and not norm > 0:
             yield "clip_gradients", f"is {norm:g}, expected a norm above 0, or null for no clipping"
-        yield from _at_least(values, steps=1, batch_size=1, keep_checkpoints=1, log_every=1)
-        yield from _at_most(values, batch_size=_MOST_IMAGES, steps=_MOST_EPOCHS)
+        yield from _within(values, steps=(1, _MOST_EPOCHS), batch_size=(1, _MOST_IMAGES))
+        yield from _within(values, keep_checkpoints=(1, math.inf), log_every=(1, math.inf))
         for name in ("checkpoint_every", "evaluate_every"):
             value = values.get(name)
             if isinstance(value, str):
@@ -188,8 +190,7 @@ class EvaluateSection(Section):
 
     @classmethod
     def problems(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-        yield from _at_least(values, batch_size=1, pictures=0)
-        yield from _at_most(values, batch_size=_MOST_IMAGES)
+        yield from _within(values, batch_size=(1, _MOST_IMAGES), pictures=(0, math.inf))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,7 +210,7 @@ class Recipe(Section):
 
     @classmethod
     def problems(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-        yield from _at_least(values, seed=0)
+        yield from _within(values, seed=(0, math.inf))
 
     @property
     def run_folder(self) -> str:
@@ -232,15 +233,9 @@ class Recipe(Section):
         Path(path).write_text(self.to_yaml(), encoding="utf-8")
 
 
-def _at_least(values: Mapping[str, Any], **bounds: int) -> Iterator[tuple[str, str]]:
-    for name, bound in bounds.items():
+def _within(values: Mapping[str, Any], **bounds: tuple[int, float]) -> Iterator[tuple[str, str]]:
+    """What is wrong with values that have a least and a largest number."""
+    for name, (least, largest) in bounds.items():
         value = values.get(name)
-        if value is not None and value < bound:
-            yield name, f"is {value}, expected at least {bound}"
-
-
-def _at_most(values: Mapping[str, Any], **bounds: int) -> Iterator[tuple[str, str]]:
-    for name, bound in bounds.items():
-        value = values.get(name)
-        if value is not None and value > bound:
-            yield name, f"is {value}, expected at most {bound}"
+        if value is not None and not least <= value <= largest:
+            yield name, f"is {value}, expected at {f'least {least}' if value < least else f'most {largest}'}"

@@ -9,6 +9,7 @@ from vertebra.data import Dataset
 from vertebra.data.label_facts import look_for_labels
 from vertebra.data.missing_classes import missing_labels, missing_objects
 from vertebra.errors import DataError, RecipeError
+from vertebra.injection import labels_of
 from vertebra.models import Head, Loss, Model
 from vertebra.models.losses.labels import check_weights, too_few_classes
 from vertebra.runtime import distributed
@@ -51,7 +52,7 @@ def _check(model: Model, dataset: Dataset) -> list[str]:
 
 def _check_losses(model: Model, num_labels: int) -> None:
     """Losses of the semantic heads, wherever those stand, against the number of labels."""
-    semantic = (one for one in model.modules() if isinstance(one, Head) and set(one.task_outputs) == {"sem_seg"})
+    semantic = (one for one in model.modules() if isinstance(one, Head) and labels_of(type(one)) == "stuff")
     for head in semantic:
         for loss in head.modules():
             if not isinstance(loss, Loss) or num_labels == 0:

@@ -8,6 +8,7 @@ and parameters with the same settings share one group.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -34,6 +35,7 @@ class OptimizerBuilder:
         raise NotImplementedError
 
 
+@dataclass(eq=False)
 class SGD(OptimizerBuilder):
     """Stochastic gradient descent with momentum; the defaults are Detectron2's for RetinaNet at 16 images a step.
 
@@ -44,64 +46,45 @@ class SGD(OptimizerBuilder):
         backbone_lr_factor: multiplies the rate of everything in `model.backbone`.
     """
 
-    def __init__(
-        self,
-        lr: float = 0.01,
-        momentum: float = 0.9,
-        weight_decay: float = 1e-4,
-        nesterov: bool = False,
-        weight_decay_norm: float | None = 0.0,
-        weight_decay_bias: float | None = None,
-        bias_lr_factor: float = 1.0,
-        backbone_lr_factor: float = 1.0,
-    ) -> None:
-        if nesterov and momentum == 0:
+    lr: float = 0.01
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    nesterov: bool = False
+    weight_decay_norm: float | None = 0.0
+    weight_decay_bias: float | None = None
+    bias_lr_factor: float = 1.0
+    backbone_lr_factor: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.nesterov and self.momentum == 0:
             raise ValueError("nesterov needs a momentum above 0")
-        self.options: dict[str, Any] = {"lr": lr, "momentum": momentum, "nesterov": nesterov}
-        self.group_options: dict[str, Any] = {
-            "lr": lr,
-            "weight_decay": weight_decay,
-            "weight_decay_norm": weight_decay_norm,
-            "weight_decay_bias": weight_decay_bias,
-            "bias_lr_factor": bias_lr_factor,
-            "backbone_lr_factor": backbone_lr_factor,
-        }
 
     def build(self, model: nn.Module) -> torch.optim.Optimizer:
-        groups = parameter_groups(model, **self.group_options)
-        return torch.optim.SGD(groups, **self.options, fused=_can_fuse(groups))
+        groups = _groups_of(model, self)
+        fused = _can_fuse(groups)
+        return torch.optim.SGD(groups, self.lr, self.momentum, nesterov=self.nesterov, fused=fused)
 
 
+@dataclass(eq=False)
 class AdamW(OptimizerBuilder):
     """Adam with decoupled weight decay. Source: Loshchilov, Hutter, arXiv:1711.05101.
 
     Args: `betas` and `eps` are torch's; the rest as in `SGD`.
     """
 
-    def __init__(
-        self,
-        lr: float = 1e-4,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
-        weight_decay: float = 1e-2,
-        weight_decay_norm: float | None = 0.0,
-        weight_decay_bias: float | None = None,
-        bias_lr_factor: float = 1.0,
-        backbone_lr_factor: float = 1.0,
-    ) -> None:
-        self.options: dict[str, Any] = {"lr": lr, "betas": tuple(betas), "eps": eps}
-        self.group_options: dict[str, Any] = {
-            "lr": lr,
-            "weight_decay": weight_decay,
-            "weight_decay_norm": weight_decay_norm,
-            "weight_decay_bias": weight_decay_bias,
-            "bias_lr_factor": bias_lr_factor,
-            "backbone_lr_factor": backbone_lr_factor,
-        }
+    lr: float = 1e-4
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    weight_decay: float = 1e-2
+    weight_decay_norm: float | None = 0.0
+    weight_decay_bias: float | None = None
+    bias_lr_factor: float = 1.0
+    backbone_lr_factor: float = 1.0
 
     def build(self, model: nn.Module) -> torch.optim.Optimizer:
-        groups = parameter_groups(model, **self.group_options)
-        return torch.optim.AdamW(groups, **self.options, fused=_can_fuse(groups))
+        groups = _groups_of(model, self)
+        first, second = self.betas
+        return torch.optim.AdamW(groups, self.lr, (first, second), self.eps, fused=_can_fuse(groups))
 
 
 def parameter_groups(
@@ -135,6 +118,18 @@ def parameter_groups(
     if not groups:
         raise ValueError("the model has no trainable parameter: everything is frozen")
     return [{"params": params, "lr": rate, "weight_decay": decay} for (rate, decay), params in groups.items()]
+
+
+def _groups_of(model: nn.Module, settings: SGD | AdamW) -> list[dict[str, Any]]:
+    return parameter_groups(
+        model,
+        lr=settings.lr,
+        weight_decay=settings.weight_decay,
+        weight_decay_norm=settings.weight_decay_norm,
+        weight_decay_bias=settings.weight_decay_bias,
+        bias_lr_factor=settings.bias_lr_factor,
+        backbone_lr_factor=settings.backbone_lr_factor,
+    )
 
 
 def _trainable(model: nn.Module) -> Iterator[tuple[str, nn.Parameter, nn.Module]]:

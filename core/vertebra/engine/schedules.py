@@ -32,7 +32,16 @@ class Schedule:
         """Raises ValueError where the settings make no sense for a run of this length."""
 
 
-class WarmupMultiStep(Schedule):
+class _Warmed(Schedule):
+    """A schedule that begins with a warm-up."""
+
+    warm: _WarmUp
+
+    def check(self, total_steps: int) -> None:
+        self.warm.check(total_steps)
+
+
+class WarmupMultiStep(_Warmed):
     """Constant between milestones; at each it is multiplied with `gamma`. The default is Detectron2's 1x schedule.
 
     Args:
@@ -59,7 +68,7 @@ class WarmupMultiStep(Schedule):
         self.warm = _WarmUp(warmup_steps, warmup_factor, warmup, rescale)
 
     def check(self, total_steps: int) -> None:
-        self.warm.check(total_steps)
+        super().check(total_steps)
         late = [m for m in self.milestones if m >= 1 and m >= total_steps]
         if late:
             raise ValueError(
@@ -77,7 +86,7 @@ class WarmupMultiStep(Schedule):
         return self.warm(step, total_steps, decay)
 
 
-class WarmupCosine(Schedule):
+class WarmupCosine(_Warmed):
     """Half a cosine from 1 down to `end_factor` at the end of the run. Source: Loshchilov, Hutter, arXiv:1608.03983.
 
     Args: see `WarmupMultiStep`; `end_factor` is the last rate as a fraction of the full one.
@@ -94,9 +103,6 @@ class WarmupCosine(Schedule):
         self.end_factor = end_factor
         self.warm = _WarmUp(warmup_steps, warmup_factor, warmup, rescale)
 
-    def check(self, total_steps: int) -> None:
-        self.warm.check(total_steps)
-
     def factor(self, step: int, total_steps: int) -> float:
         def decay(position: float) -> float:
             return self.end_factor + (1 - self.end_factor) * 0.5 * (1 + math.cos(math.pi * position / total_steps))
@@ -104,7 +110,7 @@ class WarmupCosine(Schedule):
         return self.warm(step, total_steps, decay)
 
 
-class WarmupPoly(Schedule):
+class WarmupPoly(_Warmed):
     """(1 - step / total) ** power; the warm-up multiplies it. As DeepLab trains. Source: arXiv:1606.00915, section 4.1.
 
     Args:
@@ -125,16 +131,13 @@ class WarmupPoly(Schedule):
         self.constant_ending = constant_ending
         self.warm = _WarmUp(warmup_steps, warmup_factor, warmup, rescale=False)
 
-    def check(self, total_steps: int) -> None:
-        self.warm.check(total_steps)
-
     def factor(self, step: int, total_steps: int) -> float:
         decayed = max(1 - step / total_steps, 0.0) ** self.power
         rise = self.warm.rise(step, total_steps)
         return max(decayed, self.constant_ending) if rise is None else rise * decayed
 
 
-class FixedGamma(Schedule):
+class FixedGamma(_Warmed):
     """`num_decays` decays by `gamma`, evenly spread over the run.
 
     Args: see `WarmupMultiStep`.
@@ -154,9 +157,6 @@ class FixedGamma(Schedule):
         self.num_decays = num_decays
         self.gamma = gamma
         self.warm = _WarmUp(warmup_steps, warmup_factor, warmup, rescale)
-
-    def check(self, total_steps: int) -> None:
-        self.warm.check(total_steps)
 
     def factor(self, step: int, total_steps: int) -> float:
         width = max(total_steps // (self.num_decays + 1), 1)  # steps between decays

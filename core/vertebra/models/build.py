@@ -6,17 +6,22 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from vertebra.config.signature import parameters_of
+from vertebra.data.panoptic_labels import segment_stuff_names
 from vertebra.errors import PluginError, RecipeError, VertebraError
-from vertebra.injection import count_classes, known_facts
+from vertebra.injection import Labels, count_classes, known_facts, labels_of
 from vertebra.models.contracts import Backbone, Neck, ShapeSpec
 from vertebra.models.model import Model
-from vertebra.registry import REGISTRIES
 
 if TYPE_CHECKING:
     from vertebra.config import ComponentSpec, ModelSection, Recipe
 
 __all__ = ["build_model", "with_one_more_class"]
+
+_KINDS_OF: dict[Labels, tuple[str, ...]] = {
+    "things": ("thing_classes",),
+    "stuff": ("stuff_classes",),
+    "all": ("thing_classes", "stuff_classes"),
+}
 
 
 def build_model(
@@ -28,8 +33,8 @@ def build_model(
 
     Args:
         recipe: a validated recipe; of its sections `model` counts.
-        num_classes: given to parts that do not set it; by default the number of classes in `metadata`, which for a head
-            that gives semantic labels and nothing else is that of `stuff_classes`.
+        num_classes: for parts that do not set it; by default the number in `metadata` of the classes that each head has
+            scores for (`Head.labels`). Heads inside a head that has others keep the number in `metadata`.
         metadata: the dataset's, given to parts that ask for it. Where neither is given and a part needs one of them,
             the recipe's own dataset is read.
         pretrained: False does not load the starting weights of backbone and heads: right where the whole model's
@@ -49,15 +54,12 @@ def build_model(
     if section.neck is not None:
         neck = section.neck.build(input_shape=shapes, **injected)
         shapes = _shapes_of(neck, section.neck)
-    labels = {} if given else {name: _count_labels(spec, metadata) for name, spec in section.heads.items()}
-    counts = {name: {"num_classes": count} for name, count in labels.items() if count is not None}
-    labeled = {name: _with_label_counts(spec, metadata) for name, spec in section.heads.items()}
-    heads = {
-        name: (spec if pretrained else _without_weights(spec)).build(
-            input_shape=shapes, **(injected | counts.get(name, {}))
-        )
-        for name, spec in labeled.items()
-    }
+    counts = {} if metadata is None else _label_counts(metadata)
+    heads = {}
+    for name, spec in section.heads.items():
+        known = counts if num_classes is None else counts | {labels_of(spec.signature.cls): num_classes}
+        spec = spec if pretrained else _without_weights(spec)
+        heads[name] = spec.build(input_shape=shapes, label_counts=known, **injected)
     return Model(
         backbone,
         neck,
@@ -87,20 +89,14 @@ def _shapes_of(part: Backbone | Neck, spec: ComponentSpec) -> dict[str, ShapeSpe
 def _without_weights(spec: ComponentSpec) -> ComponentSpec:
     """The block, and those nested in it, with `weights` (ours) and `pretrained` (timm's) switched off."""
     off = {"weights": None, "pretrained": False}
-    return replace(
-        spec,
-        arguments={
-            key: _without_weights(value) if hasattr(value, "arguments") else off.get(key, value)
-            for key, value in spec.arguments.items()
-        },
-    )
+    return spec.rewritten(lambda one: {key: value for key, value in off.items() if key in one.arguments})
 
 
 def _check_written_classes(section: ModelSection, in_dataset: int | None) -> None:
     """A detection head must have room for the dataset's classes; more are allowed (weights of another dataset)."""
     for name, spec in section.heads.items():
         written = spec.arguments.get("num_classes")
-        detects = "instances" in getattr(REGISTRIES["head"].get(spec.name), "task_outputs", ())
+        detects = "instances" in getattr(spec.signature.cls, "task_outputs", ())
         if detects and isinstance(written, int) and in_dataset is not None and written < in_dataset:
             raise RecipeError(
                 f"{spec.where}: model.heads.{name}.num_classes is {written}, but the dataset has {in_dataset} "
@@ -114,10 +110,9 @@ def _needs_dataset(section: ModelSection) -> str | None:
     specs = [section.backbone, *([section.neck] if section.neck else []), *section.heads.values()]
     for spec in specs:
         for part in (spec, *spec.nested()):
-            for name, parameter in parameters_of(REGISTRIES[part.kind].get(part.name)).items():
-                required = parameter.default is parameter.empty and name in ("num_classes", "metadata")
-                if required and name not in part.arguments and name not in spec.arguments:
-                    return f"{part.where}: {part.kind} {part.name}"
+            needed = [name for name in ("num_classes", "metadata") if part.signature.needs(name)]
+            if any(name not in part.arguments and name not in spec.arguments for name in needed):
+                return f"{part.where}: {part.kind} {part.name}"
     return None
 
 
@@ -137,46 +132,28 @@ def _own_metadata(recipe: Recipe, where: str) -> Any:
         ) from err
 
 
-def _with_label_counts(spec: ComponentSpec, metadata: Any | None) -> ComponentSpec:
-    """The head's block with `num_classes` written at each purely semantic head inside it."""
-    arguments = dict(spec.arguments)
-    for key, value in spec.arguments.items():
-        if not isinstance(value, type(spec)) or value.kind != "head":
-            continue
-        count = None if "num_classes" in value.arguments else _count_labels(value, metadata)
-        value = value if count is None else replace(value, arguments={**value.arguments, "num_classes": count})
-        arguments[key] = _with_label_counts(value, metadata)
-    return replace(spec, arguments=arguments)
-
-
-def _count_labels(spec: ComponentSpec, metadata: Any | None) -> int | None:
-    """Classes of a purely semantic head: every label of the dataset, things among them; None for any other head."""
-    if not _is_semantic(spec):
-        return None
-    return len(getattr(metadata, "stuff_classes", None) or ()) or None
-
-
-def _is_semantic(spec: ComponentSpec) -> bool:
-    outputs = set(getattr(REGISTRIES["head"].get(spec.name), "task_outputs", ()))
-    return "sem_seg" in outputs and not outputs & {"instances", "panoptic_seg"}
+def _label_counts(metadata: Any) -> dict[Labels, int]:
+    """Number of classes by what a head may ask for, as far as the dataset names any, see `Head.labels`."""
+    things, stuff = (len(getattr(metadata, key, None) or ()) for key in ("thing_classes", "stuff_classes"))
+    counts: dict[Labels, int] = {
+        "things": things or stuff,
+        "stuff": stuff or things,
+        "all": things + len(segment_stuff_names(metadata)),
+    }
+    return {labels: count for labels, count in counts.items() if count}
 
 
 def with_one_more_class(recipe: Recipe, kind: str) -> Recipe:
     """The recipe with each `num_classes` that its heads write raised by one, for heads that count classes of a kind.
 
     Args:
-        kind: `thing_classes`, `stuff_classes` (heads that give semantic labels alone), or another: nothing changes.
+        kind: `thing_classes`, `stuff_classes`, or another: nothing changes.
     """
 
-    def raised(spec: ComponentSpec) -> ComponentSpec:
-        counts = "stuff_classes" if spec.kind == "head" and _is_semantic(spec) else "thing_classes"
-        arguments = {
-            key: raised(value) if isinstance(value, type(spec)) else value for key, value in spec.arguments.items()
-        }
-        written = arguments.get("num_classes")
-        if isinstance(written, int) and counts == kind:
-            arguments["num_classes"] = written + 1
-        return replace(spec, arguments=arguments)
+    def raised(spec: ComponentSpec) -> dict[str, int]:
+        written = spec.arguments.get("num_classes")
+        labels = labels_of(spec.signature.cls) if spec.kind == "head" else "things"
+        return {"num_classes": written + 1} if isinstance(written, int) and kind in _KINDS_OF[labels] else {}
 
-    heads = {name: raised(spec) for name, spec in recipe.model.heads.items()}
+    heads = {name: spec.rewritten(raised) for name, spec in recipe.model.heads.items()}
     return replace(recipe, model=replace(recipe.model, heads=heads))

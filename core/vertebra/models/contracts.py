@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from vertebra.errors import PluginError
+from vertebra.injection import Labels
 
 if TYPE_CHECKING:
     from vertebra.models.batch import Batch
@@ -102,6 +103,12 @@ class Head(nn.Module):
     """As of a backbone; an instance may have its own, where its place in the model decides."""
     task_outputs: ClassVar[Sequence[str]] = ()
     """Keys of the dicts that `predict` returns, as far as they are known beforehand."""
+    labels: ClassVar[Labels] = "things"
+    """Which of the dataset's classes the head has scores for, so which number is injected as `num_classes`: "things"
+    (`thing_classes`), "stuff" (the semantic labels, which `stuff_classes` names, things among them where they are
+    labels), or "all" (things, then the stuff that is not among them). Where a dataset has no classes of that sort, its
+    others count. A head of heads leaves it as it is: each head inside says its own.
+    """
     training_only: bool = False
     """An auxiliary head: it is trained with the others, and the model skips it in eval mode."""
 

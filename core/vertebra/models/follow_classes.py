@@ -9,15 +9,18 @@ import torch
 from torch import Tensor, nn
 
 from vertebra.data.catalog import Metadata
+from vertebra.data.panoptic_labels import segment_stuff_names
 from vertebra.models.build import build_model, with_one_more_class
 from vertebra.models.class_rows import ClassRows
+from vertebra.models.contracts import Head
 
 if TYPE_CHECKING:
     from vertebra.config import Recipe
 
 __all__ = ["follow_classes"]
 
-_KINDS = ("thing_classes", "stuff_classes", "keypoint_names")
+_ALL = "all classes"  # things, then the stuff that is not among them, as heads with `labels = "all"` count them
+_KINDS = ("thing_classes", "stuff_classes", _ALL, "keypoint_names")
 
 
 def follow_classes(
@@ -35,7 +38,7 @@ def follow_classes(
     found, anew = dict(state), []
     own, layouts = model.state_dict(), _declared(model)
     for kind in _KINDS:
-        there, here = ([str(name) for name in getattr(one, kind, None) or ()] for one in (kept, metadata))
+        there, here = (_names(one, kind) for one in (kept, metadata))
         if there == here or not there or not here:
             continue
         place = {name: number for number, name in enumerate(here)}
@@ -90,11 +93,32 @@ def _declared(model: nn.Module) -> dict[str, ClassRows]:
 
 def _depending(model: nn.Module, recipe: Recipe, metadata: Any, kind: str) -> dict[str, dict[int, int]]:
     """{tensor: {dimension: rows more}} that depend on the number of classes of a kind: seen by building one more."""
-    found = _grown(model, recipe, metadata, kind)
-    if kind == "thing_classes" and getattr(metadata, "stuff_classes", None):  # labels may begin with the things
-        labels = _grown(model, recipe, metadata, "stuff_classes")
-        found = {name: growth for name, growth in found.items() if name not in labels}
-    return found
+    if kind == "keypoint_names":
+        return _grown(model, recipe, metadata, kind)
+    of_all = _in_heads_for_all(model)
+    if kind == _ALL and not of_all:
+        return {}
+    has_labels = bool(_names(metadata, "stuff_classes"))
+    labels = _grown(model, recipe, metadata, "stuff_classes") if has_labels else {}
+    things = _grown(model, recipe, metadata, "thing_classes") if kind == "thing_classes" or not has_labels else {}
+    if kind == "thing_classes":  # labels may begin with the things
+        return {name: growth for name, growth in things.items() if name not in labels and name not in of_all}
+    return {name: growth for name, growth in (labels or things).items() if (name in of_all) == (kind == _ALL)}
+
+
+def _in_heads_for_all(model: nn.Module) -> set[str]:
+    """Names of the tensors whose innermost head has scores for all classes."""
+    labels: dict[str, str] = {}
+    for path, head in model.named_modules():  # outer ones first
+        if isinstance(head, Head):
+            labels |= {f"{path}.{name}": head.labels for name in head.state_dict()}
+    return {name for name, counted in labels.items() if counted == "all"}
+
+
+def _names(metadata: Any, kind: str) -> list[str]:
+    if kind == _ALL:
+        return [*_names(metadata, "thing_classes"), *map(str, segment_stuff_names(metadata))]
+    return [str(name) for name in getattr(metadata, kind, None) or ()]
 
 
 def _grown(model: nn.Module, recipe: Recipe, metadata: Any, kind: str) -> dict[str, dict[int, int]]:
@@ -111,6 +135,8 @@ def _one_more(metadata: Any, kind: str) -> Metadata:
     facts = {key: value for key, value in vars(metadata).items() if key != "name"}
     things, labels = list(facts.get("thing_classes") or ()), list(facts.get("stuff_classes") or ())
     facts[kind] = [*facts[kind], "(one more)"]
+    if kind == "stuff_classes" and "segment_stuff_classes" in facts:
+        facts["segment_stuff_classes"] = [*facts["segment_stuff_classes"], "(one more)"]
     if kind == "thing_classes" and labels[: len(things)] == things:
         facts["stuff_classes"] = [*facts[kind], *labels[len(things) :]]
     return Metadata(metadata.name).set(**facts)

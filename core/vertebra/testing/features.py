@@ -1,18 +1,78 @@
-"""Feature maps: whether they are what a backbone or neck announces, and ones made by hand."""
+"""Feature maps: what backbones and necks both promise of them, and ones made by hand."""
 
 from __future__ import annotations
 
 import operator
+from collections.abc import Mapping
 from functools import reduce
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from vertebra.models import ShapeSpec
-from vertebra.testing.checks import require
+from vertebra.testing.checks import build_from_defaults, check_gradients, check_same, check_state_round_trip, require
+from vertebra.testing.elsewhere import check_export, check_spawned
+from vertebra.testing.training import check_trains_by_recipe
 
-__all__ = ["check_feature_maps", "make_features", "total_of"]
+__all__ = ["FeatureConformance", "check_feature_maps", "make_features"]
+
+
+class FeatureConformance:
+    """The checks of a part that gives feature maps; see `BackboneConformance` and `NeckConformance`."""
+
+    kind: ClassVar[str]
+    component: ClassVar[str] = ""
+    arguments: ClassVar[Mapping[str, Any]] = {}
+    recipe: ClassVar[str] = ""
+
+    def test_same_seed_same_weights_and_features(self) -> None:
+        first, second = self.make(3), self.make(3)
+        check_same(first.state_dict(), second.state_dict(), f"weights of two {self.kind}s of one seed")
+        inputs = self.make_inputs(first)
+        with torch.no_grad():
+            check_same(first.eval()(inputs), second.eval()(inputs), "features under one seed")
+
+    def test_every_parameter_gets_a_gradient(self) -> None:
+        part = self.make().train()
+        _total_of(part(self.make_inputs(part))).backward()
+        check_gradients(part, "a loss on all feature maps")
+
+    def test_state_dict_round_trip_is_bit_equal(self) -> None:
+        check_state_round_trip(self.make(1), self.make(2), lambda part: part(self.make_inputs(part)))
+
+    def test_finite_under_bf16_autocast(self) -> None:
+        part = self.make().train()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            total = _total_of(part(self.make_inputs(part)))
+        require(bool(torch.isfinite(total)), "features under bf16 autocast are not finite")
+        total.backward()
+        check_gradients(part, "bf16 autocast")
+
+    def test_survives_a_spawned_process(self) -> None:
+        part = self.make()
+        check_spawned(part, self.make_inputs(part))
+
+    def test_forward_exports(self) -> None:
+        part = self.make()
+        check_export(part, self.make_inputs(part))
+
+    def test_trains_by_its_recipe(self) -> None:
+        if self.recipe:
+            check_trains_by_recipe(self.recipe, self.kind, self.component)
+
+    def make(self, seed: int = 0) -> Any:
+        """A new one."""
+        torch.manual_seed(seed)
+        return build_from_defaults(self.kind, self.component, self.arguments, **self.make_facts())
+
+    def make_facts(self) -> dict[str, Any]:
+        """What is injected, besides the facts of the dataset."""
+        return {}
+
+    def make_inputs(self, part: Any) -> Any:
+        """What its `forward` takes, two images of it."""
+        raise NotImplementedError
 
 
 def check_feature_maps(features: Any, announced: dict[str, ShapeSpec], images: Tensor | None = None) -> None:
@@ -55,7 +115,7 @@ def make_features(
     }
 
 
-def total_of(features: dict[str, Tensor]) -> Tensor:
+def _total_of(features: dict[str, Tensor]) -> Tensor:
     """A scalar that depends on every value of every map, each in its own way."""
     generator = torch.Generator().manual_seed(2)
     noise = [torch.randn(feature.shape, generator=generator) for feature in features.values()]

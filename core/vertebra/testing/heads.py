@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from vertebra.config import ComponentSpec, Recipe, load_recipe
+from vertebra.injection import labels_of
 from vertebra.models import Model, ShapeSpec, build_model
 from vertebra.registry import HEADS
 from vertebra.testing.checks import (
@@ -26,7 +27,7 @@ from vertebra.testing.inputs import bare, make_input, make_metadata
 from vertebra.testing.marks import slow
 from vertebra.testing.overfit import check_overfits
 from vertebra.testing.predictions import check_predictions
-from vertebra.testing.training import check_trains_by_recipe
+from vertebra.testing.training import check_trains_by_recipe, specs_of
 
 __all__ = ["HeadConformance"]
 
@@ -171,7 +172,6 @@ class HeadConformance:
         check_overfits(
             self.load(self.overfit_overrides),
             semantic=self._needs_labels(),
-            num_classes=None if self._is_semantic() else self.num_things,
             size=self.overfit_size,
             steps=self.overfit_steps,
             lr=self.overfit_lr,
@@ -188,8 +188,7 @@ class HeadConformance:
     def make_model(self, seed: int = 0) -> Model:
         """Builds the recipe's model for the classes of the inputs made by hand, in training mode."""
         torch.manual_seed(seed)
-        metadata = make_metadata(self.num_things)
-        return build_model(self.load(), self._num_classes(), metadata, pretrained=False)
+        return build_model(self.load(), metadata=make_metadata(self.num_things), pretrained=False)
 
     def copy_model(self) -> Model:
         """A copy of `make_model()`, which is called once per class."""
@@ -230,8 +229,7 @@ class HeadConformance:
         return model
 
     def _is_semantic(self) -> bool:
-        outputs = set(HEADS.get(self.component).task_outputs)
-        return "sem_seg" in outputs and not outputs & {"instances", "panoptic_seg"}
+        return labels_of(HEADS.get(self.component)) == "stuff"
 
     def _num_labels(self) -> int:
         """Semantic classes: what the recipe writes for a semantic head, else those of the hand-made metadata."""
@@ -247,8 +245,7 @@ class HeadConformance:
 
     def _heads(self) -> list[ComponentSpec]:
         """All heads of the recipe, those inside others too."""
-        parts = [one for spec in self.load().model.heads.values() for one in (spec, *spec.nested())]
-        return [spec for spec in parts if spec.kind == "head"]
+        return [spec for spec in specs_of(self.load()) if spec.kind == "head"]
 
     def _needs_labels(self) -> bool:
         """Whether some head of the recipe learns semantic labels."""

@@ -27,7 +27,6 @@ def check_overfits(
     recipe: Recipe,
     *,
     semantic: bool,
-    num_classes: int | None,
     size: tuple[int, int],
     steps: int,
     lr: float,
@@ -38,7 +37,6 @@ def check_overfits(
     Args:
         recipe: its model is trained; its data and optimizer are not used.
         semantic: the dataset has semantic labels.
-        num_classes: None: as the recipe or the dataset say, all semantic classes where the head is semantic.
         size: (height, width) of the images in pixels.
         steps: at most; it ends as soon as all is reached.
         lr: of AdamW, constant after a short warm-up.
@@ -48,9 +46,8 @@ def check_overfits(
     dataset = load_dataset(train)
     mapper = build_mapper(recipe, dataset, training=True)
     inputs = [mapper(record, index=i) for i, record in enumerate(dataset.dicts)]
-    classes = num_classes or len(dataset.metadata.stuff_classes)
     torch.manual_seed(recipe.seed)
-    model = build_model(recipe, classes, dataset.metadata, pretrained=False)
+    model = build_model(recipe, metadata=dataset.metadata, pretrained=False)
     trainable = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trainable, lr=lr, weight_decay=0.0)
     first = None

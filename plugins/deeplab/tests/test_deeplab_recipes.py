@@ -82,7 +82,7 @@ def test_sizes_are_those_of_the_networks_that_the_recipes_follow(name, classes, 
 def test_the_rate_falls_by_the_poly_schedule_to_nothing(name, rate, steps):
     recipe = load_recipe(f"deeplab:{name}")
     schedule = recipe.train.schedule.build()
-    assert (recipe.train.optimizer.build().options["lr"], recipe.train.steps) == (rate, steps)
+    assert (recipe.train.optimizer.build().lr, recipe.train.steps) == (rate, steps)
     assert schedule.factor(steps // 2, steps) == pytest.approx(0.5**0.9)
     assert schedule.factor(steps, steps) == 0
 

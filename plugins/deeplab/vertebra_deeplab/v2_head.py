@@ -37,6 +37,7 @@ class DeepLabV2Head(Head):
     """
 
     task_outputs: ClassVar = ("sem_seg",)
+    labels: ClassVar = "stuff"
 
     def __init__(
         self,

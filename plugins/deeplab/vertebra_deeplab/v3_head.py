@@ -60,6 +60,7 @@ class DeepLabV3Head(Head):
         (r"classifier\.4\.(\w+)", r"predictor.\1"),
     )
     task_outputs: ClassVar = ("sem_seg",)
+    labels: ClassVar = "stuff"
 
     def __init__(
         self,

@@ -53,6 +53,7 @@ class DeepLabV3PlusHead(Head):
         (r"sem_seg_head\.(predictor\..+)", r"\1"),
     )
     task_outputs: ClassVar = ("sem_seg",)
+    labels: ClassVar = "stuff"
 
     def __init__(
         self,

@@ -35,6 +35,7 @@ class FCNConvHead(Head):
     """
 
     task_outputs: ClassVar = ("sem_seg",)
+    labels: ClassVar = "stuff"
 
     def __init__(
         self,

@@ -30,6 +30,7 @@ class PanopticDeepLabSemSegHead(Head):
     """
 
     task_outputs: ClassVar = ("sem_seg",)
+    labels: ClassVar = "stuff"
 
     def __init__(
         self,

@@ -36,6 +36,7 @@ class SemSegFPNHead(Head):
 
     detectron2_names: ClassVar = ((r"sem_seg_head\.((?:p\d|res\d|predictor)\..+)", r"\1"),)
     task_outputs: ClassVar = ("sem_seg",)
+    labels: ClassVar = "stuff"
 
     def __init__(
         self,

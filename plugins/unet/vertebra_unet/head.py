@@ -32,6 +32,7 @@ class UNetHead(Head):
     """
 
     task_outputs: ClassVar = ("sem_seg",)
+    labels: ClassVar = "stuff"
 
     def __init__(
         self,

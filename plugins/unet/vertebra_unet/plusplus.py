@@ -110,6 +110,7 @@ class UNetPlusPlusHead(Head):
     """
 
     task_outputs: ClassVar = ("sem_seg",)
+    labels: ClassVar = "stuff"
 
     def __init__(
         self,

@@ -8,18 +8,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from torch import Tensor, nn
+from torch import nn
 from torchvision.models import mobilenet_v2, mobilenet_v3_large, mobilenet_v3_small
 
-from vertebra.models.backbones.torchvision_features import FeatureLayers, choose_features, load_features
-from vertebra.models.contracts import Backbone, ShapeSpec
+from vertebra.models.backbones.torchvision_features import TorchvisionFeatures
+from vertebra.models.contracts import ShapeSpec
 
 __all__ = ["MobileNetV2", "MobileNetV3"]
 
 _STAGES = ("stage2", "stage3", "stage4", "stage5")
 
 
-class MobileNetV2(Backbone):
+class MobileNetV2(TorchvisionFeatures):
     """Features `stage1` to `stage5`: the last block of each stride, 2 to 32; `last`: the 1x1 convolution after them.
 
     Args:
@@ -37,28 +37,16 @@ class MobileNetV2(Backbone):
         output_stride: Literal[8, 16, 32] = 32,
         weights: str | None = None,
     ) -> None:
-        super().__init__()
         if output_stride not in (8, 16, 32):
             raise ValueError(f"MobileNetV2: output_stride is {output_stride}; it must be 8, 16 or 32")
         layers = mobilenet_v2(width_mult=width).features
-        shapes, self.features = _stages("MobileNetV2", layers, out_features)
-        self._shapes = {
-            name: ShapeSpec(channels=spec.channels, stride=min(spec.stride, output_stride))
-            for name, spec in shapes.items()
-        }
+        known, ends = _stages(layers)
+        known = {name: ShapeSpec(spec.channels, min(spec.stride, output_stride)) for name, spec in known.items()}
         _dilate(layers, output_stride)
-        if weights is not None:
-            load_features(self, weights)
-
-    def output_shape(self) -> dict[str, ShapeSpec]:
-        return dict(self._shapes)
-
-    def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """(N, 3, H, W) to {name: (N, C, ceil(H / s), ceil(W / s))}."""
-        return self.features(images)
+        super().__init__(layers, known, ends, out_features, weights)
 
 
-class MobileNetV3(Backbone):
+class MobileNetV3(TorchvisionFeatures):
     """Features as of MobileNetV2.
 
     Args:
@@ -76,24 +64,18 @@ class MobileNetV3(Backbone):
         out_features: Sequence[str] = _STAGES,
         weights: str | None = None,
     ) -> None:
-        super().__init__()
         if size not in ("large", "small"):
             raise ValueError(f"MobileNetV3: size is {size!r}; it must be 'large' or 'small'")
-        make = mobilenet_v3_large if size == "large" else mobilenet_v3_small
-        self._shapes, self.features = _stages("MobileNetV3", make(width_mult=width).features, out_features)
-        if weights is not None:
-            load_features(self, weights)
-
-    def output_shape(self) -> dict[str, ShapeSpec]:
-        return dict(self._shapes)
-
-    def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """(N, 3, H, W) to {name: (N, C, ceil(H / s), ceil(W / s))}."""
-        return self.features(images)
+        layers = (mobilenet_v3_large if size == "large" else mobilenet_v3_small)(width_mult=width).features
+        super().__init__(layers, *_stages(layers), out_features, weights)
 
 
-def _stages(backbone: str, layers: nn.Sequential, wanted: Sequence[str]) -> tuple[dict[str, ShapeSpec], FeatureLayers]:
-    """Splits the blocks by stride: each stage ends with the last block before the next halving."""
+def _stages(layers: nn.Sequential) -> tuple[dict[str, ShapeSpec], dict[str, int]]:
+    """Splits the blocks by stride: each stage ends with the last block before the next halving.
+
+    Returns:
+        Shape, and number of the last layer, of each stage.
+    """
     ends: dict[str, int] = {}
     known: dict[str, ShapeSpec] = {}
     stride, channels = 1, 3
@@ -108,8 +90,7 @@ def _stages(backbone: str, layers: nn.Sequential, wanted: Sequence[str]) -> tupl
         channels = _out_channels(layer, convs)
         ends[name] = number
         known[name] = ShapeSpec(channels=channels, stride=stride)
-    shapes = choose_features(backbone, known, wanted)
-    return shapes, FeatureLayers(layers, {name: ends[name] for name in shapes})
+    return known, ends
 
 
 def _dilate(layers: nn.Sequential, output_stride: int) -> None:

@@ -10,7 +10,43 @@ from vertebra.models.contracts import Backbone, ShapeSpec
 from vertebra.models.fuse import fold_neighbours
 from vertebra.models.weights import load_weights, read_weights
 
-__all__ = ["FeatureLayers", "choose_features", "load_features"]
+__all__ = ["FeatureLayers", "TorchvisionFeatures"]
+
+
+class TorchvisionFeatures(Backbone):
+    """A torchvision classifier without its classifier.
+
+    Args:
+        layers: its `features`.
+        known: all feature maps that it has, in the order of the layers.
+        ends: number of the layer whose output is the feature, by name.
+        wanted: names of the features to return.
+        weights: a file, URL or `torchvision:NAME` in torchvision's names; None: as they are.
+    """
+
+    def __init__(
+        self,
+        layers: nn.Sequential,
+        known: dict[str, ShapeSpec],
+        ends: dict[str, int],
+        wanted: Sequence[str],
+        weights: str | None,
+    ) -> None:
+        super().__init__()
+        if not wanted or not set(wanted) <= known.keys():
+            names = ", ".join(known)
+            raise ValueError(f"{type(self).__name__}: out_features {list(wanted)} must be some of {names}")
+        self._shapes = {name: spec for name, spec in known.items() if name in wanted}
+        self.features = FeatureLayers(layers, {name: ends[name] for name in self._shapes})
+        if weights is not None:
+            _load_features(self, weights)
+
+    def output_shape(self) -> dict[str, ShapeSpec]:
+        return dict(self._shapes)
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """(N, 3, H, W) to {name: (N, C, ceil(H / s), ceil(W / s))}."""
+        return self.features(images)
 
 
 class FeatureLayers(nn.Module):
@@ -42,15 +78,7 @@ class FeatureLayers(nn.Module):
         fold_neighbours(self)
 
 
-def choose_features(backbone: str, known: dict[str, ShapeSpec], wanted: Sequence[str]) -> dict[str, ShapeSpec]:
-    """The wanted features in the order of the layers, or an error that lists the known ones."""
-    unknown = [name for name in wanted if name not in known]
-    if unknown or not wanted:
-        raise ValueError(f"{backbone}: out_features {list(wanted)} must be some of {', '.join(known)}")
-    return {name: spec for name, spec in known.items() if name in wanted}
-
-
-def load_features(backbone: Backbone, source: str) -> None:
+def _load_features(backbone: Backbone, source: str) -> None:
     """Loads torchvision's weights (`features.0.0.weight`, ...); layers not built and the classifier are skipped."""
     own = backbone.state_dict()
     layers = {name.split(".")[1] for name in own}

@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from torch import Tensor, nn
+from torch import nn
 from torchvision.models import vgg
 
-from vertebra.models.backbones.torchvision_features import FeatureLayers, choose_features, load_features
-from vertebra.models.contracts import Backbone, ShapeSpec
+from vertebra.models.backbones.torchvision_features import TorchvisionFeatures
+from vertebra.models.contracts import ShapeSpec
 from vertebra.models.convolution import msra_fill
 
 __all__ = ["VGG"]
@@ -20,7 +20,7 @@ __all__ = ["VGG"]
 _CONFIGURATIONS = {11: "A", 13: "B", 16: "D", 19: "E"}  # columns of the paper's table 1
 
 
-class VGG(Backbone):
+class VGG(TorchvisionFeatures):
     """VGG-11/13/16/19.
 
     Features `conv1` to `conv5` are what goes into each pooling (strides 1 to 16), `pool1` to `pool5` what comes out
@@ -39,7 +39,6 @@ class VGG(Backbone):
         out_features: Sequence[str] = ("conv3", "conv4", "conv5", "pool5"),
         weights: str | None = None,
     ) -> None:
-        super().__init__()
         if depth not in _CONFIGURATIONS:
             raise ValueError(f"VGG: depth is {depth}; it must be 11, 13, 16 or 19")
         layers = vgg.make_layers(vgg.cfgs[_CONFIGURATIONS[depth]], batch_norm)
@@ -55,14 +54,4 @@ class VGG(Backbone):
             ends |= {f"conv{stage}": number - 1, f"pool{stage}": number}
             shapes[f"conv{stage}"] = ShapeSpec(channels=channels, stride=2 ** (stage - 1))
             shapes[f"pool{stage}"] = ShapeSpec(channels=channels, stride=2**stage)
-        self._shapes = choose_features("VGG", shapes, out_features)
-        self.features = FeatureLayers(layers, {name: ends[name] for name in self._shapes})
-        if weights is not None:
-            load_features(self, weights)
-
-    def output_shape(self) -> dict[str, ShapeSpec]:
-        return dict(self._shapes)
-
-    def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """(N, 3, H, W) to {name: (N, C, ceil(H / s), ceil(W / s))}."""
-        return self.features(images)
+        super().__init__(layers, shapes, ends, out_features, weights)

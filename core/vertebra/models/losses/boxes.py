@@ -48,12 +48,16 @@ class SmoothL1Loss(Loss):
         return reduce(loss, self.reduction)
 
 
-class L1Loss(Loss):
-    """Absolute difference. Any shape, element by element."""
+class _ReducedLoss(Loss):
+    """A loss with no other argument than its reduction."""
 
     def __init__(self, reduction: Reduction = "none") -> None:
         super().__init__()
         self.reduction = check_reduction(reduction)
+
+
+class L1Loss(_ReducedLoss):
+    """Absolute difference. Any shape, element by element."""
 
     def forward(self, prediction: Tensor, target: Tensor) -> Tensor:
         prediction, target = _float_pair(prediction, target)
@@ -81,14 +85,10 @@ class IoULoss(Loss):
         return reduce(1 - iou if self.form == "linear" else -iou.clamp(min=_EPS).log(), self.reduction)
 
 
-class GIoULoss(Loss):
+class GIoULoss(_ReducedLoss):
     """1 - GIoU, in [0, 2]: IoU less the share of the enclosing box that neither box covers."""
 
     on_boxes: ClassVar[bool] = True
-
-    def __init__(self, reduction: Reduction = "none") -> None:
-        super().__init__()
-        self.reduction = check_reduction(reduction)
 
     def forward(self, prediction: Tensor, target: Tensor) -> Tensor:
         pair = _overlap(prediction, target)
@@ -96,28 +96,20 @@ class GIoULoss(Loss):
         return reduce(1 - pair.iou + (enclosing - pair.union) / (enclosing + _EPS), self.reduction)
 
 
-class DIoULoss(Loss):
+class DIoULoss(_ReducedLoss):
     """1 - IoU + (distance of the centers / diagonal of the enclosing box)^2, in [0, 2]."""
 
     on_boxes: ClassVar[bool] = True
-
-    def __init__(self, reduction: Reduction = "none") -> None:
-        super().__init__()
-        self.reduction = check_reduction(reduction)
 
     def forward(self, prediction: Tensor, target: Tensor) -> Tensor:
         pair = _overlap(prediction, target)
         return reduce(1 - pair.iou + _center_distance(prediction, target, pair), self.reduction)
 
 
-class CIoULoss(Loss):
+class CIoULoss(_ReducedLoss):
     """DIoU's loss plus a term for the difference of the aspect ratios, whose weight is held fixed (equation 11)."""
 
     on_boxes: ClassVar[bool] = True
-
-    def __init__(self, reduction: Reduction = "none") -> None:
-        super().__init__()
-        self.reduction = check_reduction(reduction)
 
     def forward(self, prediction: Tensor, target: Tensor) -> Tensor:
         pair = _overlap(prediction, target)

@@ -14,7 +14,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from vertebra.models.contracts import Loss
-from vertebra.models.losses.labels import check_labels, check_weights, weights_of
+from vertebra.models.losses.labels import check_labels, weights_of
 from vertebra.models.losses.reduction import Reduction, check_reduction, reduce
 
 __all__ = ["BinaryCrossEntropy", "CrossEntropy", "SigmoidFocalLoss"]
@@ -92,7 +92,6 @@ class CrossEntropy(Loss):
         """A scalar, or (N, ...) without reduction. The mean is over labels not ignored; 0 if all of them are."""
         num_classes = logits.shape[1]
         check_labels(self, labels, num_classes, self.ignore_index)
-        check_weights("CrossEntropy", self.class_weights, num_classes)
         loss = F.cross_entropy(
             logits.float(),
             labels,

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vertebra.models.contracts import Loss
 from vertebra.models.losses.distance_maps import connected_cells, distances_to_two_cells, signed_distance
-from vertebra.models.losses.labels import check_pixels, check_weights, one_hot, weights_of
+from vertebra.models.losses.labels import check_pixels, one_hot, weights_of
 from vertebra.models.losses.pixels import pixel_entropy
 
 __all__ = ["BoundaryLoss", "DistanceWeightedCrossEntropy"]
@@ -101,7 +101,6 @@ class DistanceWeightedCrossEntropy(Loss):
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Logits (N, K, H, W) and labels (N, H, W) to a scalar."""
         check_pixels(self, logits, labels, self.ignore_index)
-        check_weights("DistanceWeightedCrossEntropy", self.class_weights, logits.shape[1])
         known = labels != self.ignore_index
         losses = pixel_entropy(logits, labels, self.ignore_index) * self.weigh(labels)
         return losses.sum() / known.sum().clamp(min=1)

@@ -35,7 +35,9 @@ def check_pixels(loss: Loss, logits: Tensor, labels: Tensor, ignore_index: int) 
 
 
 def check_labels(loss: Loss, labels: Tensor, num_classes: int, ignore_index: int) -> None:
-    """Refuses labels that are neither a class in [0, K) nor `ignore_index`, and fewer classes than `loss` needs.
+    """Refuses labels that are neither a class in [0, K) nor `ignore_index`.
+
+    Fewer classes than `loss` needs are refused too, and `class_weights` that are not one for each class.
 
     On the CPU this is an exception that names the value. On a GPU looking at a value would stop the queue at each
     step, so there the check is an assertion inside the device: the run ends with this message too, but the process
@@ -47,6 +49,7 @@ def check_labels(loss: Loss, labels: Tensor, num_classes: int, ignore_index: int
     name = type(loss).__name__
     if num_classes < loss.min_classes:
         raise ValueError(too_few_classes(loss, num_classes))
+    check_weights(name, getattr(loss, "class_weights", None), num_classes)
     if 0 <= ignore_index < num_classes:
         raise ValueError(
             f"{name}: ignore_index {ignore_index} is one of the {num_classes} classes; "

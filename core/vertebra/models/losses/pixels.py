@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vertebra.models.contracts import Loss
-from vertebra.models.losses.labels import check_pixels, check_weights, known_pixels, one_hot, weights_of
+from vertebra.models.losses.labels import check_pixels, known_pixels, one_hot, weights_of
 
 __all__ = ["HardPixelCrossEntropy", "PixelBCE", "PixelFocalLoss", "pixel_entropy"]
 
@@ -44,7 +44,6 @@ class HardPixelCrossEntropy(Loss):
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Logits (N, K, H, W) and labels (N, H, W) to a scalar."""
         check_pixels(self, logits, labels, self.ignore_index)
-        check_weights("HardPixelCrossEntropy", self.class_weights, logits.shape[1])
         losses = pixel_entropy(logits, labels, self.ignore_index, self.class_weights).flatten()
         if losses.numel() == 0:
             return losses.sum()
@@ -80,7 +79,6 @@ class PixelFocalLoss(Loss):
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Logits (N, K, H, W) and labels (N, H, W) to a scalar."""
         check_pixels(self, logits, labels, self.ignore_index)
-        check_weights("PixelFocalLoss", self.class_weights, logits.shape[1])
         entropy = pixel_entropy(logits, labels, self.ignore_index)  # -log p_t, 0 where ignored
         miss = -torch.expm1(-entropy)  # 1 - p_t, without losing it where p_t is close to 1
         losses = miss.clamp(min=1e-12).pow(self.gamma) * entropy  # the root of 0 has no slope for gamma below 1
@@ -114,7 +112,6 @@ class PixelBCE(Loss):
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Logits (N, K, H, W) and labels (N, H, W) to a scalar."""
         check_pixels(self, logits, labels, self.ignore_index)
-        check_weights("PixelBCE", self.class_weights, logits.shape[1])
         num_classes, x = logits.shape[1], logits.float()
         target = one_hot(labels, num_classes)
         losses = F.softplus(x.where(~target, -x))  # -log sigmoid(x) where it is the class, -log(1 - sigmoid(x)) else
