@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from vertebra_eval.analysis.reasons import (
+from vertebra_eval.coco import coco_evaluate
+from vertebra_eval.coco.reasons import (
     boxes_look_like_xywh,
     boxes_look_like_xyxy,
     classes_without_detections,
@@ -11,7 +12,6 @@ from vertebra_eval.analysis.reasons import (
     ids_apart,
     no_detection_from,
 )
-from vertebra_eval.coco import coco_evaluate
 
 XYWH = np.array([[60, 60, 30, 30], [70, 10, 20, 40], [5, 5, 10, 10], [50, 80, 20, 10], [80, 50, 15, 20], [0, 0, 9, 9]])
 XYXY = np.concatenate([XYWH[:, :2], XYWH[:, :2] + XYWH[:, 2:]], axis=1)

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from vertebra_eval.analysis.intervals import bootstrap_intervals
-from vertebra_eval.analysis.reasons import classes_without_detections
 from vertebra_eval.coco import (
     CocoNumbers,
     CocoResult,
@@ -17,6 +16,7 @@ from vertebra_eval.coco import (
     coco_evaluate,
     read_ground_truth,
 )
+from vertebra_eval.coco.reasons import classes_without_detections
 from vertebra_eval.errors import DataError
 from vertebra_eval.panoptic.files import panoptic_evaluate
 from vertebra_eval.result_files import read_results

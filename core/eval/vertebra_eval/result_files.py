@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Hashable
 from pathlib import Path
 
-from vertebra_eval.analysis.reasons import ids_apart
 from vertebra_eval.coco import DetectionColumns, GroundTruthColumns, read_detections
+from vertebra_eval.coco.reasons import ids_apart
 from vertebra_eval.errors import DataError
 from vertebra_eval.json_file import read_json
 

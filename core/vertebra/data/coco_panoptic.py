@@ -16,8 +16,8 @@ from vertebra.data.formats import ROOT_HINT, Dataset, Format, resolve_path
 from vertebra.data.panoptic import add_panoptic
 from vertebra.errors import DataError
 from vertebra.structures import BoxMode
-from vertebra_eval.coco.data import read_categories, read_images
 from vertebra_eval.coco.fields import box_fault
+from vertebra_eval.coco.images import read_categories, read_images
 from vertebra_eval.json_file import Problems, read_json
 from vertebra_eval.panoptic.data import panoptic_categories
 

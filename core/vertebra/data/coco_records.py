@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from vertebra.structures import BoxMode
-from vertebra_eval.coco.data import CocoCategories, CocoData, CocoImages
+from vertebra_eval.coco.data import CocoData
+from vertebra_eval.coco.images import CocoCategories, CocoImages
 from vertebra_eval.coco.objects import object_notes
 from vertebra_eval.json_file import Problems
 

@@ -27,7 +27,7 @@ from vertebra.runtime.process import open_process
 if TYPE_CHECKING:
     from vertebra.config import ComponentSpec, Recipe
     from vertebra.data import Metadata
-    from vertebra.engine.hooks.contract import Hook
+    from vertebra.engine.contract import Hook
     from vertebra.models import Model
 
 __all__ = ["Parts", "Plan", "build_parts", "parse_period"]

@@ -22,8 +22,7 @@ from vertebra.traces import frames_of
 if TYPE_CHECKING:
     from torch import nn
 
-    from vertebra.engine.hooks.contract import Hook
-    from vertebra.engine.trainer import Trainer
+    from vertebra.engine.contract import Hook, Training
 
 __all__ = ["checkpoint_of", "resume_from", "resume_newest", "weights_of"]
 
@@ -32,7 +31,7 @@ _LIKE_THE_PARAMETER = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buff
 _ALWAYS_KEPT = {"Adam": ("step", "exp_avg", "exp_avg_sq"), "AdamW": ("step", "exp_avg", "exp_avg_sq")}
 
 
-def checkpoint_of(trainer: Trainer) -> dict[str, Any]:
+def checkpoint_of(trainer: Training) -> dict[str, Any]:
     """All that goes into a checkpoint. Every process must call it: each has its own random state."""
     return {
         "model": dict(trainer.model.state_dict()),
@@ -47,7 +46,7 @@ def checkpoint_of(trainer: Trainer) -> dict[str, Any]:
     }
 
 
-def weights_of(trainer: Trainer) -> dict[str, Any]:
+def weights_of(trainer: Training) -> dict[str, Any]:
     """The content of final.pth."""
     return {
         "model": dict(trainer.evaluated_model.state_dict()),
@@ -56,7 +55,7 @@ def weights_of(trainer: Trainer) -> dict[str, Any]:
     }
 
 
-def _origin(trainer: Trainer) -> dict[str, Any]:
+def _origin(trainer: Training) -> dict[str, Any]:
     """Where the weights come from: recipe, SHA-256 of the local plugins by name of the copy, facts of the dataset."""
     return {
         "recipe": trainer.parts.recipe_text,
@@ -67,7 +66,7 @@ def _origin(trainer: Trainer) -> dict[str, Any]:
     }
 
 
-def resume_newest(trainer: Trainer, found: Found, checkpoints: CheckpointStore) -> list[str]:
+def resume_newest(trainer: Training, found: Found, checkpoints: CheckpointStore) -> list[str]:
     """As `resume_from`; where the checkpoint proves damaged, from the newest older one that is whole."""
     refused: dict[Path, str] = {}
     while True:
@@ -80,7 +79,7 @@ def resume_newest(trainer: Trainer, found: Found, checkpoints: CheckpointStore) 
             found = older
 
 
-def resume_from(trainer: Trainer, found: Found) -> list[str]:
+def resume_from(trainer: Training, found: Found) -> list[str]:
     """Puts a checkpoint's state into a trainer that was just built.
 
     Returns:

@@ -20,10 +20,10 @@ from vertebra.evaluation.result_stream import ResultStream
 from vertebra.runtime.distributed import gather_to_main, on_main_process, rank
 from vertebra.visualize import skeleton_of
 from vertebra_eval.analysis.intervals import bootstrap_intervals
-from vertebra_eval.analysis.reasons import classes_without_detections
 from vertebra_eval.coco import CocoResult, DetectionColumns
 from vertebra_eval.coco.metrics import all_undefined, coco_metrics
 from vertebra_eval.coco.params import COCO_TASKS, TASKS, CocoParams, sigmas_for
+from vertebra_eval.coco.reasons import classes_without_detections
 from vertebra_eval.report.blocks import Section
 
 __all__ = ["COCOEvaluator"]

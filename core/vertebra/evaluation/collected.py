@@ -10,8 +10,8 @@ import numpy as np
 from vertebra.errors import DataError
 from vertebra.evaluation.detections import Detections, ImageKey, columns_of_output
 from vertebra.evaluation.ground_truth import GroundTruth
-from vertebra_eval.analysis.reasons import boxes_look_like_xywh, equal_scores, infinite_scores
 from vertebra_eval.coco.columns import DetectionColumns, corners
+from vertebra_eval.coco.reasons import boxes_look_like_xywh, equal_scores, infinite_scores
 
 __all__ = ["Collected", "check_classes", "collect", "collected", "notes_on_predictions"]
 

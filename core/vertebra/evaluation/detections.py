@@ -84,7 +84,7 @@ def columns_of_output(record: dict, output: dict, row: int = 0) -> tuple[Detecti
     with np.errstate(invalid="ignore"):  # infinite corners, which are dropped
         boxes = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1).round(_DECIMALS)
     found = DetectionColumns(
-        np.full(len(scores), row, np.int64), classes, boxes, None, scores, masks, keypoints, _SOURCE
+        np.full(len(scores), row, np.int64), classes, boxes, None, scores, masks, keypoints, source=_SOURCE
     )
     return (found, 0) if good.all() else (found.take(good), int((~good).sum()))
 

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Hashable, Iterable
 from functools import cached_property
 from itertools import repeat
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -21,11 +21,9 @@ from vertebra_eval.coco.fields import (
     number_rows,
     visibility_fault,
 )
+from vertebra_eval.coco.images import CocoCategories, CocoImages
 from vertebra_eval.findings import Findings
 from vertebra_eval.masks import MaskColumn, read_masks
-
-if TYPE_CHECKING:
-    from vertebra_eval.coco.data import CocoCategories, CocoImages
 
 __all__ = ["CocoAnnotations", "mask_of"]
 

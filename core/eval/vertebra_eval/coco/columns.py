@@ -32,6 +32,7 @@ class GroundTruthColumns:
         annotation_ids: (G,) int. As in pycocotools, a detection matched with the object of id 0 counts as unmatched.
         image_ids: (I,), category_ids: (K,) ids of the numbers; category_names: (K,).
         masks: of all objects, or None. keypoints: (G, J, 3) x, y, visibility, or None.
+        boundaries: of the masks, which the task boundary makes.
         rows: (G,) int, numbers of the records that the objects come from; (0,) where there are none.
         image_sizes: (I, 2) int height, width, 0 where unknown; or None.
         other_image_ids, other_category_ids: known, but not evaluated; readers leave detections of them out.
@@ -50,6 +51,7 @@ class GroundTruthColumns:
     category_names: Sequence[str]
     masks: MaskColumn | None = None
     keypoints: np.ndarray | None = None
+    boundaries: MaskColumn | None = None
     rows: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     image_sizes: np.ndarray | None = None
     other_image_ids: Collection[Hashable] = ()
@@ -104,6 +106,7 @@ class DetectionColumns:
     scores: np.ndarray
     masks: MaskColumn | None = None
     keypoints: np.ndarray | None = None
+    boundaries: MaskColumn | None = None
     source: str = "the detections"
     notes: list[str] = field(default_factory=list)
 

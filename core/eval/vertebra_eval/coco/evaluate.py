@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import TypeVar
 
 import numpy as np
 
@@ -16,8 +17,11 @@ from vertebra_eval.coco.overlap import PAIRS_AT_ONCE, pair_overlaps
 from vertebra_eval.coco.params import CocoParams
 from vertebra_eval.coco.result import CocoResult
 from vertebra_eval.errors import DataError
+from vertebra_eval.masks.boundary import boundary_column
 
 __all__ = ["evaluate_columns"]
+
+_Columns = TypeVar("_Columns", GroundTruthColumns, DetectionColumns)
 
 
 def evaluate_columns(
@@ -37,6 +41,8 @@ def evaluate_columns(
     params = params or CocoParams.for_task(task)
     _check(truth, detections, task)
     detections = detections.with_areas(task)
+    if task == "boundary":
+        truth, detections = _with_boundaries(truth), _with_boundaries(detections)
     truth_parts = _partition(truth, truth, params.use_categories)
     detection_parts = _partition(detections, truth, params.use_categories, by_image=False)
     ranked, found = [], []
@@ -69,6 +75,10 @@ def evaluate_columns(
         num_detections=np.diff(detection_parts.bounds),
         matches=matches,
     )
+
+
+def _with_boundaries(columns: _Columns) -> _Columns:
+    return columns if columns.masks is None else replace(columns, boundaries=boundary_column(columns.masks))
 
 
 def _check(truth: GroundTruthColumns, detections: DetectionColumns, task: str) -> None:

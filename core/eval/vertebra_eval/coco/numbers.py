@@ -7,7 +7,6 @@ from typing import Any, Literal
 
 import numpy as np
 
-from vertebra_eval.analysis.reasons import boxes_look_like_xyxy, equal_scores, infinite_scores
 from vertebra_eval.coco.columns import DetectionColumns, GroundTruthColumns
 from vertebra_eval.coco.evaluate import evaluate_columns
 from vertebra_eval.coco.metrics import coco_metrics
@@ -16,6 +15,7 @@ from vertebra_eval.coco.operating_point import operating_point
 from vertebra_eval.coco.params import CocoParams, sigmas_for
 from vertebra_eval.coco.read_detections import read_detections
 from vertebra_eval.coco.read_truth import read_ground_truth
+from vertebra_eval.coco.reasons import boxes_look_like_xyxy, equal_scores, infinite_scores
 from vertebra_eval.coco.result import CocoResult
 from vertebra_eval.errors import DataError
 

@@ -37,8 +37,8 @@ def pair_overlaps(
         overlaps = mask_overlaps(detections.masks, truth.masks, *of_pairs)
         if task == "segm":
             return overlaps
-        boundaries = detections.masks.boundaries, truth.masks.boundaries
-        return np.minimum(overlaps, mask_overlaps(*boundaries, *of_pairs))
+        assert detections.boundaries is not None and truth.boundaries is not None
+        return np.minimum(overlaps, mask_overlaps(detections.boundaries, truth.boundaries, *of_pairs))
     assert detections.keypoints is not None and truth.keypoints is not None
     return keypoint_overlaps(
         detections.keypoints[detection_rows],

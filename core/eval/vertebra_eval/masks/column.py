@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from itertools import chain, pairwise
 from typing import Any
 
@@ -94,13 +93,6 @@ class MaskColumn(Sequence):
         if self.kinds[row] == NONE:
             return None
         return {"size": self.sizes[row].tolist(), "counts": self._text(row).decode("ascii")}
-
-    @cached_property
-    def boundaries(self) -> MaskColumn:
-        """The masks' boundaries, see `boundary_column`."""
-        from vertebra_eval.masks.boundary import boundary_column  # it stands above this module
-
-        return boundary_column(self)
 
     def unsound(self) -> np.ndarray:
         """Rows whose run lengths do not fill their size, ascending; pycocotools must not see them."""

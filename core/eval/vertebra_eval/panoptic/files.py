@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vertebra_eval.analysis.reasons import ids_apart
+from vertebra_eval.coco.reasons import ids_apart
 from vertebra_eval.errors import DataError
 from vertebra_eval.json_file import Problems
 from vertebra_eval.panoptic.counts import ImageCounts, Segments, count_image

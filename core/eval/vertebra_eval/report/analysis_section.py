@@ -15,8 +15,8 @@ from vertebra_eval.analysis import (
     error_split,
     overlaps,
 )
-from vertebra_eval.analysis.reasons import no_detection_from
 from vertebra_eval.coco.matches import Matches
+from vertebra_eval.coco.reasons import no_detection_from
 from vertebra_eval.coco.result import CocoResult
 from vertebra_eval.report.analysis_plots import confusion_heatmap, error_bars, reliability
 from vertebra_eval.report.blocks import Section, Table, Text

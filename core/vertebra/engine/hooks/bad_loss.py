@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from vertebra.engine.hooks.contract import Hook
+from vertebra.engine.contract import Hook, Training
 from vertebra.errors import TrainingDiverged
 from vertebra.runtime import distributed
 from vertebra_eval.nearest import listed
-
-if TYPE_CHECKING:
-    from vertebra.engine.trainer import Trainer
 
 __all__ = ["StopOnBadLoss", "check_finite", "not_finite"]
 
@@ -30,7 +26,7 @@ class StopOnBadLoss(Hook):
         self.every = every
         self._bad: Tensor | None = None  # bool scalar on the device: some loss since the last look was bad
 
-    def after_backward(self, trainer: Trainer) -> None:
+    def after_backward(self, trainer: Training) -> None:
         if trainer.device.type == "cpu" and distributed.world_size() == 1:
             names = [name for name, loss in trainer.losses.items() if not torch.isfinite(loss)]
             if names:
@@ -41,10 +37,10 @@ class StopOnBadLoss(Hook):
         if (trainer.step + 1) % self.every == 0:
             self._look(trainer)
 
-    def before_checkpoint(self, trainer: Trainer) -> None:
+    def before_checkpoint(self, trainer: Training) -> None:
         self._look(trainer)
 
-    def _look(self, trainer: Trainer) -> None:
+    def _look(self, trainer: Training) -> None:
         if self._bad is None:
             return
         if distributed.any_process(bool(self._bad), trainer.device):
@@ -64,7 +60,7 @@ def not_finite(*models: nn.Module) -> list[str]:
     return list(dict.fromkeys(name for (name, _), good in zip(named, finite, strict=True) if not good))
 
 
-def check_finite(trainer: Trainer, allowed: Collection[str] = ()) -> None:
+def check_finite(trainer: Training, allowed: Collection[str] = ()) -> None:
     """Before weights are saved: those of the model, and of the one that is evaluated, are finite.
 
     Args:

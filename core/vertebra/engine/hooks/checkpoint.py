@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from vertebra.engine.hooks.contract import Hook
-
-if TYPE_CHECKING:
-    from vertebra.engine.trainer import Trainer
+from vertebra.engine.contract import Hook, Training
 
 __all__ = ["Checkpoint"]
 
@@ -21,10 +16,10 @@ class Checkpoint(Hook):
     def __init__(self, every: int | None) -> None:
         self.every = every
 
-    def after_step(self, trainer: Trainer) -> None:
+    def after_step(self, trainer: Training) -> None:
         if self.every is not None and trainer.step % self.every == 0:
             trainer.save_checkpoint()
 
-    def after_train(self, trainer: Trainer) -> None:
+    def after_train(self, trainer: Training) -> None:
         trainer.save_checkpoint()
         trainer.save_final()

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from torch import nn
 
-from vertebra.engine.hooks.contract import Hook
-
-if TYPE_CHECKING:
-    from vertebra.engine.trainer import Trainer
+from vertebra.engine.contract import Hook, Training
 
 __all__ = ["ClipGradients"]
 
@@ -25,6 +20,6 @@ class ClipGradients(Hook):
             raise ValueError(f"clip_gradients must be above 0, got {max_norm}; omit it to disable clipping")
         self.max_norm = max_norm
 
-    def after_backward(self, trainer: Trainer) -> None:
+    def after_backward(self, trainer: Training) -> None:
         parameters = [p for group in trainer.optimizer.param_groups for p in group["params"]]
         trainer.scalars["grad_norm"] = nn.utils.clip_grad_norm_(parameters, self.max_norm)

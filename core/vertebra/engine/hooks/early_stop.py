@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-from vertebra.engine.hooks.contract import Hook
-
-if TYPE_CHECKING:
-    from vertebra.engine.trainer import Trainer
+from vertebra.engine.contract import Hook, Training
 
 __all__ = ["EarlyStop"]
 
@@ -42,10 +39,10 @@ class EarlyStop(Hook):
         self.misses = 0
         self.seen = -1  # step of the latest record with the metric
 
-    def before_train(self, trainer: Trainer) -> None:
+    def before_train(self, trainer: Training) -> None:
         self._stop_if_done(trainer)  # a run that stopped so and is resumed
 
-    def write(self, trainer: Trainer, record: dict[str, Any]) -> None:
+    def write(self, trainer: Training, record: dict[str, Any]) -> None:
         if self.metric not in record or record["step"] <= self.seen:
             return
         self.seen = record["step"]
@@ -56,7 +53,7 @@ class EarlyStop(Hook):
             self.misses += 1
         self._stop_if_done(trainer)
 
-    def after_train(self, trainer: Trainer) -> None:
+    def after_train(self, trainer: Training) -> None:
         if self.seen < 0:
             logger.warning(
                 "EarlyStop never saw %r. Evaluations during the training need train.evaluate_every.", self.metric
@@ -69,6 +66,6 @@ class EarlyStop(Hook):
         self.best = None if state["best"] is None else float(state["best"])
         self.misses, self.seen = int(state["misses"]), int(state["seen"])
 
-    def _stop_if_done(self, trainer: Trainer) -> None:
+    def _stop_if_done(self, trainer: Training) -> None:
         if self.misses >= self.patience:
             trainer.stop(f"{self.metric} did not improve on {self.best} in {self.misses} records")

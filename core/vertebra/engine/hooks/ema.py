@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import copy
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from vertebra.engine.hooks.contract import Hook
-
-if TYPE_CHECKING:
-    from vertebra.engine.trainer import Trainer
+from vertebra.engine.contract import Hook, Training
 
 __all__ = ["EMA"]
 
@@ -47,14 +44,14 @@ class EMA(Hook):
             raise RuntimeError("EMA has no average before `before_train`, which copies the trainer's model")
         return self._average
 
-    def before_train(self, trainer: Trainer) -> None:
+    def before_train(self, trainer: Training) -> None:
         self._average = trainer.evaluated_model = copy.deepcopy(trainer.model).eval().requires_grad_(False)
         if self._restored is not None:
             self.average.load_state_dict(self._restored)
             self._restored = None
 
     @torch.no_grad()
-    def after_step(self, trainer: Trainer) -> None:
+    def after_step(self, trainer: Training) -> None:
         self.updates += 1
         decay = self.decay
         if self.ramp_steps:

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import nn
 
-from vertebra.engine.hooks.contract import Hook
+from vertebra.engine.contract import Hook, Training
 from vertebra.engine.hooks.metrics_file import read_metrics
 from vertebra.engine.rng import preserved_rng
 from vertebra.errors import DataError
 from vertebra.runtime import distributed
-
-if TYPE_CHECKING:
-    from vertebra.engine.trainer import Trainer
 
 __all__ = ["Evaluate"]
 
@@ -37,7 +34,7 @@ class Evaluate(Hook):
         self.done = -1  # step of the latest evaluation
         self.done_as_last = -1  # step of one with all that belongs to the end, such as the report
 
-    def before_train(self, trainer: Trainer) -> None:
+    def before_train(self, trainer: Training) -> None:
         if trainer.step == 0 or self.done >= trainer.step:
             return
         numbers = _recorded(trainer) if trainer.is_main_process else None
@@ -49,11 +46,11 @@ class Evaluate(Hook):
         elif self._is_due(trainer):
             self._run(trainer, last=trainer.step == trainer.max_steps)
 
-    def after_step(self, trainer: Trainer) -> None:
+    def after_step(self, trainer: Training) -> None:
         if self._is_due(trainer):
             self._run(trainer, last=trainer.step == trainer.max_steps)
 
-    def after_train(self, trainer: Trainer) -> None:
+    def after_train(self, trainer: Training) -> None:
         if self.done_as_last != trainer.step:
             self._run(trainer, last=True)
 
@@ -63,10 +60,10 @@ class Evaluate(Hook):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.done = int(state["done"])
 
-    def _is_due(self, trainer: Trainer) -> bool:
+    def _is_due(self, trainer: Training) -> bool:
         return self.every is not None and trainer.step % self.every == 0
 
-    def _run(self, trainer: Trainer, last: bool) -> None:
+    def _run(self, trainer: Training, last: bool) -> None:
         model = trainer.evaluated_model
         was_training = model.training
         if distributed.world_size() > 1:
@@ -89,7 +86,7 @@ class Evaluate(Hook):
         trainer.write({"step": trainer.step, **numbers})
 
 
-def _recorded(trainer: Trainer) -> dict[str, Any] | None:
+def _recorded(trainer: Training) -> dict[str, Any] | None:
     """What metrics.jsonl says of an evaluation at this step; None: nothing."""
     if trainer.folder is None:
         return None

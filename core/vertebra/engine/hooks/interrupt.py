@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import TYPE_CHECKING
 
-from vertebra.engine.hooks.contract import Hook
+from vertebra.engine.contract import Hook, Training
 from vertebra.runtime import distributed
-
-if TYPE_CHECKING:
-    from vertebra.engine.trainer import Trainer
 
 __all__ = ["SaveOnInterrupt"]
 
@@ -33,26 +29,26 @@ class SaveOnInterrupt(Hook):
         self._next_look = 0
         self._last_look = (0, 0.0)  # step, time
 
-    def before_train(self, trainer: Trainer) -> None:
+    def before_train(self, trainer: Training) -> None:
         trainer.signals.install()
         self._next_look, self._last_look = trainer.step + 1, (trainer.step, time.monotonic())
 
-    def after_step(self, trainer: Trainer) -> None:
+    def after_step(self, trainer: Training) -> None:
         if self._signal_anywhere(trainer):
             self.save(trainer)
             raise trainer.signals.error()
 
-    def save(self, trainer: Trainer) -> None:
+    def save(self, trainer: Training) -> None:
         """Saves what a resumed run needs, and logs how to go on."""
         path = trainer.save_checkpoint()
         if path is not None and trainer.folder is not None:
             logger.warning("Stopped after step %d of %d; saved %s.", trainer.step, trainer.max_steps, path)
             logger.warning("To continue: the same command with --output %s --resume", trainer.folder.path)
 
-    def close(self, trainer: Trainer) -> None:
+    def close(self, trainer: Training) -> None:
         trainer.signals.restore()
 
-    def _signal_anywhere(self, trainer: Trainer) -> bool:
+    def _signal_anywhere(self, trainer: Training) -> bool:
         here = trainer.signals.received is not None
         if distributed.world_size() == 1:
             return here

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
-from vertebra.engine.hooks.contract import Hook
+from vertebra.engine.contract import Hook, Training
 from vertebra.runtime import distributed
-
-if TYPE_CHECKING:
-    from vertebra.engine.trainer import Trainer
 
 __all__ = ["Metrics"]
 
@@ -31,11 +28,11 @@ class Metrics(Hook):
         self._started = 0.0
         self._waited = 0.0
 
-    def before_train(self, trainer: Trainer) -> None:
+    def before_train(self, trainer: Training) -> None:
         self.sums = {name: value.to(trainer.device) for name, value in self.sums.items()}  # a resumed state
         self._start_clock(trainer)
 
-    def after_step(self, trainer: Trainer) -> None:
+    def after_step(self, trainer: Training) -> None:
         values = {f"loss/{name}": loss for name, loss in trainer.losses.items()} | {"loss": trainer.loss}
         for name, value in (values | trainer.scalars).items():
             value = torch.as_tensor(value, dtype=torch.float32, device=trainer.device).detach()
@@ -45,7 +42,7 @@ class Metrics(Hook):
         if trainer.step % self.every == 0 or trainer.step == trainer.max_steps:
             self._report(trainer)
 
-    def after_train(self, trainer: Trainer) -> None:
+    def after_train(self, trainer: Training) -> None:
         if self.count and self._timed_steps:  # stopped between two logs
             self._report(trainer)
 
@@ -56,7 +53,7 @@ class Metrics(Hook):
         self.sums = {str(name): torch.as_tensor(value) for name, value in state["sums"].items()}
         self.count = int(state["count"])
 
-    def _report(self, trainer: Trainer) -> None:
+    def _report(self, trainer: Training) -> None:
         means = {name: float(value) / self.count for name, value in self.sums.items()}
         seconds = max(time.perf_counter() - self._started, 1e-9)
         means = distributed.mean_over_processes(means)
@@ -77,11 +74,11 @@ class Metrics(Hook):
         trainer.write(distributed.broadcast_object(record))
         self._start_clock(trainer)
 
-    def write(self, trainer: Trainer, record: dict[str, Any]) -> None:
+    def write(self, trainer: Training, record: dict[str, Any]) -> None:
         if "loss" not in record:  # an evaluation: its time does not belong to the next interval
             self._start_clock(trainer)
 
-    def _start_clock(self, trainer: Trainer) -> None:
+    def _start_clock(self, trainer: Training) -> None:
         self._timed_steps = 0
         self._started = time.perf_counter()
         self._waited = trainer.data_seconds

@@ -5,14 +5,11 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
-from vertebra.engine.hooks.contract import Hook
+from vertebra.engine.contract import Hook, Training
 from vertebra.engine.run_folder import write_text
 from vertebra_eval.regular_files import read_text
-
-if TYPE_CHECKING:
-    from vertebra.engine.trainer import Trainer
 
 __all__ = ["MetricsFile", "read_metrics"]
 
@@ -27,7 +24,7 @@ class MetricsFile(Hook):
         self._file: IO[str] | None = None
         self._evaluated: set[int] = set()  # steps whose evaluation the file has
 
-    def before_train(self, trainer: Trainer) -> None:
+    def before_train(self, trainer: Training) -> None:
         if trainer.folder is None or not trainer.is_main_process:
             return
         path = trainer.folder.metrics
@@ -36,7 +33,7 @@ class MetricsFile(Hook):
         self._evaluated = {record["step"] for record in kept if "loss" not in record}
         self._file = path.open("a", encoding="utf-8")
 
-    def write(self, trainer: Trainer, record: dict[str, Any]) -> None:
+    def write(self, trainer: Training, record: dict[str, Any]) -> None:
         if "loss" not in record:
             if record["step"] in self._evaluated:
                 return  # the same again: a resumed run knows it, or it is repeated with the report
@@ -45,7 +42,7 @@ class MetricsFile(Hook):
             self._file.write(f"{json.dumps({name: _plain(value) for name, value in record.items()})}\n")
             self._file.flush()
 
-    def close(self, trainer: Trainer) -> None:
+    def close(self, trainer: Training) -> None:
         if self._file is not None:
             self._file.close()
             self._file = None

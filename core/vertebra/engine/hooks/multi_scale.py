@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 
-from vertebra.engine.hooks.contract import Hook
+from vertebra.engine.contract import Hook, Training
 from vertebra.structures import BitMasks, Boxes, Instances, Keypoints, PolygonMasks
 from vertebra.structures.resize import resize_pixels
-
-if TYPE_CHECKING:
-    from vertebra.engine.trainer import Trainer
 
 __all__ = ["MultiScale", "resize_input"]
 
@@ -42,7 +39,7 @@ class MultiScale(Hook):
         """The length that step `step` (from 0) of a run with this seed has."""
         return int(np.random.default_rng([seed, step // self.every]).choice(self.sizes))
 
-    def before_forward(self, trainer: Trainer) -> None:
+    def before_forward(self, trainer: Training) -> None:
         longest = max(max(sample["image"].shape[-2:]) for sample in trainer.batch)
         scale = self.size_at(trainer.step, trainer.plan.seed) / longest
         trainer.batch = [resize_input(sample, scale, trainer.device) for sample in trainer.batch]

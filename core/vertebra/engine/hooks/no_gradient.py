@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from torch import Tensor
 
-from vertebra.engine.hooks.contract import Hook
+from vertebra.engine.contract import Hook, Training
 from vertebra.errors import RecipeError
-
-if TYPE_CHECKING:
-    from vertebra.engine.trainer import Trainer
 
 __all__ = ["StopWithoutGradient"]
 
@@ -27,10 +22,10 @@ class StopWithoutGradient(Hook):
         self._looked = 0
         self._found = False
 
-    def before_train(self, trainer: Trainer) -> None:
+    def before_train(self, trainer: Training) -> None:
         self._found = trainer.step > 0
 
-    def after_backward(self, trainer: Trainer) -> None:
+    def after_backward(self, trainer: Training) -> None:
         if self._found:
             return
         self._looked += 1
@@ -38,10 +33,10 @@ class StopWithoutGradient(Hook):
         if self._looked == self.steps:
             self._check(trainer)
 
-    def after_train(self, trainer: Trainer) -> None:
+    def after_train(self, trainer: Training) -> None:
         self._check(trainer)
 
-    def _check(self, trainer: Trainer) -> None:
+    def _check(self, trainer: Training) -> None:
         if not self._found and self._looked:
             losses = ", ".join(f"{name} {float(loss.detach()):.4g}" for name, loss in trainer.losses.items())
             raise RecipeError(

@@ -5,16 +5,13 @@ from __future__ import annotations
 import logging
 import sys
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from vertebra.engine.hooks.contract import Hook
+from vertebra.engine.contract import Hook, Training
 from vertebra.engine.run_folder import TO_FILE_ONLY
-
-if TYPE_CHECKING:
-    from vertebra.engine.trainer import Trainer
 
 __all__ = ["LogLines", "ProgressBar"]
 
@@ -24,7 +21,7 @@ logger = logging.getLogger(__name__)
 class LogLines(Hook):
     """One line a record in log.txt; on the console too where that is not a terminal (there the bar shows losses)."""
 
-    def write(self, trainer: Trainer, record: dict[str, Any]) -> None:
+    def write(self, trainer: Training, record: dict[str, Any]) -> None:
         is_progress = "loss" in record
         line = _training_line(trainer, record) if is_progress else _evaluation_line(record)
         logger.info(line, extra=TO_FILE_ONLY if is_progress and sys.stdout.isatty() else None)
@@ -37,7 +34,7 @@ class ProgressBar(Hook):
         self._progress: Progress | None = None
         self._facts = ""
 
-    def before_train(self, trainer: Trainer) -> None:
+    def before_train(self, trainer: Training) -> None:
         if not trainer.is_main_process or not sys.stdout.isatty():
             return
         self._progress = Progress(
@@ -51,18 +48,18 @@ class ProgressBar(Hook):
         self._task = self._progress.add_task("train", total=trainer.max_steps, completed=trainer.step, facts="")
         self._progress.start()
 
-    def after_step(self, trainer: Trainer) -> None:
+    def after_step(self, trainer: Training) -> None:
         if self._progress is not None:
             self._progress.update(self._task, completed=trainer.step)
 
-    def write(self, trainer: Trainer, record: dict[str, Any]) -> None:
+    def write(self, trainer: Training, record: dict[str, Any]) -> None:
         if self._progress is not None and "loss" in record:
             self._progress.update(self._task, facts=_facts(record))
 
-    def after_train(self, trainer: Trainer) -> None:
+    def after_train(self, trainer: Training) -> None:
         self.close(trainer)  # so that the evaluation, which may show its own bar, starts on a line of its own
 
-    def close(self, trainer: Trainer) -> None:
+    def close(self, trainer: Training) -> None:
         if self._progress is not None:
             self._progress.stop()
             self._progress = None
@@ -75,7 +72,7 @@ def _facts(record: dict[str, Any]) -> str:
     )
 
 
-def _training_line(trainer: Trainer, record: dict[str, Any]) -> str:
+def _training_line(trainer: Training, record: dict[str, Any]) -> str:
     parts = [f"{name.removeprefix('loss/')} {value:.4g}" for name, value in record.items() if name.startswith("loss/")]
     losses = f"  ({', '.join(parts)})" if len(parts) > 1 else ""
     return f"step {record['step']}/{trainer.max_steps}  {_facts(record)}  lr {record['lr']:.3g}{losses}"

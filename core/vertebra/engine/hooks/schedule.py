@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from vertebra.engine.hooks.contract import Hook
+from vertebra.engine.contract import Hook, Training
 from vertebra.engine.schedules import Schedule
-
-if TYPE_CHECKING:
-    from vertebra.engine.trainer import Trainer
 
 __all__ = ["ApplySchedule"]
 
@@ -20,10 +15,10 @@ class ApplySchedule(Hook):
         self.schedule = schedule
         self.base_rates: list[float] = []
 
-    def before_train(self, trainer: Trainer) -> None:
+    def before_train(self, trainer: Training) -> None:
         self.base_rates = [group["lr"] for group in trainer.optimizer.param_groups]
 
-    def before_step(self, trainer: Trainer) -> None:
+    def before_step(self, trainer: Training) -> None:
         factor = self.schedule.factor(trainer.step, trainer.max_steps)
         for group, base in zip(trainer.optimizer.param_groups, self.base_rates, strict=True):
             group["lr"] = base * factor

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from vertebra.engine.hooks.contract import Hook
+from vertebra.engine.contract import Hook, Training
 from vertebra.errors import SetupError
-
-if TYPE_CHECKING:
-    from vertebra.engine.trainer import Trainer
 
 __all__ = ["TensorBoard"]
 
@@ -22,7 +19,7 @@ class TensorBoard(Hook):
     def __init__(self) -> None:
         self._writer: Any = None
 
-    def before_train(self, trainer: Trainer) -> None:
+    def before_train(self, trainer: Training) -> None:
         if trainer.folder is None or not trainer.is_main_process:
             return
         try:
@@ -33,13 +30,13 @@ class TensorBoard(Hook):
             ) from err
         self._writer = SummaryWriter(str(trainer.folder.tensorboard), purge_step=trainer.step + 1)
 
-    def write(self, trainer: Trainer, record: dict[str, Any]) -> None:
+    def write(self, trainer: Training, record: dict[str, Any]) -> None:
         if self._writer is not None:
             for name, value in record.items():
                 if name != "step" and isinstance(value, (int, float)):
                     self._writer.add_scalar(name, value, record["step"])
 
-    def close(self, trainer: Trainer) -> None:
+    def close(self, trainer: Training) -> None:
         if self._writer is not None:
             self._writer.close()
             self._writer = None

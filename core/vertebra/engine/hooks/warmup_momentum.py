@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from vertebra.engine.hooks.contract import Hook
-
-if TYPE_CHECKING:
-    from vertebra.engine.trainer import Trainer
+from vertebra.engine.contract import Hook, Training
 
 __all__ = ["WarmupMomentum"]
 
@@ -32,12 +27,12 @@ class WarmupMomentum(Hook):
         self.start = start
         self.end = end
 
-    def before_train(self, trainer: Trainer) -> None:
+    def before_train(self, trainer: Training) -> None:
         if not all("momentum" in group or "betas" in group for group in trainer.optimizer.param_groups):
             name = type(trainer.optimizer).__name__
             raise ValueError(f"WarmupMomentum: {name} has no momentum; remove the hook, or use SGD or AdamW")
 
-    def before_step(self, trainer: Trainer) -> None:
+    def before_step(self, trainer: Training) -> None:
         share = min(trainer.step / self.steps, 1.0)
         momentum = self.start + (self.end - self.start) * share
         for group in trainer.optimizer.param_groups:

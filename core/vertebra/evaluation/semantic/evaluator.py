@@ -140,7 +140,8 @@ class SemSegEvaluator(Evaluator):
     def sections(self, folder: Path, pictures: int) -> list[Section]:
         if self.scores is None or self.merged is None:
             return []
-        return semantic_sections(self, folder, pictures)
+        named = self.labels, self.ignore_label
+        return semantic_sections(self.scores, self.merged, self.truth, *named, folder, pictures)
 
     def truth(self, key: ImageKey) -> np.ndarray:
         """(H, W) true codes of an image of the dataset, out of its label file.

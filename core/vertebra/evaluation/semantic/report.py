@@ -2,28 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vertebra.evaluation.detections import ImageKey
 from vertebra.evaluation.report.segmentation_pictures import draw_sheets
-from vertebra.evaluation.semantic.tally import DOUBT_LEVELS, Judged
+from vertebra.evaluation.semantic.tally import DOUBT_LEVELS, Judged, Tally
 from vertebra.visualize import draw_semantic_panel
 from vertebra_eval.report.blocks import Facts, Gallery, Section
 from vertebra_eval.report.plot_files import write_plots
 from vertebra_eval.report.segmentation_plots import confusion_map, quality_bars
-
-if TYPE_CHECKING:
-    from vertebra.evaluation.semantic.evaluator import SemSegEvaluator
+from vertebra_eval.semantic import SemanticScores
 
 __all__ = ["semantic_sections"]
 
 
-def semantic_sections(evaluator: SemSegEvaluator, folder: Path, pictures: int) -> list[Section]:
-    """Plots into `folder/plots`, pictures into `folder/pictures/semantic`, and the sections that show them."""
-    scores, tally, labels = evaluator.scores, evaluator.merged, evaluator.labels
+Truth = Callable[[ImageKey], np.ndarray]
+"""An image to its (H, W) true codes."""
+
+
+def semantic_sections(
+    scores: SemanticScores,
+    tally: Tally,
+    truth: Truth,
+    labels: Sequence[str],
+    ignore_label: int,
+    folder: Path,
+    pictures: int,
+) -> list[Section]:
+    """Plots into `folder/plots`, pictures into `folder/pictures/semantic`, and the sections that show them.
+
+    Args:
+        scores, tally: of all images. truth: reads the ground truth of an image that is drawn.
+        labels: of the classes, each once. ignore_label: label of the pixels that do not count.
+    """
     boundary = scores.column("BoundaryIoU", labels) if tally.boundary is not None else None
     bars = quality_bars(
         labels,
@@ -42,18 +56,19 @@ def semantic_sections(evaluator: SemSegEvaluator, folder: Path, pictures: int) -
     ]
     figures = write_plots(plots, folder / "plots")
     sections = [Section("Plots: semantic", figures)] if figures else []
-    drawn = draw_sheets((_item(image, evaluator) for image in tally.worst), folder / "pictures" / "semantic", pictures)
+    drawn = draw_sheets(
+        (_item(image, truth, labels) for image in tally.worst), folder / "pictures" / "semantic", pictures
+    )
     if drawn:
         said = (
             "Ground truth and prediction; below, what is wrong (red) and not judged (hatched black), and where the "
             "model was undecided (light). The images of lowest mean IoU come first."
         )
         sections.append(Section("Semantic: the worst images", [Gallery(drawn, said)]))
-    return [*sections, Section("Semantic ground truth", [_facts(evaluator)])]
+    return [*sections, Section("Semantic ground truth", [_facts(tally, ignore_label)])]
 
 
-def _item(image: Judged, evaluator: SemSegEvaluator) -> tuple[str, Callable[[np.ndarray], np.ndarray], str]:
-    names = evaluator.class_names
+def _item(image: Judged, truth: Truth, names: Sequence[str]) -> tuple[str, Callable[[np.ndarray], np.ndarray], str]:
     quality = float(image.quality)
     said = "no true class" if np.isnan(quality) else f"mean IoU {quality:.3f}"
 
@@ -61,8 +76,8 @@ def _item(image: Judged, evaluator: SemSegEvaluator) -> tuple[str, Callable[[np.
         return draw_semantic_panel(
             pixels,
             image.codes.numpy().astype(np.int64),
-            evaluator.truth(image.key),
-            names,
+            truth(image.key),
+            list(names),
             doubt=None if image.doubt is None else image.doubt.numpy() / np.float32(DOUBT_LEVELS),
             ignore_label=len(names),
             said=said,
@@ -71,15 +86,15 @@ def _item(image: Judged, evaluator: SemSegEvaluator) -> tuple[str, Callable[[np.
     return image.key.file_name or "", draw, said if np.isnan(quality) else f"{said} over its classes"
 
 
-def _facts(evaluator: SemSegEvaluator) -> Facts:
-    counts = evaluator.merged.counts.numpy()
+def _facts(tally: Tally, ignore_label: int) -> Facts:
+    counts = tally.counts.numpy()
     true, ignored = counts[:-1].sum(), counts[-1].sum()
     present = int((counts[:-1].sum(axis=1) > 0).sum())
     return Facts(
         {
-            "images": f"{len(evaluator.merged.keys):,}",
-            "classes that occur": f"{present} of {len(evaluator.class_names)}",
+            "images": f"{len(tally.keys):,}",
+            "classes that occur": f"{present} of {len(counts) - 1}",
             "pixels with a class": f"{true:,}",
-            "pixels without": f"{ignored:,} ({ignored / max(true + ignored, 1):.1%}), label {evaluator.ignore_label}",
+            "pixels without": f"{ignored:,} ({ignored / max(true + ignored, 1):.1%}), label {ignore_label}",
         }
     )
