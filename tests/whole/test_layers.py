@@ -1,39 +1,19 @@
 """Imports run downwards, the core names no plugin, and a plugin imports the core alone."""
 
-import ast
+import importlib.util
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-LAYERS = [
-    {"errors", "regular_files", "printable", "traces"},
-    {"registry", "plugins", "local_plugins", "locate", "isolation", "injection", "class_source", "components", "config"}
-    | {"_torch", "_deprecation"},
-    {"runtime", "structures"},
-    {"detection"},
-    {"data", "models"},
-    {"visualize"},
-    {"evaluation"},
-    {"engine"},
-    {"export", "predictor", "testing", "scaffold"},
-    {"cli", "__main__"},
-]
-RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
+TOOL = Path(__file__).resolve().parents[2] / "tools" / "draw_architecture.py"
+spec = importlib.util.spec_from_file_location("draw_architecture", TOOL)
+draw_architecture = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(draw_architecture)  # the picture of the layers, and this test, have them from one place
+imported_modules = draw_architecture.imported_modules
+RANK = {name: rank for rank, names in enumerate(draw_architecture.LAYERS.values()) for name in names}
 LIGHT = ("vertebra", "vertebra.registry", "vertebra.plugins", "vertebra.components", "vertebra.config", "vertebra.cli")
-
-
-def imported_modules(path: Path) -> set[str]:
-    """Every module that a file imports, inside functions too; `from a import b` counts as a.b."""
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: relative import"
-            found |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return found
 
 
 def core_files(repository: Path) -> list[Path]:
@@ -59,8 +39,7 @@ def test_core_imports_run_downwards(repository):
 
 
 def test_every_core_module_has_a_layer(repository):
-    core = repository / "core" / "vertebra"
-    tops = {path.relative_to(core).parts[0].removesuffix(".py") for path in core_files(repository)} - {"__init__"}
+    tops = draw_architecture.top_levels(repository / "core" / "vertebra")
     assert tops <= set(RANK), f"no layer for {sorted(tops - set(RANK))}"
 
 
