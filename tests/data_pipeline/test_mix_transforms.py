@@ -163,7 +163,7 @@ def test_the_recipe_says_when_mixing_ends(colored, tmp_path):
     assert build_mapper(loaded, dataset, training=True).mix_epochs == 7
     by_steps = load_recipe(str(recipe), ["train.epochs=null", "train.steps=30"])  # 6 images, 2 a step
     assert build_mapper(by_steps, dataset, training=True).mix_epochs == 7
-    assert build_train_loader(loaded).mapper.others is not None
+    assert build_train_loader(loaded).mapper.others
     with pytest.raises(RecipeError, match="close_mixing_epochs"):
         load_recipe(str(recipe), ["data.close_mixing_epochs=-1"])
 

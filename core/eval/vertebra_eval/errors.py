@@ -9,3 +9,6 @@ class VertebraError(Exception):
 
 class DataError(VertebraError):
     """A dataset, an image, an annotation or a result is wrong; names the file and the record."""
+
+    file_name: str | None = None
+    """The image at fault, where it is another than the one that was wanted (images that a transform joins)."""

@@ -104,7 +104,7 @@ def _notes(counts: np.ndarray, present: np.ndarray, predicted: np.ndarray, label
             f"sem_seg: {labels[0]} is the only class: every pixel that counts is of it, so mIoU and the accuracies are "
             "always 1 and say nothing; name the rest as a class too"
         )
-    absent = [labels[row] for row in np.flatnonzero(~present)]
+    absent = [labels[row] for row in np.flatnonzero(~present).tolist()]
     if absent and present.any():
         pixels = int(predicted[~present].sum())
         wrong = f"; {pixels:,} pixels were predicted as such, which counts against the true classes" if pixels else ""

@@ -33,8 +33,10 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 _SPLITS = ("train", "val", "test")
-_MUST_AGREE = ("thing_classes", "stuff_classes", "keypoint_names", "keypoint_flip_map")
-_MUST_AGREE += ("ignore_label", "label_map", "label_colors")
+_MUST_AGREE = (
+    *("thing_classes", "stuff_classes", "keypoint_names", "keypoint_flip_map"),
+    *("ignore_label", "label_map", "label_colors"),
+)
 
 
 def load_dataset(spec: str | ComponentSpec | Sequence[str | ComponentSpec], root: str | None = None) -> Dataset:
@@ -47,7 +49,7 @@ def load_dataset(spec: str | ComponentSpec | Sequence[str | ComponentSpec], root
     """
     if isinstance(spec, str):
         return _registered(spec)
-    if isinstance(spec, (list, tuple)):
+    if isinstance(spec, Sequence):
         if not spec:
             raise DataError("the list of datasets is empty")
         return _joined([load_dataset(item, root) for item in spec])
@@ -142,6 +144,7 @@ def _num_epochs(recipe: Recipe, dataset: Dataset) -> float:
     train = recipe.train
     if train.epochs is not None:
         return train.epochs
+    assert train.steps is not None  # a recipe with neither gets steps when it is read
     return train.steps * train.batch_size / _sampler(recipe, dataset).epoch_length(dataset.dicts)
 
 

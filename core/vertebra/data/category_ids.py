@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
+from itertools import count
 from typing import Any, Literal
 
 import numpy as np
@@ -29,15 +30,14 @@ def ids_by_class(mapping: Mapping[Hashable, int] | None, num_classes: int) -> li
             order counts.
     """
     ids: dict[int, Hashable] = {}
-    for category_id in sorted(mapping or (), key=id_order):
-        ids.setdefault(mapping[category_id], category_id)
+    for category_id, number in sorted((mapping or {}).items(), key=lambda item: id_order(item[0])):
+        ids.setdefault(number, category_id)
     taken, found = set(ids.values()), []
     for number in range(num_classes):
-        free = ids.get(number, number)
-        while number not in ids and free in taken:
-            free += 1
-        taken.add(free)
-        found.append(free)
+        if number not in ids:
+            ids[number] = next(free for free in count(number) if free not in taken)
+            taken.add(ids[number])
+        found.append(ids[number])
     return found
 
 

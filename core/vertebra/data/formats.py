@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from vertebra.data.catalog import Metadata
 from vertebra.data.packed import PackedDicts
@@ -72,7 +72,7 @@ class Dataset(Sequence):
     def __len__(self) -> int:
         return len(self.dicts)
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: int | slice) -> Any:
         return self.dicts[index]
 
     def __iter__(self) -> Iterator[dict]:

@@ -68,10 +68,10 @@ class LabelReader:
                 f"{path}: the dataset names {self.num_classes} labels, but in training {self.none} stands for pixels "
                 f"without one: at most {self.none} labels can be learned"
             )
-        if not record.get("sem_seg_file_name"):
+        if self.panoptic and not record.get("sem_seg_file_name"):
             return _sized(self.panoptic.read(record).astype(np.uint8 if self.few else np.int32), size, path)
         if self.colors is not None:
-            return _sized(self._from_colors(path), size, path)
+            return _sized(self._from_colors(path, *self.colors), size, path)
         labels = _sized(read_labels(path), size, path)
         own = record.get("sem_seg_label_map")
         table = self.table if own is None else self._table(own)
@@ -87,10 +87,10 @@ class LabelReader:
 
     def _table(self, label_map: Mapping[Any, int] | None) -> np.ndarray | None:
         """(65537,) int32: number in a file to class or `none`; -1 means nothing, as does the last place."""
-        if label_map is None and self.num_classes is None:
-            return None
         table = np.full(_RANGE + 1, -1, np.int32)
         if label_map is None:
+            if self.num_classes is None:
+                return None
             table[: self.num_classes] = np.arange(self.num_classes)
             if 0 <= self.ignore_label < _RANGE:
                 table[self.ignore_label] = self.none
@@ -99,8 +99,7 @@ class LabelReader:
             table[int(number)] = self.none if meaning == IGNORED_LABEL else meaning
         return table
 
-    def _from_colors(self, path: str) -> np.ndarray:
-        codes, classes = self.colors
+    def _from_colors(self, path: str, codes: np.ndarray, classes: np.ndarray) -> np.ndarray:
         pixels = read_image(path).astype(np.int32)  # (H, W, 3), palettes and gray too
         pixels = (pixels[..., 0] << 16) | (pixels[..., 1] << 8) | pixels[..., 2]
         place = np.searchsorted(codes, pixels).clip(max=len(codes) - 1)

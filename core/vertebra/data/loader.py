@@ -162,7 +162,7 @@ class EvalLoader:
                     raise DataError(outcome.bad[0][1])
                 if outcome.error is not None:
                     raise outcome.error
-            yield [outcome.sample for outcome in outcomes]
+            yield [outcome.sample for outcome in outcomes if outcome.sample is not None]
 
 
 def _packed(dataset: Dataset | Sequence[dict]) -> PackedDicts:

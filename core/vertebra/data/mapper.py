@@ -68,7 +68,7 @@ class Mapper:
         self.transforms = list(transforms)
         self.training = training
         self.seed = seed % 2**64
-        self.others = others
+        self.others = () if others is None else others
         self.mix_epochs = mix_epochs
         self.mask_format = mask_format
         self.fields = None if fields is None else frozenset(fields)
@@ -91,13 +91,13 @@ class Mapper:
         classes: list[int] = []
         sample = self._read(dataset_dict, classes)
         height, width = sample.size
-        mixes = self.others is not None and (self.mix_epochs is None or epoch < self.mix_epochs)
-        transforms = self.transforms if mixes else [each for each in self.transforms if not _mixes(each)]
+        mixes = len(self.others) > 0 and (self.mix_epochs is None or epoch < self.mix_epochs)
+        transforms = [each for each in self.transforms if mixes or not isinstance(each, MixTransform)]
         sample = self._transformed(sample, transforms, rng, classes)
         result = {key: value for key, value in dataset_dict.items() if key not in _CONSUMED}
         result.update(image=_compact(sample.image), height=height, width=width)
         if "proposal_boxes" in dataset_dict:
-            if mixes and any(map(_mixes, transforms)):
+            if any(isinstance(each, MixTransform) for each in transforms):
                 raise RecipeError(
                     f"{dataset_dict['file_name']} has precomputed proposals, which do not cover images joined to it; "
                     "remove transforms that join images from data.train_transforms"
@@ -120,7 +120,7 @@ class Mapper:
         if self.training:
             annotations = [item for item in dataset_dict.get("annotations", ()) if not item.get("iscrowd", 0)]
             self._add_truth(sample, dataset_dict, annotations)
-            sample.rows = sample.rows + len(classes)
+            sample.rows = np.arange(len(classes), len(classes) + len(annotations))
             classes += [item["category_id"] for item in annotations]
         return sample
 
@@ -129,7 +129,7 @@ class Mapper:
     ) -> Sample:
         """The sample through all transforms; where one joins images, the others go through those before it first."""
         for place, transform in enumerate(transforms):
-            if not _mixes(transform):
+            if not isinstance(transform, MixTransform):
                 sample = _checked(transform(sample, rng), transform)
                 continue
             others = [self._other(transforms[:place], rng, classes) for _ in range(transform.count_others(rng))]
@@ -163,9 +163,10 @@ class Mapper:
 
     def _add_truth(self, sample: Sample, dataset_dict: dict, annotations: list[dict]) -> None:
         path = dataset_dict["file_name"]
-        fields = self.fields
-        if fields is None:
-            fields = {key for item in annotations for key in ("segmentation", "keypoints") if item.get(key) is not None}
+        fields = self.fields or frozenset()
+        if self.fields is None:
+            given = ("segmentation", "keypoints")
+            fields = frozenset(key for item in annotations for key in given if item.get(key) is not None)
         keypoints = 0
         if "keypoints" in fields:
             keypoints = self.num_keypoints or max(
@@ -185,10 +186,6 @@ def _checked(sample: Any, transform: Transform) -> Sample:
         where = where_written(transform, type(transform).__name__)
         raise PluginError(f"{where} returned a {type(sample).__name__}, expected the Sample: return sample")
     return sample
-
-
-def _mixes(transform: Transform) -> bool:
-    return isinstance(transform, MixTransform)
 
 
 def _compact(pixels: Tensor) -> Tensor:

@@ -45,7 +45,7 @@ class PackedDicts(Sequence):
             raise IndexError(f"there are {len(self)} dicts, index {index} is out of range")
         index %= len(self)
         start = self._ends[index - 1] if index else 0
-        return pickle.loads(memoryview(self._bytes[start : self._ends[index]]))
+        return pickle.loads(self._bytes[start : self._ends[index]].data)
 
     def __iter__(self) -> Iterator[dict]:
         return (self[index] for index in range(len(self)))

@@ -31,7 +31,7 @@ class SampleKey(NamedTuple):
 
     epoch: int
     """Pass over the data, from 0."""
-    index: int
+    index: int  # type: ignore[assignment]  # hides the method of tuples that finds a value, which nobody needs here
     """Place in the dataset."""
     repeat: int = 0
     """Number of times that the index was drawn before in this epoch."""

@@ -93,10 +93,11 @@ def _from_entries(entries: Sequence[Mapping[str, Any]], ignore_label: int, path:
         label_map |= {entry.get("mask_value", entry["index"]): IGNORED_LABEL for entry in left_out}
     elif left_out and ignore_label == IGNORED_LABEL:
         ignore_label = left_out[0]["index"]
-    colors = [_color(entry) for entry in kept]
+    found = [_color(entry) for entry in kept]
+    colors = tuple(color for color in found if color is not None)
     return SemanticClasses(
         tuple(entry["name"] for entry in kept),
-        None if None in colors else tuple(colors),
+        colors if len(colors) == len(found) else None,
         tuple(color for color in map(_color, left_out) if color is not None),
         label_map,
         ignore_label,

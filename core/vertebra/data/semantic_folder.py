@@ -46,7 +46,7 @@ class SemanticFolderFormat(Format):
         ignore_label: int | None = None,
         label_map: dict[str, int] | None = None,
         colors: list[list[int]] | bool = False,
-        ignored_colors: list[list[int]] = (),
+        ignored_colors: list[list[int]] | None = None,
         name: str | None = None,
         names: str | None = None,
         image_ending: str = "",
@@ -61,7 +61,7 @@ class SemanticFolderFormat(Format):
         self.ignore_label = ignore_label
         self.label_map = None if label_map is None else _whole_numbers(label_map)
         self.colors = colors
-        self.ignored_colors = ignored_colors
+        self.ignored_colors = ignored_colors or []
         self.name = name
         self.names = names
         self.image_ending = image_ending
@@ -107,7 +107,7 @@ class SemanticFolderFormat(Format):
         return classes
 
 
-def _whole_numbers(label_map: Mapping[str | int, int]) -> dict[int, int]:
+def _whole_numbers(label_map: Mapping[str, int]) -> dict[int, int]:
     """Keys as numbers: YAML and JSON have them as text."""
     try:
         return {int(number): meaning for number, meaning in label_map.items()}

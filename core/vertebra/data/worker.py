@@ -89,7 +89,7 @@ class SampleReader(Dataset):
                     outcome.sample = self.mapper(item, key.epoch, index, key.repeat + (attempt << 32))
                 break
             except DataError as err:
-                outcome.bad.append((getattr(err, "file_name", path), str(err)))
+                outcome.bad.append((err.file_name or path, str(err)))
             except VertebraError as err:
                 outcome.error = err
                 break

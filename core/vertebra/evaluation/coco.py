@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -101,7 +102,8 @@ class COCOEvaluator(Evaluator):
 
     def check(self) -> None:
         truth, fields = GroundTruth.of_dataset(self.dataset), getattr(self.dataset, "fields", ())
-        for task in self.tasks or ["bbox", *(task for task, field in _TRUTH_OF.items() if field in fields)]:
+        tasks = ["bbox", *(task for task, field in _TRUTH_OF.items() if field in fields)]
+        for task in self.tasks or tasks:
             truth.columns(task)
 
     def reset(self) -> None:
@@ -154,15 +156,18 @@ class COCOEvaluator(Evaluator):
             self.stream = ResultStream(self.output_dir, self.dataset, tasks, rank())
         self.stream.add(key, found)
 
-    def _written(self, tasks: list[str], processes: int) -> dict[str, Path]:
+    def _written(
+        self, truth: GroundTruth, table: DetectionColumns, tasks: Sequence[str], processes: int
+    ) -> dict[str, Path]:
         """The result files, complete. Those of several processes, where images may be double, are written anew."""
         if self.output_dir is None:
             return {}
-        streamed = processes == 1 and self.stream is not None and self.stream.fits(self.truth, tasks)
-        streamed = streamed and self.stream.num_images == len(self.detections.images)  # none from before the stream
-        if streamed:
-            self.stream.finish()
-        return write_results(self.output_dir, self.truth, self.table, tasks, written=streamed)
+        streamed = False
+        if processes == 1 and self.stream is not None and self.stream.fits(truth, tasks):
+            streamed = self.stream.num_images == len(self.detections.images)  # none from before the stream
+            if streamed:
+                self.stream.finish()
+        return write_results(self.output_dir, truth, table, tasks, written=streamed)
 
     def _evaluate_all(self, shards: list[tuple[Detections, set[str]]]) -> tuple[dict, dict, list, dict, dict]:
         """Metrics, reasons, notes, intervals and files, from the detections of all processes."""
@@ -170,18 +175,18 @@ class COCOEvaluator(Evaluator):
             self.truth = GroundTruth.of_dataset(self.dataset)
         truth, notes = self.truth, list(self.truth.notes)
         detections = Detections.merged([shard for shard, _ in shards])
-        self.table = detections.columns(truth.rows(detections.images))
-        check_classes(self.table, truth)
+        self.table = table = detections.columns(truth.rows(detections.images))
+        check_classes(table, truth)
         tasks = self.tasks or self._tasks_of(set().union(*(fields for _, fields in shards)))
-        notes += notes_on_predictions(detections, self.table, truth)
+        notes += notes_on_predictions(detections, table, truth)
         metrics: dict[str, float | None] = {}
         reasons: dict[str, str] = {}
         for task in tasks:
-            part, why, more = self._evaluate_task(task)
+            part, why, more = self._evaluate_task(task, truth, table)
             metrics |= part
             reasons |= why
             notes += [note for note in more if note not in notes]
-        files = self._written(tasks, len(shards))
+        files = self._written(truth, table, tasks, len(shards))
         for note in notes:
             logger.warning("evaluation: %s", note)
         return metrics, reasons, notes, self._intervals(), files
@@ -194,19 +199,21 @@ class COCOEvaluator(Evaluator):
                 found |= {f"{task}/{name}": interval for name, interval in ends.items()}
         return found
 
-    def _evaluate_task(self, task: str) -> tuple[dict[str, float | None], dict[str, str], list[str]]:
-        truth, notes = self.truth, []
+    def _evaluate_task(
+        self, task: str, truth: GroundTruth, table: DetectionColumns
+    ) -> tuple[dict[str, float | None], dict[str, str], list[str]]:
+        notes: list[str] = []
         max_dets = self.max_dets or list(CocoParams.for_task(task).max_dets)
         missing = _no_ground_truth(truth, task)
         if missing:
             return *all_undefined(task, max_dets, truth.class_names, missing), notes
         notes += truth.odd_objects(max_dets[-1], must_have_keypoints=task == "keypoints")
-        sigmas = self._sigmas(notes) if task == "keypoints" else None
+        sigmas = self._sigmas(notes, truth, table) if task == "keypoints" else None
         if task in ("segm", "boundary"):
             notes += [f"{task}: {note}" for note in truth.columns(task).notes if note not in truth.notes]
         changes = {"iou_thresholds": self.iou_thresholds and sorted(self.iou_thresholds), "sigmas": sigmas}
         changes = {name: value for name, value in changes.items() if value is not None}
-        result = _ENGINES[self.engine](truth, self.table, task, max_dets=max_dets, **changes)
+        result = _ENGINES[self.engine](truth, table, task, max_dets=max_dets, **changes)
         self.arrays[task] = result
         lacking = classes_without_detections(result.num_truth[:, 0], result.num_detections, truth.class_names)
         return *coco_metrics(result, truth.class_names), [*notes, *([f"{task}: {lacking}"] if lacking else [])]
@@ -214,12 +221,12 @@ class COCOEvaluator(Evaluator):
     def _tasks_of(self, fields: set[str]) -> list[str]:
         return ["bbox", *(task for task in COCO_TASKS[1:] if _FIELD_OF[task] in fields)]
 
-    def _sigmas(self, notes: list[str]) -> np.ndarray:
+    def _sigmas(self, notes: list[str], truth: GroundTruth, table: DetectionColumns) -> np.ndarray:
         """(K,) OKS standard deviations for the keypoints of the ground truth."""
-        count = self.truth.data.annotations.keypoints.shape[1]
-        if self.table.keypoints is not None and self.table.keypoints.shape[1] != count:
+        count = truth.data.annotations.keypoints.shape[1]
+        if table.keypoints is not None and table.keypoints.shape[1] != count:
             raise DataError(
-                f"the model predicts {self.table.keypoints.shape[1]} keypoints per object, the ground truth has {count}"
+                f"the model predicts {table.keypoints.shape[1]} keypoints per object, the ground truth has {count}"
             )
         given = self.keypoint_sigmas or getattr(self.dataset.metadata, "keypoint_oks_sigmas", None)
         if given:

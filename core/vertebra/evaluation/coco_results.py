@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +26,7 @@ def result_file(folder: Path, number: int, task: str) -> Path:
 
 
 def write_results(
-    folder: Path, truth: GroundTruth, table: DetectionColumns, tasks: list[str], *, written: bool = False
+    folder: Path, truth: GroundTruth, table: DetectionColumns, tasks: Sequence[str], *, written: bool = False
 ) -> dict[str, Path]:
     """One result file per task, with the dataset's image and category ids; numbers in full precision.
 

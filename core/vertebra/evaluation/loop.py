@@ -39,7 +39,7 @@ class Timing:
 
     def over_processes(self) -> Timing:
         """Images of all processes together, times of the slowest, in every process."""
-        shards = gather_to_main(self)
+        shards = gather_to_main(self) or []
         return on_main_process(
             lambda: Timing(
                 device=self.device,

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,7 +25,7 @@ class Boxes:
         tensor: (N, 4) float32.
     """
 
-    def __init__(self, tensor: Tensor | Sequence[Sequence[float]]) -> None:
+    def __init__(self, tensor: Tensor | np.ndarray | Sequence[Sequence[float]]) -> None:
         tensor = torch.as_tensor(tensor).to(torch.float32)
         if tensor.numel() == 0:
             tensor = tensor.reshape(-1, 4)

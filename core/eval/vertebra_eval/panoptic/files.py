@@ -68,12 +68,15 @@ def panoptic_evaluate(
         with ThreadPoolExecutor(threads) as pool:
             outcomes = list(pool.map(count, pairs))
     faults = Problems(pred_json)
+    counts: list[ImageCounts] = []
     for outcome in outcomes:
         if isinstance(outcome, DataError):
             faults.add("images and segments do not fit", str(outcome))
+        else:
+            counts.append(outcome)
     faults.raise_if_any()
     classes = [PanopticClass(*known) for known in truth.categories]
-    quality = panoptic_quality(classes, outcomes)
+    quality = panoptic_quality(classes, counts)
     extra = len(pred_images.keys() - true_images.keys())
     if extra:
         quality.notes.append(f"{extra} predicted images are not in the ground truth and were dropped")

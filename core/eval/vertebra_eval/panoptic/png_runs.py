@@ -18,14 +18,15 @@ from vertebra_eval.panoptic.machine_code import machine_code
 from vertebra_eval.png_chunks import SIGNATURE, chunks_of
 
 try:
-    from deflate import DeflateError, zlib_decompress
+    import deflate
 except ImportError:
-    DeflateError, zlib_decompress = zlib.error, None
+    deflate = None  # type: ignore[assignment]
 
 __all__ = ["png_id_runs"]
 
 _RGB = (8, 2, 0, 0, 0)  # bit depth, color type, compression, filter method, no interlace
 _FEW_RUNS = 8  # pixels in a run, on average; real images have 30 and more
+_BROKEN = zlib.error if deflate is None else deflate.DeflateError
 _SUB, _UP, _AVERAGE, _PAETH = 1, 2, 3, 4  # and 0: none
 
 
@@ -66,20 +67,22 @@ def _rows(encoded: bytes) -> tuple[tuple[int, int], np.ndarray] | None:
     size = height * (1 + 3 * width)
     try:
         inflated = _inflate(b"".join(parts), size)
-    except (DeflateError, zlib.error, ValueError):
+    except (_BROKEN, zlib.error, ValueError):
         return None
     return ((height, width), np.frombuffer(inflated, dtype=np.uint8)) if len(inflated) == size else None
 
 
-def _inflate(data: bytes, size: int) -> bytes:
+def _inflate(data: bytes, size: int) -> bytes | bytearray:
     """At most `size` bytes, or one more where there are more."""
-    if zlib_decompress is not None:
-        return zlib_decompress(data, size)
+    if deflate is not None:
+        return deflate.zlib_decompress(data, size)
     return zlib.decompressobj().decompress(data, size + 1)
 
 
 @machine_code
-def _decode(rows, words, height, width, starts, ids):  # pragma: no cover - runs as machine code
+def _decode(  # pragma: no cover - runs as machine code
+    rows: np.ndarray, words: np.ndarray, height: int, width: int, starts: np.ndarray, ids: np.ndarray
+) -> int:
     """Fill `starts` and `ids` as far as they go; the number of runs, or -1 for a filter that does not exist.
 
     Args:
@@ -103,7 +106,7 @@ def _decode(rows, words, height, width, starts, ids):  # pragma: no cover - runs
             at = first + 1 + 3 * x
             if place < at:
                 place = _next_change(rows, words, at)
-            change = 0
+            change = np.int64(0)
             if place < at + 3:
                 change = np.int64(rows[at]) | np.int64(rows[at + 1]) << 8 | np.int64(rows[at + 2]) << 16
                 end = x + 1
@@ -136,7 +139,7 @@ def _decode(rows, words, height, width, starts, ids):  # pragma: no cover - runs
 
 
 @machine_code
-def _next_change(rows, words, at):  # pragma: no cover - runs as machine code
+def _next_change(rows: np.ndarray, words: np.ndarray, at: int) -> int:  # pragma: no cover - runs as machine code
     """The first place from `at` on that holds another byte than 0; the number of bytes if there is none."""
     while at % 8 and at < len(rows):
         if rows[at]:
@@ -152,13 +155,13 @@ def _next_change(rows, words, at):  # pragma: no cover - runs as machine code
 
 
 @machine_code
-def _add(first, second):  # pragma: no cover - runs as machine code
+def _add(first: int, second: int) -> int:  # pragma: no cover - runs as machine code
     """The three bytes of one id added to those of another, each modulo 256."""
     return (first & 0x7F7F7F) + (second & 0x7F7F7F) ^ (first ^ second) & 0x808080
 
 
 @machine_code
-def _paeth(left, up, corner):  # pragma: no cover - runs as machine code
+def _paeth(left: int, up: int, corner: int) -> int:  # pragma: no cover - runs as machine code
     """Of each byte, the neighbor nearest to left + up - corner."""
     expected = 0
     for shift in (0, 8, 16):

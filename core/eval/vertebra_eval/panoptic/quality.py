@@ -84,12 +84,12 @@ def panoptic_quality(classes: Sequence[PanopticClass], images: Iterable[ImageCou
     """
     images = list(images)
     size = len(classes)
-    matched = np.concatenate([image.matched for image in images] or [[]]).astype(np.int64)
-    iou = np.concatenate([image.iou for image in images] or [[]])
+    matched = _joined([image.matched for image in images]).astype(np.int64)
+    iou = _joined([image.iou for image in images])
     tp = np.bincount(matched, minlength=size)
     iou_sum = np.bincount(matched, weights=iou, minlength=size)
     fp, fn = (
-        np.bincount(np.concatenate(columns or [[]]).astype(np.int64), minlength=size)
+        np.bincount(_joined(columns).astype(np.int64), minlength=size)
         for columns in ([image.false for image in images], [image.missed for image in images])
     )
     rows = [
@@ -112,6 +112,10 @@ def panoptic_quality(classes: Sequence[PanopticClass], images: Iterable[ImageCou
     return PanopticQuality(groups[""], groups["_things"], groups["_stuff"], per_class, metrics, reasons, notes)
 
 
+def _joined(columns: list[np.ndarray]) -> np.ndarray:
+    return np.concatenate([np.zeros(0), *columns])
+
+
 def _class_quality(known: PanopticClass, tp: int, fp: int, fn: int, iou_sum: float) -> ClassQuality:
     weight = tp + 0.5 * fp + 0.5 * fn
     pq, sq, rq = (iou_sum / weight, iou_sum / tp if tp else 0.0, tp / weight) if weight else (None, None, None)
@@ -122,9 +126,8 @@ def _mean(rows: Sequence[ClassQuality]) -> GroupQuality:
     found = [row for row in rows if row.pq is not None]
     if not found:
         return GroupQuality(None, None, None, 0)
-    return GroupQuality(
-        *(sum(getattr(row, name) for row in found) / len(found) for name in ("pq", "sq", "rq")), len(found)
-    )
+    pq, sq, rq = (sum(getattr(row, name) for row in found) / len(found) for name in ("pq", "sq", "rq"))
+    return GroupQuality(pq, sq, rq, len(found))
 
 
 def _flat(

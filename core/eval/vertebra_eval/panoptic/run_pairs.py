@@ -39,16 +39,23 @@ def paired_rows(
 
 
 @machine_code
-def _count(
-    true_starts, true_run_ids, true_ids, pred_starts, pred_run_ids, pred_ids, num_pixels
-):  # pragma: no cover - runs as machine code
+def _count(  # pragma: no cover - runs as machine code
+    true_starts: np.ndarray,
+    true_run_ids: np.ndarray,
+    true_ids: np.ndarray,
+    pred_starts: np.ndarray,
+    pred_run_ids: np.ndarray,
+    pred_ids: np.ndarray,
+    num_pixels: int,
+) -> np.ndarray | None:
     """(1 + T, 1 + P) int64 pixels, the first row and column for void; None if a run's id is unknown."""
     table = np.zeros((len(true_ids) + 1, len(pred_ids) + 1), np.int64)
     true_rows, true_ends = _rows_and_ends(true_starts, true_run_ids, true_ids, num_pixels)
     pred_rows, pred_ends = _rows_and_ends(pred_starts, pred_run_ids, pred_ids, num_pixels)
     if true_rows.min() < 0 or pred_rows.min() < 0:
         return None
-    i, j, at = 0, 0, 0
+    i = j = np.int64(0)
+    at = 0
     while at < num_pixels:  # which of the two runs ends first is anybody's guess: no branch depends on it
         end = min(true_ends[i], pred_ends[j])
         table[true_rows[i], pred_rows[j]] += end - at
@@ -59,7 +66,9 @@ def _count(
 
 
 @machine_code
-def _rows_and_ends(starts, run_ids, ids, num_pixels):  # pragma: no cover - runs as machine code
+def _rows_and_ends(  # pragma: no cover - runs as machine code
+    starts: np.ndarray, run_ids: np.ndarray, ids: np.ndarray, num_pixels: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Of each run: the row in the table (0: void, -1: unknown), and the pixel behind its last."""
     keys, numbers, factor = _places(ids)
     rows, ends = np.empty(len(starts), np.int64), np.empty(len(starts), np.int64)
@@ -72,7 +81,9 @@ def _rows_and_ends(starts, run_ids, ids, num_pixels):  # pragma: no cover - runs
 
 
 @machine_code
-def _places(ids):  # pragma: no cover - runs as machine code
+def _places(  # pragma: no cover - runs as machine code
+    ids: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray, np.int64]:
     """A table without collisions to look ids up in: keys, the number of each from 1 on (void: 0), and the factor.
 
     One look answers, and no guess of the processor fails. With half as many places as pairs of ids, about one factor in

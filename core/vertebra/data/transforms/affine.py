@@ -58,7 +58,7 @@ class RandomAffine(Transform):
         self.size = sides
         self.degrees = degrees
         self.translate = translate
-        self.scale = tuple(scale)
+        self.scale = (scale[0], scale[1])
         self.shear = shear
         self.perspective = perspective
         self.fill = fill

@@ -91,9 +91,10 @@ class PanopticTruth:
             {row: known for known, row in (getattr(metadata, name, None) or {}).items()}
             for name in ("thing_dataset_id_to_contiguous_id", "stuff_dataset_id_to_contiguous_id")
         )
-        ids = [things.get(i) for i in range(len(self.thing_names))]
-        ids += [stuff.get(i) for i in range(len(self.stuff_names))]
-        if None in ids or len(set(ids)) < len(ids):
-            ids = list(range(1, len(ids) + 1))
         names = [*self.thing_names, *self.stuff_names]
+        found = [things.get(i) for i in range(len(self.thing_names))]
+        found += [stuff.get(i) for i in range(len(self.stuff_names))]
+        ids = [known for known in found if known is not None]
+        if len(set(ids)) < len(names):
+            ids = list(range(1, len(names) + 1))
         return [PanopticClass(ids[i], names[i], i < len(self.thing_names)) for i in range(len(ids))]

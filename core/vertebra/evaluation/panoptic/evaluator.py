@@ -101,7 +101,7 @@ class PanopticEvaluator(Evaluator):
             self.counts[key] = counts
             self._keep(PredictedImage(key, runs, infos, counts))
             if self.output_dir is not None:
-                self.records[key] = self._write(key, runs, predicted)
+                self.records[key] = self._write(self.output_dir / _FOLDER, key, runs, predicted)
 
     def evaluate(self) -> dict[str, float | None]:
         """The metrics of all processes' images."""
@@ -163,13 +163,12 @@ class PanopticEvaluator(Evaluator):
         if len(self.worst) >= 2 * _WORST:
             self.worst = sorted(self.worst, key=lambda image: image.badness)[:_WORST]
 
-    def _write(self, key: ImageKey, runs: IdRuns, predicted: Segments) -> dict:
+    def _write(self, folder: Path, key: ImageKey, runs: IdRuns, predicted: Segments) -> dict:
         """The image's PNG, and its record for the JSON."""
         if len(predicted) and predicted.ids.max() >= 2**24:
             raise DataError(
                 f"image {key.image_id!r}: segment id {predicted.ids.max()} does not fit in a panoptic PNG (below 2^24)"
             )
-        folder = self.output_dir / _FOLDER
         folder.mkdir(parents=True, exist_ok=True)
         name = self.truth.result_name(key)
         write_segment_ids(runs.pixels(), folder / name)

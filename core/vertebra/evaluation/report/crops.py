@@ -60,7 +60,7 @@ def draw_mistakes(
             for objects in (left, right)
         ]
         path = folder / f"{prefix}_{number:02d}.png"
-        save_png(side_by_side(*halves, ("ground truth", "predicted")), path)
+        save_png(side_by_side(halves[0], halves[1], ("ground truth", "predicted")), path)
         pictures.append(Picture(path, f"{mistake.text}; {Path(name).name}"))
     return pictures
 
@@ -95,7 +95,7 @@ class _View:
         self.window = window
         x0, y0, x1, y1 = window
         self.scale = _SIDE / max(x1 - x0, y1 - y0)
-        self.size = tuple(max(round(extent * self.scale), 1) for extent in (x1 - x0, y1 - y0))  # (width, height)
+        self.size = max(round((x1 - x0) * self.scale), 1), max(round((y1 - y0) * self.scale), 1)  # (width, height)
         kernel = Image.Resampling.BICUBIC if self.scale > 1 else Image.Resampling.LANCZOS
         self.pixels = np.asarray(Image.fromarray(image[y0:y1, x0:x1]).resize(self.size, kernel))
 

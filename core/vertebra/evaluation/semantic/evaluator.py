@@ -123,7 +123,8 @@ class SemSegEvaluator(Evaluator):
             boundary = None
             if self.boundary_iou != "off":
                 count = boundary_counts if self.boundary_iou == "per_class" else detectron2_boundary_counts
-                boundary = count(truth, codes, size, boundary_radius(labels.shape, self.boundary_ratio))
+                radius = boundary_radius((truth.shape[0], truth.shape[1]), self.boundary_ratio)
+                boundary = count(truth, codes, size, radius)
             self.tally.add(key, counts, boundary, codes, image_quality(counts), self._doubt(output["sem_seg"]))
 
     def evaluate(self) -> dict[str, float | None]:
@@ -149,11 +150,7 @@ class SemSegEvaluator(Evaluator):
         Raises:
             DataError: there is no such image or file, or the file has labels that are not classes.
         """
-        if self._rows is None:
-            self._rows = {ImageKey.of(record): row for row, record in enumerate(self.dataset.dicts)}
-        if key not in self._rows:
-            raise DataError(f"image {key.image_id!r} ({key.file_name}) was predicted, but is not in the dataset")
-        record = self.dataset.dicts[self._rows[key]]
+        record = self._record(key)
         if not self.label_reader.has_labels(record):
             raise DataError(
                 f"image {key.image_id!r}: its dataset dict has no sem_seg_file_name; SemSegEvaluator needs label files "
@@ -204,11 +201,18 @@ class SemSegEvaluator(Evaluator):
             )
         return given
 
+    def _record(self, key: ImageKey) -> Mapping[str, Any]:
+        if self._rows is None:
+            self._rows = {ImageKey.of(record): row for row, record in enumerate(self.dataset.dicts)}
+        if key not in self._rows:
+            raise DataError(f"image {key.image_id!r} ({key.file_name}) was predicted, but is not in the dataset")
+        return self.dataset.dicts[self._rows[key]]
+
     def _truth(self, key: ImageKey, size: tuple[int | None, ...]) -> Tensor:
         """(H, W) true codes int64, on the CPU; checked against `size` where it is known."""
         codes = torch.from_numpy(self.truth(key)).long()
         if None not in size and tuple(codes.shape) != size:
-            path = label_file(self.dataset.dicts[self._rows[key]])
+            path = label_file(self._record(key))
             raise DataError(
                 f"{path}: the labels have {codes.shape[1]}x{codes.shape[0]} pixels (width x height), the prediction "
                 f"for image {key.image_id!r} {size[1]}x{size[0]}"

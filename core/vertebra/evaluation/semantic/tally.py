@@ -116,7 +116,8 @@ class Tally:
                     f"image {key.image_id!r} ({key.file_name}) was evaluated in two processes; give each its own images"
                 )
             counts = counts - found[0][1]
-            boundary = None if boundary is None else boundary - found[0][2]
+            again = found[0][2]
+            boundary = None if boundary is None or again is None else boundary - again
         self.counts = self.counts + counts
         if boundary is not None:
             self.boundary = boundary if self.boundary is None else self.boundary + boundary
