@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from vertebra.evaluation.report import Facts, Figure, Gallery, Picture, Section, Table, Text, write_report
+from vertebra_eval.report.metric_tables import summary_rows
 
 OWN = ["css|safe", "script|safe"]  # our own files
 TRUSTING = re.compile(r"Markup\(|__html__|forceescape|xmlattr|autoescape(?!=True,)")
@@ -77,3 +78,15 @@ def test_what_turns_text_or_cannot_be_written_is_shown_escaped(code, tmp_path):
 def test_names_of_any_script_stay_as_they_are(tmp_path):
     for name in ("שלום", "قطة", "猫", "naïve 🙂", "a & b < c > d \"e\" 'f'", "{{ title }} {% raw %}"):
         assert unescape(page_of(name, tmp_path)).count(name) == page_of(PLAIN, tmp_path).count(PLAIN) > 25
+
+
+@pytest.mark.parametrize(
+    ("task", "meaning"),
+    [
+        *((task, "classes of intersection over union") for task in ("sem_seg", "some_plugin")),
+        *((task, "matched detections") for task in ("bbox", "segm", "boundary", "keypoints", "lvis_segm")),
+    ],
+)
+def test_one_name_means_what_it_means_in_its_task(task, meaning):
+    ((name, value, text),) = summary_rows({f"{task}/mIoU": 0.5})[task]
+    assert (name, value) == ("mIoU", 0.5) and meaning in text

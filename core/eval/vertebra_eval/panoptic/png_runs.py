@@ -20,7 +20,7 @@ from vertebra_eval.png_chunks import SIGNATURE, chunks_of
 try:
     import deflate
 except ImportError:
-    deflate = None  # type: ignore[assignment]
+    deflate = None  # type: ignore[assignment]  # a module or nothing
 
 __all__ = ["png_id_runs"]
 

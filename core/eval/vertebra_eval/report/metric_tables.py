@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from vertebra_eval.coco.metrics import METRIC_MEANINGS
+from vertebra_eval.coco.params import TASKS
 from vertebra_eval.report.blocks import Table
 from vertebra_eval.report.meanings import SEGMENTATION_MEANINGS
 
@@ -19,7 +20,7 @@ def summary_rows(metrics: Mapping[str, float | None]) -> dict[str, list[tuple[st
     for key, value in metrics.items():
         task, _, name = key.partition("/")
         if "-" not in name:
-            tasks.setdefault(task, []).append((name, value, _meaning(name)))
+            tasks.setdefault(task, []).append((name, value, _meaning(task, name)))
     return tasks
 
 
@@ -53,10 +54,13 @@ def headline(metrics: Mapping[str, float | None]) -> list[tuple[str, float | Non
     return shown[:9]
 
 
-def _meaning(name: str) -> str:
-    known = METRIC_MEANINGS.get(name) or SEGMENTATION_MEANINGS.get(name)
-    if known:
-        return known
+def _meaning(task: str, name: str) -> str:
+    meanings = [SEGMENTATION_MEANINGS, METRIC_MEANINGS]
+    if task.removeprefix("lvis_") in TASKS:  # mIoU of pixels is one number, of matched detections another
+        meanings.reverse()
+    for known in meanings:
+        if name in known:
+            return known[name]
     if name.startswith("AR") and name[2:].isdigit():
         count = int(name[2:])
         return f"average recall with at most {count} detection{'s' if count > 1 else ''} per image and class"
