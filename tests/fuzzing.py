@@ -1,6 +1,6 @@
 """Documents and files with a few random changes, for tests that a reader refuses them with a documented error.
 
-`FUZZ_EXAMPLES=3000 pytest --hypothesis-profile explore tests/fuzz` draws other and more examples than the tests do.
+`FUZZ_EXAMPLES=3000 pytest --hypothesis-profile explore tests/*/test_fuzzed_*.py` draws other and more examples.
 """
 
 import copy

@@ -1,6 +1,6 @@
 """Every option and argument of every command with values that make no sense: exit code 0 or 2, and never a traceback.
 
-The commands work on the small run in `tests/before`. A new command has to be added to `COMMANDS`.
+The commands work on the small run in `tests/whole/before`. A new command has to be added to `COMMANDS`.
 """
 
 import json
@@ -13,7 +13,7 @@ import typer
 
 from vertebra.cli.app import app
 
-BEFORE = Path(__file__).parents[1] / "before"
+BEFORE = Path(__file__).parents[1] / "whole" / "before"
 NUMBERS = ["-1", "0", "99999999999999999999", "nan", "inf", "-0.5", "1e3", "x", ""]
 TEXTS = [
     "",

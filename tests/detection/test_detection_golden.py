@@ -1,4 +1,4 @@
-"""Detection parts give Detectron2's numbers: arrays that Detectron2 0.6 computed on a CPU, in tests/data."""
+"""Detection parts give Detectron2's numbers: arrays that Detectron2 0.6 computed on a CPU, in tests/reference."""
 
 import json
 
@@ -23,7 +23,7 @@ from vertebra.structures import Boxes, Instances
 
 @pytest.fixture(scope="module")
 def golden(repository):
-    path = repository / "tests/data/detectron2_components_detection"
+    path = repository / "tests/reference/detectron2_components_detection"
     with np.load(path.with_suffix(".npz")) as arrays:
         tensors = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
     return {**tensors, **json.loads(path.with_suffix(".json").read_text())}

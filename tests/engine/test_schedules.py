@@ -24,7 +24,7 @@ SCHEDULES = {
 
 @pytest.fixture(scope="module")
 def golden(repository):
-    return json.loads((repository / "tests/data/learning_rates.json").read_text())
+    return json.loads((repository / "tests/reference/learning_rates.json").read_text())
 
 
 def test_every_golden_schedule_is_compared(golden):

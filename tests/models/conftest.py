@@ -1,4 +1,4 @@
-"""Detectron2's RetinaNet as golden numbers (tests/data/golden_retinanet.md), for the stages of the backbone."""
+"""Detectron2's RetinaNet as golden numbers (tests/reference/golden_retinanet.md), for the stages of the backbone."""
 
 import fnmatch
 import json
@@ -31,7 +31,7 @@ def golden_value(name: str, shape: list[int]) -> np.ndarray:
 @pytest.fixture(scope="session")
 def golden_backbone(repository):
     """`weights` in Detectron2's names, `images` (BGR uint8 (3, h, w) by letter), `slices`, `bounds` of each stage."""
-    data = repository / "tests/data"
+    data = repository / "tests/reference"
     numbers = json.loads((data / "golden_retinanet.json").read_text())
     arrays = np.load(data / "golden_retinanet.npz")
     images = {}

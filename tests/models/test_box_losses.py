@@ -77,7 +77,7 @@ def test_giou_and_its_gradient_are_fvcores(reduction):
 
 
 def test_diou_and_ciou_are_detectron2s(repository):
-    numbers = json.loads((repository / "tests/data/golden_box_losses.json").read_text())
+    numbers = json.loads((repository / "tests/reference/golden_box_losses.json").read_text())
     first, second = torch.tensor(numbers["first"]), torch.tensor(numbers["second"])
     torch.testing.assert_close(DIoULoss()(first, second), torch.tensor(numbers["diou"]), rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(CIoULoss()(first, second), torch.tensor(numbers["ciou"]), rtol=1e-5, atol=1e-6)

@@ -1,6 +1,8 @@
-"""Forty installed distributions, ten of them broken, and a way to run the command line beside them."""
+"""Fake installed distributions, forty at once or one at a time, and a clean slate of registries and switches."""
 
 import sys
+import textwrap
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -35,18 +37,34 @@ def vertebra(command_line, tmp_path):
     return partial(command_line, cwd=tmp_path)
 
 
-@pytest.fixture
-def clean_slate(monkeypatch):
-    """What a test registers, imports or switches is gone after it."""
-    for variable in ("VERTEBRA_PLUGINS_DISABLE", "VERTEBRA_PLUGINS_ALLOW", "VERTEBRA_LOCAL_PLUGINS"):
-        monkeypatch.setenv(variable, "")  # so that what is set meanwhile is undone
-        monkeypatch.delenv(variable)
+def kept_as_it_was() -> Iterator[None]:
+    """What is registered, imported from fakes and local files, or switched meanwhile is gone afterward."""
     kept = {kind: dict(registry._obj_map) for kind, registry in REGISTRIES.items()}
-    yield
+    modules = set(sys.modules)
+    with pytest.MonkeyPatch.context() as patch:
+        for variable in ("VERTEBRA_PLUGINS_DISABLE", "VERTEBRA_PLUGINS_ALLOW", "VERTEBRA_LOCAL_PLUGINS"):
+            patch.setenv(variable, "")  # so that what is set meanwhile is undone
+            patch.delenv(variable)
+        plugins.rescan()
+        yield
     for kind, registry in REGISTRIES.items():
         registry._obj_map = kept[kind]
     forget_local_plugins()
+    for name in [name for name in set(sys.modules) - modules if name.startswith("fake_")]:
+        del sys.modules[name]
     plugins.rescan()
+
+
+@pytest.fixture
+def clean_slate():
+    """What a test registers, imports or switches is gone after it."""
+    yield from kept_as_it_was()
+
+
+@pytest.fixture(scope="module")
+def clean_slate_per_file():
+    """The same for all tests of a file together: a conformance class loads its recipe once, and its local file."""
+    yield from kept_as_it_was()
 
 
 @pytest.fixture
@@ -56,3 +74,29 @@ def project(clean_slate, tmp_path, monkeypatch) -> Path:
     (tmp_path / "recipe.yaml").write_text(RECIPE)
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture(name="install")
+def install_one(clean_slate, tmp_path, monkeypatch):
+    """install("name", groups={"vertebra.heads": {"X": "fake_x:X"}}, files={"fake_x.py": "..."}): as pip leaves it."""
+    site = tmp_path / "site-packages"
+    site.mkdir()
+    monkeypatch.syspath_prepend(str(site))
+
+    def make(name: str, groups: dict, files: dict | None = None, version: str = "1.0", requires: tuple = ()) -> Path:
+        info = site / f"{name.replace('-', '_')}-{version}.dist-info"
+        info.mkdir()
+        lines = [f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}", *(f"Requires-Dist: {r}" for r in requires)]
+        (info / "METADATA").write_text("\n".join(lines) + "\n\nA plugin.\n")
+        sections = [
+            "\n".join([f"[{group}]", *(f"{k} = {v}" for k, v in lines.items())]) for group, lines in groups.items()
+        ]
+        (info / "entry_points.txt").write_text("\n".join(sections) + "\n")
+        for file, text in (files or {}).items():
+            path = site / file
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(textwrap.dedent(text))
+        plugins.rescan()
+        return site
+
+    return make

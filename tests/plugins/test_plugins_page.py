@@ -17,6 +17,7 @@ from vertebra import plugins
 from vertebra.local_plugins import load_local_plugin
 from vertebra.registry import REGISTRIES
 
+pytestmark = pytest.mark.usefixtures("clean_slate_per_file")
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "plugins.md"
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 FILE_NAME = re.compile(r"# (\S+\.\w+)\n")

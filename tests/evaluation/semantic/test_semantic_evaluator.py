@@ -14,7 +14,7 @@ from vertebra.evaluation.semantic import SemSegEvaluator
 from vertebra.evaluation.semantic.tally import Tally
 from vertebra.registry import EVALUATORS
 
-GOLDEN = Path(__file__).resolve().parents[1] / "data"
+GOLDEN = Path(__file__).resolve().parents[2] / "reference"
 ROAD, CAR, SKY, VOID = 0, 1, 2, 255
 TRUTH = np.array([[ROAD, ROAD, CAR, CAR], [ROAD, ROAD, CAR, VOID]])
 GUESS = np.array([[ROAD, ROAD, ROAD, CAR], [ROAD, CAR, CAR, SKY]])

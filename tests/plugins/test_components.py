@@ -7,6 +7,7 @@ from vertebra.components import describe, list_components
 from vertebra.errors import RecipeError
 from vertebra.registry import HEADS, LOSSES
 
+pytestmark = pytest.mark.usefixtures("clean_slate")
 PACKAGE = {
     "fake_pkg/__init__.py": "from fake_pkg.head import Head1 as Renamed\nraise RuntimeError('never import me')\n",
     "fake_pkg/base.py": '''

@@ -40,5 +40,5 @@ def coco_folder(tmp_path):
 @pytest.fixture
 def golden_data(repository: Path):
     """(arrays, tables) of Detectron2's transforms and samplers."""
-    folder = repository / "tests" / "data"
+    folder = repository / "tests" / "reference"
     return np.load(folder / "golden_data.npz"), json.loads((folder / "golden_data.json").read_text())

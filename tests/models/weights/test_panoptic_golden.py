@@ -1,6 +1,6 @@
 """Panoptic FPN R50 agrees with Detectron2: from its weights file to segments and semantic scores.
 
-The numbers and their origin: tests/data/golden_panoptic.md.
+The numbers and their origin: tests/reference/golden_panoptic.md.
 """
 
 import json
@@ -28,12 +28,12 @@ RULES = [
 
 @pytest.fixture(scope="module")
 def numbers(repository):
-    return json.loads((repository / "tests/data/golden_panoptic.json").read_text())
+    return json.loads((repository / "tests/reference/golden_panoptic.json").read_text())
 
 
 @pytest.fixture(scope="module")
 def arrays(repository):
-    return dict(np.load(repository / "tests/data/golden_panoptic.npz"))
+    return dict(np.load(repository / "tests/reference/golden_panoptic.npz"))
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ from vertebra import plugins
 from vertebra.errors import PluginError, RecipeError
 from vertebra.registry import BACKBONES, HEADS, LOSSES, NECKS, REGISTRIES, Registry
 
+pytestmark = pytest.mark.usefixtures("clean_slate")
 HEAD = """
     class {name}:
         component_kind = "head"

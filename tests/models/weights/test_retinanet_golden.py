@@ -1,6 +1,6 @@
 """RetinaNet R50-FPN agrees with Detectron2: through the real path, from its weights file to boxes and losses.
 
-The numbers and their origin: tests/data/golden_retinanet.md.
+The numbers and their origin: tests/reference/golden_retinanet.md.
 """
 
 import copy

@@ -28,7 +28,7 @@ def conv(name, inputs, outputs, kernel):
 @pytest.fixture(scope="module")
 def golden(repository):
     """golden(model) -> {name: shape} of a golden model's whole state dict."""
-    models = json.loads((repository / "tests/data/golden_rcnn.json").read_text())["models"]
+    models = json.loads((repository / "tests/reference/golden_rcnn.json").read_text())["models"]
 
     def shapes(name):
         own = models[name]

@@ -48,7 +48,7 @@ def small_sample(height=20, width=30, **fields) -> Sample:
 
 
 def rows_of(repository, key):
-    return json.loads((repository / "tests/data/golden_data.json").read_text())[key]
+    return json.loads((repository / "tests/reference/golden_data.json").read_text())[key]
 
 
 def test_shortest_edge_sizes_equal_detectron2s(repository):

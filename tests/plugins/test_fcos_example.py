@@ -8,6 +8,7 @@ import torch
 from vertebra import ShapeSpec, Trainer, load_recipe
 from vertebra.testing import HeadConformance
 
+pytestmark = pytest.mark.usefixtures("clean_slate_per_file")
 EXAMPLES = Path(__file__).resolve().parents[2] / "docs" / "examples"
 RECIPE = str(EXAMPLES / "bccd_fcos.yaml")
 

@@ -1,6 +1,6 @@
 """DeepLabV3 and V3+ agree with Detectron2's DeepLab project: from the weights file to scores, losses and gradients.
 
-The numbers and their origin: tests/data/golden_deeplab.md.
+The numbers and their origin: tests/reference/golden_deeplab.md.
 """
 
 import gc
@@ -29,7 +29,7 @@ OVERRIDES = [
 @pytest.fixture(scope="module", params=MODELS)
 def deeplab(request, repository, golden_rule, tmp_path_factory):
     """One golden model: its `numbers`, `arrays`, `weights` and `image`, our `recipe`, and our `imported` weights."""
-    data, name = repository / "tests/data", request.param
+    data, name = repository / "tests/reference", request.param
     numbers = json.loads((data / "golden_deeplab.json").read_text())[name]
     arrays = {key: value for key, value in np.load(data / "golden_deeplab.npz").items() if key.startswith(f"{name}/")}
     scales = [scale for scale in golden_rule.scales if "stem" not in scale[0]]

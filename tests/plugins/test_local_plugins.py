@@ -8,6 +8,7 @@ from vertebra.errors import PluginError
 from vertebra.local_plugins import file_hash, load_local_plugin
 from vertebra.registry import HEADS
 
+pytestmark = pytest.mark.usefixtures("clean_slate")
 SOURCE = """
 from vertebra.registry import HEADS
 

@@ -56,7 +56,7 @@ def golden_rule():
 @pytest.fixture(scope="session")
 def golden(repository):
     """`weights` in Detectron2's names, `images` (RGB uint8 (3, h, w) by letter), `numbers` (json), `arrays` (npz)."""
-    data = repository / "tests/data"
+    data = repository / "tests/reference"
     numbers = json.loads((data / "golden_retinanet.json").read_text())
     return SimpleNamespace(
         numbers=numbers,

@@ -9,6 +9,7 @@ from vertebra.errors import PluginError
 from vertebra.plugins import installed_plugins
 from vertebra.registry import HEADS
 
+pytestmark = pytest.mark.usefixtures("clean_slate")
 GOOD = "class Good:\n    component_kind = 'head'\n"
 
 

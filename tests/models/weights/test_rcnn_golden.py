@@ -1,6 +1,6 @@
 """R-CNN in its forms agrees with Detectron2: proposals, boxes, masks, keypoints, losses and gradients.
 
-The numbers and their origin: tests/data/golden_rcnn.md.
+The numbers and their origin: tests/reference/golden_rcnn.md.
 """
 
 import json
@@ -40,7 +40,7 @@ ALL = [  # every anchor, every region
 @pytest.fixture(scope="module")
 def rcnn(repository, golden_rule):
     """`numbers` (json), `arrays` (npz), and the rule `value` for weights."""
-    data = repository / "tests/data"
+    data = repository / "tests/reference"
     return SimpleNamespace(
         numbers=json.loads((data / "golden_rcnn.json").read_text()),
         arrays=dict(np.load(data / "golden_rcnn.npz")),
