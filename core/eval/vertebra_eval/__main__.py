@@ -2,6 +2,6 @@
 
 import sys
 
-from vertebra_eval.command import main
+from vertebra_eval.command.main import main
 
 sys.exit(main())

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from vertebra_eval import coco_evaluate, lvis_evaluate, voc_evaluate
-from vertebra_eval.command import main
+from vertebra_eval.command.main import main
 from vertebra_eval.label_maps import semantic_evaluate
 
 
@@ -143,7 +143,7 @@ def test_what_a_user_can_fix_is_one_message(files, capsys, monkeypatch, words, s
 
 def test_it_runs_without_torch(files):
     code = "import sys; sys.modules['torch'] = sys.modules['vertebra'] = None\n"
-    code += "from vertebra_eval.command import main; sys.exit(main(sys.argv[1:]))"
+    code += "from vertebra_eval.command.main import main; sys.exit(main(sys.argv[1:]))"
     words = [sys.executable, "-c", code, "coco", *map(str, files), "--resamples", "0"]
     done = subprocess.run(words, capture_output=True, text=True, timeout=100)
     assert done.returncode == 0 and done.stdout.startswith("bbox")

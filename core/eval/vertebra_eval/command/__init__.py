@@ -1,5 +1,3 @@
-"""The command `vertebra-eval`."""
-
-from vertebra_eval.command.main import main
-
-__all__ = ["main"]
+"""The command `vertebra-eval`. Its tables are the core's too, whose short commands start without numpy: this file
+imports nothing.
+"""
