@@ -135,3 +135,9 @@ def test_what_is_right_is_read(files):
     )
     assert sample["sem_seg"].tolist() == [[0] * 4] * 2 + [[1] * 4] * 2
     assert sample["instances"].gt_masks.tensor.sum() == 8
+
+
+@pytest.mark.parametrize("name", ["", ".", "/"])
+def test_a_panoptic_file_without_a_name_is_one_message(name):
+    with pytest.raises(DataError, match=r"is a folder, not a file|name the JSON file itself"):
+        CocoPanopticFormat(name, "images").load()

@@ -21,6 +21,7 @@ from vertebra_eval.semantic import SemanticScores, semantic_scores
 __all__ = ["label_counts", "read_label_map", "semantic_evaluate"]
 
 _MODES = ("L", "P", "1", "I", "I;16", "I;16L", "I;16B")
+_MOST_CLASSES = 10_000
 
 
 def semantic_evaluate(
@@ -38,8 +39,12 @@ def semantic_evaluate(
         ignore_label: pixels of this ground-truth label do not count.
 
     Raises:
-        DataError: names each image that is missing, damaged, of another size, or with labels beyond the classes.
+        DataError: names each image that is missing, damaged, of another size, or with labels beyond the classes; no
+            class, or more than 10,000, whose table of pairs would need gigabytes.
     """
+    count = classes if isinstance(classes, int) else len(classes)
+    if not 0 < count <= _MOST_CLASSES:
+        raise DataError(f"there are {count} classes; expected their names, or a number from 1 to {_MOST_CLASSES:,}")
     names = [str(number) for number in range(classes)] if isinstance(classes, int) else list(classes)
     times = Counter(names)
     labels = [name if times[name] == 1 else f"{name} ({number})" for number, name in enumerate(names)]

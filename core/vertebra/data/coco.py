@@ -20,6 +20,7 @@ from vertebra.data.panoptic import add_panoptic
 from vertebra.errors import DataError
 from vertebra_eval.coco import read_coco
 from vertebra_eval.json_file import Problems
+from vertebra_eval.panoptic.data import png_folder
 
 __all__ = ["CocoFormat", "register_coco_instances"]
 
@@ -109,7 +110,7 @@ class CocoFormat(Format):
                 item["sem_seg_file_name"] = str(folder / f"{Path(item['file_name']).stem}.png")
         if self.panoptic is not None:
             panoptic = resolve_path(self.panoptic, root)
-            folder = resolve_path(self.panoptic_images, root) if self.panoptic_images else panoptic.with_suffix("")
+            folder = resolve_path(self.panoptic_images, root) if self.panoptic_images else png_folder(panoptic)
             add_panoptic(panoptic, folder, records, metadata, self.panoptic_labels)
         notes = [f"{file}: {note}" for note in (*categories.notes, *notes)]
         on_objects = [f"{file}: {note}" for note in notes_on_objects(data, categories)]

@@ -19,7 +19,7 @@ from vertebra.structures import BoxMode
 from vertebra_eval.coco.fields import box_fault
 from vertebra_eval.coco.images import read_categories, read_images
 from vertebra_eval.json_file import Problems, read_json
-from vertebra_eval.panoptic.data import panoptic_categories
+from vertebra_eval.panoptic.data import panoptic_categories, png_folder
 
 __all__ = ["CocoPanopticFormat"]
 
@@ -61,7 +61,7 @@ class CocoPanopticFormat(Format):
             DataError: names the file and every faulty record (the first 20).
         """
         file = resolve_path(self.panoptic, root)
-        folder = resolve_path(self.panoptic_images, root) if self.panoptic_images else file.with_suffix("")
+        folder = resolve_path(self.panoptic_images, root) if self.panoptic_images else png_folder(file)
         data = read_json(file, hint=ROOT_HINT)
         if not isinstance(data, dict) or not all(isinstance(data.get(k), list) for k in ("images", "categories")):
             raise DataError(f'{file}: a panoptic file is an object with the lists "images" and "categories"')

@@ -180,9 +180,9 @@ def check_report(path: Path | None) -> None:
         return
     if not path.parent.is_dir():
         raise DataError(f"--report {path}: no such folder: {path.parent}")
-    for place in (path, _plots_of(path)):
-        if place.exists():
-            raise DataError(f"--report {path}: {place} exists; choose another name")
+    place = path if path.exists() else _plots_of(path)  # an empty text is ".", which exists
+    if place.exists():
+        raise DataError(f"--report {path}: {place} exists; choose another name")
 
 
 def _plots_of(path: Path) -> Path:

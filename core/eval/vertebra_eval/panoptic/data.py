@@ -25,6 +25,7 @@ __all__ = [
     "PanopticData",
     "isthing_fault",
     "panoptic_categories",
+    "png_folder",
     "read_panoptic",
     "segment_faults",
 ]
@@ -76,6 +77,11 @@ class PanopticData:
                 where = f"annotations[{row}]" + (f" (image {key!r})" if key is not None else "")
                 problems.add(where + (f", {one.kind}" if one.kind.startswith("segment ") else ""), one.text)
         problems.raise_if_any()
+
+
+def png_folder(file: Path) -> Path:
+    """Where COCO keeps the PNG files of a panoptic JSON file: in a folder of its name beside it."""
+    return file.parent / file.stem  # with_suffix refuses "" and "/", of which the reader says more
 
 
 def read_panoptic(

@@ -17,7 +17,7 @@ from vertebra_eval.coco.reasons import ids_apart
 from vertebra_eval.errors import DataError
 from vertebra_eval.json_file import Problems
 from vertebra_eval.panoptic.counts import ImageCounts, Segments, count_image
-from vertebra_eval.panoptic.data import PanopticData, read_panoptic
+from vertebra_eval.panoptic.data import PanopticData, png_folder, read_panoptic
 from vertebra_eval.panoptic.quality import PanopticClass, PanopticQuality, panoptic_quality
 from vertebra_eval.panoptic.runs import IdRuns, id_run_reader, read_id_runs
 
@@ -115,7 +115,7 @@ def _images(data: PanopticData, rows: dict[int, int]) -> dict[Any, _ImageRecord]
 
 
 def _folder(given: str | os.PathLike | None, file: Path) -> Path:
-    folder = file.with_suffix("") if given is None else Path(given)
+    folder = png_folder(file) if given is None else Path(given)
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder; the panoptic PNG files of {file.name} are looked for there")
     return folder
