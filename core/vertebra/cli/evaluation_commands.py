@@ -88,8 +88,7 @@ def evaluate_results(
     ] = None,
 ) -> None:
     """Evaluate result files of any tool: COCO's AP and AR, or panoptic quality. No model is needed."""
-    from vertebra_eval.command.main import check_json_file, check_report, write_result_report
-    from vertebra_eval.command.tables import format_metrics
+    from vertebra_eval.command.main import check_json_file, check_report, tell
     from vertebra_eval.evaluate_results import evaluate_result_files
 
     _check_task(task, "bbox", "segm", "keypoints", "boundary", "panoptic")
@@ -109,16 +108,7 @@ def evaluate_results(
         resamples=resamples,
         seed=seed,
     )
-    print(format_metrics(numbers.metrics, numbers.reasons))
-    for name, (low, high) in numbers.intervals.items():
-        print(f"95 % interval of {name}: {low:.4f} to {high:.4f}")
-    for note in numbers.notes:
-        print(f"note: {note}")
-    if json_file is not None:
-        numbers.write(json_file)
-        print(f"written: {json_file}")
-    if report is not None:
-        print(f"written: {write_result_report(report, numbers, annotations, results)}")
+    tell(numbers, annotations, results, json_file, report)
 
 
 def _limits(text: str | None, task: str) -> tuple[int, ...] | None:
@@ -144,11 +134,10 @@ def _thresholds(text: str | None) -> list[float] | None:
 def _areas(text: str | None) -> dict[str, tuple[float, float]] | None:
     from argparse import ArgumentTypeError
 
-    from vertebra_eval.area_ranges import AREA_RANGES
-    from vertebra_eval.command.arguments import range_of
+    from vertebra_eval.command.arguments import area_ranges, range_of
 
     try:
-        return None if text is None else {"all": AREA_RANGES["all"]} | dict(map(range_of, text.split(",")))
+        return area_ranges(None if text is None else list(map(range_of, text.split(","))))
     except ArgumentTypeError as err:
         raise SetupError(f"--areas: {err}") from err
 

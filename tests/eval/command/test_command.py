@@ -147,3 +147,9 @@ def test_it_runs_without_torch(files):
     words = [sys.executable, "-c", code, "coco", *map(str, files), "--resamples", "0"]
     done = subprocess.run(words, capture_output=True, text=True, timeout=100)
     assert done.returncode == 0 and done.stdout.startswith("bbox")
+
+
+@pytest.mark.parametrize("twice", [["a:0:10", "a:10:1000"], ["all:0:10"]])
+def test_a_name_of_two_area_ranges_is_refused(files, capsys, twice):
+    code, _, err = run(capsys, "coco", *files, "--areas", *twice)
+    assert code == 2 and "give each a name of its own" in err

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
+from vertebra_eval.area_ranges import AREA_RANGES
 from vertebra_eval.errors import DataError
 from vertebra_eval.regular_files import read_text
 
-__all__ = ["parser", "range_of"]
+__all__ = ["area_ranges", "class_names", "parser", "range_of"]
 
 _DESCRIPTION = """Evaluate result files of any tool: COCO, LVIS, Pascal VOC, panoptic and semantic segmentation, with
 the numbers of the reference tools. Ground truth and results are COCO JSON files; semantic takes two folders of PNG
@@ -88,6 +90,23 @@ def range_of(text: str) -> tuple[str, tuple[float, float]]:
     except ValueError as err:
         raise argparse.ArgumentTypeError(f"{text!r} is not NAME:LOW:HIGH, such as tiny:0:256") from err
     return name, (low, high)
+
+
+def area_ranges(given: Sequence[tuple[str, tuple[float, float]]] | None) -> dict[str, tuple[float, float]] | None:
+    """The named ranges beside `all`; None: COCO's own.
+
+    Raises:
+        DataError: a name that occurs twice, or `all`, which holds every object.
+    """
+    if given is None:
+        return None
+    ranges = {"all": AREA_RANGES["all"]}
+    for name, limits in given:
+        if name in ranges:
+            why = "is the one that holds every object" if name == "all" else "is given twice"
+            raise DataError(f"--areas: the range {name!r} {why}; give each a name of its own")
+        ranges[name] = limits
+    return ranges
 
 
 def class_names(text: str) -> list[str] | int:

@@ -10,8 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vertebra_eval.analysis.compare import Comparison
-from vertebra_eval.area_ranges import AREA_RANGES
-from vertebra_eval.command.arguments import class_names, parser
+from vertebra_eval.command.arguments import area_ranges, class_names, parser
 from vertebra_eval.command.tables import format_metrics
 from vertebra_eval.compare_runs import compare_runs
 from vertebra_eval.errors import DataError, VertebraError
@@ -24,7 +23,7 @@ from vertebra_eval.report.coco_plots import task_sections
 from vertebra_eval.report.html import write_report
 from vertebra_eval.voc import voc_evaluate
 
-__all__ = ["check_json_file", "check_report", "main", "print_comparison", "write_comparison", "write_result_report"]
+__all__ = ["check_json_file", "check_report", "main", "print_comparison", "tell", "write_comparison"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -44,17 +43,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _evaluate(given: argparse.Namespace) -> None:
     check_report(given.report)
-    numbers = _numbers(given)
-    print(printable(format_metrics(numbers.metrics, numbers.reasons, per_class=given.per_class)))
+    tell(_numbers(given), given.gt, given.results, given.json, given.report, per_class=given.per_class)
+
+
+def tell(
+    numbers: ResultNumbers,
+    truth: Path,
+    results: Path,
+    json_file: Path | None,
+    report: Path | None,
+    *,
+    per_class: bool = True,
+) -> None:
+    """Print the numbers of result files, and write the files that are wanted (checked before by `check_...`)."""
+    print(printable(format_metrics(numbers.metrics, numbers.reasons, per_class=per_class)))
     for name, (low, high) in numbers.intervals.items():
         print(f"95 % interval of {name}: {low:.4f} to {high:.4f}")
     for note in numbers.notes:
         print(f"note: {printable(note)}")
-    if given.json is not None:
-        numbers.write(given.json)
-        print(f"written: {given.json}")
-    if given.report is not None:
-        print(f"written: {write_result_report(given.report, numbers, given.gt, given.results)}")
+    if json_file is not None:
+        numbers.write(json_file)
+        print(printable(f"written: {json_file}"))
+    if report is not None:
+        print(printable(f"written: {_write_report(report, numbers, truth, results)}"))
 
 
 def _numbers(given: argparse.Namespace) -> ResultNumbers:
@@ -83,18 +94,17 @@ def _numbers(given: argparse.Namespace) -> ResultNumbers:
 
 def coco_changes(given: argparse.Namespace) -> dict:
     """The options of `add_coco_options` as arguments of `coco_evaluate`; None where not given."""
-    areas = None if given.areas is None else {"all": AREA_RANGES["all"]} | dict(given.areas)
     return {
         "max_dets": given.max_dets,
         "iou_thresholds": given.iou and sorted(given.iou),
-        "area_ranges": areas,
+        "area_ranges": area_ranges(given.areas),
         "sigmas": given.sigmas,
         "use_categories": False if given.pooled else None,
         "confidence": given.confidence,
     }
 
 
-def write_result_report(path: Path, numbers: ResultNumbers, truth: Path, results: Path) -> Path:
+def _write_report(path: Path, numbers: ResultNumbers, truth: Path, results: Path) -> Path:
     """The report of result files; its plots go to a folder `<name>_plots` beside it."""
     sections = [] if numbers.result is None else task_sections(numbers.result, _plots_of(path))
     facts = {name: str(value) for name, value in numbers.info.items()}
@@ -124,7 +134,7 @@ def print_comparison(found: Comparison, task: str, notes: Sequence[str], a: Path
     """The table of differences, and the verdict in a sentence."""
     for note in notes:
         print(f"note: {printable(note)}")
-    print(f"A  {a}\nB  {b}\n")
+    print(f"A  {printable(str(a))}\nB  {printable(str(b))}\n")
     print(f"{task:<10}{'A':>8}{'B':>9}{'B - A':>10}   {f'{100 * found.level:.0f} % interval':<20}{'p':>6}")
     for name, one in found.differences.items():
         interval = f"{one.low:+.4f} to {one.high:+.4f}"
@@ -151,7 +161,7 @@ def write_comparison(path: Path, found: Comparison, task: str, a: Path, b: Path)
     facts = {"a": str(a), "b": str(b), "images": found.num_images, "resamples": found.resamples, "level": found.level}
     content = {**numbers, "verdict": found.verdict("A", "B"), "info": facts}
     path.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    print(f"written: {path}")
+    print(printable(f"written: {path}"))
 
 
 def check_json_file(path: Path | None) -> None:
