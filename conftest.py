@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from vertebra.local_plugins import ANNOUNCED, _forget
-from vertebra.local_plugins import __name__ as LOCAL
+from vertebra.plugins.local_files import ANNOUNCED, _forget
+from vertebra.plugins.local_files import __name__ as LOCAL
 
 REPOSITORY = Path(__file__).resolve().parent
 IN_WORKER = "PYTEST_XDIST_WORKER" in os.environ

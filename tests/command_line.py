@@ -22,7 +22,7 @@ import pytest
 from vertebra import plugins
 from vertebra.registry import REGISTRIES
 
-LOCAL_PLUGINS = "vertebra.local_plugins."  # the modules that local files become
+LOCAL_PLUGINS = "vertebra.plugins.local_files."  # the modules that local files become
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PICTURE = Path("docs/images/architecture.svg")
 LAYERS = {
     "foundation": {"errors", "regular_files", "printable", "traces"},
-    "names, recipes": {"registry", "plugins", "local_plugins", "locate", "isolation", "injection", "class_source"}
-    | {"components", "config", "_torch", "_deprecation"},
+    "names, recipes": {"registry", "plugins", "config", "_torch", "_deprecation"},
     "machine, objects": {"runtime", "structures"},
     "detection parts": {"detection"},
     "data, models": {"data", "models"},

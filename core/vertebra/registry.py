@@ -12,8 +12,8 @@ from typing import Any
 from fvcore.common.registry import Registry as FvcoreRegistry
 
 from vertebra.errors import PluginError, RecipeError
-from vertebra.local_plugins import WHEN_FORGOTTEN, load_announced
 from vertebra.plugins import KINDS, Offer, canonical, core, installed_plugins, offers, switched_off
+from vertebra.plugins.local_files import WHEN_FORGOTTEN, load_announced
 from vertebra_eval.nearest import nearest
 
 __all__ = [

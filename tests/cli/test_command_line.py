@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from vertebra.cli.tables import format_metrics
+from vertebra.cli.print_evaluation import format_metrics
 
 TINY = """
 model:

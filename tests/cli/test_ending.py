@@ -38,7 +38,7 @@ _OWN_TEMPLATES = {
     "tools/benchmark_start.py",
     "tools/dump_numbers.py",
 }  # texts of the code itself
-_OWN_TEMPLATES |= {"core/vertebra/isolation.py", "core/vertebra/printable.py"}  # a traceback, a log record
+_OWN_TEMPLATES |= {"core/vertebra/plugins/isolation.py", "core/vertebra/printable.py"}  # a traceback, a log record
 HUGE = "9" * 400
 
 

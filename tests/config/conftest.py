@@ -179,7 +179,7 @@ def dummies(monkeypatch):
     for kind, registry in REGISTRIES.items():
         registry._obj_map = kept[kind]
     for name in set(sys.modules) - modules:
-        if name.startswith("vertebra.local_plugins."):
+        if name.startswith("vertebra.plugins.local_files."):
             del sys.modules[name]
     plugins.rescan()
 

@@ -24,9 +24,9 @@ from vertebra import (
     load_recipe,
 )
 from vertebra.config import ComponentSpec
+from vertebra.config.injection import INJECTED
 from vertebra.data import Metadata, TrainingSampler, build_train_loader, load_split
 from vertebra.errors import RecipeError
-from vertebra.injection import INJECTED
 from vertebra.models import ShapeSpec
 from vertebra.models.inference import InferenceMode
 from vertebra.registry import REGISTRIES

@@ -8,8 +8,8 @@ import pytest
 
 from vertebra.config import ComponentSpec
 from vertebra.data import Dataset, DatasetCatalog, Format, Metadata, MetadataCatalog, load_dataset
-from vertebra.data.coco import CocoFormat, register_coco_instances
-from vertebra.data.coco_panoptic import CocoPanopticFormat
+from vertebra.data.coco.instances import CocoFormat, register_coco_instances
+from vertebra.data.coco.panoptic_format import CocoPanopticFormat
 from vertebra.data.match_classes import match_classes
 from vertebra.errors import DataError
 from vertebra.registry import REGISTRIES

@@ -6,7 +6,7 @@ from PIL import Image
 
 from vertebra.data import CocoFormat
 from vertebra.data.facts import describe_dataset
-from vertebra.data.image_survey import survey_images
+from vertebra.data.images.survey import survey_images
 from vertebra.data.missing_classes import missing_objects
 
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from fuzzing import bounded, changed, changed_bytes, changed_json
-from vertebra.data.coco import CocoFormat
-from vertebra.data.coco_panoptic import CocoPanopticFormat
+from vertebra.data.coco.instances import CocoFormat
+from vertebra.data.coco.panoptic_format import CocoPanopticFormat
 from vertebra.errors import DataError
 from vertebra.evaluation import coco_evaluate, panoptic_evaluate
 from vertebra_eval.evaluate_results import evaluate_result_files

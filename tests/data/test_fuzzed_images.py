@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from fuzzing import bounded, changed_bytes
-from vertebra.data.image import read_image, read_labels
+from vertebra.data.images.read import read_image, read_labels
 from vertebra.errors import DataError
 from vertebra.predictor.sources import open_source
 

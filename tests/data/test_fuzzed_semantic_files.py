@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from fuzzing import bounded, changed_bytes, changed_json, changed_text
-from vertebra.data.labels import LabelReader
-from vertebra.data.semantic_folder import SemanticFolderFormat
+from vertebra.data.semantic.folder_format import SemanticFolderFormat
+from vertebra.data.semantic.label_reader import LabelReader
 from vertebra.errors import DataError
 
 CLASSES = {

@@ -6,9 +6,9 @@ import pytest
 
 from vertebra.data import Dataset, Metadata, SemanticFolderFormat
 from vertebra.data.facts import describe_dataset
-from vertebra.data.label_facts import count_labels, look_for_labels
 from vertebra.data.missing_classes import missing_labels
-from vertebra.data.shapes_format import ShapesFormat
+from vertebra.data.semantic.label_facts import count_labels, look_for_labels
+from vertebra.data.shapes.format import ShapesFormat
 
 
 @pytest.fixture

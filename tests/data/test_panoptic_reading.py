@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from vertebra.data import Mapper
-from vertebra.data.coco_panoptic import CocoPanopticFormat
+from vertebra.data.coco.panoptic_format import CocoPanopticFormat
 from vertebra.data.panoptic_labels import with_panoptic_masks
 from vertebra.errors import DataError
 from vertebra.evaluation import panoptic_evaluate

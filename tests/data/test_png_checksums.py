@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vertebra.data.image import image_size, read_image, read_labels
+from vertebra.data.images.read import image_size, read_image, read_labels
 from vertebra.errors import DataError
 from vertebra_eval.panoptic.runs import id_run_reader, read_id_runs
 from vertebra_eval.png_chunks import chunks_of, png_fault

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vertebra.data import image_oddities, read_image, read_labels
-from vertebra.data.image import image_size, image_suffixes
-from vertebra.data.image_oddities import OddImages, collected_oddities
+from vertebra.data import read_image, read_labels
+from vertebra.data.images import oddities as image_oddities
+from vertebra.data.images.oddities import OddImages, collected_oddities
+from vertebra.data.images.read import image_size, image_suffixes
 from vertebra.errors import DataError
 
 REFUSED = {

@@ -188,7 +188,7 @@ def test_info_counts_pixels_and_says_what_is_ignored(command, trained):
 def test_info_of_a_large_dataset_reads_some_files(trained):
     from vertebra import load_recipe
     from vertebra.data import load_split
-    from vertebra.data.label_facts import count_labels
+    from vertebra.data.semantic.label_facts import count_labels
 
     dataset = load_split(load_recipe("recipe.yaml"), "train")
     facts = count_labels(dataset, limit=2)

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
-from vertebra.data.shapes_format import ShapesFormat
+from vertebra.data.shapes.format import ShapesFormat
 from vertebra.errors import DataError
 
 IMAGES, CLASSES = 60, 7

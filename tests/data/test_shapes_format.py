@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vertebra.data.shapes_format import ShapesFormat
+from vertebra.data.shapes.format import ShapesFormat
 from vertebra.errors import DataError
 
 SMALL = {"images": 12, "size": 48, "crowds": 0.5, "num_classes": 4}
@@ -67,7 +67,7 @@ def test_cache_is_in_the_home_folder_by_default(monkeypatch):
 
 
 def test_those_who_ask_together_make_the_files_once(cache, monkeypatch):
-    from vertebra.data import shapes_format
+    from vertebra.data.shapes import format as shapes_format
 
     calls, write = [], shapes_format.write_dataset
 

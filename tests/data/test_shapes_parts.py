@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from pycocotools import mask as coco_mask
 
-from vertebra.data.shapes_options import parse_size
-from vertebra.data.shapes_outlines import KINDS, OUTLINES, keypoints_of
-from vertebra.data.shapes_records import mask_loops
-from vertebra.data.shapes_scene import clip_to_frame
+from vertebra.data.shapes.coco_truth import mask_loops
+from vertebra.data.shapes.options import parse_size
+from vertebra.data.shapes.outlines import KINDS, OUTLINES, keypoints_of
+from vertebra.data.shapes.scene import clip_to_frame
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vertebra.data.coco import CocoFormat
-from vertebra.data.image import read_labels
+from vertebra.data.coco.instances import CocoFormat
+from vertebra.data.images.read import read_labels
 from vertebra.errors import DataError
 from vertebra.evaluation import coco_evaluate
 from vertebra.predictor.sources import list_places

@@ -27,7 +27,7 @@ from stub_parts import stub_parts
 
 from vertebra.engine import checkpoint as checkpoint_module
 from vertebra.engine import trainer as trainer_module
-from vertebra.engine.contract import Hook
+from vertebra.engine.hook import Hook
 from vertebra.engine.hooks.ema import EMA
 from vertebra.engine.hooks.evaluate import Evaluate
 from vertebra.engine.hooks.metrics_file import MetricsFile

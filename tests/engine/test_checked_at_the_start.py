@@ -10,7 +10,7 @@ from PIL import Image
 
 from vertebra.config import load_recipe
 from vertebra.data import Dataset, Metadata
-from vertebra.data.shapes_format import ShapesFormat
+from vertebra.data.shapes.format import ShapesFormat
 from vertebra.engine import Trainer
 from vertebra.errors import DataError, RecipeError
 from vertebra.evaluation import coco_evaluate

@@ -9,7 +9,7 @@ from stub_parts import stub_parts
 
 from vertebra.engine import Trainer
 from vertebra.engine.checkpoint import read_checkpoint
-from vertebra.engine.contract import Hook
+from vertebra.engine.hook import Hook
 from vertebra.engine.hooks.ema import EMA
 from vertebra.errors import CheckpointError
 

@@ -10,9 +10,9 @@ from torch import nn
 
 from vertebra.config import load_recipe
 from vertebra.data import CocoFormat, Metadata
-from vertebra.data.labels import LabelReader
 from vertebra.data.panoptic_labels import read_panoptic_ids
-from vertebra.data.shapes_format import ShapesFormat
+from vertebra.data.semantic.label_reader import LabelReader
+from vertebra.data.shapes.format import ShapesFormat
 from vertebra.errors import DataError
 from vertebra.evaluation import evaluate
 from vertebra.evaluation.subset import SubsetOfClasses

@@ -9,7 +9,7 @@ import torch
 
 from vertebra.errors import DataError
 from vertebra.evaluation import COCOEvaluator
-from vertebra.evaluation.records import json_text
+from vertebra.evaluation.coco_json import json_text
 from vertebra.evaluation.result_stream import ResultStream
 from vertebra.structures import Boxes, Instances
 

@@ -8,9 +8,9 @@ from torch import nn
 
 from vertebra._deprecation import VertebraDeprecationWarning
 from vertebra.config import load_recipe
+from vertebra.config.injection import labels_of
 from vertebra.data import Metadata
 from vertebra.errors import VertebraError
-from vertebra.injection import labels_of
 from vertebra.models import Head, Loss, build_model
 from vertebra.models.follow_classes import follow_classes
 from vertebra.registry import HEADS, LOSSES

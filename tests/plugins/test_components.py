@@ -3,7 +3,7 @@ from typing import Literal
 
 import pytest
 
-from vertebra.components import describe, list_components
+from vertebra.config.describe import describe, list_components
 from vertebra.errors import RecipeError
 from vertebra.registry import HEADS, LOSSES
 

@@ -7,9 +7,10 @@ import time
 import pytest
 from dummy_plugins import install
 
-from vertebra import HEADS, PluginError, isolation, plugins
+from vertebra import HEADS, PluginError, plugins
 from vertebra.errors import SetupError
-from vertebra.isolation import PluginImportError, import_plugin_module, plugin_code
+from vertebra.plugins import isolation
+from vertebra.plugins.isolation import PluginImportError, import_plugin_module, plugin_code
 
 
 @pytest.fixture

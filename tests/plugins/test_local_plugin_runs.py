@@ -11,8 +11,8 @@ from tiny_local import SOURCE, forget_local_plugins
 
 from vertebra import HEADS, TRANSFORMS, PluginError, Predictor, Trainer, load_recipe
 from vertebra.data import build_train_loader
-from vertebra.local_plugins import ANNOUNCED, load_local_plugin
 from vertebra.models import read_checkpoint, read_weights
+from vertebra.plugins.local_files import ANNOUNCED, load_local_plugin
 
 PLUGIN_FILES = "vertebra.engine.plugin_files"
 SHA = hashlib.sha256(SOURCE.encode()).hexdigest()
@@ -114,7 +114,7 @@ def test_a_file_that_fails_is_announced_to_no_other_process(project):
     assert os.environ[ANNOUNCED] == announced == str(project / "my_head.py")
     forget_local_plugins()  # as in a process that is started now, which has the variables of this one
     assert HEADS.get("TinyHead").__name__ == "TinyHead"
-    assert len([name for name in sys.modules if name.startswith("vertebra.local_plugins.")]) == 1
+    assert len([name for name in sys.modules if name.startswith("vertebra.plugins.local_files.")]) == 1
     (project / "bad.py").write_text("")  # fixed
     load_local_plugin("bad.py")
     assert os.environ[ANNOUNCED] == os.pathsep.join([announced, str(project / "bad.py")])

@@ -5,7 +5,7 @@ import pickle
 import pytest
 
 from vertebra.errors import PluginError
-from vertebra.local_plugins import file_hash, load_local_plugin
+from vertebra.plugins.local_files import file_hash, load_local_plugin
 from vertebra.registry import HEADS
 
 pytestmark = pytest.mark.usefixtures("clean_slate")

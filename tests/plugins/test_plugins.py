@@ -50,7 +50,7 @@ def test_a_plugin_that_fails_at_import_is_named_with_version_and_cause(install, 
     first = str(caught.value).splitlines()[0]
     assert first.startswith(f"head Broken of plugin broken-plugin 2.5 cannot be imported: {cause}")
     assert "fake_broken.py" in str(caught.value)  # its own traceback stands at the end ...
-    assert "vertebra/plugins.py" not in str(caught.value)  # ... without our frames
+    assert "vertebra/plugins/discovery.py" not in str(caught.value)  # ... without our frames
 
 
 def test_a_broken_plugin_harms_no_other(install):
@@ -158,8 +158,9 @@ def test_the_error_for_an_unknown_name_tells_which_plugins_were_left_out(install
 def test_none_of_registry_plugins_config_and_components_imports_torch():
     # a process of its own: this one has imported torch
     code = (
-        "import sys, vertebra, vertebra.registry, vertebra.plugins, vertebra.config, vertebra.components\n"
-        "vertebra.registry.HEADS.names(); vertebra.plugins.installed_plugins(); vertebra.components.list_components()\n"
+        "import sys, vertebra, vertebra.registry, vertebra.plugins, vertebra.config, vertebra.config.describe\n"
+        "vertebra.registry.HEADS.names(); vertebra.plugins.installed_plugins()\n"
+        "vertebra.config.describe.list_components()\n"
         "bad = {'torch', 'torchvision', 'vertebra_retinanet'} & set(sys.modules)\n"
         "sys.exit(f'imported {bad}' if bad else 0)"
     )

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from vertebra import plugins
-from vertebra.local_plugins import load_local_plugin
+from vertebra.plugins.local_files import load_local_plugin
 from vertebra.registry import REGISTRIES
 
 pytestmark = pytest.mark.usefixtures("clean_slate_per_file")
@@ -42,7 +42,7 @@ def forget(registered: dict[str, dict]) -> None:
     """As in a new process: nothing of the page's own is imported or registered."""
     for kind, registry in REGISTRIES.items():
         registry._obj_map = dict(registered[kind])
-    for name in [name for name in sys.modules if name.startswith(("vertebra.local_plugins.", "point_head"))]:
+    for name in [name for name in sys.modules if name.startswith(("vertebra.plugins.local_files.", "point_head"))]:
         del sys.modules[name]
     plugins.rescan()
     importlib.invalidate_caches()

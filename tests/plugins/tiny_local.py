@@ -2,7 +2,7 @@
 
 import sys
 
-from vertebra import local_plugins
+from vertebra.plugins import local_files as local_plugins
 
 SOURCE = """
 import torch
@@ -58,5 +58,5 @@ evaluate: {pictures: 0, report: false}
 
 def forget_local_plugins() -> None:
     """As in a process that is started now: no local file is imported, and none of its components is registered."""
-    for name in [name for name in sys.modules if name.startswith("vertebra.local_plugins.")]:
+    for name in [name for name in sys.modules if name.startswith("vertebra.plugins.local_files.")]:
         local_plugins._forget(name)

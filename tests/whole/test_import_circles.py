@@ -16,7 +16,10 @@ def module_names(package: Path) -> dict[str, Path]:
 
 
 def imports_of(modules: dict[str, Path]) -> dict[str, set[str]]:
-    """{module: modules it imports}, anywhere in its file; `from a import b` is a.b if that is a module, else a."""
+    """{module: modules it imports}, anywhere in its file; `from a import b` is a.b if that is a module, else a.
+
+    The `__init__` of each package around what is imported is imported too, unless the module is in that package itself.
+    """
     graph: dict[str, set[str]] = {}
     for name, path in modules.items():
         graph[name] = set()
@@ -29,8 +32,9 @@ def imports_of(modules: dict[str, Path]) -> dict[str, set[str]]:
             for target in wanted:
                 while target and target not in modules:
                     target = target.rpartition(".")[0]
-                if target and target != name:
+                while target and target != name and not name.startswith(f"{target}."):
                     graph[name].add(target)
+                    target = target.rpartition(".")[0]
     return graph
 
 
@@ -76,3 +80,14 @@ def test_a_circle_would_be_seen(tmp_path):
     for name, text in (("__init__", ""), ("a", "import pack.b"), ("b", "from pack.c import x"), ("c", "import pack.a")):
         (tmp_path / "pack" / f"{name}.py").write_text(text)
     assert circles(imports_of(module_names(tmp_path / "pack"))) == [["pack.a", "pack.b", "pack.c"]]
+
+
+def test_a_circle_through_a_package_around_would_be_seen(tmp_path):
+    inner = tmp_path / "pack" / "inner"
+    inner.mkdir(parents=True)
+    (inner.parent / "__init__.py").touch()
+    (inner.parent / "low.py").write_text("from pack.inner.plain import x")
+    (inner / "__init__.py").write_text("from pack.inner.user import y")
+    (inner / "plain.py").touch()
+    (inner / "user.py").write_text("import pack.low")
+    assert circles(imports_of(module_names(tmp_path / "pack"))) == [["pack.inner", "pack.inner.user", "pack.low"]]

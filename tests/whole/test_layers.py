@@ -13,7 +13,14 @@ draw_architecture = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(draw_architecture)  # the picture of the layers, and this test, have them from one place
 imported_modules = draw_architecture.imported_modules
 RANK = {name: rank for rank, names in enumerate(draw_architecture.LAYERS.values()) for name in names}
-LIGHT = ("vertebra", "vertebra.registry", "vertebra.plugins", "vertebra.components", "vertebra.config", "vertebra.cli")
+LIGHT = (
+    "vertebra",
+    "vertebra.registry",
+    "vertebra.plugins",
+    "vertebra.config.describe",
+    "vertebra.config",
+    "vertebra.cli",
+)
 
 
 def core_files(repository: Path) -> list[Path]:

@@ -10,7 +10,7 @@ from PIL import Image
 from vertebra.config import load_recipe
 from vertebra.data import read_labels
 from vertebra.data.build import build_mapper
-from vertebra.data.coco_panoptic import CocoPanopticFormat
+from vertebra.data.coco.panoptic_format import CocoPanopticFormat
 from vertebra.models import build_model
 from vertebra.predictor import predict_files
 from vertebra.structures import BitMasks

@@ -74,7 +74,7 @@ def _root(
         for name in no_plugin:
             disable(name)
     if plugin:
-        from vertebra.local_plugins import load_local_plugin
+        from vertebra.plugins.local_files import load_local_plugin
 
         for path in plugin:
             load_local_plugin(path)

@@ -20,11 +20,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vertebra import isolation
 from vertebra.cli.plugin_apps import load_command
 from vertebra.config import ComponentSpec
 from vertebra.errors import SetupError, VertebraError
-from vertebra.plugins import Offer, PluginInfo, installed_plugins
+from vertebra.plugins import Offer, PluginInfo, installed_plugins, isolation
 from vertebra_eval.regular_files import read_text
 
 __all__ = ["Finding", "PluginReport", "check_plugins"]

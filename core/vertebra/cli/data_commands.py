@@ -42,7 +42,7 @@ def make_shapes(
     classes: Annotated[int, typer.Option(help="Number of classes, 1 to 7.")] = 3,
 ) -> None:
     """Write a generated COCO dataset: boxes, masks, keypoints, semantic and panoptic labels."""
-    from vertebra.data.shapes_format import ShapesFormat
+    from vertebra.data.shapes.format import ShapesFormat
 
     ShapesFormat(images, val_images=val_images, seed=seed, size=size, num_classes=classes).write(directory)
     print(f"{directory}: {images} training images, seed {seed}. Look at it: vertebra data show {directory}")
@@ -74,7 +74,7 @@ def show(
     overrides: Overrides = None,
 ) -> None:
     """Draw images with their annotations on one sheet."""
-    from vertebra.data.image import read_image
+    from vertebra.data.images.read import read_image
     from vertebra.visualize import contact_sheet, draw_dataset_dict, save_png
 
     path = _picture_path(output)
@@ -120,7 +120,7 @@ def _picture_path(output: Path | None) -> Path:
 def _open(source: str, images: Path | None, split: str, overrides: Sequence[str]) -> Dataset:
     """The dataset that `source` names: a shapes folder, a COCO JSON, or a split of a recipe."""
     from vertebra.data import load_split
-    from vertebra.data.coco import CocoFormat
+    from vertebra.data.coco.instances import CocoFormat
     from vertebra_eval.foreign_labels import foreign_labels
 
     path = Path(source)

@@ -11,7 +11,7 @@ from vertebra.cli.options import PluginFiles, plugin_files
 from vertebra.errors import RecipeError
 
 if TYPE_CHECKING:
-    from vertebra.components import ComponentDescription
+    from vertebra.config.describe import ComponentDescription
 
 __all__ = ["components", "config", "doctor"]
 
@@ -22,7 +22,7 @@ def components(
     ] = None,
 ) -> None:
     """List components, or show one's arguments, types, defaults and documentation."""
-    from vertebra.components import list_components
+    from vertebra.config.describe import list_components
     from vertebra.registry import REGISTRIES
 
     kind = what[:-1] if what and what.endswith("s") and what[:-1] in REGISTRIES else what

@@ -13,8 +13,8 @@ from typer.core import TyperCommand, TyperGroup
 from typer.main import get_group
 
 from vertebra.errors import PluginError
-from vertebra.isolation import plugin_code
 from vertebra.plugins import Offer, installed_plugins, switched_off
+from vertebra.plugins.isolation import plugin_code
 
 __all__ = ["CommandsWithPlugins", "load_command"]
 

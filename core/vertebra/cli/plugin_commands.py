@@ -25,8 +25,8 @@ def list_plugins(context: typer.Context) -> None:
     """List the installed plugins and what they offer, without importing any."""
     if context.invoked_subcommand is not None:
         return
-    from vertebra.locate import recipes_in
     from vertebra.plugins import installed_plugins, unknown_in_switches
+    from vertebra.plugins.locate import recipes_in
 
     found = installed_plugins()
     own_commands = getattr(context.find_root().command, "commands", {})

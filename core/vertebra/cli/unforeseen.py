@@ -10,8 +10,8 @@ import tempfile
 import traceback
 
 from vertebra import __version__
-from vertebra.local_plugins import __name__ as LOCAL
 from vertebra.plugins import CORE, installed_plugins
+from vertebra.plugins.local_files import __name__ as LOCAL
 from vertebra.registry import REGISTRIES
 from vertebra.traces import CarriedError, frames_of
 

@@ -16,7 +16,7 @@ from vertebra.config.scalars import INVALID, check_scalar, describe_type, show
 from vertebra.config.sections import Recipe, Section
 from vertebra.config.yaml_reader import Node, from_plain
 from vertebra.errors import PluginError, RecipeError, VertebraError
-from vertebra.isolation import PluginImportError
+from vertebra.plugins.isolation import PluginImportError
 from vertebra.registry import REGISTRIES
 from vertebra_eval.nearest import nearest
 

@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from vertebra.config.injection import INJECTED, WHERE_KNOWN, facts_of_head, is_injected
 from vertebra.config.signature import Signature, signature_of
 from vertebra.errors import RecipeError, VertebraError
-from vertebra.injection import INJECTED, WHERE_KNOWN, facts_of_head, is_injected
 from vertebra.registry import REGISTRIES
 
 __all__ = ["ComponentSpec", "Kind", "to_plain", "where_written"]

@@ -12,7 +12,7 @@ from vertebra.config.scalars import show
 from vertebra.config.sections import Recipe
 from vertebra.config.yaml_reader import Node, display
 from vertebra.errors import PluginError
-from vertebra.local_plugins import load_local_plugin
+from vertebra.plugins.local_files import load_local_plugin
 
 __all__ = ["load_recipe"]
 

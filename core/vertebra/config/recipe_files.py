@@ -9,8 +9,8 @@ from pathlib import Path
 
 from vertebra.config.yaml_reader import display
 from vertebra.errors import PluginError, RecipeError
-from vertebra.locate import RECIPE_SUFFIXES, locate_package, recipes_in
 from vertebra.plugins import PluginInfo, canonical, installed_plugins, switched_off
+from vertebra.plugins.locate import RECIPE_SUFFIXES, locate_package, recipes_in
 from vertebra_eval.nearest import nearest
 
 __all__ = ["find_recipe", "list_recipes"]

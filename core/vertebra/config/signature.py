@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, get_type_hints
 
+from vertebra.config.injection import is_injected, may_be_written
 from vertebra.errors import PluginError
-from vertebra.injection import is_injected, may_be_written
 
 __all__ = ["Argument", "Signature", "signature_of"]
 

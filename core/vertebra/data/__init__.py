@@ -9,18 +9,21 @@ from vertebra.data.build import (
     load_split,
 )
 from vertebra.data.catalog import DatasetCatalog, Metadata, MetadataCatalog
-from vertebra.data.coco import CocoFormat, register_coco_instances
-from vertebra.data.coco_panoptic import CocoPanopticFormat
-from vertebra.data.file_pairs import pair_files, read_names, records_of
+from vertebra.data.coco import CocoFormat, CocoPanopticFormat, register_coco_instances
 from vertebra.data.formats import Dataset, Format, resolve_path
-from vertebra.data.image import read_image, read_labels
-from vertebra.data.labels import LabelReader
+from vertebra.data.images import read_image, read_labels
 from vertebra.data.loader import EvalLoader, TrainLoader
 from vertebra.data.mapper import Mapper
 from vertebra.data.match_classes import match_classes
 from vertebra.data.samplers import RepeatFactorSampler, Sampler, TrainingSampler
-from vertebra.data.semantic_classes import SemanticClasses
-from vertebra.data.semantic_folder import SemanticFolderFormat
+from vertebra.data.semantic import (
+    LabelReader,
+    SemanticClasses,
+    SemanticFolderFormat,
+    pair_files,
+    read_names,
+    records_of,
+)
 from vertebra.data.transforms import Sample, Transform
 from vertebra_eval.json_file import Problems
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING
 
+from vertebra.config.injection import known_facts
 from vertebra.data.catalog import DatasetCatalog, Metadata, MetadataCatalog
 from vertebra.data.formats import Dataset
 from vertebra.data.loader import EvalLoader, TrainLoader
@@ -15,7 +16,6 @@ from vertebra.data.match_classes import match_classes
 from vertebra.data.samplers import Sampler, TrainingSampler
 from vertebra.data.transforms import Transform
 from vertebra.errors import DataError, RecipeError
-from vertebra.injection import known_facts
 
 if TYPE_CHECKING:
     from vertebra.config import ComponentSpec, Recipe

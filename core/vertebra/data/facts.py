@@ -10,9 +10,9 @@ import numpy as np
 from vertebra.data.annotations import boxes_of
 from vertebra.data.catalog import Metadata
 from vertebra.data.formats import Dataset
-from vertebra.data.image_survey import survey_images, survey_notes
-from vertebra.data.label_facts import count_labels, describe_labels
+from vertebra.data.images.survey import survey_images, survey_notes
 from vertebra.data.missing_classes import missing_labels, missing_objects
+from vertebra.data.semantic.label_facts import count_labels, describe_labels
 from vertebra_eval.area_ranges import AREA_RANGES
 
 __all__ = ["DatasetFacts", "count_dataset", "describe_dataset"]

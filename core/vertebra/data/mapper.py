@@ -12,11 +12,11 @@ from torch import Tensor
 from vertebra.config.component import where_written
 from vertebra.data.annotations import MaskFormat, fill_sample, instances_of, keypoint_mirror
 from vertebra.data.catalog import Metadata
-from vertebra.data.image import read_image
-from vertebra.data.labels import LabelReader
+from vertebra.data.images.read import read_image
 from vertebra.data.panoptic_labels import with_panoptic_masks
 from vertebra.data.placement import content_size
 from vertebra.data.proposals import PROPOSAL_KEYS, proposals_of
+from vertebra.data.semantic.label_reader import LabelReader
 from vertebra.data.transforms import MixTransform, Sample, Transform
 from vertebra.errors import DataError, PluginError, RecipeError
 

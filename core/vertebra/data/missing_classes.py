@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from vertebra.data.catalog import Metadata
 from vertebra.data.formats import Dataset
-from vertebra.data.label_facts import LabelFacts
+from vertebra.data.semantic.label_facts import LabelFacts
 from vertebra.structures import IGNORED_LABEL
 from vertebra_eval.nearest import listed
 

@@ -9,7 +9,7 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from vertebra.data.catalog import Metadata
-from vertebra.data.image import read_image
+from vertebra.data.images.read import read_image
 from vertebra.errors import DataError
 from vertebra_eval.nearest import listed
 

@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset, get_worker_info
 
-from vertebra.data.image import image_formats
-from vertebra.data.image_oddities import collected_oddities
+from vertebra.data.images.oddities import collected_oddities
+from vertebra.data.images.read import image_formats
 from vertebra.data.mapper import Mapper
 from vertebra.data.samplers import SampleKey
 from vertebra.errors import DataError, VertebraError

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch.utils.data import DataLoader
 
-from vertebra.data.image_oddities import OddImages
+from vertebra.data.images.oddities import OddImages
 from vertebra.data.samplers import SampleKey
 from vertebra.data.worker import Outcome, SampleReader, start_worker
 from vertebra.errors import SetupError

@@ -11,7 +11,7 @@ from vertebra_eval._lazy import lazy_exports
 _HOMES = {
     "vertebra.engine.checkpoint": ("CheckpointStore", "read_checkpoint", "write_checkpoint"),
     "vertebra.runtime.distributed": ("is_main_process", "rank", "world_size"),
-    "vertebra.engine.contract": ("Hook",),
+    "vertebra.engine.hook": ("Hook",),
     "vertebra.engine.launch": ("launch",),
     "vertebra.engine.optimizers": ("OptimizerBuilder", "parameter_groups"),
     "vertebra.engine.parts": ("Parts", "Plan"),

@@ -5,13 +5,13 @@ from __future__ import annotations
 from torch import Tensor
 
 from vertebra.config.component import where_written
+from vertebra.config.injection import labels_of
 from vertebra.data import Dataset
-from vertebra.data.label_facts import look_for_labels
 from vertebra.data.missing_classes import missing_labels, missing_objects
+from vertebra.data.semantic.label_facts import look_for_labels
 from vertebra.errors import DataError, RecipeError
-from vertebra.injection import labels_of
 from vertebra.models import Head, Loss, Model
-from vertebra.models.losses.labels import check_weights, too_few_classes
+from vertebra.models.losses.pixel_labels import check_weights, too_few_classes
 from vertebra.runtime import distributed
 
 __all__ = ["check_learnable"]

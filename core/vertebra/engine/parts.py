@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from vertebra.config.injection import known_facts
 from vertebra.engine.blame import check_methods
 from vertebra.engine.dataset_facts import facts_to_keep
 from vertebra.engine.plugin_files import PluginFile, read_plugin_files, recipe_with_copies
@@ -20,14 +21,13 @@ from vertebra.engine.rng import seed_everything
 from vertebra.engine.schedules import Schedule
 from vertebra.engine.starting_weights import start_from
 from vertebra.errors import RecipeError
-from vertebra.injection import known_facts
 from vertebra.runtime import distributed, use_channels_last
 from vertebra.runtime.process import open_process
 
 if TYPE_CHECKING:
     from vertebra.config import ComponentSpec, Recipe
     from vertebra.data import Metadata
-    from vertebra.engine.contract import Hook
+    from vertebra.engine.hook import Hook
     from vertebra.models import Model
 
 __all__ = ["Parts", "Plan", "build_parts", "parse_period"]

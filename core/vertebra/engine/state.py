@@ -22,7 +22,7 @@ from vertebra.traces import frames_of
 if TYPE_CHECKING:
     from torch import nn
 
-    from vertebra.engine.contract import Hook, Training
+    from vertebra.engine.hook import Hook, Training
 
 __all__ = ["checkpoint_of", "resume_from", "resume_newest", "weights_of"]
 

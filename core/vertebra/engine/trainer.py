@@ -15,8 +15,8 @@ from torch import Tensor
 
 from vertebra.engine.blame import check_all_used, explained
 from vertebra.engine.checkpoint import CheckpointStore, write_checkpoint
-from vertebra.engine.contract import Hook
 from vertebra.engine.environment import describe_run, version
+from vertebra.engine.hook import Hook
 from vertebra.engine.hooks.bad_loss import check_finite, not_finite
 from vertebra.engine.hooks.defaults import default_hooks
 from vertebra.engine.hooks.interrupt import SaveOnInterrupt

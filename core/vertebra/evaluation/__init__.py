@@ -8,9 +8,9 @@ from __future__ import annotations
 from vertebra_eval._lazy import lazy_exports
 
 _HOMES = {
-    "vertebra.evaluation.coco": ("COCOEvaluator",),
+    "vertebra.evaluation.coco_evaluator": ("COCOEvaluator",),
     "vertebra_eval.coco": ("coco_evaluate",),
-    "vertebra.evaluation.contract": ("Evaluator",),
+    "vertebra.evaluation.evaluator": ("Evaluator",),
     "vertebra_eval.lvis": ("lvis_evaluate",),
     "vertebra.evaluation.lvis_evaluator": ("LVISEvaluator",),
     "vertebra.evaluation.panoptic": ("PanopticEvaluator", "panoptic_evaluate"),

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+from vertebra.evaluation.coco_json import json_segmentation, json_text
 from vertebra.evaluation.ground_truth import GroundTruth
-from vertebra.evaluation.records import json_segmentation, json_text
 from vertebra_eval.coco import DetectionColumns
 from vertebra_eval.compare_runs import FACTS_FILE
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from vertebra.evaluation.contract import Evaluator
+from vertebra.evaluation.evaluator import Evaluator
 from vertebra.models.inference import Predict
 from vertebra.runtime import autocast
 from vertebra.runtime.distributed import gather_to_main, on_main_process

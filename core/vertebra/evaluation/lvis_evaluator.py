@@ -7,9 +7,9 @@ from typing import Any, Literal
 
 from vertebra.errors import RecipeError
 from vertebra.evaluation.collected import collect, collected
-from vertebra.evaluation.contract import Evaluator
 from vertebra.evaluation.detections import Detections
 from vertebra.evaluation.evaluate_model import check_masks
+from vertebra.evaluation.evaluator import Evaluator
 from vertebra.evaluation.ground_truth import GroundTruth
 from vertebra.runtime.distributed import gather_to_main, on_main_process
 from vertebra_eval.lvis import Federation, lvis_numbers

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from vertebra.evaluation.coco_json import json_text
 from vertebra.evaluation.coco_results import coco_records, result_file
 from vertebra.evaluation.collected import check_classes
 from vertebra.evaluation.detections import ImageKey
 from vertebra.evaluation.ground_truth import GroundTruth
-from vertebra.evaluation.records import json_text
 from vertebra_eval.coco import DetectionColumns
 
 __all__ = ["ResultStream"]

@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from vertebra.config.injection import known_facts
 from vertebra.data import build_eval_loader, load_split
 from vertebra.data.match_classes import match_classes
 from vertebra.errors import RecipeError
-from vertebra.evaluation.contract import Evaluator
+from vertebra.evaluation.evaluator import Evaluator
 from vertebra.evaluation.loop import device_of, predict_all
 from vertebra.evaluation.report import Section, dataset_sections, write_report
 from vertebra.evaluation.run_facts import dataset_name, model_facts, versions
 from vertebra.evaluation.subset import SubsetOfClasses
-from vertebra.injection import known_facts
 from vertebra.models.inference import with_inference
 from vertebra.runtime.distributed import initialize, on_main_process, rank, world_size
 from vertebra.runtime.folders import check_can_be_written

@@ -7,8 +7,8 @@ from typing import Any
 
 from vertebra.errors import RecipeError
 from vertebra.evaluation.collected import collect, collected
-from vertebra.evaluation.contract import Evaluator
 from vertebra.evaluation.detections import Detections
+from vertebra.evaluation.evaluator import Evaluator
 from vertebra.evaluation.ground_truth import GroundTruth
 from vertebra.runtime.distributed import gather_to_main, on_main_process
 from vertebra_eval.voc import DIFFICULT, VOCNumbers, voc_numbers

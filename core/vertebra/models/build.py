@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from vertebra.config.injection import Labels, count_classes, known_facts, labels_of
 from vertebra.data.panoptic_labels import segment_stuff_names
 from vertebra.errors import PluginError, RecipeError, VertebraError
-from vertebra.injection import Labels, count_classes, known_facts, labels_of
 from vertebra.models.contracts import Backbone, Neck, ShapeSpec
 from vertebra.models.model import Model
 

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from vertebra.config.injection import Labels
 from vertebra.errors import PluginError
-from vertebra.injection import Labels
 
 if TYPE_CHECKING:
     from vertebra.models.batch import Batch

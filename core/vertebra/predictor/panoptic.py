@@ -14,9 +14,9 @@ import numpy as np
 
 from vertebra.data.category_ids import category_ids
 from vertebra.data.panoptic_labels import stuff_segment_names
-from vertebra.evaluation.records import json_text
+from vertebra.evaluation.coco_json import json_text
+from vertebra.predictor.prediction_records import outputs_of
 from vertebra.predictor.predictor import Prediction
-from vertebra.predictor.records import outputs_of
 from vertebra.predictor.writers import GrowingFile, Writer, check_free, free_path
 from vertebra_eval.panoptic.runs import write_segment_ids
 

@@ -12,8 +12,8 @@ from vertebra.config import Recipe
 from vertebra.errors import DataError, RecipeError
 from vertebra.predictor.panoptic import PanopticWriter
 from vertebra.predictor.pictures import PictureWriter
+from vertebra.predictor.prediction_records import count_detections
 from vertebra.predictor.predictor import Prediction, Predictor
-from vertebra.predictor.records import count_detections
 from vertebra.predictor.settings import class_numbers, look_from_score
 from vertebra.predictor.sources import Camera, Place, list_places
 from vertebra.predictor.timing import StageTimes

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 
 from vertebra.data import read_image
-from vertebra.data.image import image_suffixes
-from vertebra.data.image_oddities import OddImages, collected_oddities
+from vertebra.data.images.oddities import OddImages, collected_oddities
+from vertebra.data.images.read import image_suffixes
 from vertebra.errors import DataError
 from vertebra.predictor.video import VIDEO_SUFFIXES, VideoFrame, read_camera, read_video
 from vertebra_eval.file_names import near_file

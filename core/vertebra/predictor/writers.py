@@ -12,9 +12,9 @@ import numpy as np
 from PIL import Image
 
 from vertebra.errors import DataError
-from vertebra.evaluation.records import json_text
+from vertebra.evaluation.coco_json import json_text
+from vertebra.predictor.prediction_records import ClassLabels, outputs_of, records_of
 from vertebra.predictor.predictor import Prediction
-from vertebra.predictor.records import ClassLabels, outputs_of, records_of
 from vertebra_eval.printable import printable
 
 __all__ = ["CocoWriter", "CsvWriter", "GrowingFile", "LabelWriter", "Writer", "YoloWriter", "check_free", "free_path"]

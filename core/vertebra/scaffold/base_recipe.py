@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from vertebra.components import describe
 from vertebra.config.bases import read_with_bases
+from vertebra.config.describe import describe
 from vertebra.config.recipe_files import find_recipe, list_recipes
 from vertebra.errors import PluginError, VertebraError
 from vertebra.plugins import PluginInfo, installed_plugins

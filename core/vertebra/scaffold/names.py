@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from vertebra.errors import PluginError
-from vertebra.locate import locate_module, locate_package
 from vertebra.plugins import canonical, installed_plugins, offers
+from vertebra.plugins.locate import locate_module, locate_package
 
 __all__ = ["PluginNames", "plugin_names"]
 

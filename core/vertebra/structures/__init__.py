@@ -3,18 +3,18 @@
 from vertebra.structures.bit_masks import BitMasks
 from vertebra.structures.box_mode import BoxMode
 from vertebra.structures.boxes import Boxes, clip_to_size
+from vertebra.structures.ignore_label import IGNORED_LABEL
 from vertebra.structures.image_list import ImageList, padded_size
 from vertebra.structures.instances import Instances
 from vertebra.structures.keypoints import Keypoints, heatmaps_to_keypoints
-from vertebra.structures.labels import IGNORED_LABEL
-from vertebra.structures.overlap import (
+from vertebra.structures.padding import pad_boxes, pad_rows
+from vertebra.structures.pairwise import (
     matched_pairwise_iou,
     pairwise_intersection,
     pairwise_ioa,
     pairwise_iou,
     pairwise_point_box_distance,
 )
-from vertebra.structures.padding import pad_boxes, pad_rows
 from vertebra.structures.paste import (
     paste_masks_as_rle,
     paste_masks_in_image,

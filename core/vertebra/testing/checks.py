@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from vertebra.config import ComponentSpec
 from vertebra.config.check import Mistakes, check_value
 from vertebra.config.component import Kind
+from vertebra.config.injection import known_facts
 from vertebra.config.yaml_reader import from_plain
-from vertebra.injection import known_facts
 from vertebra.registry import REGISTRIES
 from vertebra.testing.inputs import make_metadata
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from vertebra.local_plugins import ANNOUNCED
+from vertebra.plugins.local_files import ANNOUNCED
 from vertebra.testing.checks import check_same, require, tensors_in
 from vertebra.testing.spawned import call
 

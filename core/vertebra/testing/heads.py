@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from vertebra.config import ComponentSpec, Recipe, load_recipe
-from vertebra.injection import labels_of
+from vertebra.config.injection import labels_of
 from vertebra.models import Model, ShapeSpec, build_model
 from vertebra.registry import HEADS
 from vertebra.testing.checks import (

@@ -7,9 +7,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from vertebra.data.image import read_image
-from vertebra.data.labels import LabelReader
+from vertebra.data.images.read import read_image
 from vertebra.data.panoptic_labels import stuff_segment_names
+from vertebra.data.semantic.label_reader import LabelReader
 from vertebra.errors import DataError
 from vertebra.visualize.canvas import Canvas, inner_point
 from vertebra.visualize.marks import Marks, as_array, as_image, check_size, read_marks

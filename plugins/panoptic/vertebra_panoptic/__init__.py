@@ -5,9 +5,9 @@
 
 from vertebra_panoptic.centers import CenterOffsetHead
 from vertebra_panoptic.combine import CombineInstances
+from vertebra_panoptic.combined_ids import panoptic_ids
 from vertebra_panoptic.grouping import GroupCenters
 from vertebra_panoptic.head import PanopticHead
-from vertebra_panoptic.labels import panoptic_ids
 from vertebra_panoptic.merge import Merge
 from vertebra_panoptic.sem_seg import PanopticDeepLabSemSegHead
 from vertebra_panoptic.sem_seg_fpn import SemSegFPNHead

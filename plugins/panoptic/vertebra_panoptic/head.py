@@ -14,7 +14,7 @@ from torch import Tensor
 
 from vertebra.models import Batch, Head, ShapeSpec
 from vertebra_panoptic.combine import CombineInstances
-from vertebra_panoptic.labels import num_thing_labels
+from vertebra_panoptic.combined_ids import num_thing_labels
 from vertebra_panoptic.merge import Merge
 
 __all__ = ["PanopticHead"]

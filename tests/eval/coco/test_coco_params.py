@@ -7,7 +7,7 @@ import pytest
 import torch
 from pycocotools.cocoeval import Params
 
-import vertebra.evaluation.coco as evaluator_module
+import vertebra.evaluation.coco_evaluator as evaluator_module
 from vertebra.data import Dataset, Metadata
 from vertebra.evaluation import COCOEvaluator
 from vertebra.structures import Boxes, Instances

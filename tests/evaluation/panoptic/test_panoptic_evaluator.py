@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from vertebra.data import read_labels
-from vertebra.data.shapes_format import ShapesFormat
+from vertebra.data.shapes.format import ShapesFormat
 from vertebra.errors import DataError
 from vertebra.evaluation import panoptic_evaluate
 from vertebra.evaluation.panoptic import PanopticEvaluator

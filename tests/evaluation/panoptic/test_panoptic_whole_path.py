@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from vertebra.data.coco_panoptic import CocoPanopticFormat
+from vertebra.data.coco.panoptic_format import CocoPanopticFormat
 from vertebra.evaluation import panoptic_evaluate
 from vertebra.evaluation.panoptic import PanopticEvaluator
 from vertebra_eval.panoptic.runs import read_id_runs

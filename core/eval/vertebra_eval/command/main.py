@@ -11,7 +11,7 @@ from pathlib import Path
 
 from vertebra_eval.analysis.compare import Comparison
 from vertebra_eval.command.arguments import area_ranges, class_names, parser
-from vertebra_eval.command.tables import format_metrics
+from vertebra_eval.command.metric_table import format_metrics
 from vertebra_eval.compare_runs import compare_runs
 from vertebra_eval.errors import DataError, VertebraError
 from vertebra_eval.evaluate_results import ResultNumbers, evaluate_result_files

@@ -3,6 +3,6 @@
 The default list and its order stand in `defaults.py`; a recipe adds its own with `train.hooks`.
 """
 
-from vertebra.engine.contract import Hook
+from vertebra.engine.hook import Hook
 
 __all__ = ["Hook"]

@@ -7,7 +7,7 @@ from collections.abc import Collection
 import torch
 from torch import Tensor, nn
 
-from vertebra.engine.contract import Hook, Training
+from vertebra.engine.hook import Hook, Training
 from vertebra.errors import TrainingDiverged
 from vertebra.runtime import distributed
 from vertebra_eval.nearest import listed

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from vertebra.engine.contract import Hook, Training
+from vertebra.engine.hook import Hook, Training
 
 __all__ = ["ClipGradients"]
 

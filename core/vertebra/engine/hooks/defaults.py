@@ -17,7 +17,7 @@ from vertebra.engine.hooks.progress import LogLines, ProgressBar
 from vertebra.engine.hooks.schedule import ApplySchedule
 
 if TYPE_CHECKING:
-    from vertebra.engine.contract import Hook
+    from vertebra.engine.hook import Hook
     from vertebra.engine.parts import Parts
 
 __all__ = ["default_hooks"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any, Literal
 
-from vertebra.engine.contract import Hook, Training
+from vertebra.engine.hook import Hook, Training
 
 __all__ = ["EarlyStop"]
 

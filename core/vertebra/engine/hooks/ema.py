@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vertebra.engine.contract import Hook, Training
+from vertebra.engine.hook import Hook, Training
 
 __all__ = ["EMA"]
 

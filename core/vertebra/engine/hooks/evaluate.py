@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from vertebra.engine.contract import Hook, Training
+from vertebra.engine.hook import Hook, Training
 from vertebra.engine.hooks.metrics_file import read_metrics
 from vertebra.engine.rng import preserved_rng
 from vertebra.errors import DataError

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 
-from vertebra.engine.contract import Hook, Training
+from vertebra.engine.hook import Hook, Training
 from vertebra.runtime import distributed
 
 __all__ = ["SaveOnInterrupt"]

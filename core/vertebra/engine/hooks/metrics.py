@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from vertebra.engine.contract import Hook, Training
+from vertebra.engine.hook import Hook, Training
 from vertebra.runtime import distributed
 
 __all__ = ["Metrics"]

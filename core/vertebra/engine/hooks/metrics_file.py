@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 from typing import IO, Any
 
-from vertebra.engine.contract import Hook, Training
+from vertebra.engine.hook import Hook, Training
 from vertebra.engine.run_folder import write_text
 from vertebra_eval.regular_files import read_text
 

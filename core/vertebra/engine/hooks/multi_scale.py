@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from vertebra.engine.contract import Hook, Training
+from vertebra.engine.hook import Hook, Training
 from vertebra.structures import BitMasks, Boxes, Instances, Keypoints, PolygonMasks
 from vertebra.structures.resize import resize_pixels
 

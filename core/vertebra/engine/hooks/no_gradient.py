@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from vertebra.engine.contract import Hook, Training
+from vertebra.engine.hook import Hook, Training
 from vertebra.errors import RecipeError
 
 __all__ = ["StopWithoutGradient"]

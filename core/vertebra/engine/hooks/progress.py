@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from vertebra.engine.contract import Hook, Training
+from vertebra.engine.hook import Hook, Training
 from vertebra.engine.run_folder import TO_FILE_ONLY
 
 __all__ = ["LogLines", "ProgressBar"]

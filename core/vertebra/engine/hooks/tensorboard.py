@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from vertebra.engine.contract import Hook, Training
+from vertebra.engine.hook import Hook, Training
 from vertebra.errors import SetupError
 
 __all__ = ["TensorBoard"]

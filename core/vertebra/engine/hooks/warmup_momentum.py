@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vertebra.engine.contract import Hook, Training
+from vertebra.engine.hook import Hook, Training
 
 __all__ = ["WarmupMomentum"]
 

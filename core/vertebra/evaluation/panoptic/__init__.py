@@ -5,7 +5,7 @@ from __future__ import annotations
 from vertebra_eval._lazy import lazy_exports
 
 _HOMES = {
-    "vertebra.evaluation.panoptic.evaluator": ("PanopticEvaluator",),
+    "vertebra.evaluation.panoptic.panoptic_evaluator": ("PanopticEvaluator",),
     "vertebra_eval.panoptic.files": ("panoptic_evaluate",),
     "vertebra_eval.panoptic.quality": ("ClassQuality", "GroupQuality", "PanopticQuality"),
 }

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from vertebra.models.inference.contract import InferenceMode, Predict, image_of, scores_of, view_of
+from vertebra.models.inference.mode import InferenceMode, Predict, image_of, scores_of, view_of
 from vertebra.structures.resize import resize_pixels
 
 __all__ = ["MultiScaleFlip"]

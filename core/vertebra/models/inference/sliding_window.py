@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from vertebra.detection import sem_seg_postprocess
-from vertebra.models.inference.contract import InferenceMode, Predict, image_of, scores_of, view_of
+from vertebra.models.inference.mode import InferenceMode, Predict, image_of, scores_of, view_of
 
 __all__ = ["SlidingWindow"]
 

@@ -4,8 +4,8 @@ from vertebra.models.losses.boxes import CIoULoss, DIoULoss, GIoULoss, IoULoss, 
 from vertebra.models.losses.classification import BinaryCrossEntropy, CrossEntropy, SigmoidFocalLoss
 from vertebra.models.losses.compound import CompoundLoss
 from vertebra.models.losses.distance import BoundaryLoss, DistanceWeightedCrossEntropy
-from vertebra.models.losses.overlap import DiceLoss, JaccardLoss, LovaszSoftmax, TverskyLoss
 from vertebra.models.losses.pixels import HardPixelCrossEntropy, PixelBCE, PixelFocalLoss
+from vertebra.models.losses.region_overlap import DiceLoss, JaccardLoss, LovaszSoftmax, TverskyLoss
 
 __all__ = [
     "BinaryCrossEntropy",

@@ -14,7 +14,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from vertebra.models.contracts import Loss
-from vertebra.models.losses.labels import check_labels, weights_of
+from vertebra.models.losses.pixel_labels import check_labels, weights_of
 from vertebra.models.losses.reduction import Reduction, check_reduction, reduce
 
 __all__ = ["BinaryCrossEntropy", "CrossEntropy", "SigmoidFocalLoss"]

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vertebra.models.contracts import Loss
 from vertebra.models.losses.distance_maps import connected_cells, distances_to_two_cells, signed_distance
-from vertebra.models.losses.labels import check_pixels, one_hot, weights_of
+from vertebra.models.losses.pixel_labels import check_pixels, one_hot, weights_of
 from vertebra.models.losses.pixels import pixel_entropy
 
 __all__ = ["BoundaryLoss", "DistanceWeightedCrossEntropy"]

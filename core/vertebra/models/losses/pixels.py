@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vertebra.models.contracts import Loss
-from vertebra.models.losses.labels import check_pixels, known_pixels, one_hot, weights_of
+from vertebra.models.losses.pixel_labels import check_pixels, known_pixels, one_hot, weights_of
 
 __all__ = ["HardPixelCrossEntropy", "PixelBCE", "PixelFocalLoss", "pixel_entropy"]
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from vertebra.config import load_recipe
 from vertebra.data import load_split, match_classes
-from vertebra.data.image import read_image
+from vertebra.data.images.read import read_image
 from vertebra.engine.rng import seed_everything
 from vertebra.errors import DataError, RecipeError
 from vertebra.models import build_model, load_weights, read_weights
@@ -38,7 +38,7 @@ def run_classic(
         RecipeError: `output` is not empty.
         DataError: scikit-image or scikit-learn is missing.
     """
-    from vertebra.cli.tables import print_evaluation
+    from vertebra.cli.print_evaluation import print_evaluation
     from vertebra.evaluation import evaluate
 
     _need_libraries()

@@ -19,7 +19,7 @@ from functools import cached_property
 from importlib import metadata
 
 from vertebra.errors import PluginError
-from vertebra.isolation import PATIENCE, import_plugin_module, plugin_code
+from vertebra.plugins.isolation import PATIENCE, import_plugin_module, plugin_code
 from vertebra_eval.nearest import nearest
 
 __all__ = [

@@ -15,14 +15,14 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
-from vertebra.data.image_content import (
+from vertebra.data.images.content import (
     check_content,
     has_16_bits_a_color,
     is_transparent,
     refuse_narrow,
     why_not_a_tiff,
 )
-from vertebra.data.image_oddities import tell_oddity
+from vertebra.data.images.oddities import tell_oddity
 from vertebra.errors import DataError
 from vertebra_eval.image_types import MAX_PIXELS, image_formats, image_suffixes
 from vertebra_eval.png_chunks import png_fault

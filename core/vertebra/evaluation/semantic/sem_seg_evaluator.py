@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vertebra.data.label_facts import evenly_spaced
-from vertebra.data.labels import LabelReader, label_file
+from vertebra.data.semantic.label_facts import evenly_spaced
+from vertebra.data.semantic.label_reader import LabelReader, label_file
 from vertebra.errors import DataError, RecipeError
-from vertebra.evaluation.contract import Evaluator
 from vertebra.evaluation.detections import ImageKey
+from vertebra.evaluation.evaluator import Evaluator
 from vertebra.evaluation.semantic.pixels import (
     boundary_counts,
     boundary_radius,

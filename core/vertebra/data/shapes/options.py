@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from vertebra.data.shapes_outlines import KINDS
+from vertebra.data.shapes.outlines import KINDS
 from vertebra.errors import DataError
 
 __all__ = ["MAX_IMAGES", "ShapesOptions", "parse_size"]

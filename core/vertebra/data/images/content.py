@@ -9,7 +9,7 @@ from pathlib import Path
 
 from PIL import Image, ImageFile, TiffImagePlugin
 
-from vertebra.data.image_oddities import tell_oddity
+from vertebra.data.images.oddities import tell_oddity
 from vertebra.errors import DataError
 from vertebra_eval.regular_files import open_regular
 

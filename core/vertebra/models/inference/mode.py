@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor
 
+from vertebra.config.injection import known_facts
 from vertebra.errors import RecipeError
-from vertebra.injection import known_facts
 
 if TYPE_CHECKING:
     from vertebra.config import ComponentSpec

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from vertebra.data.shapes_outlines import KEYPOINT_NAMES
-from vertebra.data.shapes_scene import Scene, Thing, clip_to_frame
-from vertebra.data.shapes_texture import STUFF
+from vertebra.data.shapes.outlines import KEYPOINT_NAMES
+from vertebra.data.shapes.scene import Scene, Thing, clip_to_frame
+from vertebra.data.shapes.texture import STUFF
 from vertebra.structures import IGNORED_LABEL
 
 __all__ = ["mask_loops", "object_records", "panoptic_ids", "panoptic_segments", "semantic_map"]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from vertebra.locate import locate_module
+from vertebra.plugins.locate import locate_module
 from vertebra_eval.regular_files import read_bytes
 
 __all__ = ["ClassSource", "Parameter", "read_class"]

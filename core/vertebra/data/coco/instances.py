@@ -14,9 +14,9 @@ from typing import Any, Literal
 import numpy as np
 
 from vertebra.data.catalog import DatasetCatalog, Metadata, MetadataCatalog
-from vertebra.data.coco_records import Categories, dataset_dicts, image_dicts, kept_categories, notes_on_objects
+from vertebra.data.coco.dataset_dicts import Categories, dataset_dicts, image_dicts, kept_categories, notes_on_objects
+from vertebra.data.coco.panoptic_file import add_panoptic
 from vertebra.data.formats import ROOT_HINT, Dataset, Format, resolve_path
-from vertebra.data.panoptic import add_panoptic
 from vertebra.errors import DataError
 from vertebra_eval.coco import read_coco
 from vertebra_eval.json_file import Problems

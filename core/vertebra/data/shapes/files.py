@@ -19,11 +19,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from vertebra.data.shapes_options import MAX_IMAGES, ShapesOptions
-from vertebra.data.shapes_outlines import KEYPOINT_NAMES, KINDS, SKELETON
-from vertebra.data.shapes_records import object_records, panoptic_ids, panoptic_segments, semantic_map
-from vertebra.data.shapes_scene import draw_scene
-from vertebra.data.shapes_texture import STUFF
+from vertebra.data.shapes.coco_truth import object_records, panoptic_ids, panoptic_segments, semantic_map
+from vertebra.data.shapes.options import MAX_IMAGES, ShapesOptions
+from vertebra.data.shapes.outlines import KEYPOINT_NAMES, KINDS, SKELETON
+from vertebra.data.shapes.scene import draw_scene
+from vertebra.data.shapes.texture import STUFF
 
 __all__ = ["MANIFEST", "write_dataset"]
 

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from vertebra.data.catalog import Metadata
-from vertebra.data.image import read_image, read_labels
+from vertebra.data.images.read import read_image, read_labels
 from vertebra.data.panoptic_labels import PanopticLabels
 from vertebra.errors import DataError
 from vertebra.structures import IGNORED_LABEL

@@ -12,9 +12,9 @@ import numpy as np
 from vertebra.errors import DataError, RecipeError
 from vertebra.evaluation.coco_results import write_results
 from vertebra.evaluation.collected import check_classes, notes_on_predictions
-from vertebra.evaluation.contract import Evaluator
 from vertebra.evaluation.detections import Detections, ImageKey, columns_of_output
 from vertebra.evaluation.evaluate_model import evaluate_by_pycocotools, evaluate_model
+from vertebra.evaluation.evaluator import Evaluator
 from vertebra.evaluation.ground_truth import GroundTruth
 from vertebra.evaluation.report.coco_section import coco_sections
 from vertebra.evaluation.result_stream import ResultStream

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from vertebra_eval.command.tables import format_metrics
+from vertebra_eval.command.metric_table import format_metrics
 from vertebra_eval.regular_files import read_text
 
 __all__ = ["format_metrics", "print_evaluation"]

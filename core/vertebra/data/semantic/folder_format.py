@@ -6,9 +6,9 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Literal
 
-from vertebra.data.file_pairs import pair_files, read_names, records_of
 from vertebra.data.formats import Dataset, Format, resolve_path
-from vertebra.data.semantic_classes import SemanticClasses, read_classes
+from vertebra.data.semantic.classes import SemanticClasses, read_classes
+from vertebra.data.semantic.file_pairs import pair_files, read_names, records_of
 from vertebra.errors import DataError
 from vertebra.structures import IGNORED_LABEL
 

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from vertebra.data.image import image_size
-from vertebra.data.label_facts import evenly_spaced
+from vertebra.data.images.read import image_size
+from vertebra.data.semantic.label_facts import evenly_spaced
 from vertebra.errors import DataError
-from vertebra.evaluation.contract import Evaluator
 from vertebra.evaluation.detections import ImageKey
+from vertebra.evaluation.evaluator import Evaluator
 from vertebra.evaluation.panoptic.dataset import PanopticTruth
 from vertebra.evaluation.panoptic.report import PredictedImage, panoptic_sections
 from vertebra.runtime.distributed import gather_to_main, on_main_process

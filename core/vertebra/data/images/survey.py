@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from vertebra.data.image import image_orientation, read_image
-from vertebra.data.image_oddities import ODDITIES, collected_oddities
+from vertebra.data.images.oddities import ODDITIES, collected_oddities
+from vertebra.data.images.read import image_orientation, read_image
 from vertebra.errors import DataError
 
 __all__ = ["ImageSurvey", "survey_images", "survey_notes"]

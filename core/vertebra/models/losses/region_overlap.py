@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from vertebra.models.contracts import Loss
-from vertebra.models.losses.labels import check_pixels, one_hot
+from vertebra.models.losses.pixel_labels import check_pixels, one_hot
 
 __all__ = ["DiceLoss", "JaccardLoss", "LovaszSoftmax", "TverskyLoss"]
 

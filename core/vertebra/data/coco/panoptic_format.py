@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from vertebra.data.catalog import Metadata
-from vertebra.data.coco_records import image_dicts, kept_categories
+from vertebra.data.coco.dataset_dicts import image_dicts, kept_categories
+from vertebra.data.coco.panoptic_file import add_panoptic
 from vertebra.data.formats import ROOT_HINT, Dataset, Format, resolve_path
-from vertebra.data.panoptic import add_panoptic
 from vertebra.errors import DataError
 from vertebra.structures import BoxMode
 from vertebra_eval.coco.fields import box_fault

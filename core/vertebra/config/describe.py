@@ -10,10 +10,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from vertebra.class_source import Parameter, read_class
+from vertebra.config.injection import is_injected
 from vertebra.config.signature import signature_of
-from vertebra.injection import is_injected
 from vertebra.plugins import KINDS, Offer, core, offers, switched_off
+from vertebra.plugins.class_source import Parameter, read_class
 from vertebra.registry import REGISTRIES
 
 __all__ = ["ArgumentDescription", "ComponentDescription", "describe", "list_components"]

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from vertebra.data.image import image_size, image_suffixes
+from vertebra.data.images.read import image_size, image_suffixes
 from vertebra.errors import DataError
 from vertebra_eval.json_file import Problems
 from vertebra_eval.regular_files import read_text

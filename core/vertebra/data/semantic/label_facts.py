@@ -10,7 +10,7 @@ import numpy as np
 
 from vertebra.data.catalog import Metadata
 from vertebra.data.formats import Dataset
-from vertebra.data.labels import LabelReader
+from vertebra.data.semantic.label_reader import LabelReader
 from vertebra.errors import DataError
 
 __all__ = ["LabelFacts", "count_labels", "describe_labels", "evenly_spaced", "look_for_labels"]

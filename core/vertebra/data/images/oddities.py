@@ -16,7 +16,7 @@ ODDITIES = {
 }
 """What a message tells about an image, by kind."""
 
-_logger = logging.getLogger("vertebra.data.image")
+_logger = logging.getLogger("vertebra.data.images.read")
 _told: set[str] = set()  # in this process
 _collector: ContextVar[list[tuple[str, str]] | None] = ContextVar("_collector", default=None)
 

@@ -87,8 +87,8 @@ def _say_slow(owner: str, patience: float) -> None:
 def _own_traceback(err: BaseException) -> str:
     """The traceback from the first line that is neither ours nor the import machinery's."""
     frames = traceback.extract_tb(err.__traceback__)
-    ours = (str(Path(__file__).with_name(name)) for name in ("isolation.py", "plugins.py", "local_plugins.py"))
-    machinery = (*ours, importlib.__file__, contextlib.__file__, "<frozen importlib")
+    ours = str(Path(__file__).parent)
+    machinery = (ours, importlib.__file__, contextlib.__file__, "<frozen importlib")
     while frames and frames[0].filename.startswith(machinery):
         frames.pop(0)
     report = traceback.TracebackException.from_exception(err, compact=True)

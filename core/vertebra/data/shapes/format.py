@@ -13,12 +13,12 @@ from typing import Any, Literal
 
 from iopath.common.file_io import file_lock
 
-from vertebra.data.coco import CocoFormat
+from vertebra.data.coco.instances import CocoFormat
 from vertebra.data.formats import Dataset, Format
-from vertebra.data.shapes_files import MANIFEST, write_dataset
-from vertebra.data.shapes_options import ShapesOptions, parse_size
-from vertebra.data.shapes_outlines import KINDS
-from vertebra.data.shapes_texture import STUFF
+from vertebra.data.shapes.files import MANIFEST, write_dataset
+from vertebra.data.shapes.options import ShapesOptions, parse_size
+from vertebra.data.shapes.outlines import KINDS
+from vertebra.data.shapes.texture import STUFF
 from vertebra.errors import DataError
 from vertebra.structures import IGNORED_LABEL
 

@@ -1,6 +1,6 @@
 """Plugins that are one Python file, named by `plugins: [./my_head.py]` in a recipe or by `--plugin my_head.py`.
 
-Such a file is imported as the module `vertebra.local_plugins.<stem>_<hash of its path>`; its decorators register.
+Such a file is imported as the module `vertebra.plugins.local_files.<stem>_<hash of its path>`; its decorators register.
 Its path is kept in VERTEBRA_LOCAL_PLUGINS, so that processes started later (spawned workers, other ranks) find the
 module when they unpickle one of its classes or look for one of its components.
 
@@ -21,8 +21,8 @@ from pathlib import Path
 from types import CodeType, ModuleType
 
 from vertebra.errors import PluginError
-from vertebra.isolation import import_plugin_module
-from vertebra.plugins import ALLOW, switched_off
+from vertebra.plugins.discovery import ALLOW, switched_off
+from vertebra.plugins.isolation import import_plugin_module
 from vertebra_eval.nearest import nearest
 from vertebra_eval.regular_files import read_bytes
 
@@ -125,7 +125,7 @@ class _Loader(SourceFileLoader):
 
 
 class _Finder:
-    """Finds `vertebra.local_plugins.*` among the announced files."""
+    """Finds `vertebra.plugins.local_files.*` among the announced files."""
 
     @staticmethod
     def find_spec(name: str, path: Sequence[str] | None = None, target: object = None) -> ModuleSpec | None:

@@ -12,9 +12,9 @@ import numpy as np
 from PIL import Image, ImageDraw
 from pycocotools import mask as coco_mask
 
-from vertebra.data.shapes_options import ShapesOptions
-from vertebra.data.shapes_outlines import COLORS, KINDS, OUTLINES, keypoints_of
-from vertebra.data.shapes_texture import background
+from vertebra.data.shapes.options import ShapesOptions
+from vertebra.data.shapes.outlines import COLORS, KINDS, OUTLINES, keypoints_of
+from vertebra.data.shapes.texture import background
 
 __all__ = ["Scene", "Thing", "clip_to_frame", "draw_scene", "rasterize"]
 
