@@ -10,6 +10,8 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+from vertebra import _deprecation  # finds modules by their former names
+
 __version__ = "0.1.0"
 
 _HOMES = {
@@ -64,9 +66,7 @@ __all__ = ["__version__", *sorted(_MODULE_OF)]
 
 def __getattr__(name: str) -> Any:
     if name not in _MODULE_OF:
-        from vertebra._deprecation import new_name_of
-
-        new = new_name_of(name)
+        new = _deprecation.new_name_of(name)
         if new is not None:
             return globals()[new] if new in globals() else __getattr__(new)
         raise AttributeError(f"module 'vertebra' has no attribute {name!r}")

@@ -1,14 +1,21 @@
 """Names that are to go: each still works, and warns, for one minor release before it goes.
 
-RENAMED = {"OldName": Renamed("NewName", until="0.3")}   # in vertebra 0.2; the line itself goes with 0.3
+RENAMED = {"OldName": Renamed("NewName", until="0.3")}        # in vertebra 0.2; the line itself goes with 0.3
+MOVED = {"data.old_module": Renamed("data.new_module", until="0.3")}
 """
 
 from __future__ import annotations
 
+import importlib
+import sys
 import warnings
+from collections.abc import Sequence
+from importlib.abc import Loader
+from importlib.machinery import ModuleSpec
+from types import ModuleType
 from typing import NamedTuple
 
-__all__ = ["RENAMED", "Renamed", "VertebraDeprecationWarning", "new_name_of"]
+__all__ = ["MOVED", "RENAMED", "MovedModules", "Renamed", "VertebraDeprecationWarning", "new_name_of"]
 
 
 class VertebraDeprecationWarning(FutureWarning):
@@ -23,6 +30,49 @@ class Renamed(NamedTuple):
 
 
 RENAMED: dict[str, Renamed] = {}  # former names of `vertebra.__all__`
+MOVED = {  # former modules, without `vertebra.`
+    old: Renamed(new, until="0.3")
+    for old, new in {
+        "class_source": "plugins.class_source",
+        "cli.tables": "cli.print_evaluation",
+        "components": "config.describe",
+        "data.coco_panoptic": "data.coco.panoptic_format",
+        "data.coco_records": "data.coco.dataset_dicts",
+        "data.file_pairs": "data.semantic.file_pairs",
+        "data.image": "data.images.read",
+        "data.image_content": "data.images.content",
+        "data.image_oddities": "data.images.oddities",
+        "data.image_survey": "data.images.survey",
+        "data.label_facts": "data.semantic.label_facts",
+        "data.labels": "data.semantic.label_reader",
+        "data.panoptic": "data.coco.panoptic_file",
+        "data.semantic_classes": "data.semantic.classes",
+        "data.semantic_folder": "data.semantic.folder_format",
+        "data.shapes_files": "data.shapes.files",
+        "data.shapes_format": "data.shapes.format",
+        "data.shapes_options": "data.shapes.options",
+        "data.shapes_outlines": "data.shapes.outlines",
+        "data.shapes_records": "data.shapes.coco_truth",
+        "data.shapes_scene": "data.shapes.scene",
+        "data.shapes_texture": "data.shapes.texture",
+        "engine.contract": "engine.hook",
+        "evaluation.coco": "evaluation.coco_evaluator",
+        "evaluation.contract": "evaluation.evaluator",
+        "evaluation.panoptic.evaluator": "evaluation.panoptic.panoptic_evaluator",
+        "evaluation.records": "evaluation.coco_json",
+        "evaluation.semantic.evaluator": "evaluation.semantic.sem_seg_evaluator",
+        "injection": "config.injection",
+        "isolation": "plugins.isolation",
+        "local_plugins": "plugins.local_files",
+        "locate": "plugins.locate",
+        "models.inference.contract": "models.inference.mode",
+        "models.losses.labels": "models.losses.pixel_labels",
+        "models.losses.overlap": "models.losses.region_overlap",
+        "predictor.records": "predictor.prediction_records",
+        "structures.labels": "structures.ignore_label",
+        "structures.overlap": "structures.pairwise",
+    }.items()
+}
 
 
 def new_name_of(name: str, renamed: dict[str, Renamed] = RENAMED, stacklevel: int = 3) -> str | None:
@@ -36,3 +86,22 @@ def new_name_of(name: str, renamed: dict[str, Renamed] = RENAMED, stacklevel: in
         stacklevel=stacklevel,
     )
     return new
+
+
+class MovedModules(Loader):
+    """Finds the modules of `MOVED` for `import`; stands last on `sys.meta_path`, so that it costs other imports nothing."""
+
+    @classmethod
+    def find_spec(cls, name: str, path: Sequence[str] | None = None, target: object = None) -> ModuleSpec | None:
+        package, _, rest = name.partition(".")
+        return ModuleSpec(name, cls()) if package == "vertebra" and rest in MOVED else None
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Warns at the line of the import, and puts the new module in the old one's place."""
+        name = module.__name__.partition(".")[2]
+        new = new_name_of(name, MOVED)
+        sys.modules[module.__name__] = importlib.import_module(f"vertebra.{new}")
+
+
+if not any(getattr(finder, "__name__", "") == MovedModules.__name__ for finder in sys.meta_path):
+    sys.meta_path.append(MovedModules)

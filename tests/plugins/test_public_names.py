@@ -1,5 +1,6 @@
 """What a plugin may rely on: the public names, and a warning one minor release before one goes."""
 
+import importlib
 import subprocess
 import sys
 import warnings
@@ -7,7 +8,8 @@ import warnings
 import pytest
 
 import vertebra
-from vertebra._deprecation import RENAMED, Renamed, VertebraDeprecationWarning, new_name_of
+from vertebra._deprecation import MOVED, RENAMED, Renamed, VertebraDeprecationWarning, new_name_of
+from vertebra.plugins.locate import locate_module
 
 PUBLIC = set(
     """
@@ -54,6 +56,19 @@ def test_each_deprecated_name_has_a_successor_and_goes_in_time():
     for old, (new, until) in RENAMED.items():
         assert new in vertebra.__all__ and old not in vertebra.__all__
         assert tuple(map(int, until.split("."))) > here, f"{old} should be gone from vertebra {vertebra.__version__}"
+
+
+@pytest.mark.parametrize(("old", "moved"), MOVED.items())
+def test_a_module_is_found_by_its_former_name(repository, monkeypatch, old, moved):
+    core = repository / "core" / "vertebra"
+    assert not list(core.glob(f"{old.replace('.', '/')}*/")) and not (core / f"{old.replace('.', '/')}.py").exists()
+    monkeypatch.delitem(sys.modules, f"vertebra.{old}", raising=False)
+    with pytest.warns(VertebraDeprecationWarning, match=rf"vertebra\.{old} is now vertebra\.{moved.new};") as got:
+        exec(compile(f"import vertebra.{old}", __file__, "exec"))
+    assert sys.modules[f"vertebra.{old}"] is importlib.import_module(f"vertebra.{moved.new}")
+    assert got[0].filename == __file__
+    assert locate_module(f"vertebra.{old}") == locate_module(f"vertebra.{moved.new}") is not None
+    assert tuple(map(int, moved.until.split("."))) > tuple(map(int, vertebra.__version__.split(".")[:2]))
 
 
 def test_importing_vertebra_warns_of_nothing():

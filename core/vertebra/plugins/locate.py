@@ -11,6 +11,8 @@ import sys
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 
+from vertebra._deprecation import MOVED
+
 __all__ = ["RECIPE_SUFFIXES", "locate_module", "locate_package", "recipes_in"]
 
 RECIPE_SUFFIXES = (".yaml", ".yml")
@@ -18,6 +20,9 @@ RECIPE_SUFFIXES = (".yaml", ".yml")
 
 def locate_module(name: str) -> Path | None:
     """The source file of `package.module` (a package's is its `__init__.py`), or None."""
+    package, _, rest = name.partition(".")
+    if package == "vertebra" and rest in MOVED:
+        name = f"vertebra.{MOVED[rest].new}"
     spec = _find_spec(name)
     if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
         return None
