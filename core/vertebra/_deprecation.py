@@ -89,7 +89,7 @@ def new_name_of(name: str, renamed: dict[str, Renamed] = RENAMED, stacklevel: in
 
 
 class MovedModules(Loader):
-    """Finds the modules of `MOVED` for `import`; stands last on `sys.meta_path`, so that it costs other imports nothing."""
+    """Finds the modules of `MOVED`; last on `sys.meta_path`, so that it costs other imports nothing."""
 
     @classmethod
     def find_spec(cls, name: str, path: Sequence[str] | None = None, target: object = None) -> ModuleSpec | None:

@@ -60,8 +60,8 @@ def test_each_deprecated_name_has_a_successor_and_goes_in_time():
 
 @pytest.mark.parametrize(("old", "moved"), MOVED.items())
 def test_a_module_is_found_by_its_former_name(repository, monkeypatch, old, moved):
-    core = repository / "core" / "vertebra"
-    assert not list(core.glob(f"{old.replace('.', '/')}*/")) and not (core / f"{old.replace('.', '/')}.py").exists()
+    place = repository / "core" / "vertebra" / old.replace(".", "/")
+    assert not (place / "__init__.py").exists() and not place.with_suffix(".py").exists()
     monkeypatch.delitem(sys.modules, f"vertebra.{old}", raising=False)
     with pytest.warns(VertebraDeprecationWarning, match=rf"vertebra\.{old} is now vertebra\.{moved.new};") as got:
         exec(compile(f"import vertebra.{old}", __file__, "exec"))
