@@ -23,7 +23,7 @@ __all__ = ["LAYERS", "PICTURE", "imported_modules", "main", "picture", "top_leve
 ROOT = Path(__file__).resolve().parents[1]
 PICTURE = Path("docs/images/architecture.svg")
 LAYERS = {
-    "foundation": {"errors", "regular_files", "printable", "traces"},
+    "foundation": {"errors", "files", "printable", "traces"},
     "names, recipes": {"registry", "plugins", "config", "_torch", "_deprecation"},
     "machine, objects": {"runtime", "structures"},
     "detection parts": {"detection"},

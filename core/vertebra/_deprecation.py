@@ -68,6 +68,7 @@ MOVED = {  # former modules, without `vertebra.`
         "models.inference.contract": "models.inference.mode",
         "models.losses.labels": "models.losses.pixel_labels",
         "models.losses.overlap": "models.losses.region_overlap",
+        "regular_files": "files",
         "predictor.records": "predictor.prediction_records",
         "structures.labels": "structures.ignore_label",
         "structures.overlap": "structures.pairwise",

@@ -7,8 +7,8 @@ import pytest
 
 from vertebra.data import CocoFormat
 from vertebra.errors import DataError
-from vertebra_eval.file_names import Folders, near_file
-from vertebra_eval.json_file import read_json
+from vertebra_eval.files import read_json
+from vertebra_eval.files.file_names import Folders, near_file
 
 ACCENTED = "h\u00e4user.jpg"
 

@@ -11,7 +11,7 @@ from vertebra.data.images.read import read_labels
 from vertebra.errors import DataError
 from vertebra.evaluation import coco_evaluate
 from vertebra.predictor.sources import list_places
-from vertebra_eval.foreign_labels import foreign_labels
+from vertebra_eval.files.foreign_labels import foreign_labels
 
 ONE_LIST = r"is a list of points; write each polygon as one list of numbers: \[\[x1, y1, x2, y2, \.\.\.\]\]"
 POLYGON = [[1, 1, 10, 1, 10, 10]]

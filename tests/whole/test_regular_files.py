@@ -11,9 +11,8 @@ from vertebra.data.semantic.file_pairs import read_names
 from vertebra.errors import VertebraError
 from vertebra.evaluation import coco_evaluate
 from vertebra.models.weights import read_weights
-from vertebra_eval.json_file import read_json
+from vertebra_eval.files import check_regular, open_regular, read_bytes, read_json, read_text
 from vertebra_eval.panoptic.runs import read_id_runs
-from vertebra_eval.regular_files import check_regular, open_regular, read_bytes, read_text
 
 READERS = {
     "recipe": (load_recipe, ".yaml"),
@@ -77,14 +76,14 @@ def core_packages(repository):
 
 
 def test_no_reader_opens_a_path_on_its_own(repository):
-    """Reading goes through vertebra_eval.regular_files; a new reader that does not is named here."""
+    """Reading goes through vertebra_eval.files.regular; a new reader that does not is named here."""
     found = set()
     for root in (*core_packages(repository), *sorted((repository / "plugins").glob("*/vertebra_*"))):
         for path in root.rglob("*.py"):
             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
                 if isinstance(node, ast.Call) and (name := _reads(node)):
                     found.add((path.relative_to(root).as_posix(), name))
-    found = {item for item in found if item[0] != "regular_files.py"}
+    found = {item for item in found if item[0] != "files/regular.py"}
     assert found == OWN_FILES
 
 

@@ -11,7 +11,7 @@ from vertebra_eval.analysis.compare import Comparison, compare_matches
 from vertebra_eval.coco import read_ground_truth
 from vertebra_eval.errors import DataError
 from vertebra_eval.evaluate_results import match_results
-from vertebra_eval.json_file import read_json
+from vertebra_eval.files import read_json
 
 __all__ = ["FACTS_FILE", "RunResults", "compare_runs"]
 

@@ -12,10 +12,9 @@ import numpy as np
 from PIL import Image
 
 from vertebra_eval.errors import DataError
+from vertebra_eval.files import Problems, read_bytes
 from vertebra_eval.image_types import MAX_PIXELS
-from vertebra_eval.json_file import Problems
 from vertebra_eval.png_chunks import png_fault
-from vertebra_eval.regular_files import read_bytes
 from vertebra_eval.semantic import SemanticScores, semantic_scores
 
 __all__ = ["label_counts", "read_label_map", "semantic_evaluate"]

@@ -14,7 +14,7 @@ from pathlib import Path
 from vertebra_eval.coco import DetectionColumns, GroundTruthColumns, read_detections
 from vertebra_eval.coco.reasons import ids_apart
 from vertebra_eval.errors import DataError
-from vertebra_eval.json_file import read_json
+from vertebra_eval.files import read_json
 
 __all__ = ["read_results"]
 

@@ -24,7 +24,7 @@ from vertebra.cli.plugin_apps import load_command
 from vertebra.config import ComponentSpec
 from vertebra.errors import SetupError, VertebraError
 from vertebra.plugins import Offer, PluginInfo, installed_plugins, isolation
-from vertebra_eval.regular_files import read_text
+from vertebra_eval.files import read_text
 
 __all__ = ["Finding", "PluginReport", "check_plugins"]
 

@@ -121,7 +121,7 @@ def _open(source: str, images: Path | None, split: str, overrides: Sequence[str]
     """The dataset that `source` names: a shapes folder, a COCO JSON, or a split of a recipe."""
     from vertebra.data import load_split
     from vertebra.data.coco.instances import CocoFormat
-    from vertebra_eval.foreign_labels import foreign_labels
+    from vertebra_eval.files.foreign_labels import foreign_labels
 
     path = Path(source)
     if path.is_dir():

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from vertebra_eval.command.metric_table import format_metrics
-from vertebra_eval.regular_files import read_text
+from vertebra_eval.files import read_text
 
 __all__ = ["format_metrics", "print_evaluation"]
 

@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from vertebra.errors import RecipeError
-from vertebra_eval.regular_files import read_bytes
+from vertebra_eval.files import read_bytes
 
 __all__ = ["Node", "display", "from_plain", "parse_yaml", "read_yaml"]
 

@@ -25,7 +25,7 @@ from vertebra.data.semantic import (
     records_of,
 )
 from vertebra.data.transforms import Sample, Transform
-from vertebra_eval.json_file import Problems
+from vertebra_eval.files import Problems
 
 __all__ = [
     "CocoFormat",

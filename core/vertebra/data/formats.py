@@ -11,8 +11,8 @@ from vertebra.data.packed import PackedDicts
 from vertebra.data.record_faults import FILE_KEYS, RecordCheck
 from vertebra.errors import DataError
 from vertebra_eval.coco.data import CocoData
-from vertebra_eval.file_names import Folders, near_file
-from vertebra_eval.json_file import Problems
+from vertebra_eval.files import Problems
+from vertebra_eval.files.file_names import Folders, near_file
 
 __all__ = ["ROOT_HINT", "Dataset", "Format", "resolve_path"]
 

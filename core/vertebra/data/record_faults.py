@@ -14,8 +14,8 @@ from vertebra.data.panoptic_labels import segment_stuff_names
 from vertebra.structures import BoxMode
 from vertebra_eval.coco import fields
 from vertebra_eval.coco.fields import crowd_fault, is_whole, keypoints_fault, numbers_of, size_fault, visibility_fault
-from vertebra_eval.file_names import path_fault
-from vertebra_eval.json_file import Problems
+from vertebra_eval.files import Problems
+from vertebra_eval.files.file_names import path_fault
 from vertebra_eval.masks import mask_faults
 from vertebra_eval.panoptic.data import isthing_fault, segment_faults
 

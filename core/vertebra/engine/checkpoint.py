@@ -17,7 +17,7 @@ import torch
 
 from vertebra.errors import CheckpointError
 from vertebra.models.torch_files import read_torch_file
-from vertebra_eval.regular_files import read_text
+from vertebra_eval.files import read_text
 
 __all__ = ["FORMAT", "CheckpointStore", "DamagedCheckpoint", "Found", "read_checkpoint"]
 __all__ += ["write_atomically", "write_checkpoint"]

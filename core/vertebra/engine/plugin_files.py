@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from vertebra.engine.checkpoint import write_atomically
 from vertebra.errors import PluginError
-from vertebra_eval.regular_files import read_bytes
+from vertebra_eval.files import read_bytes
 
 if TYPE_CHECKING:
     from vertebra.config import Recipe

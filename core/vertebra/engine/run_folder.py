@@ -21,7 +21,7 @@ from vertebra.errors import RecipeError
 from vertebra.printable import PlainFormatter
 from vertebra.runtime.distributed import on_main_process
 from vertebra.runtime.folders import check_can_be_written, make_new, numbered, settle
-from vertebra_eval.regular_files import read_text
+from vertebra_eval.files import read_text
 
 if sys.platform != "win32":
     import fcntl

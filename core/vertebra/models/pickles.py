@@ -18,7 +18,7 @@ import numpy as np
 
 from vertebra.errors import CheckpointError
 from vertebra.models.growth import GrowthError, check_pickle
-from vertebra_eval.regular_files import read_bytes
+from vertebra_eval.files import read_bytes
 
 __all__ = ["read_pickle_arrays", "read_pickle_content"]
 

@@ -14,7 +14,7 @@ import torch
 
 from vertebra.errors import CheckpointError
 from vertebra.models.growth import GrowthError, check_archive, check_pickle, check_tensors
-from vertebra_eval.regular_files import check_regular
+from vertebra_eval.files import check_regular
 
 __all__ = ["read_torch_file"]
 

@@ -18,8 +18,8 @@ from vertebra.errors import CheckpointError
 from vertebra.models.downloads import SCHEMES, check_sha256, download, split_checksum
 from vertebra.models.pickles import read_pickle_arrays
 from vertebra.models.torch_files import read_torch_file
+from vertebra_eval.files import check_regular
 from vertebra_eval.nearest import nearest
-from vertebra_eval.regular_files import check_regular
 
 __all__ = ["PATHS", "LoadReport", "fetch", "load_weights", "read_checkpoint", "read_contents", "read_weights"]
 __all__ += ["weights_in"]

@@ -12,7 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from vertebra.plugins.locate import locate_module
-from vertebra_eval.regular_files import read_bytes
+from vertebra_eval.files import read_bytes
 
 __all__ = ["ClassSource", "Parameter", "read_class"]
 

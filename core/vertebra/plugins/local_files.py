@@ -23,8 +23,8 @@ from types import CodeType, ModuleType
 from vertebra.errors import PluginError
 from vertebra.plugins.discovery import ALLOW, switched_off
 from vertebra.plugins.isolation import import_plugin_module
+from vertebra_eval.files import read_bytes
 from vertebra_eval.nearest import nearest
-from vertebra_eval.regular_files import read_bytes
 
 __all__ = ["ANNOUNCED", "WHEN_FORGOTTEN", "file_hash", "load_announced", "load_local_plugin"]
 

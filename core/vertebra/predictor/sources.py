@@ -19,7 +19,7 @@ from vertebra.data.images.oddities import OddImages, collected_oddities
 from vertebra.data.images.read import image_suffixes
 from vertebra.errors import DataError
 from vertebra.predictor.video import VIDEO_SUFFIXES, VideoFrame, read_camera, read_video
-from vertebra_eval.file_names import near_file
+from vertebra_eval.files.file_names import near_file
 from vertebra_eval.nearest import listed
 
 __all__ = ["Camera", "Frame", "ImageLike", "Place", "as_array", "list_places", "open_source"]

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vertebra.errors import DataError, SetupError
+from vertebra_eval.files import check_regular
 from vertebra_eval.nearest import listed
-from vertebra_eval.regular_files import check_regular
 
 __all__ = ["VIDEO_SUFFIXES", "VideoFrame", "VideoWriter", "read_camera", "read_video"]
 

@@ -19,7 +19,7 @@ from vertebra.data import (
     resolve_path,
 )
 from vertebra.errors import DataError
-from vertebra.regular_files import read_text
+from vertebra.files import read_text
 from vertebra.structures import IGNORED_LABEL
 from vertebra_datasets.class_names import ADE20K, CITYSCAPES, COCO_STUFF, PET_BREEDS, VOC
 

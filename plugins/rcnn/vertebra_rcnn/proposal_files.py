@@ -18,9 +18,9 @@ import numpy as np
 from vertebra.data import Dataset, Format
 from vertebra.data.formats import resolve_path
 from vertebra.errors import CheckpointError, DataError
+from vertebra.files import read_text
 from vertebra.models.growth import check_archive
 from vertebra.models.pickles import read_pickle_content
-from vertebra.regular_files import read_text
 from vertebra.structures import BoxMode
 
 __all__ = ["WithProposals", "read_proposals", "write_proposals"]

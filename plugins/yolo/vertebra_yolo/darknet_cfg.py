@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from vertebra.errors import RecipeError
-from vertebra.regular_files import read_text
+from vertebra.files import read_text
 
 __all__ = ["Section", "read_cfg"]
 

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from vertebra.errors import CheckpointError
+from vertebra.files import read_bytes
 from vertebra.models.weights import fetch
-from vertebra.regular_files import read_bytes
 
 __all__ = ["Header", "load_convs", "read_darknet"]
 

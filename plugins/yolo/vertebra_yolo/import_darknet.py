@@ -12,8 +12,8 @@ from torch import nn
 
 from vertebra.config import load_recipe
 from vertebra.errors import CheckpointError, DataError, RecipeError
+from vertebra.files import read_text
 from vertebra.models import Model, build_model
-from vertebra.regular_files import read_text
 from vertebra_yolo.darknet import darknet_convs
 from vertebra_yolo.darknet_cfg import Section, read_cfg
 from vertebra_yolo.darknet_file import load_convs

@@ -18,8 +18,8 @@ import numpy as np
 from vertebra_eval.coco.annotations import CocoAnnotations
 from vertebra_eval.coco.images import CocoCategories, CocoImages, read_categories, read_images
 from vertebra_eval.errors import DataError
+from vertebra_eval.files import read_json
 from vertebra_eval.findings import Finding
-from vertebra_eval.json_file import read_json
 
 __all__ = ["CocoData", "distinct_names", "read_coco"]
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from vertebra_eval.coco.fields import id_fault, is_hashable, size_fault
-from vertebra_eval.file_names import file_name_fault
+from vertebra_eval.files.file_names import file_name_fault
 from vertebra_eval.findings import Findings
 
 __all__ = ["CocoCategories", "CocoImages", "read_categories", "read_images"]

@@ -12,8 +12,8 @@ import numpy as np
 from vertebra_eval.coco.columns import DetectionColumns, GroundTruthColumns, can_be_ranked
 from vertebra_eval.coco.fields import id_cause, is_hashable, keypoints_fault, number_rows, numbers_of
 from vertebra_eval.errors import DataError
+from vertebra_eval.files import read_json
 from vertebra_eval.findings import Findings
-from vertebra_eval.json_file import read_json
 from vertebra_eval.masks import MaskColumn, read_masks
 
 __all__ = ["read_detections"]

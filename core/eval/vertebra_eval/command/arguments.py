@@ -9,7 +9,7 @@ from typing import Literal
 
 from vertebra_eval.area_ranges import AREA_RANGES
 from vertebra_eval.errors import DataError
-from vertebra_eval.regular_files import read_text
+from vertebra_eval.files import read_text
 
 __all__ = ["area_ranges", "class_names", "parser", "range_of"]
 

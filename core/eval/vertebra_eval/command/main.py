@@ -15,10 +15,10 @@ from vertebra_eval.command.metric_table import format_metrics
 from vertebra_eval.compare_runs import compare_runs
 from vertebra_eval.errors import DataError, VertebraError
 from vertebra_eval.evaluate_results import ResultNumbers, evaluate_result_files
+from vertebra_eval.files import read_text
 from vertebra_eval.label_maps import semantic_evaluate
 from vertebra_eval.lvis import lvis_evaluate
 from vertebra_eval.printable import printable
-from vertebra_eval.regular_files import read_text
 from vertebra_eval.report.coco_plots import task_sections
 from vertebra_eval.report.html import write_report
 from vertebra_eval.voc import voc_evaluate

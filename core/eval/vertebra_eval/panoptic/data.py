@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 
 from vertebra_eval.coco.fields import crowd_fault, id_cause, is_whole
 from vertebra_eval.errors import DataError
-from vertebra_eval.file_names import file_name_fault
+from vertebra_eval.files import Problems, read_json
+from vertebra_eval.files.file_names import file_name_fault
 from vertebra_eval.findings import Findings
-from vertebra_eval.json_file import Problems, read_json
 from vertebra_eval.nearest import listed
 
 __all__ = [

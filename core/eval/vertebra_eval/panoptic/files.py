@@ -15,7 +15,7 @@ from typing import Any
 
 from vertebra_eval.coco.reasons import ids_apart
 from vertebra_eval.errors import DataError
-from vertebra_eval.json_file import Problems
+from vertebra_eval.files import Problems
 from vertebra_eval.panoptic.counts import ImageCounts, Segments, count_image
 from vertebra_eval.panoptic.data import PanopticData, png_folder, read_panoptic
 from vertebra_eval.panoptic.quality import PanopticClass, PanopticQuality, panoptic_quality

@@ -15,9 +15,9 @@ import numpy as np
 from PIL import Image
 
 from vertebra_eval.errors import DataError
+from vertebra_eval.files import read_bytes
 from vertebra_eval.image_types import MAX_PIXELS
 from vertebra_eval.png_chunks import png_fault
-from vertebra_eval.regular_files import read_bytes
 
 __all__ = ["IdRuns", "common_pixels", "id_run_reader", "read_id_runs", "write_segment_ids"]
 

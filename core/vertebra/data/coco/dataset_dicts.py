@@ -16,7 +16,7 @@ from vertebra.structures import BoxMode
 from vertebra_eval.coco.data import CocoData
 from vertebra_eval.coco.images import CocoCategories, CocoImages
 from vertebra_eval.coco.objects import object_notes
-from vertebra_eval.json_file import Problems
+from vertebra_eval.files import Problems
 
 __all__ = ["Categories", "dataset_dicts", "derive_flip_map", "image_dicts", "kept_categories", "notes_on_objects"]
 

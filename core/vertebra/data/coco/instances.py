@@ -19,7 +19,7 @@ from vertebra.data.coco.panoptic_file import add_panoptic
 from vertebra.data.formats import ROOT_HINT, Dataset, Format, resolve_path
 from vertebra.errors import DataError
 from vertebra_eval.coco import read_coco
-from vertebra_eval.json_file import Problems
+from vertebra_eval.files import Problems
 from vertebra_eval.panoptic.data import png_folder
 
 __all__ = ["CocoFormat", "register_coco_instances"]

@@ -12,7 +12,7 @@ from vertebra.data.catalog import Metadata
 from vertebra.data.formats import ROOT_HINT
 from vertebra.data.panoptic_labels import panoptic_label_names
 from vertebra_eval.coco.fields import is_whole
-from vertebra_eval.json_file import Problems
+from vertebra_eval.files import Problems
 from vertebra_eval.panoptic.data import read_panoptic
 
 __all__ = ["add_panoptic"]

@@ -18,7 +18,7 @@ from vertebra.errors import DataError
 from vertebra.structures import BoxMode
 from vertebra_eval.coco.fields import box_fault
 from vertebra_eval.coco.images import read_categories, read_images
-from vertebra_eval.json_file import Problems, read_json
+from vertebra_eval.files import Problems, read_json
 from vertebra_eval.panoptic.data import panoptic_categories, png_folder
 
 __all__ = ["CocoPanopticFormat"]

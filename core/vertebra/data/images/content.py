@@ -11,7 +11,7 @@ from PIL import Image, ImageFile, TiffImagePlugin
 
 from vertebra.data.images.oddities import tell_oddity
 from vertebra.errors import DataError
-from vertebra_eval.regular_files import open_regular
+from vertebra_eval.files import open_regular
 
 __all__ = ["check_content", "has_16_bits_a_color", "is_transparent", "refuse_narrow", "why_not_a_tiff"]
 

@@ -24,9 +24,9 @@ from vertebra.data.images.content import (
 )
 from vertebra.data.images.oddities import tell_oddity
 from vertebra.errors import DataError
+from vertebra_eval.files import check_regular, open_regular, read_bytes
 from vertebra_eval.image_types import MAX_PIXELS, image_formats, image_suffixes
 from vertebra_eval.png_chunks import png_fault
-from vertebra_eval.regular_files import check_regular, open_regular, read_bytes
 
 __all__ = [
     "MAX_PIXELS",

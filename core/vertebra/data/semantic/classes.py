@@ -11,8 +11,7 @@ from vertebra.data.catalog import Metadata
 from vertebra.data.formats import ROOT_HINT
 from vertebra.errors import DataError
 from vertebra.structures import IGNORED_LABEL
-from vertebra_eval.json_file import Problems, read_json
-from vertebra_eval.regular_files import read_text
+from vertebra_eval.files import Problems, read_json, read_text
 
 __all__ = ["SemanticClasses", "read_classes"]
 

@@ -8,8 +8,7 @@ from pathlib import Path
 
 from vertebra.data.images.read import image_size, image_suffixes
 from vertebra.errors import DataError
-from vertebra_eval.json_file import Problems
-from vertebra_eval.regular_files import read_text
+from vertebra_eval.files import Problems, read_text
 
 __all__ = ["find_files", "pair_files", "read_names", "records_of"]
 

@@ -9,7 +9,7 @@ from typing import IO, Any
 
 from vertebra.engine.hook import Hook, Training
 from vertebra.engine.run_folder import write_text
-from vertebra_eval.regular_files import read_text
+from vertebra_eval.files import read_text
 
 __all__ = ["MetricsFile", "read_metrics"]
 

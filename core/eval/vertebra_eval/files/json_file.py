@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from vertebra_eval.errors import DataError
-from vertebra_eval.file_names import near_file
-from vertebra_eval.foreign_labels import foreign_labels
-from vertebra_eval.regular_files import read_bytes
+from vertebra_eval.files.file_names import near_file
+from vertebra_eval.files.regular import read_bytes
 
 __all__ = ["Problems", "read_json"]
 
@@ -57,6 +56,8 @@ def read_json(path: str | os.PathLike, *, unique_keys: bool = True, hint: str = 
 
 def _foreign(path: Path) -> str | None:
     """What the file is instead, as far as its name or the files of the folder show it."""
+    from vertebra_eval.files.foreign_labels import foreign_labels  # needs Pillow, which short commands do without
+
     try:
         return None if path.suffix.lower() == ".json" else foreign_labels(path)
     except OSError:

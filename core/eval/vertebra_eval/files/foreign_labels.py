@@ -5,8 +5,8 @@ from __future__ import annotations
 from itertools import islice
 from pathlib import Path
 
+from vertebra_eval.files.regular import read_bytes
 from vertebra_eval.image_types import image_suffixes
-from vertebra_eval.regular_files import read_bytes
 
 __all__ = ["foreign_labels"]
 
