@@ -1,5 +1,27 @@
-"""Files that a user named, opened only if they are files; for plugins. They are those of `vertebra_eval`."""
+"""Files that a user named, for plugins: read only if they are files, written whole or not at all."""
 
-from vertebra_eval.files import check_regular, open_regular, read_bytes, read_text
+from vertebra_eval.files import (
+    check_regular,
+    free_path,
+    open_regular,
+    open_whole,
+    read_bytes,
+    read_json,
+    read_text,
+    write_bytes,
+    write_json,
+    write_text,
+)
 
-__all__ = ["check_regular", "open_regular", "read_bytes", "read_text"]
+__all__ = [
+    "check_regular",
+    "free_path",
+    "open_regular",
+    "open_whole",
+    "read_bytes",
+    "read_json",
+    "read_text",
+    "write_bytes",
+    "write_json",
+    "write_text",
+]

@@ -6,7 +6,6 @@ import zipfile
 import pytest
 import torch
 
-from vertebra.engine import checkpoint as module
 from vertebra.engine.checkpoint import CheckpointStore, read_checkpoint, write_checkpoint
 from vertebra.errors import CheckpointError
 from vertebra.models import read_weights
@@ -121,7 +120,7 @@ def test_a_full_disk_leaves_the_old_file_and_no_rest(tmp_path, monkeypatch):
     def full(handle):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(module.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(CheckpointError, match="No space left on device"):
         write_checkpoint(path, content(2))
     assert read_checkpoint(path)["step"] == 1
@@ -173,7 +172,7 @@ def test_it_does_not_end_a_run_either(store, kind, caplog):
     for step in (10, 20, 30, 40):
         store.save(step, content(step))
     assert store.newest().content["step"] == 40
-    assert (store.folder / "step_0000010.pth.aside-1").exists() and (store.folder / "step_0000005.pth").exists()
+    assert (store.folder / "step_0000010.pth.aside").exists() and (store.folder / "step_0000005.pth").exists()
     assert "is not a file; it is now" in caplog.text
 
 

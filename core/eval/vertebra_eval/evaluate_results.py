@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +17,7 @@ from vertebra_eval.coco import (
 )
 from vertebra_eval.coco.reasons import classes_without_detections
 from vertebra_eval.errors import DataError
+from vertebra_eval.files import write_json
 from vertebra_eval.panoptic.files import panoptic_evaluate
 from vertebra_eval.result_files import read_results
 
@@ -51,7 +51,7 @@ class ResultNumbers:
             "notes": self.notes,
             "info": self.info,
         }
-        path.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        write_json(path, content)
 
 
 def evaluate_result_files(

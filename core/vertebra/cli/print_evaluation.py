@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from vertebra_eval.command.metric_table import format_metrics
-from vertebra_eval.files import read_text
+from vertebra_eval.files import read_json
 
 __all__ = ["format_metrics", "print_evaluation"]
 
@@ -19,7 +18,7 @@ def print_evaluation(evaluation: Path | str, *also: Path | str) -> None:
     evaluation = Path(evaluation)
     metrics = evaluation / "metrics.json"
     if metrics.is_file():
-        content = json.loads(read_text(metrics))
+        content = read_json(metrics)
         print(f"\n{format_metrics(content, content.get('reasons'))}\n")
         for note in content.get("notes", ()):
             print(f"note: {note}")

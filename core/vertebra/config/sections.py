@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 
 from vertebra.config.component import ComponentSpec, Kind, to_plain
 from vertebra.errors import RecipeError
+from vertebra_eval.files import write_text
 
 __all__ = ["DataSection", "DatasetSpec", "EvaluateSection", "ModelSection", "Recipe", "Section", "TrainSection"]
 
@@ -230,7 +231,7 @@ class Recipe(Section):
 
     def save(self, path: str | Path) -> None:
         """Writes `to_yaml` to a file; its folder must exist."""
-        Path(path).write_text(self.to_yaml(), encoding="utf-8")
+        write_text(path, self.to_yaml())
 
 
 def _within(values: Mapping[str, Any], **bounds: tuple[int, float]) -> Iterator[tuple[str, str]]:

@@ -7,20 +7,19 @@ text), classes, vertebra (version) and format (of this dict). `final.pth` holds 
 from __future__ import annotations
 
 import logging
-import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
 from vertebra.errors import CheckpointError
 from vertebra.models.torch_files import read_torch_file
-from vertebra_eval.files import read_text
+from vertebra_eval.files import free_path, open_whole, read_text, write_text
 
 __all__ = ["FORMAT", "CheckpointStore", "DamagedCheckpoint", "Found", "read_checkpoint"]
-__all__ += ["write_atomically", "write_checkpoint"]
+__all__ += ["write_checkpoint"]
 
 logger = logging.getLogger(__name__)
 
@@ -36,24 +35,6 @@ class DamagedCheckpoint(CheckpointError):
     """A checkpoint whose content is not what a training writes, so that an older one may do."""
 
 
-def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
-    """Calls `write(binary_file)` on a temporary file beside `path`, flushes it to the disk, renames it into place.
-
-    Whenever the process or the machine stops, `path` is whole: the old content or the new.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    _sync_folder(path.parent)
-
-
 def write_checkpoint(path: Path, content: dict[str, Any]) -> None:
     """Writes a checkpoint atomically.
 
@@ -62,7 +43,8 @@ def write_checkpoint(path: Path, content: dict[str, Any]) -> None:
     """
     _check_plain(content, "checkpoint")
     try:
-        write_atomically(path, lambda file: torch.save(content, file))
+        with open_whole(path, durable=True) as file:
+            torch.save(content, file)
     except (OSError, RuntimeError) as err:  # torch.save turns a full disk into a RuntimeError
         raise CheckpointError(
             f"{path}: could not write the checkpoint: {err}\n"
@@ -143,7 +125,7 @@ class CheckpointStore:
         for place in (path, self.folder / "last"):
             _clear(place)
         write_checkpoint(path, content)
-        write_atomically(self.folder / "last", lambda file: file.write(f"{path.name}\n".encode()))
+        write_text(self.folder / "last", f"{path.name}\n", durable=True)
         old = [(number, file) for number, file in self._files() if number <= step][: -self.keep]
         for leftover in [*(file for _, file in old), *self.folder.glob(".*.tmp")]:
             if leftover.is_file():
@@ -216,9 +198,7 @@ def _clear(place: Path) -> None:
     """Renames what is not a file, so that one can be written there."""
     if not place.exists() or place.is_file():
         return
-    number = 1
-    while (aside := place.with_name(f"{place.name}.aside-{number}")).exists():
-        number += 1
+    aside = free_path(place.parent, f"{place.name}.aside")
     place.rename(aside)
     logger.warning("%s is not a file; it is now %s", place, aside)
 
@@ -237,14 +217,3 @@ def _check_plain(value: Any, where: str) -> None:
         raise CheckpointError(
             f"{where} is a {type(value).__name__}; a state_dict holds numbers, strings, tensors, lists and dicts only"
         )
-
-
-def _sync_folder(folder: Path) -> None:
-    """Makes a rename in the folder survive a power cut, where the system can do that (not on Windows)."""
-    if os.name != "posix":
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

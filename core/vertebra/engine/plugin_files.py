@@ -13,9 +13,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vertebra.engine.checkpoint import write_atomically
 from vertebra.errors import PluginError
-from vertebra_eval.files import read_bytes
+from vertebra_eval.files import read_bytes, write_bytes
 
 if TYPE_CHECKING:
     from vertebra.config import Recipe
@@ -117,4 +116,4 @@ def warn_of_changes(recipe: Recipe, source: str | Path) -> None:
 
 
 def _write(path: Path, content: bytes) -> None:
-    write_atomically(path, lambda file: file.write(content))
+    write_bytes(path, content, durable=True)

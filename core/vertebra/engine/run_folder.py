@@ -15,13 +15,12 @@ from typing import Any, TextIO
 
 import yaml
 
-from vertebra.engine.checkpoint import write_atomically
 from vertebra.engine.plugin_files import PluginFile, save_plugin_files
 from vertebra.errors import RecipeError
 from vertebra.printable import PlainFormatter
 from vertebra.runtime.distributed import on_main_process
 from vertebra.runtime.folders import check_can_be_written, make_new, numbered, settle
-from vertebra_eval.files import read_text
+from vertebra_eval.files import read_text, write_text
 
 if sys.platform != "win32":
     import fcntl
@@ -76,8 +75,8 @@ class RunFolder:
             old = read_text(self.recipe)
             if old == recipe_text:
                 return
-            write_text(self.path / f"recipe.until_step_{step}.yaml", old)
-        write_text(self.recipe, recipe_text)
+            write_text(self.path / f"recipe.until_step_{step}.yaml", old, durable=True)
+        write_text(self.recipe, recipe_text, durable=True)
         settle(self.path)
 
     def release(self) -> None:
@@ -103,11 +102,6 @@ class RunFolder:
                 "  Wait for it or stop it, or choose another folder with --output"
             ) from err
         self._locked = file
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes a text file in UTF-8, whole or not at all."""
-    write_atomically(path, lambda file: file.write(text.encode("utf-8")))
 
 
 def choose_run_folder(recipe: Any, output: str | Path | None = None, *, resume: bool = False) -> Path:

@@ -14,6 +14,7 @@ from vertebra.evaluation.coco_json import json_segmentation, json_text
 from vertebra.evaluation.ground_truth import GroundTruth
 from vertebra_eval.coco import DetectionColumns
 from vertebra_eval.compare_runs import FACTS_FILE
+from vertebra_eval.files import open_whole, write_text
 
 __all__ = ["coco_records", "result_file", "write_results"]
 
@@ -51,7 +52,7 @@ def write_results(
     files["coco_evaluation"] = folder / FACTS_FILE
     facts = _facts(truth, files.get("coco_ground_truth", truth.file), folder)
     facts["results"] = {task: path.name for task, path in zip(tasks, files.values(), strict=False)}
-    files["coco_evaluation"].write_text(json.dumps(facts, default=str), encoding="utf-8")
+    write_text(files["coco_evaluation"], json.dumps(facts, default=str))
     return files
 
 
@@ -83,14 +84,12 @@ def _fingerprint(truth: GroundTruth) -> str:
 
 
 def _write_list(path: Path, parts: Iterator[list[dict]]) -> None:
-    """A JSON list part by part, so that only one part is in memory; the file is there once it is whole."""
-    beside = path.with_name(f"{path.name}.part")
-    with beside.open("w", encoding="utf-8") as file:
+    """A JSON list part by part, so that only one part is in memory."""
+    with open_whole(path, text=True) as file:
         file.write("[")
         for number, part in enumerate(parts):
             file.write(", " * (number > 0) + json_text(part)[1:-1])
         file.write("]")
-    beside.replace(path)
 
 
 def coco_records(table: DetectionColumns, truth: GroundTruth, task: str) -> Iterator[list[dict]]:

@@ -22,6 +22,7 @@ from vertebra.evaluation.dict_columns import data_of_dicts
 from vertebra_eval.coco import CocoData, GroundTruthColumns, read_coco, truth_columns
 from vertebra_eval.coco.data import distinct_names
 from vertebra_eval.coco.objects import object_notes
+from vertebra_eval.files import write_text
 
 __all__ = ["GroundTruth"]
 
@@ -214,7 +215,7 @@ class GroundTruth:
         named = zip(self.category_ids, self.class_names, strict=True)
         categories = [{"id": category_id, "name": name, **extra} for category_id, name in named]
         data = {"images": images, "annotations": annotations, "categories": categories}
-        path.write_text(json.dumps(data, default=_plain_number), encoding="utf-8")
+        write_text(path, json.dumps(data, default=_plain_number))
 
     def _take_file(self, data: CocoData, path: Path, metadata: Any) -> None:
         """The columns of a COCO file, for the dataset's images and classes."""

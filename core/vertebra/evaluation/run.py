@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -24,6 +23,7 @@ from vertebra.evaluation.subset import SubsetOfClasses
 from vertebra.models.inference import with_inference
 from vertebra.runtime.distributed import initialize, on_main_process, rank, world_size
 from vertebra.runtime.folders import check_can_be_written
+from vertebra_eval.evaluate_results import ResultNumbers
 
 if TYPE_CHECKING:
     from vertebra.config import Recipe
@@ -158,7 +158,8 @@ def _write(
     show: bool,
 ) -> dict[str, Path]:
     """metrics.json always; plots, pictures and the report where they are wanted. Returns the further paths."""
-    _write_metrics(folder / "metrics.json", result)
+    numbers = ResultNumbers(result.metrics, result.intervals, result.reasons, result.notes, result.info)
+    numbers.write(folder / "metrics.json")
     if not show:
         return {}
     sections: list[Section] = []
@@ -180,12 +181,6 @@ def _write(
     places = {name: folder / name for name in ("plots", "pictures", "mistakes")}
     logger.info("evaluation report: %s", path)
     return {"report": path, **{name: place for name, place in places.items() if place.is_dir()}}
-
-
-def _write_metrics(path: Path, result: EvaluationResult) -> None:
-    content: dict[str, Any] = {**result.metrics, "intervals": result.intervals, "reasons": result.reasons}
-    content |= {"notes": result.notes, "info": result.info}
-    path.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def _run_facts(info: dict[str, Any]) -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import logging
 import os
@@ -18,6 +17,7 @@ from urllib.request import urlopen
 from iopath.common.file_io import file_lock, get_cache_dir
 
 from vertebra.errors import CheckpointError
+from vertebra_eval.files import open_whole
 
 __all__ = ["SCHEMES", "check_sha256", "download", "split_checksum"]
 
@@ -129,9 +129,9 @@ def _place(parts: SplitResult, name: str) -> Path:
 
 def _fetch(url: str, copy: Path, expected: str | None) -> None:
     """Writes `copy.part`, and names it `copy` when all is well with it."""
-    part = copy.with_name(f"{copy.name}.part")
-    try:
-        with urlopen(url, timeout=TIMEOUT) as response, part.open("wb") as file:
+    part = copy.with_name(f"{copy.name}.part")  # one name for all: what a killed download leaves is written over
+    with open_whole(copy, draft=part) as file:
+        with urlopen(url, timeout=TIMEOUT) as response:
             announced = response.headers.get("Content-Length", "")
             total = int(announced) if announced.isdigit() else None
             _log.info("%s: downloading%s", url, "" if total is None else f" {total / 1e6:.1f} MB")
@@ -153,10 +153,6 @@ def _fetch(url: str, copy: Path, expected: str | None) -> None:
                 f"begin with {expected}.\n  Is it damaged, or another file? The address may give the right "
                 "checksum: ...#sha256=HEX"
             )
-        os.replace(part, copy)
-    finally:
-        with contextlib.suppress(OSError):
-            part.unlink()
 
 
 def _chunks(response: Any, url: str, total: int | None) -> Iterator[bytes]:

@@ -6,7 +6,6 @@ the caller asks for a partial import.
 """
 
 import difflib
-import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from vertebra.models.build import build_model
 from vertebra.models.model import Model
 from vertebra.models.weights import read_weights
 from vertebra.runtime.folders import check_can_be_written
+from vertebra_eval.files import open_whole
 from vertebra_eval.nearest import listed
 
 __all__ = ["ImportReport", "Layout", "import_weights", "translate_names"]
@@ -131,17 +131,17 @@ def import_weights(
     kept = _check_complete(renamed, unused, model, weights, partial, layout)
 
     state.update({own: given[name].to(state[own].dtype) for own, name in renamed.items()})
-    _save(
-        {
-            "model": state,
-            "recipe": recipe.to_yaml(),
-            "num_classes": num_classes,
-            "source": Path(str(weights)).name,
-            "vertebra": vertebra.__version__,
-            "format": 1,
-        },
-        output,
-    )
+    content = {
+        "model": state,
+        "recipe": recipe.to_yaml(),
+        "num_classes": num_classes,
+        "source": Path(str(weights)).name,
+        "vertebra": vertebra.__version__,
+        "format": 1,
+    }
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with open_whole(output, durable=True) as file:
+        torch.save(content, file)
     return ImportReport(output, len(renamed), num_classes, tuple(kept), tuple(unused))
 
 
@@ -271,20 +271,6 @@ def _check_complete(
             "it would not compute the same:\n  " + "\n  ".join(unplaced[:10]) + f"\n  {_HINT}"
         )
     return kept
-
-
-def _save(content: dict, output: Path) -> None:
-    """Beside the target first, then renamed into place: a killed import leaves no half file under its name."""
-    output.parent.mkdir(parents=True, exist_ok=True)
-    temporary = output.with_name(f".{output.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(output)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _shape(tensor: Tensor) -> str:

@@ -17,7 +17,8 @@ from vertebra.data.panoptic_labels import stuff_segment_names
 from vertebra.evaluation.coco_json import json_text
 from vertebra.predictor.prediction_records import outputs_of
 from vertebra.predictor.predictor import Prediction
-from vertebra.predictor.writers import GrowingFile, Writer, check_free, free_path
+from vertebra.predictor.writers import Writer, check_free, growing_file
+from vertebra_eval.files import WholeFile, free_path
 from vertebra_eval.panoptic.runs import write_segment_ids
 
 __all__ = ["PanopticWriter"]
@@ -47,7 +48,7 @@ class PanopticWriter(Writer):
             {"id": self._ids[number], "name": name, "isthing": int(number < len(things))}
             for number, name in enumerate([*things, *stuff])
         ]
-        self._files: dict[str, GrowingFile] = {}  # by the head's suffix
+        self._files: dict[str, WholeFile] = {}  # by the head's suffix
         self._images = 0
 
     def add(self, prediction: Prediction) -> None:
@@ -64,7 +65,9 @@ class PanopticWriter(Writer):
 
     def close(self) -> None:
         for file in self._files.values():
-            file.finish(f'\n],\n"categories": {json.dumps(self._categories)}}}\n')
+            if not file.file.closed:
+                file.file.write(f'\n],\n"categories": {json.dumps(self._categories)}}}\n')
+                file.finish()
 
     @property
     def written(self) -> list[Path]:
@@ -73,7 +76,7 @@ class PanopticWriter(Writer):
     def _record(self, record: dict[str, Any], suffix: str) -> None:
         first = suffix not in self._files
         if first:
-            self._files[suffix] = GrowingFile(self.folder / f"{_NAME}{suffix}.json")
+            self._files[suffix] = growing_file(self.folder / f"{_NAME}{suffix}.json")
         self._files[suffix].file.write(('{"annotations": [\n ' if first else ",\n ") + json_text(record))
 
     def _infos(self, ids: np.ndarray, segments: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

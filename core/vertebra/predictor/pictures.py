@@ -12,8 +12,9 @@ from vertebra.data.panoptic_labels import stuff_segment_names
 from vertebra.predictor.prediction_records import outputs_of
 from vertebra.predictor.predictor import Prediction
 from vertebra.predictor.video import VideoWriter
-from vertebra.predictor.writers import Writer, free_path
+from vertebra.predictor.writers import Writer
 from vertebra.visualize import Style, draw_instances, draw_panoptic, draw_sem_seg_overlay, save_png, skeleton_of
+from vertebra_eval.files import free_path
 
 __all__ = ["PictureWriter", "draw_prediction"]
 

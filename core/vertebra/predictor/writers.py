@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import csv
-import os
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -15,9 +13,10 @@ from vertebra.errors import DataError
 from vertebra.evaluation.coco_json import json_text
 from vertebra.predictor.prediction_records import ClassLabels, outputs_of, records_of
 from vertebra.predictor.predictor import Prediction
+from vertebra_eval.files import WholeFile, free_path, open_whole, write_text
 from vertebra_eval.printable import printable
 
-__all__ = ["CocoWriter", "CsvWriter", "GrowingFile", "LabelWriter", "Writer", "YoloWriter", "check_free", "free_path"]
+__all__ = ["CocoWriter", "CsvWriter", "LabelWriter", "Writer", "YoloWriter", "check_free", "growing_file"]
 
 
 class Writer:
@@ -47,7 +46,7 @@ class CocoWriter(Writer):
         self.path = folder / "predictions.json"
         check_free(self.path)
         self._labels = ClassLabels.of(metadata)
-        self._growing = GrowingFile(self.path)
+        self._growing = growing_file(self.path)
         self._images = 0
         self._any = False
         self._growing.file.write("[")
@@ -60,7 +59,9 @@ class CocoWriter(Writer):
             self._any = True
 
     def close(self) -> None:
-        self._growing.finish("\n]\n" if self._any else "]\n")
+        if not self._growing.file.closed:
+            self._growing.file.write("\n]\n" if self._any else "]\n")
+            self._growing.finish()
 
     @property
     def written(self) -> list[Path]:
@@ -79,7 +80,7 @@ class CsvWriter(Writer):
         self.path = folder / "predictions.csv"
         check_free(self.path)
         self._labels = ClassLabels.of(metadata)
-        self._growing = GrowingFile(self.path)
+        self._growing = growing_file(self.path)
         self._table = csv.writer(self._growing.file, lineterminator="\n")
         self._table.writerow(self.COLUMNS)
 
@@ -129,7 +130,7 @@ class YoloWriter(Writer):
                 for label, center, size, score in columns
             ]
         path = free_path(self.folder, prediction.frame.stem, ".txt")
-        path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        write_text(path, "".join(f"{line}\n" for line in lines))
 
     @property
     def written(self) -> list[Path]:
@@ -152,48 +153,21 @@ class LabelWriter(Writer):
             labels = (scores.argmax(dim=0) if scores.dim() == 3 else scores).numpy()
             kind = np.uint8 if labels.max(initial=0) < 256 else np.uint16
             path = free_path(self.folder, prediction.frame.stem + suffix, ".png")
-            Image.fromarray(labels.astype(kind)).save(path)
+            with open_whole(path) as file:
+                Image.fromarray(labels.astype(kind)).save(file, format="PNG")
 
     @property
     def written(self) -> list[Path]:
         return [self.folder]
 
 
-class GrowingFile:
-    """A text file that has another name until it is complete."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
-        self.file: TextIO = self._unfinished.open("w", encoding="utf-8", newline="")
-
-    def finish(self, end: str = "") -> None:
-        if self.file.closed:
-            return
-        self.file.write(end)
-        self.file.close()
-        os.replace(self._unfinished, self.path)
+def growing_file(path: Path) -> WholeFile:
+    """A text file in a folder that may be missing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return WholeFile(path, text=True)
 
 
 def check_free(path: Path) -> None:
     """Raises DataError where an earlier prediction lies."""
     if path.exists():
         raise DataError(f"{path}: this folder already holds predictions; choose another with --output, or move them")
-
-
-def free_path(folder: Path, stem: str, suffix: str) -> Path:
-    """`folder/stem.suffix`, or with -2, -3, ... where that is taken."""
-    for name in _names(stem):
-        path = folder / f"{name}{suffix}"
-        if not path.exists():
-            return path
-    raise AssertionError("there is always a free name")
-
-
-def _names(stem: str) -> Iterator[str]:
-    yield stem
-    number = 2
-    while True:
-        yield f"{stem}-{number}"
-        number += 1

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from vertebra.errors import RecipeError
+from vertebra_eval.files import numbered_name
 
 __all__ = ["check_can_be_written", "drop_empty_folders", "drop_if_empty", "make_new", "new_folder", "numbered"]
 __all__ += ["settle"]
@@ -64,7 +65,7 @@ def make_new(first: str | Path) -> Path:
         number = 0
     while True:
         number += 1
-        folder = first if number == 1 else first.with_name(f"{first.name}-{number}")
+        folder = first.with_name(numbered_name(first.name, number))
         with contextlib.suppress(FileExistsError):  # another process was sooner
             if number > 1 or not folder.is_dir():
                 folder.mkdir(parents=True)

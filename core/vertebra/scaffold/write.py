@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -14,6 +12,7 @@ from vertebra.errors import PluginError
 from vertebra.plugins import CORE, GROUPS, core
 from vertebra.scaffold.base_recipe import BaseRecipe, find_base
 from vertebra.scaffold.names import PluginNames, plugin_names
+from vertebra_eval.files import whole_folder
 from vertebra_eval.nearest import nearest
 
 __all__ = ["SCAFFOLD_KINDS", "NewPlugin", "new_plugin"]
@@ -109,19 +108,12 @@ def _texts(kind: str, values: dict[str, str]) -> dict[str, str]:
 
 
 def _write(target: Path, contents: dict[Path, str]) -> None:
-    """Writes beside the target and renames at the end, so that nothing half done is left behind."""
-    draft = None
+    """All of the files or none."""
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        draft = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-        for place, text in contents.items():
-            path = draft / place
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text, encoding="utf-8", newline="\n")
-        draft.chmod(0o755)
-        draft.rename(target)
+        with whole_folder(target) as draft:
+            for place, text in contents.items():
+                path = draft / place
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(text, encoding="utf-8", newline="\n")
     except OSError as err:
         raise PluginError(f"cannot write {target}: {err.strerror or err}. Choose another --output") from err
-    finally:
-        if draft is not None:
-            shutil.rmtree(draft, ignore_errors=True)

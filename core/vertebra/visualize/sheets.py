@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw
 from vertebra.errors import DataError
 from vertebra.visualize.canvas import font
 from vertebra.visualize.marks import as_image
+from vertebra_eval.files import open_whole
 
 __all__ = ["contact_sheet", "save_png", "side_by_side"]
 
@@ -57,20 +58,16 @@ def contact_sheet(
 
 
 def save_png(image: Any, path: str | os.PathLike) -> Path:
-    """Write a picture as PNG, beside and then renamed, so that nobody finds half a file. Makes missing folders.
+    """Write a picture as PNG, whole or not at all. Makes missing folders.
 
     Raises:
         DataError: the place cannot be written.
     """
     target = Path(path)
-    draft = target.with_name(f".{target.name}.{os.getpid()}.partial")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            Image.fromarray(as_image(image)).save(draft, format="PNG")
-            draft.replace(target)
-        finally:
-            draft.unlink(missing_ok=True)
+        with open_whole(target) as file:
+            Image.fromarray(as_image(image)).save(file, format="PNG")
     except OSError as err:
         raise DataError(f"cannot write the picture {target}: {err.strerror or err}") from err
     return target

@@ -7,7 +7,6 @@ Detectron2's `.pkl` (`ids`, `boxes`, `objectness_logits`, perhaps `bbox_mode`), 
 
 from __future__ import annotations
 
-import json
 import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -18,7 +17,7 @@ import numpy as np
 from vertebra.data import Dataset, Format
 from vertebra.data.formats import resolve_path
 from vertebra.errors import CheckpointError, DataError
-from vertebra.files import read_text
+from vertebra.files import open_whole, read_json
 from vertebra.models.growth import check_archive
 from vertebra.models.pickles import read_pickle_content
 from vertebra.structures import BoxMode
@@ -64,15 +63,16 @@ class WithProposals(Format):
 def write_proposals(path: Path, proposals: Iterable[tuple[Any, np.ndarray, np.ndarray]]) -> None:
     """An `.npz` of (image id, boxes (P, 4) xyxy in pixels, logits (P,)) of each image."""
     rows = list(proposals)
-    beside = path.with_name(f"{path.name}.part.npz")
-    np.savez_compressed(
-        beside,
-        image_ids=np.array([str(name) for name, _, _ in rows]),
-        counts=np.array([len(boxes) for _, boxes, _ in rows], np.int64),
-        boxes=np.concatenate([np.zeros((0, 4)), *(boxes.reshape(-1, 4) for _, boxes, _ in rows)]).astype(np.float32),
-        logits=np.concatenate([np.zeros(0), *(logits for _, _, logits in rows)]).astype(np.float32),
-    )
-    beside.replace(path)
+    with open_whole(path) as file:
+        np.savez_compressed(
+            file,
+            image_ids=np.array([str(name) for name, _, _ in rows]),
+            counts=np.array([len(boxes) for _, boxes, _ in rows], np.int64),
+            boxes=np.concatenate([np.zeros((0, 4)), *(boxes.reshape(-1, 4) for _, boxes, _ in rows)]).astype(
+                np.float32
+            ),
+            logits=np.concatenate([np.zeros(0), *(logits for _, _, logits in rows)]).astype(np.float32),
+        )
 
 
 def read_proposals(path: Path) -> dict[str, Proposals]:
@@ -109,7 +109,7 @@ def _read_npz(path: Path) -> dict[str, Proposals]:
 def _read_json(path: Path) -> dict[str, Proposals]:
     boxes: dict[Any, list] = {}
     scores: dict[Any, list] = {}
-    for record in json.loads(read_text(path)):
+    for record in read_json(path, unique_keys=False):
         x, y, width, height = record["bbox"]
         boxes.setdefault(record["image_id"], []).append((x, y, x + width, y + height))
         scores.setdefault(record["image_id"], []).append(record["score"])

@@ -12,7 +12,7 @@ from torch import nn
 
 from vertebra.config import load_recipe
 from vertebra.errors import CheckpointError, DataError, RecipeError
-from vertebra.files import read_text
+from vertebra.files import read_text, write_text
 from vertebra.models import Model, build_model
 from vertebra_yolo.darknet import darknet_convs
 from vertebra_yolo.darknet_cfg import Section, read_cfg
@@ -131,7 +131,7 @@ def import_darknet(cfg: str | Path, weights: str | Path, output: str | Path, nam
     text = f"# From Darknet's {Path(cfg).name} and {Path(weights).name} ({header.images_seen} images seen).\n"
     text += yaml.safe_dump({"_base_": base, **_nested(changes)}, sort_keys=False, default_flow_style=None)
     write_checkpoint(output, {"model": model.state_dict(), **remembered})
-    recipe.write_text(text, encoding="utf-8")
+    write_text(recipe, text)
     return recipe
 
 

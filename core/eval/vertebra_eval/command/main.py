@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Sequence
@@ -15,7 +14,7 @@ from vertebra_eval.command.metric_table import format_metrics
 from vertebra_eval.compare_runs import compare_runs
 from vertebra_eval.errors import DataError, VertebraError
 from vertebra_eval.evaluate_results import ResultNumbers, evaluate_result_files
-from vertebra_eval.files import read_text
+from vertebra_eval.files import read_json, write_json
 from vertebra_eval.label_maps import semantic_evaluate
 from vertebra_eval.lvis import lvis_evaluate
 from vertebra_eval.printable import printable
@@ -160,7 +159,7 @@ def write_comparison(path: Path, found: Comparison, task: str, a: Path, b: Path)
     }
     facts = {"a": str(a), "b": str(b), "images": found.num_images, "resamples": found.resamples, "level": found.level}
     content = {**numbers, "verdict": found.verdict("A", "B"), "info": facts}
-    path.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    write_json(path, content)
     print(printable(f"written: {path}"))
 
 
@@ -202,8 +201,7 @@ def _plots_of(path: Path) -> Path:
 def _is_replaceable(path: Path) -> bool:
     """An empty file, or numbers that these commands wrote before."""
     try:
-        text = read_text(path)
-        content = json.loads(text) if text.strip() else {"info": None}
-    except (OSError, ValueError):
+        content = read_json(path) if path.stat().st_size else {"info": None}
+    except (OSError, DataError):
         return False
     return isinstance(content, dict) and bool({"info", "verdict"} & set(content))

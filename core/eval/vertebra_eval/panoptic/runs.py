@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from vertebra_eval.errors import DataError
-from vertebra_eval.files import read_bytes
+from vertebra_eval.files import open_whole, read_bytes
 from vertebra_eval.image_types import MAX_PIXELS
 from vertebra_eval.png_chunks import png_fault
 
@@ -135,4 +135,5 @@ def id_run_reader(num_files: int) -> Callable[[str | os.PathLike], IdRuns]:
 def write_segment_ids(ids: np.ndarray, path: Path) -> None:
     """(H, W) segment ids below 2^24 to a panoptic PNG."""
     channels = np.stack([ids & 255, ids >> 8 & 255, ids >> 16 & 255], axis=-1).astype(np.uint8)
-    Image.fromarray(channels).save(path, format="PNG", compress_level=1)
+    with open_whole(path) as file:
+        Image.fromarray(channels).save(file, format="PNG", compress_level=1)

@@ -12,6 +12,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
+from vertebra_eval.files import write_text
 from vertebra_eval.printable import printable
 from vertebra_eval.report.blocks import Facts, Figure, Gallery, Section, Table, Text
 from vertebra_eval.report.embed import jpeg_uris, png_uri
@@ -82,7 +83,7 @@ def write_report(
     )
     around = render(photographs=dict.fromkeys(pictures, ""))
     photographs = jpeg_uris(pictures, MAX_BYTES - len(around.encode()))
-    path.write_text(render(photographs=dict(zip(pictures, photographs, strict=False))), encoding="utf-8")
+    write_text(path, render(photographs=dict(zip(pictures, photographs, strict=False))))
     return path
 
 

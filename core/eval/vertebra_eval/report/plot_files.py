@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vertebra_eval.files import open_whole
 from vertebra_eval.report.blocks import Figure
 from vertebra_eval.report.plot_style import COLUMN, plot_style
 
@@ -40,5 +41,6 @@ def write_plots(
                 plot.set_figwidth(_WHOLE)
     with plot_style():  # ticks are made when they are drawn
         for path, plot, _ in drawn:
-            plot.savefig(path)
+            with open_whole(path) as file:
+                plot.savefig(file, format="png")
     return [Figure(path, caption) for path, _, caption in drawn]

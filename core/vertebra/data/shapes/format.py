@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
-import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +19,7 @@ from vertebra.data.shapes.outlines import KINDS
 from vertebra.data.shapes.texture import STUFF
 from vertebra.errors import DataError
 from vertebra.structures import IGNORED_LABEL
+from vertebra_eval.files import whole_folder
 
 __all__ = ["ShapesFormat"]
 
@@ -112,24 +111,18 @@ class ShapesFormat(Format):
             DataError: the folder holds something, or the disk cannot be written.
         """
         target = Path(folder).expanduser().absolute()
-        draft = target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}.partial"
         try:
-            if target.exists():
-                if not target.is_dir() or any(target.iterdir()):
-                    what = "holds other files" if target.is_dir() else "is a file"
-                    raise DataError(f"shapes: {target} {what}; name a new or empty folder")
-                target.rmdir()
-            draft.mkdir(parents=True)
-            write_dataset(draft, self.options)
-            draft.rename(target)
+            if target.exists() and (not target.is_dir() or any(target.iterdir())):
+                what = "holds other files" if target.is_dir() else "is a file"
+                raise DataError(f"shapes: {target} {what}; name a new or empty folder")
+            with whole_folder(target) as draft:
+                write_dataset(draft, self.options)
         except OSError as err:
             place = f" ({err.filename})" if err.filename else ""
             raise DataError(
                 f"shapes: cannot write {target}: {err.strerror or err}{place}.\n"
                 "  Free some space, or choose a folder that you may write to. Nothing was left behind."
             ) from err
-        finally:
-            shutil.rmtree(draft, ignore_errors=True)
 
     def _made(self) -> Path:
         folder = self.folder

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from vertebra.engine.hook import Hook, Training
-from vertebra.engine.run_folder import write_text
-from vertebra_eval.files import read_text
+from vertebra_eval.files import read_text, write_text
 
 __all__ = ["MetricsFile", "read_metrics"]
 
@@ -29,7 +28,7 @@ class MetricsFile(Hook):
             return
         path = trainer.folder.metrics
         kept = [record for record in read_metrics(path) if record["step"] <= trainer.step]
-        write_text(path, "".join(f"{json.dumps(record)}\n" for record in kept))
+        write_text(path, "".join(f"{json.dumps(record)}\n" for record in kept), durable=True)
         self._evaluated = {record["step"] for record in kept if "loss" not in record}
         self._file = path.open("a", encoding="utf-8")
 

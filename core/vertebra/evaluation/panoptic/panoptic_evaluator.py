@@ -19,6 +19,7 @@ from vertebra.evaluation.evaluator import Evaluator
 from vertebra.evaluation.panoptic.dataset import PanopticTruth
 from vertebra.evaluation.panoptic.report import PredictedImage, panoptic_sections
 from vertebra.runtime.distributed import gather_to_main, on_main_process
+from vertebra_eval.files import write_text
 from vertebra_eval.panoptic.counts import VOID, ImageCounts, Segments, count_image
 from vertebra_eval.panoptic.quality import PanopticQuality, panoptic_quality
 from vertebra_eval.panoptic.runs import IdRuns, read_id_runs, write_segment_ids
@@ -187,7 +188,7 @@ class PanopticEvaluator(Evaluator):
         categories = [
             {"id": known.category_id, "name": known.name, "isthing": int(known.isthing)} for known in self.truth.classes
         ]
-        path.write_text(json.dumps({"annotations": records, "categories": categories}) + "\n", encoding="utf-8")
+        write_text(path, json.dumps({"annotations": records, "categories": categories}) + "\n")
         return {"panoptic_predictions": path}
 
 

@@ -18,6 +18,7 @@ from vertebra.data import Dataset, Metadata
 from vertebra.data.build import build_mapper
 from vertebra.detection import rescale_instances
 from vertebra.errors import DataError
+from vertebra.files import open_whole
 from vertebra.models.growth import check_archive
 from vertebra.structures import pairwise_iou
 from vertebra_rcnn.classic.linear import BoxRidges, LinearClassifiers
@@ -127,15 +128,16 @@ class ClassicRCNN(nn.Module):
     def save(self, path: Path) -> None:
         """What `fit` has learned, as an `.npz` of numbers; the backbone is not in it."""
         svm, ridge = self._learned()
-        np.savez_compressed(
-            path,
-            svm_weight=svm.weight,
-            svm_bias=svm.bias,
-            svm_factor=svm.factor,
-            ridge_weight=ridge.weight,
-            ridge_bias=ridge.bias,
-            ridge_factor=ridge.factor,
-        )
+        with open_whole(path) as file:
+            np.savez_compressed(
+                file,
+                svm_weight=svm.weight,
+                svm_bias=svm.bias,
+                svm_factor=svm.factor,
+                ridge_weight=ridge.weight,
+                ridge_bias=ridge.bias,
+                ridge_factor=ridge.factor,
+            )
 
     def load(self, path: Path) -> None:
         """What `save` has written."""

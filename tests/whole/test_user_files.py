@@ -114,3 +114,78 @@ def test_the_walk_sees_each_way_to_read():
 def test_own_files_exist(repository):
     for name, _ in OWN_FILES:
         assert any((root / name).is_file() for root in core_packages(repository)), name
+
+
+# What is written part by part on purpose, stands in a draft that is renamed later, or does not belong to a user.
+OWN_WRITES = {
+    ("files/regular.py", "fdopen"),  # for reading
+    ("engine/trainer.py", "save"),  # of checkpoints and of a recipe, which write through it
+    ("classic/run.py", "save"),
+    ("testing/heads.py", "save"),
+    ("files/whole.py", "open"),
+    ("files/whole.py", "replace"),
+    ("files/whole.py", "rename"),
+    ("runtime/folders.py", "open"),  # a claim, and empty
+    ("engine/run_folder.py", "open"),  # a lock, and empty
+    ("engine/checkpoint.py", "rename"),  # what is in the way and not a file
+    ("engine/hooks/metrics_file.py", "open"),  # grows line by line; reading skips a half one
+    ("evaluation/result_stream.py", "write_text"),  # parts that shall stay when a run breaks
+    ("evaluation/result_stream.py", "open"),
+    ("evaluation/result_stream.py", "replace"),
+    ("data/shapes/files.py", "write_text"),  # in a `whole_folder`
+    ("data/shapes/files.py", "save"),
+    ("scaffold/write.py", "write_text"),  # in a `whole_folder`
+    ("export/onnx_file.py", "save"),  # in a draft that is compared before it gets the name
+    ("export/onnx_file.py", "replace"),
+    ("predictor/video.py", "open"),  # of PyAV, which needs a path
+    ("cli/check_plugins.py", "open"),  # in a folder for this process
+    ("cli/ending.py", "open"),  # the null device
+    ("cli/unforeseen.py", "fdopen"),  # a new file of the system's folder for such
+}
+CALLEES = {"write_text", "write_bytes", "savez", "savez_compressed", "savefig", "save", "fdopen", "rename"}
+
+
+def test_no_writer_opens_a_path_on_its_own(repository):
+    """Writing goes through vertebra_eval.files; a new writer that does not is named here, with the reason."""
+    found = set()
+    for root in (*core_packages(repository), *sorted((repository / "plugins").glob("*/vertebra_*"))):
+        for path in root.rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.Call) and (name := _writes(node)):
+                    found.add((path.relative_to(root).as_posix(), name))
+    assert found == OWN_WRITES
+
+
+def _writes(call: ast.Call) -> str | None:
+    """The name of a call that makes, fills or renames the file of a path."""
+    function = call.func
+    first, second = (ast.unparse(argument) for argument in (*call.args, ast.Name("''"), ast.Name("''"))[:2])
+    if isinstance(function, ast.Name):
+        return "open" if function.id == "open" and second[1:2] in ("w", "a", "x") else None
+    if not isinstance(function, ast.Attribute):
+        return None
+    if function.attr == "open":
+        return "open" if first in ("'w'", "'wb'", "'a'", "'ab'", "'x'") or second in ("'w'", "'wb'") else None
+    if function.attr == "replace":  # of a path: of a text or a dataclass it has other arguments
+        return (
+            "replace" if ast.unparse(function) == "os.replace" or (len(call.args) == 1 and not call.keywords) else None
+        )
+    if function.attr in CALLEES and call.args and not {first, second} & {"file", "buffer", "self", "trainer"}:
+        return function.attr
+    return None
+
+
+def test_the_walk_sees_each_way_to_write():
+    for text in (
+        "p.write_text('a')",
+        "p.open('w')",
+        "p.open('ab')",
+        "open(p, 'x')",
+        "os.replace(a, b)",
+        "a.replace(b)",
+    ):
+        assert _writes(ast.parse(text, mode="eval").body), text
+    for text in ("a.rename(b)", "image.save(path, format='PNG')", "np.savez_compressed(path, a=1)", "f.savefig(path)"):
+        assert _writes(ast.parse(text, mode="eval").body), text
+    for text in ("p.open()", "p.open('rb')", "open(p)", "text.replace('a', 'b')", "replace(a, b=1)", "i.save(file)"):
+        assert not _writes(ast.parse(text, mode="eval").body), text
