@@ -11,7 +11,7 @@ from pycocotools import mask as coco_mask
 from vertebra.errors import DataError
 from vertebra_eval.coco import coco_evaluate, read_ground_truth
 from vertebra_eval.evaluate_results import evaluate_result_files
-from vertebra_eval.masks.run_lengths import covered_pixels
+from vertebra_eval.masks.run_lengths import measure_run_lengths
 from vertebra_eval.result_files import read_results
 
 GOOD = {"image_id": 1, "category_id": 1, "bbox": [0, 0, 20, 20], "score": 0.9}
@@ -110,8 +110,8 @@ def test_the_shared_bad_files(shared, tmp_path):
 
 def covered(counts):
     """Pixels of each mask's runs; -1 for broken ones."""
-    pixels, faults = covered_pixels(counts)
-    return np.where(faults > 0, -1, pixels).tolist()
+    found = measure_run_lengths(counts)
+    return np.where(found.faults > 0, -1, found.covered).tolist()
 
 
 @settings(max_examples=60, deadline=None)

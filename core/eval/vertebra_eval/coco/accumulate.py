@@ -65,21 +65,19 @@ def category_curves(
     S, C = len(matches.positions), len(present) * T
     found = (matches.found & ~matches.ignored)[:, present].reshape(S, C)
     counts = ~matches.ignored[:, present].reshape(S, C)  # neither right nor wrong where ignored
+    usual = ~outside[:, matches.positions].T  # (S, A') what counts if nothing was ever matched
+    rank = ranked.rank[matches.positions]
     needed = np.concatenate([_needed(num_truth[a], params.recall_thresholds) for a in present]).reshape(-1, R)
     needed = np.repeat(needed, T, axis=0)  # (C, R) objects to be found for each recall
     for m, limit in enumerate(params.max_dets):
-        within = ranked.rank < limit
-        wrong_so_far = np.cumsum(~outside & within, axis=1, dtype=np.int32)  # (A', n) if nothing was ever matched
-        usual = ~outside[:, matches.positions]  # (A', S) what that count holds for the candidates
-        usual &= within[matches.positions]
-        admitted = within[matches.positions, None]
-        hits = found & admitted  # (S, C)
-        counted = counts & admitted
-        change = counted.astype(np.int32) - np.repeat(usual.T, T, axis=1)
+        wrong_so_far = np.cumsum(~outside & (ranked.rank < limit), axis=1, dtype=np.int32)  # (A', n) unmatched ones
+        admitted = np.flatnonzero(rank < limit)  # the S' candidates among the first of their images
+        positions, hits = matches.positions[admitted], found[admitted]  # (S', C)
+        change = counts[admitted].view(np.int8) - np.repeat(usual[admitted].view(np.int8), T, axis=1)
         total = np.cumsum(change, axis=0, dtype=np.int32)
-        total += np.repeat(wrong_so_far[:, matches.positions].T, T, axis=1)
+        total += np.repeat(wrong_so_far[:, positions].T, T, axis=1)
         hits_so_far = np.cumsum(hits, axis=0, dtype=np.int32)
-        q, s, reached = _read_off(hits, hits_so_far, total, needed, ranked.scores, matches.positions)
+        q, s, reached = _read_off(hits, hits_so_far, total, needed, ranked.scores, positions)
         precision[:, :, present, m] = q.reshape(-1, T, R).transpose(1, 2, 0)
         scores[:, :, present, m] = s.reshape(-1, T, R).transpose(1, 2, 0)
         recall[:, present, m] = reached.reshape(-1, T).T / num_truth[present]

@@ -162,7 +162,7 @@ class CocoAnnotations:
         missing = np.flatnonzero(np.isnan(areas))
         if len(missing):
             masks, boxes = self.masks.take(chosen[missing]), self.boxes[chosen[missing]]
-            areas[missing] = np.where(masks.kinds > 0, masks.boxes_and_areas()[1], boxes[:, 2] * boxes[:, 3])
+            areas[missing] = np.where(masks.kinds > 0, masks.areas(), boxes[:, 2] * boxes[:, 3])
         if rows is None:
             self.__dict__["areas"] = areas
         return areas

@@ -92,7 +92,8 @@ class DetectionColumns:
 
     Args:
         image, category: (D,) int, numbers as in the ground truth's columns.
-        boxes: (D, 4) float64 xywh. scores: (D,) float64, not NaN.
+        boxes: (D, 4) float64 xywh; (0, 4): those around the masks, made when they are needed.
+        scores: (D,) float64, not NaN.
         areas: (D,) float64, square pixels: they say which area range an unmatched detection belongs to. None: those of
             the boxes, the masks, or the boxes around the keypoints, by the task.
         masks: of all detections, or None. keypoints: (D, J, 3), only x and y are read; or None.
@@ -111,8 +112,24 @@ class DetectionColumns:
     notes: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        columns = {"category": self.category, "boxes": self.boxes, "scores": self.scores}
+        columns = {"category": self.category, "scores": self.scores}
+        if self.masks is not None and len(self.boxes) < len(self.masks):
+            del self.boxes
+        else:
+            columns["boxes"] = self.boxes
         _check(self.source, self.image, columns | _optional(self))
+
+    def __getattr__(self, name: str) -> Any:
+        """The boxes, where they were not given."""
+        masks = self.__dict__.get("masks")
+        if name != "boxes" or masks is None:
+            raise AttributeError(f"DetectionColumns has no {name!r}")
+        self.boxes = masks.boxes()
+        return self.boxes
+
+    def has_boxes(self) -> bool:
+        """Whether they were given or made."""
+        return "boxes" in self.__dict__
 
     def __len__(self) -> int:
         return len(self.image)
@@ -126,7 +143,7 @@ class DetectionColumns:
         if self.areas is not None:
             return self
         if task in ("segm", "boundary") and self.masks is not None:
-            areas = self.masks.boxes_and_areas()[1]
+            areas = self.masks.areas()
         elif task == "keypoints" and self.keypoints is not None:
             areas = np.ptp(self.keypoints[..., 0], axis=1) * np.ptp(self.keypoints[..., 1], axis=1)
         else:
@@ -174,8 +191,9 @@ def _check(source: str, image: np.ndarray, columns: dict) -> None:
     wrong = {name: len(column) for name, column in columns.items() if len(column) != len(image)}
     if wrong:
         raise DataError(f"{source}: column image has {len(image)} rows, but {wrong} (name: rows); give all as many")
-    if columns["boxes"].ndim != 2 or columns["boxes"].shape[1] != 4:
-        raise DataError(f"{source}: column boxes has shape {columns['boxes'].shape}; expected (rows, 4): x, y, w, h")
+    boxes = columns.get("boxes")
+    if boxes is not None and (boxes.ndim != 2 or boxes.shape[1] != 4):
+        raise DataError(f"{source}: column boxes has shape {boxes.shape}; expected (rows, 4): x, y, w, h")
 
 
 def _check_range(source: str, name: str, column: np.ndarray, count: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from array import array
 from collections.abc import Callable, Sequence
 from itertools import chain
 from numbers import Integral, Real
@@ -43,19 +44,17 @@ def number_rows(
         values: n lists of numbers; None where there is none.
         fault: what is wrong with one value, or None.
     """
-    rows = np.full((len(values), length), np.nan)
-    there = [row for row, value in enumerate(values) if value is not None]
-    given = [values[row] for row in there]
-    if set(map(type, given)) <= {list} and set(map(len, given)) <= {length}:
-        flat = list(chain.from_iterable(given))
-        if set(map(type, flat)) <= _PLAIN:
-            try:
-                rows[there] = np.array(flat, np.float64).reshape(len(there), length)
-            except OverflowError:  # a whole number beyond any float
-                pass
-            else:
-                there = np.array(there, np.int64)[~_good(rows[there])].tolist()  # a closer look at these alone
-    for row in there:
+    if type(None) in set(map(type, values)):
+        there = np.array([row for row, value in enumerate(values) if value is not None], np.int64)
+        plain = _plain_rows([values[row] for row in there.tolist()], length)
+        rows = np.full((len(values), length), np.nan)
+        if plain is not None:
+            rows[there] = plain
+    else:
+        there = np.arange(len(values))
+        plain = _plain_rows(values, length)
+        rows = np.full((len(values), length), np.nan) if plain is None else plain
+    for row in (there if plain is None else there[~_good(rows[there])]).tolist():  # a closer look at these alone
         text = fault(values[row])
         if text:
             found.add(kind, severity, [row], text)
@@ -63,6 +62,20 @@ def number_rows(
         else:
             rows[row] = numbers_of(values[row])
     return rows
+
+
+def _plain_rows(values: Sequence[Any], length: int) -> np.ndarray | None:
+    """(n, length) float64 of n lists of numbers; None where one is something else, or holds something else."""
+    if not set(map(type, values)) <= {list} or not set(map(len, values)) <= {length}:
+        return None
+    flat = list(chain.from_iterable(values))
+    try:
+        numbers = np.frombuffer(array("d", flat), np.float64)  # other than numpy's, it takes no texts for numbers
+    except (TypeError, OverflowError):  # a whole number may be beyond any float
+        return None
+    if bool in {type(flat[place]) for place in np.flatnonzero((numbers == 0) | (numbers == 1)).tolist()}:
+        return None
+    return numbers.reshape(len(values), length)
 
 
 def _good(rows: np.ndarray) -> np.ndarray:

@@ -79,19 +79,25 @@ def mask_overlaps(
             after the other. So a whole image is one call.
     """
     overlaps = np.empty(len(detection_rows))
-    image = truth_image[truth_rows]
-    starts = np.flatnonzero(np.concatenate([[True], image[1:] != image[:-1]]))[: len(image)].tolist()
-    for start, end in zip(starts, [*starts[1:], len(image)], strict=False):
-        dets = detection_rows[start:end]
-        num_truth = int(np.searchsorted(dets != dets[0], True)) if dets[0] != dets[-1] else len(dets)
-        objects = truth_rows[start : start + num_truth].tolist()
-        ious = coco_mask.iou(
-            [detected[row] for row in dets[::num_truth].tolist()],
-            [truth[row] for row in objects],
-            crowd[objects].astype(np.uint8),
-        )
+    firsts = _changes(detection_rows)  # (d,) each detection's first pair
+    starts = _changes(truth_image[truth_rows])  # each image's
+    counts = np.append(firsts[1:], len(overlaps))[np.searchsorted(firsts, starts)] - starts  # objects of each image
+    objects = np.repeat(starts - np.cumsum(counts) + counts, counts) + np.arange(counts.sum())
+    found, known = detected.encoded(detection_rows[firsts]), truth.encoded(truth_rows[objects])
+    is_crowd = crowd[truth_rows[objects]].astype(np.uint8)
+    bounds = zip(starts.tolist(), [*starts[1:].tolist(), len(overlaps)], counts.tolist(), strict=True)
+    detection = object_ = 0
+    for start, end, count in bounds:
+        last, last_object = detection + (end - start) // count, object_ + count
+        ious = coco_mask.iou(found[detection:last], known[object_:last_object], is_crowd[object_:last_object])
         overlaps[start:end] = ious.reshape(-1)
+        detection, object_ = last, last_object
     return overlaps
+
+
+def _changes(values: np.ndarray) -> np.ndarray:
+    """(c,) int64 places where another value begins, the first one's included."""
+    return np.flatnonzero(np.concatenate([[True], values[1:] != values[:-1]]))[: len(values)]
 
 
 def keypoint_overlaps(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from array import array
 from collections.abc import Callable, Hashable, Sequence
 from itertools import repeat
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -40,7 +42,7 @@ def read_detections(source: Any, truth: GroundTruthColumns, task: str) -> Detect
         name, records = str(source), read_json(source, unique_keys=False)
     if isinstance(records, dict) and "annotations" in records:
         records = records["annotations"]
-    if not isinstance(records, list) or not all(map(dict.__instancecheck__, records)):
+    if not isinstance(records, list) or not all(issubclass(kind, dict) for kind in set(map(type, records))):
         raise DataError(f"{name}: COCO results are a list of objects with image_id, category_id, score and the rest")
     first = records[0] if records else {"bbox": [0.0] * 4}
     image, category, kept, notes = _numbers(records, truth, name)
@@ -54,7 +56,8 @@ def read_detections(source: Any, truth: GroundTruthColumns, task: str) -> Detect
         with np.errstate(over="ignore", invalid="ignore"):  # those are dropped below
             areas = boxes[:, 2] * boxes[:, 3]
     elif masks is not None:
-        boxes, areas = masks.boxes_and_areas()
+        boxes = np.zeros((0, 4)) if task in ("segm", "boundary") else masks.boxes()
+        areas = masks.areas()
     elif "keypoints" in first:
         keypoints = reader.keypoints()
         places = keypoints[..., :2] if len(keypoints) else np.zeros((0, 1, 2))
@@ -98,8 +101,9 @@ class _Records:
         """(n,) float64 of a field with one number; None is NaN."""
         values = self._field(name)
         try:
-            return np.fromiter((np.nan if v is None else v for v in values), np.float64, len(values))
-        except (TypeError, ValueError, OverflowError):
+            given = [np.nan if value is None else value for value in values] if _has_none(values) else values
+            return np.frombuffer(array("d", given), np.float64)
+        except (TypeError, OverflowError):
             found = Findings("results")
             for row, value in enumerate(values):
                 if (value is not None and numbers_of([value]) is None) or _is_huge(value):
@@ -159,7 +163,7 @@ class _Records:
 
     def _field(self, name: str) -> list:
         try:
-            return [record[name] for record in self.records]
+            return list(map(itemgetter(name), self.records))
         except KeyError:
             found = Findings("results")
             missing = [row for row, record in enumerate(self.records) if name not in record]
@@ -172,7 +176,7 @@ class _Records:
     ) -> np.ndarray:
         """(n, length) float64; numbers that are not finite stay, as they are dropped with a note."""
         found = Findings("results")
-        given = [() if value is None else value for value in values]
+        given = [() if value is None else value for value in values] if _has_none(values) else values
         numbers = number_rows(given, length, fault, found, "field")
         for row in {one.rows[0] for one in found}:  # null is what JSON makes of NaN
             if isinstance(given[row], (list, tuple)):
@@ -206,6 +210,10 @@ def _keypoints_fault(keypoints: Any, count: int) -> str | None:
     if numbers is not None and len(numbers) == 3 * count and count and not any(map(_is_huge, numbers)):
         return None
     return keypoints_fault(keypoints, count) or "keypoints must be numbers: x, y and visibility of each"
+
+
+def _has_none(values: list) -> bool:
+    return type(None) in set(map(type, values))
 
 
 def _is_huge(value: Any) -> bool:
@@ -252,7 +260,7 @@ def _ids(records: list[dict], name: str, known: Sequence[Hashable], source: str)
     """The ids in one field of all records, and (n,) int64 the number of each, -1 where it has none."""
     number = {key: place for place, key in enumerate(known)}
     try:
-        ids = [record[name] for record in records]
+        ids = list(map(itemgetter(name), records))
         return ids, np.fromiter(map(number.get, ids, repeat(-1)), np.int64, len(ids))
     except (KeyError, TypeError) as err:
         for row, record in enumerate(records):
@@ -267,8 +275,9 @@ def _ids(records: list[dict], name: str, known: Sequence[Hashable], source: str)
 def _without_bad(columns: DetectionColumns, record_rows: np.ndarray, source: str) -> DetectionColumns:
     """Without detections that cannot be ranked or compared."""
     points = [] if columns.keypoints is None else [columns.keypoints[..., :2]]
-    ranked = can_be_ranked(columns.scores, np.asarray(columns.areas), columns.boxes, *points)
-    negative = ranked & (columns.boxes[:, 2:] < 0).any(axis=1)
+    boxes = [columns.boxes] if columns.has_boxes() else []  # those around masks are as they should be
+    ranked = can_be_ranked(columns.scores, np.asarray(columns.areas), *boxes, *points)
+    negative = ranked & (columns.boxes[:, 2:] < 0).any(axis=1) if boxes else np.zeros_like(ranked)
     for bad, fault in (
         (~ranked, "a NaN score or a place that is not finite"),
         (negative, "a box of negative width or height"),

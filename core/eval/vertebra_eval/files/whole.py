@@ -54,7 +54,7 @@ class WholeFile:
             raise type(err)(err.errno, err.strerror, str(self.path)) from err
 
     def finish(self, *, durable: bool = False) -> None:
-        """Gives the file its name. `durable`: after its content is on the disk, so that a power cut is no harm."""
+        """Gives the file its name. `durable`: after its content is on the disk, so that a power cut does no harm."""
         if self.file.closed:
             return
         if durable:

@@ -2,7 +2,7 @@
 
 from vertebra_eval.masks.column import MaskColumn, MasksRead, mask_faults, read_masks
 from vertebra_eval.masks.polygons import FARTHEST, clip_polygon, polygon_fault, within_reach
-from vertebra_eval.masks.run_lengths import parse_run_lengths, run_length_fault
+from vertebra_eval.masks.run_lengths import measure_run_lengths, run_length_fault
 
 __all__ = [
     "FARTHEST",
@@ -10,7 +10,7 @@ __all__ = [
     "MasksRead",
     "clip_polygon",
     "mask_faults",
-    "parse_run_lengths",
+    "measure_run_lengths",
     "polygon_fault",
     "read_masks",
     "run_length_fault",

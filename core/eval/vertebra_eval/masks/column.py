@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, pairwise
 from typing import Any
@@ -11,7 +11,7 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from vertebra_eval.masks.polygons import FARTHEST, polygon_fault, polygons_cause, within_reach
-from vertebra_eval.masks.run_lengths import covered_pixels, run_length_fault
+from vertebra_eval.masks.run_lengths import join_counts, measure_joined, measure_run_lengths, run_length_fault
 
 __all__ = ["MaskColumn", "MasksRead", "mask_faults", "read_masks"]
 
@@ -30,6 +30,7 @@ class MaskColumn(Sequence):
         starts, ends: (n,) int64: the mask's polygons, or its part of `counts`.
         polygon_ends: (P + 1,) int64, 0 and where in `numbers` each polygon ends. numbers: (N,) float64 x, y, x, y, ...
         counts: the compressed run lengths of all masks, B bytes.
+        run_areas: (n,) int64 pixels of the masks that are run lengths; None: not counted yet.
     """
 
     kinds: np.ndarray
@@ -39,6 +40,7 @@ class MaskColumn(Sequence):
     polygon_ends: np.ndarray = field(default_factory=lambda: np.zeros(1, np.int64))
     numbers: np.ndarray = field(default_factory=lambda: np.zeros(0))
     counts: bytes = b""
+    run_areas: np.ndarray | None = None
 
     @classmethod
     def of_run_lengths(cls, counts: bytes, lengths: np.ndarray, sizes: np.ndarray) -> MaskColumn:
@@ -84,7 +86,15 @@ class MaskColumn(Sequence):
             self.polygon_ends,
             self.numbers,
             self.counts,
+            None if self.run_areas is None else self.run_areas[rows],
         )
+
+    def encoded(self, rows: np.ndarray) -> list[dict]:
+        """`self[row]` of many rows that have a mask, faster."""
+        places = zip(self.sizes[rows].tolist(), self.starts[rows].tolist(), self.ends[rows].tolist(), strict=True)
+        if (self.kinds[rows] == RUNS).all():
+            return [{"size": size, "counts": self.counts[start:end]} for size, start, end in places]
+        return [self[row] for row in rows.tolist()]
 
     def segmentation(self, row: int) -> Any:
         """As COCO has it: a list of flat polygons, run lengths as text, or None."""
@@ -97,8 +107,8 @@ class MaskColumn(Sequence):
     def unsound(self) -> np.ndarray:
         """Rows whose run lengths do not fill their size, ascending; pycocotools must not see them."""
         rows = np.flatnonzero(self.kinds == RUNS)
-        covered, broken = covered_pixels([self._text(row) for row in rows.tolist()])
-        return rows[(broken > 0) | (covered != self.sizes[rows].prod(axis=1, dtype=np.int64))]
+        found = measure_run_lengths([self._text(row) for row in rows.tolist()])
+        return rows[(found.faults > 0) | (found.covered != self.sizes[rows].prod(axis=1, dtype=np.int64))]
 
     def outline(self, row: int) -> np.ndarray | None:
         """(numbers,) float64 of all the mask's polygons, x, y, x, y, ...; None where it has none."""
@@ -106,16 +116,22 @@ class MaskColumn(Sequence):
             return None
         return self.numbers[self.polygon_ends[self.starts[row]] : self.polygon_ends[self.ends[row]]]
 
-    def boxes_and_areas(self) -> tuple[np.ndarray, np.ndarray]:
-        """(n, 4) xywh boxes around the masks, and (n,) their pixels; both float64, zeros where there is no mask."""
-        boxes, areas = np.zeros((len(self), 4)), np.zeros(len(self))
-        there = np.flatnonzero(self.kinds)
-        for start in range(0, len(there), _AT_A_TIME):
-            rows = there[start : start + _AT_A_TIME]
-            encoded = [self[row] for row in rows.tolist()]
-            boxes[rows] = coco_mask.toBbox(encoded).reshape(-1, 4)
-            areas[rows] = coco_mask.area(encoded)
-        return boxes, areas
+    def boxes(self) -> np.ndarray:
+        """(n, 4) float64 xywh around the masks, zeros where there is no mask."""
+        boxes = np.zeros((len(self), 4))
+        for rows in _portions(np.flatnonzero(self.kinds)):
+            boxes[rows] = coco_mask.toBbox(self.encoded(rows)).reshape(-1, 4)
+        return boxes
+
+    def areas(self) -> np.ndarray:
+        """(n,) float64 pixels of the masks, zeros where there is no mask."""
+        areas = np.zeros(len(self))
+        counted = np.zeros(0, np.int64) if self.run_areas is None else np.flatnonzero(self.kinds == RUNS)
+        if self.run_areas is not None:
+            areas[counted] = self.run_areas[counted]
+        for rows in _portions(np.setdiff1d(np.flatnonzero(self.kinds), counted, assume_unique=True)):
+            areas[rows] = coco_mask.area(self.encoded(rows))
+        return areas
 
     def _text(self, row: int) -> bytes:
         return self.counts[self.starts[row] : self.ends[row]]
@@ -186,13 +202,17 @@ def read_masks(segmentations: Sequence[Any], sizes: np.ndarray) -> MasksRead:
     kinds[drawn_rows] = POLYGONS
     starts[drawn_rows] = np.searchsorted(of_row, drawn_rows, side="left")
     ends[drawn_rows] = np.searchsorted(of_row, drawn_rows, side="right")
-    counts = _run_lengths(encoded, segmentations, sizes, faults, (kinds, starts, ends))
+    counts, areas = _run_lengths(encoded, segmentations, sizes, faults, (kinds, starts, ends))
     for row in (set(short[kinds[short] == NONE].tolist()) - set(far)) if len(short) else ():
         faults[row] = mask_faults(segmentations[row], None)
     short = short[kinds[short] != NONE]
     kinds[far] = POLYGONS  # an empty mask, where nothing is left
-    column = MaskColumn(kinds, sizes, starts, ends, np.concatenate([[0], np.cumsum(lengths)]), numbers, counts)
+    column = MaskColumn(kinds, sizes, starts, ends, np.concatenate([[0], np.cumsum(lengths)]), numbers, counts, areas)
     return MasksRead(column, faults, short, np.array(far, np.int64), unsized)
+
+
+def _portions(rows: np.ndarray) -> Iterator[np.ndarray]:
+    return (rows[start : start + _AT_A_TIME] for start in range(0, len(rows), _AT_A_TIME))
 
 
 def mask_faults(segmentation: Any, size: tuple[int, int] | None) -> list[str]:
@@ -256,32 +276,44 @@ def _run_lengths(
     sizes: np.ndarray,
     faults: dict[int, list[str]],
     columns: tuple[np.ndarray, np.ndarray, np.ndarray],
-) -> bytes:
-    """The compressed run lengths of the rows; fills kinds, starts, ends and unknown sizes."""
+) -> tuple[bytes, np.ndarray]:
+    """The compressed run lengths of the rows, and (n,) pixels of all masks that are such; fills kinds, starts, ends and
+    unknown sizes."""
     kinds, starts, ends = columns
-    good, parts = [], []
     known = sizes.tolist()
-    for row in rows:
-        rle, size = segmentations[row], known[row]
-        own, counts = rle.get("size"), rle.get("counts")
-        text = isinstance(counts, (str, bytes))
-        if not text or type(own) not in (list, tuple) or list(own) != size:  # the usual case needs no closer look
-            found = mask_faults(rle, tuple(size) if size[0] else None)
-            if found:
-                faults[row] = found
-                continue
-            sizes[row] = own
-        if not text:
-            counts = coco_mask.frPyObjects({"size": list(own), "counts": list(counts)}, *own)["counts"]
-        good.append(row)
-        parts.append(counts if isinstance(counts, bytes) else counts.encode("latin-1", "replace"))
-    covered, broken = covered_pixels(parts)
-    chosen = np.array(good, np.int64)
-    lengths = np.fromiter(map(len, parts), np.int64, len(parts))
+    counts = [segmentations[row].get("counts") for row in rows]
+    usual = set(map(type, counts)) <= {str, bytes}
+    if not usual or [segmentations[row].get("size") for row in rows] != [known[row] for row in rows]:
+        rows, counts = _unusual_run_lengths(rows, segmentations, sizes, faults)
+    chosen = np.array(rows, np.int64)
+    text, lengths = join_counts(counts)
+    covered, area, broken = measure_joined(text, lengths)
     kinds[chosen], ends[chosen] = RUNS, np.cumsum(lengths)
     starts[chosen] = ends[chosen] - lengths
     for place in np.flatnonzero((broken > 0) | (covered != sizes[chosen].prod(axis=1))).tolist():
-        row = good[place]
+        row = rows[place]
         kinds[row] = NONE
         faults[row] = mask_faults(segmentations[row], tuple(known[row]) if known[row][0] else None)
-    return b"".join(parts)
+    areas = np.zeros(len(kinds), np.int64)
+    areas[chosen] = area
+    return text, areas
+
+
+def _unusual_run_lengths(
+    rows: list[int], segmentations: Sequence[Any], sizes: np.ndarray, faults: dict[int, list[str]]
+) -> tuple[list[int], list[str | bytes]]:
+    """The rows without a fault, and their texts; fills unknown sizes."""
+    good, texts = [], []
+    for row in rows:
+        rle, size = segmentations[row], sizes[row].tolist()
+        found = mask_faults(rle, tuple(size) if size[0] else None)
+        if found:
+            faults[row] = found
+            continue
+        sizes[row], counts = rle["size"], rle["counts"]
+        if not isinstance(counts, (str, bytes)):
+            height, width = rle["size"]
+            counts = coco_mask.frPyObjects({"size": [height, width], "counts": list(counts)}, height, width)["counts"]
+        good.append(row)
+        texts.append(counts)
+    return good, texts

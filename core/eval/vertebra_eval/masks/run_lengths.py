@@ -6,14 +6,14 @@ pycocotools reads past its buffers on runs that do not add up, so nothing reache
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-__all__ = ["covered_pixels", "parse_run_lengths", "run_length_fault"]
+__all__ = ["RunLengths", "join_counts", "measure_joined", "measure_run_lengths", "run_length_fault"]
 
 _MOST_CHARACTERS = 6  # of a number: 2^29 pixels, more than any image has
-_AT_A_TIME = 20_000  # masks, which bounds the memory
+_AT_A_TIME = 1000  # masks, so that what is computed about them stays in a processor's cache
 _FAULTS = {
     1: "is not a compressed run length string: it has characters outside the alphabet",
     2: "is not a compressed run length string: it ends inside a run",
@@ -22,56 +22,110 @@ _FAULTS = {
 }
 
 
-def parse_run_lengths(counts: Sequence[str | bytes]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The run lengths in compressed COCO text.
+class RunLengths(NamedTuple):
+    """What the texts of n masks say.
+
+    Args:
+        covered: (n,) int64 pixels of all runs: height x width of a whole mask. area: (n,) int64 pixels of the mask.
+        faults: (n,) int8 0 for sound ones, otherwise the number of a fault: the pixels mean nothing then.
+    """
+
+    covered: np.ndarray
+    area: np.ndarray
+    faults: np.ndarray
+
+
+def measure_run_lengths(counts: Sequence[str | bytes]) -> RunLengths:
+    """Reads compressed COCO text.
 
     Each number is written in groups of 5 bits, lowest first, as characters from '0' (48) on; bit 5 of a character says
     that more follow, bit 4 of the last is the sign. From the fourth on, a number is the difference to the run two
     before (https://github.com/cocodataset/cocoapi, common/maskApi.c, rleToString).
-
-    Returns:
-        (M,) int64 runs of all masks; (n,) int64 number of runs of each mask; (n,) int8 0 for sound ones, otherwise the
-        number of a fault: the runs of such a mask mean nothing.
     """
-    parts = [one if isinstance(one, bytes) else one.encode("latin-1", "replace") for one in counts]
-    lengths = np.fromiter(map(len, parts), np.int64, len(parts))
-    codes = np.frombuffer(b"".join(parts), np.uint8).astype(np.int64) - 48
-    of_mask = np.repeat(np.arange(len(parts)), lengths)  # (C,) of each character
-    faults = np.zeros(len(parts), np.int8)
-    last = np.cumsum(lengths)[lengths > 0] - 1
-    faults[of_mask[last[codes[last] >= 32]]] = 2
-
-    is_end = codes < 32
-    is_end[last] = True
-    ends = np.flatnonzero(is_end)  # (M,) last character of each number
-    starts = np.concatenate([[0], ends[:-1] + 1])[: len(ends)]
-    characters = ends - starts + 1
-    faults[of_mask[ends[characters > _MOST_CHARACTERS]]] = 3
-    faults[of_mask[(codes < 0) | (codes > 63)]] = 1
-    bits = 5 * characters.clip(max=_MOST_CHARACTERS)
-    place = 5 * (np.arange(len(codes)) - np.repeat(starts, characters)).clip(max=_MOST_CHARACTERS)
-    numbers = np.add.reduceat((codes & 31) << place, starts) if len(starts) else np.zeros(0, np.int64)
-    numbers -= np.where(codes[ends] & 16, np.int64(1) << bits, 0)
-
-    count = np.bincount(of_mask[ends], minlength=len(parts))  # numbers of each mask
-    first = np.cumsum(count) - count
-    runs = _undo_differences(numbers, first[count > 0], count[count > 0])
-    negative = np.bincount(of_mask[ends[runs < 0]], minlength=len(parts)) > 0
-    faults[negative & (faults == 0)] = 4
-    return runs, count, faults
+    return measure_joined(*join_counts(counts))
 
 
-def covered_pixels(counts: Sequence[str | bytes]) -> tuple[np.ndarray, np.ndarray]:
-    """(n,) int64 pixels that each mask's runs cover, set or not: height x width of a whole one; and the (n,) faults of
-    `parse_run_lengths`."""
-    covered, faults = np.zeros(len(counts), np.int64), np.zeros(len(counts), np.int8)
-    for start in range(0, len(counts), _AT_A_TIME):
-        runs, count, found = parse_run_lengths(counts[start : start + _AT_A_TIME])
-        total = np.concatenate([[0], np.cumsum(runs)])
-        first = np.cumsum(count) - count
-        covered[start : start + _AT_A_TIME] = total[first + count] - total[first]
-        faults[start : start + _AT_A_TIME] = found
-    return covered, faults
+def join_counts(counts: Sequence[str | bytes]) -> tuple[bytes, np.ndarray]:
+    """All texts as one, and (n,) int64 the characters of each; what is not Latin-1 becomes '?'."""
+    lengths = np.fromiter(map(len, counts), np.int64, len(counts))
+    if set(map(type, counts)) <= {str}:
+        return "".join(counts).encode("latin-1", "replace"), lengths  # type: ignore[arg-type]  # set() has looked
+    return b"".join(c.encode("latin-1", "replace") if isinstance(c, str) else c for c in counts), lengths
+
+
+def measure_joined(text: bytes, lengths: np.ndarray) -> RunLengths:
+    """As `measure_run_lengths`, of what `join_counts` gives."""
+    covered, area = np.zeros((2, len(lengths)), np.int64)
+    faults = np.zeros(len(lengths), np.int8)
+    codes = np.frombuffer(text, np.uint8)
+    at = 0
+    for start in range(0, len(lengths), _AT_A_TIME):
+        chosen = slice(start, start + _AT_A_TIME)
+        end = at + int(lengths[chosen].sum())
+        runs, ends, faults[chosen] = _read_runs(codes[at:end] - np.uint8(48), lengths[chosen])
+        pixels = np.add.reduceat(runs, np.concatenate([[0], ends[:-1]]), axis=0, dtype=np.int64)
+        covered[chosen], area[chosen] = pixels.sum(axis=1), pixels[:, 1]
+        at = end
+    return RunLengths(covered, area, faults)
+
+
+def _read_runs(codes: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Pairs of runs, the first of each not set and the second set: (R, 2) int32; (n,) int64 where each mask's pairs
+    end, at least one; (n,) int8 faults.
+
+    Numbers are 32 bits and wrap around, as pycocotools' do: what is not negative here it reads as the same.
+
+    Args:
+        codes: (C,) uint8 the characters of all n masks, less 48. lengths: (n,) characters of each.
+    """
+    ends = np.cumsum(lengths)
+    faults = np.zeros(len(lengths), np.int8)
+    last = np.unique(ends[ends > 0]) - 1
+    broken = np.concatenate([last[(codes[last] & 32) > 0], np.flatnonzero(codes > 63)])
+    if len(broken):  # such masks are read as nothing
+        faults[np.searchsorted(ends, broken, side="right")] = np.where(codes[broken] > 63, 1, 2)
+        codes = codes[np.repeat(faults == 0, lengths)]
+        ends = np.cumsum(np.where(faults, 0, lengths))
+    numbers_before = ends - np.searchsorted(np.flatnonzero(codes & 32), ends)  # each has one last character
+    count = np.diff(numbers_before, prepend=0)
+    filled = np.where(count == 0, 2, count & 1)  # numbers of value 0 that make whole pairs, at least one
+    codes = np.insert(codes, np.repeat(ends, filled), 0)
+    ends = np.cumsum(count + filled) // 2
+    numbers, long = _numbers(codes)
+    faults[np.searchsorted(ends, long // 2, side="right")] = 3
+    runs = numbers.reshape(-1, 2)
+    starts = np.concatenate([[0], ends[:-1]])
+    first = runs[starts, 0]
+    runs[starts, 0] = 0  # no later run is a difference to the first
+    sums = np.add.reduceat(runs, starts, axis=0, dtype=np.int32)
+    runs[starts[1:]] -= sums[:-1]  # so that the sums begin anew with each mask
+    for column in runs.T:
+        np.cumsum(column, dtype=np.int32, out=column)
+    runs[starts, 0] = first
+    runs[ends[filled > 0] - 1, 1] = 0
+    if runs.min() < 0:
+        negative = np.searchsorted(ends, np.flatnonzero((runs < 0).any(axis=1)), side="right")
+        faults[negative[faults[negative] == 0]] = 4
+    return runs, ends, faults
+
+
+def _numbers(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(M,) int32 numbers, and which of them are too long."""
+    more = (codes & 32).astype(bool)
+    going_on = np.flatnonzero(more)
+    numbers = (codes[~more] & 31 ^ 16).astype(np.int32)
+    numbers -= 16  # the fifth bit is the sign
+    if not len(going_on):
+        return numbers, going_on
+    of_number = going_on - np.arange(len(going_on))
+    starts = np.flatnonzero(np.diff(of_number, prepend=-1))
+    characters = np.diff(starts, append=len(of_number))
+    place = np.arange(len(of_number)) - np.repeat(starts, characters)
+    lower = (codes[going_on] & 31).astype(np.int32) << 5 * np.minimum(place, _MOST_CHARACTERS).astype(np.int32)
+    which = of_number[starts]
+    numbers[which] <<= 5 * np.minimum(characters, _MOST_CHARACTERS).astype(np.int32)
+    numbers[which] += np.add.reduceat(lower, starts, dtype=np.int32)
+    return numbers, which[characters >= _MOST_CHARACTERS]
 
 
 def run_length_fault(rle: Any, size: tuple[int, int] | None) -> str | None:
@@ -91,10 +145,10 @@ def run_length_fault(rle: Any, size: tuple[int, int] | None) -> str | None:
         return f"has size {own}, its image [{size[0]}, {size[1]}] (height, width)"
     counts, of = rle["counts"], "its image has" if size is not None else "its size says"
     if isinstance(counts, (str, bytes)):
-        covered, faults = covered_pixels([counts])
-        if faults[0]:
-            return _FAULTS[int(faults[0])]
-        total = int(covered[0])
+        found = measure_run_lengths([counts])
+        if found.faults[0]:
+            return _FAULTS[int(found.faults[0])]
+        total = int(found.covered[0])
     elif isinstance(counts, (list, tuple)) and all(type(run) is int for run in counts):
         if min(counts, default=0) < 0:
             return _FAULTS[4]
@@ -103,21 +157,3 @@ def run_length_fault(rle: Any, size: tuple[int, int] | None) -> str | None:
         return "has counts that are neither a string nor a list of whole numbers"
     pixels = own[0] * own[1]
     return None if total == pixels else f"has runs over {total} pixels, {of} {pixels}"
-
-
-def _undo_differences(numbers: np.ndarray, first: np.ndarray, count: np.ndarray) -> np.ndarray:
-    """(M,) run lengths: each number with those two, four, ... before it in its mask, but for the mask's first.
-
-    Args:
-        numbers: (M,) of all masks. first, count: (n,) where each mask begins, and its numbers, at least one.
-    """
-    alone = numbers[first]
-    summed = numbers.copy()
-    summed[first] = 0
-    summed[0::2], summed[1::2] = np.cumsum(summed[0::2]), np.cumsum(summed[1::2])
-    before = np.concatenate([[0, 0], summed])
-    runs = summed
-    even = np.repeat(first & 1, count) == np.arange(len(numbers)) & 1  # position in the mask
-    runs -= np.where(even, np.repeat(before[first], count), np.repeat(before[first + 1], count))
-    runs[first] = alone
-    return runs
