@@ -76,8 +76,7 @@ def category_curves(
         change = counts[admitted].view(np.int8) - np.repeat(usual[admitted].view(np.int8), T, axis=1)
         total = np.cumsum(change, axis=0, dtype=np.int32)
         total += np.repeat(wrong_so_far[:, positions].T, T, axis=1)
-        hits_so_far = np.cumsum(hits, axis=0, dtype=np.int32)
-        q, s, reached = _read_off(hits, hits_so_far, total, needed, ranked.scores, positions)
+        q, s, reached = _read_off(hits, total, needed, ranked.scores, positions)
         precision[:, :, present, m] = q.reshape(-1, T, R).transpose(1, 2, 0)
         scores[:, :, present, m] = s.reshape(-1, T, R).transpose(1, 2, 0)
         recall[:, present, m] = reached.reshape(-1, T).T / num_truth[present]
@@ -90,31 +89,49 @@ def _needed(num_truth: int, recalls: np.ndarray) -> np.ndarray:
 
 
 def _read_off(
-    hits: np.ndarray,
-    hits_so_far: np.ndarray,
-    total: np.ndarray,
-    needed: np.ndarray,
-    all_scores: np.ndarray,
-    positions: np.ndarray,
+    hits: np.ndarray, total: np.ndarray, needed: np.ndarray, all_scores: np.ndarray, positions: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Precision (C, R) and score (C, R) where each recall is first reached, 0 where it is not; objects found (C,)."""
-    reached = needed <= (hits_so_far[-1:].T if len(hits) else 0)  # (C, R)
-    reached &= len(all_scores) > 0
+    """Precision (C, R) and score (C, R) where each recall is first reached, 0 where it is not; objects found (C,).
+
+    Args:
+        hits: (S, C) bool. total: (S, C) int32 detections that count, up to each candidate. needed: (C, R).
+    """
+    num_hits = np.count_nonzero(hits, axis=0)  # (C,)
+    reached = (needed <= num_hits[:, None]) & (len(all_scores) > 0)
     reached = np.logical_and.accumulate(reached, axis=1)  # as in pycocotools, nothing is read off after the first miss
     q, s = np.zeros(needed.shape), np.zeros(needed.shape)
-    at_once = reached & (needed == 0)  # a recall of 0 is reached by the first detection
-    if at_once.any():
-        s[at_once] = all_scores[0]
-    if not len(hits):
-        return q, s, np.zeros(len(needed), dtype=np.int64)
-    precision = np.where(hits, hits_so_far / (total + np.spacing(1)), 0.0)
-    best = np.maximum.accumulate(precision[::-1], axis=0)[::-1]  # at this or any later candidate
-    q[at_once] = best[0][np.nonzero(at_once)[0]]
-    _, candidate = np.nonzero(hits.T)  # the hits of one setting after the other
-    num_hits = hits_so_far[-1].astype(np.int64)  # (C,)
-    start = np.cumsum(num_hits) - num_hits
-    setting, column = np.nonzero(reached & (needed > 0))
-    where = candidate[start[setting] + needed[setting, column] - 1]
-    q[setting, column] = best[where, setting]
-    s[setting, column] = all_scores[positions[where]]
-    return q, s, num_hits
+    if reached.any():
+        s[reached & (needed == 0)] = all_scores[0]  # a recall of 0 is reached by the first detection
+    order = np.argsort(needed.sum(axis=0), kind="stable")  # of the recalls, which may be given in any
+    setting, column = np.nonzero((reached & (num_hits > 0)[:, None])[:, order])
+    column = order[column]
+    if not len(setting):
+        return q, s, num_hits
+    where, candidate = np.divmod(np.flatnonzero(np.ascontiguousarray(hits.T)), len(hits))  # one setting after the other
+    ends = np.cumsum(num_hits)
+    starts = ends - num_hits
+    number = np.arange(1, len(where) + 1) - np.repeat(starts, num_hits)  # objects found up to each hit
+    precision = number / (total[candidate, where] + np.spacing(1))
+    wanted = needed[setting, column]
+    first = starts[setting] + np.maximum(wanted, 1) - 1  # the hit that reaches the recall
+    q[setting, column] = _best_from(precision, first, setting, ends)
+    falling = order[::-1]
+    q[:, falling] = np.maximum.accumulate(q[:, falling], axis=1)
+    late = wanted > 0
+    s[setting[late], column[late]] = all_scores[positions[candidate[first[late]]]]
+    return np.where(reached, q, 0), s, num_hits
+
+
+def _best_from(precision: np.ndarray, first: np.ndarray, setting: np.ndarray, ends: np.ndarray) -> np.ndarray:
+    """(K,) the largest from each place `first` on, up to the next one or to the end of its setting.
+
+    Args:
+        precision: (N,) one setting after the other. first, setting: (K,) ascending. ends: (C,) of the settings.
+    """
+    block = np.cumsum(np.diff(setting, prepend=setting[0]) > 0)
+    slots = np.arange(len(first)) + block  # a cut stands between two blocks
+    bounds = np.empty(len(first) + block[-1] + 1, np.int64)
+    bounds[slots] = first
+    last = np.append(np.flatnonzero(np.diff(block)), len(first) - 1)
+    bounds[slots[last] + 1] = ends[setting[last]]
+    return np.maximum.reduceat(np.append(precision, 0), bounds)[slots]
