@@ -102,8 +102,7 @@ def _hits(
     Args:
         own: rows of one class's detections. objects: rows of its objects, image after image.
     """
-    image, scores = detections.image[own], detections.scores[own]
-    ranked = rank_detections(own, image, scores, truth.num_images, max(1, len(own)))
+    ranked = rank_detections(own, detections.image, detections.scores, truth.num_images, max(1, len(own)))
     best, partner = np.full(len(ranked.rows), -np.inf), np.full(len(ranked.rows), -1)
     for position, which in pairs_of_images(ranked, truth.image[objects], PAIRS_AT_ONCE["bbox"]):
         boxes, rows = detections.boxes[ranked.rows[position]], objects[which]

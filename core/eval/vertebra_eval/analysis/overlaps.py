@@ -54,7 +54,7 @@ def overlaps(matches: Matches, least: float, task: str = "bbox") -> Overlaps:
         else:
             masks, true_masks = matches.detections.masks, matches.objects.masks
             assert masks is not None and true_masks is not None  # what was evaluated by masks has them
-            iou = mask_overlaps(masks, true_masks, matches.object_ignored, truth_image, own, truth)
+            iou = mask_overlaps(masks, true_masks, matches.object_ignored, own, truth)
         keep = iou >= least
         found.append((detection[keep], truth[keep], iou[keep]))
     return Overlaps(*(np.concatenate(column) for column in zip(*found, strict=True)))

@@ -1,137 +1,158 @@
-"""From matches to precision, recall and scores of one category, as COCO interpolates them.
+"""From matches to precision, recall and scores, as COCO interpolates them.
 
 Precision at a recall is the best that is reached at this or any higher recall; both only change their course where an
 object is found, so everything is computed there: at the candidates. Results equal pycocotools 2.0.11 to the last bit.
-Letters: n detections of the category by falling score, S candidates among them, A area ranges, T IoU thresholds,
-C = A x T settings, R recall thresholds, M limits on detections.
+Letters: K categories, n detections by category and falling score, S candidates among them, H matches with an object, A
+area ranges, T IoU thresholds, C = A x T settings, R recall thresholds, M limits on detections.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
 
 import numpy as np
 
-from vertebra_eval.coco.order import RankedDetections
+from vertebra_eval.coco.matches import Matches
 from vertebra_eval.coco.params import CocoParams
 
-__all__ = ["CategoryCurves", "CategoryMatches", "category_curves"]
+__all__ = ["accumulate"]
+
+_CANDIDATES, _CATEGORIES = 1 << 15, 128
+"""Most of one step, unless a category alone has more: they bound its memory to some 10 MiB."""
 
 
-@dataclass
-class CategoryMatches:
-    """What became of the candidates of one category.
-
-    Args:
-        positions: (S,) ascending, in the category's ranked detections.
-        found: (S, A, T) bool, matched an object. ignored: (S, A, T) bool, matched an ignored object, or none and is
-            outside the area range.
-    """
-
-    positions: np.ndarray
-    found: np.ndarray
-    ignored: np.ndarray
-
-
-@dataclass
-class CategoryCurves:
-    """precision, scores: (T, R, A, M); recall: (T, A, M). -1 in area ranges without objects."""
-
-    precision: np.ndarray
-    recall: np.ndarray
-    scores: np.ndarray
-
-
-def category_curves(
-    ranked: RankedDetections,
-    outside: np.ndarray,
-    matches: CategoryMatches,
-    num_truth: np.ndarray,
-    params: CocoParams,
-) -> CategoryCurves:
-    """Curves of one category.
-
-    Args:
-        outside: (A, n) bool, detections outside an area range. num_truth: (A,) int, objects that count.
-    """
-    num_areas, T = outside.shape[0], len(params.iou_thresholds)
-    R, M = len(params.recall_thresholds), len(params.max_dets)
-    precision, scores = -np.ones((T, R, num_areas, M)), -np.ones((T, R, num_areas, M))
-    recall = -np.ones((T, num_areas, M))
-    present = np.flatnonzero(num_truth)
-    if not len(present):
-        return CategoryCurves(precision, recall, scores)
-    outside = outside[present]
-    S, C = len(matches.positions), len(present) * T
-    found = (matches.found & ~matches.ignored)[:, present].reshape(S, C)
-    counts = ~matches.ignored[:, present].reshape(S, C)  # neither right nor wrong where ignored
-    usual = ~outside[:, matches.positions].T  # (S, A') what counts if nothing was ever matched
-    rank = ranked.rank[matches.positions]
-    needed = np.concatenate([_needed(num_truth[a], params.recall_thresholds) for a in present]).reshape(-1, R)
-    needed = np.repeat(needed, T, axis=0)  # (C, R) objects to be found for each recall
-    for m, limit in enumerate(params.max_dets):
-        wrong_so_far = np.cumsum(~outside & (ranked.rank < limit), axis=1, dtype=np.int32)  # (A', n) unmatched ones
-        admitted = np.flatnonzero(rank < limit)  # the S' candidates among the first of their images
-        positions, hits = matches.positions[admitted], found[admitted]  # (S', C)
-        change = counts[admitted].view(np.int8) - np.repeat(usual[admitted].view(np.int8), T, axis=1)
-        total = np.cumsum(change, axis=0, dtype=np.int32)
-        total += np.repeat(wrong_so_far[:, positions].T, T, axis=1)
-        q, s, reached = _read_off(hits, total, needed, ranked.scores, positions)
-        precision[:, :, present, m] = q.reshape(-1, T, R).transpose(1, 2, 0)
-        scores[:, :, present, m] = s.reshape(-1, T, R).transpose(1, 2, 0)
-        recall[:, present, m] = reached.reshape(-1, T).T / num_truth[present]
-    return CategoryCurves(precision, recall, scores)
-
-
-def _needed(num_truth: int, recalls: np.ndarray) -> np.ndarray:
-    """(R,) how many of `num_truth` objects have to be found for each recall."""
-    return np.searchsorted(np.arange(num_truth + 1) / num_truth, recalls, side="left")
-
-
-def _read_off(
-    hits: np.ndarray, total: np.ndarray, needed: np.ndarray, all_scores: np.ndarray, positions: np.ndarray
+def accumulate(
+    matches: Matches, bounds: np.ndarray, num_truth: np.ndarray, params: CocoParams
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Precision (C, R) and score (C, R) where each recall is first reached, 0 where it is not; objects found (C,).
+    """precision (T, R, K, A, M), recall (T, K, A, M) and scores (T, R, K, A, M), -1 in area ranges without objects.
 
     Args:
-        hits: (S, C) bool. total: (S, C) int32 detections that count, up to each candidate. needed: (C, R).
+        bounds: (K + 1,) where each category's detections begin and end. num_truth: (K, A) int, objects that count.
     """
-    num_hits = np.count_nonzero(hits, axis=0)  # (C,)
-    reached = (needed <= num_hits[:, None]) & (len(all_scores) > 0)
-    reached = np.logical_and.accumulate(reached, axis=1)  # as in pycocotools, nothing is read off after the first miss
-    q, s = np.zeros(needed.shape), np.zeros(needed.shape)
-    if reached.any():
-        s[reached & (needed == 0)] = all_scores[0]  # a recall of 0 is reached by the first detection
-    order = np.argsort(needed.sum(axis=0), kind="stable")  # of the recalls, which may be given in any
-    setting, column = np.nonzero((reached & (num_hits > 0)[:, None])[:, order])
-    column = order[column]
-    if not len(setting):
-        return q, s, num_hits
-    where, candidate = np.divmod(np.flatnonzero(np.ascontiguousarray(hits.T)), len(hits))  # one setting after the other
-    ends = np.cumsum(num_hits)
-    starts = ends - num_hits
-    number = np.arange(1, len(where) + 1) - np.repeat(starts, num_hits)  # objects found up to each hit
-    precision = number / (total[candidate, where] + np.spacing(1))
-    wanted = needed[setting, column]
-    first = starts[setting] + np.maximum(wanted, 1) - 1  # the hit that reaches the recall
-    q[setting, column] = _best_from(precision, first, setting, ends)
-    falling = order[::-1]
-    q[:, falling] = np.maximum.accumulate(q[:, falling], axis=1)
-    late = wanted > 0
-    s[setting[late], column[late]] = all_scores[positions[candidate[first[late]]]]
-    return np.where(reached, q, 0), s, num_hits
+    T, R, (K, A) = len(params.iou_thresholds), len(params.recall_thresholds), num_truth.shape
+    precision, scores = np.empty((2, T, R, K, A, len(params.max_dets)))
+    recall = np.empty((T, K, A, len(params.max_dets)))
+    for own in _steps(bounds, matches.candidate):
+        step = _Step(matches, bounds[own.start : own.stop + 1], num_truth[own], params)
+        for m, limit in enumerate(params.max_dets):
+            q, s, found = step.curves(limit)
+            precision[:, :, own, :, m] = q.reshape(A, T, -1, R).transpose(1, 3, 2, 0)
+            scores[:, :, own, :, m] = s.reshape(A, T, -1, R).transpose(1, 3, 2, 0)
+            recall[:, own, :, m] = found.reshape(A, T, -1).transpose(1, 2, 0) / np.maximum(num_truth[own], 1)
+    absent = num_truth == 0
+    precision[:, :, absent] = scores[:, :, absent] = recall[:, absent] = -1
+    return precision, recall, scores
 
 
-def _best_from(precision: np.ndarray, first: np.ndarray, setting: np.ndarray, ends: np.ndarray) -> np.ndarray:
-    """(K,) the largest from each place `first` on, up to the next one or to the end of its setting.
+def _steps(bounds: np.ndarray, candidate: np.ndarray) -> Iterator[slice]:
+    """Categories that are done together."""
+    ends = np.searchsorted(candidate, bounds)  # (K + 1,) candidates up to each category
+    start, K = 0, len(bounds) - 1
+    while start < K:
+        end = int(np.searchsorted(ends, ends[start] + _CANDIDATES, side="right")) - 1
+        end = min(max(end, start + 1), start + _CATEGORIES, K)
+        yield slice(start, end)
+        start = end
+
+
+class _Step:
+    """Some categories, with what all limits on detections have in common. K: those of the step."""
+
+    def __init__(self, matches: Matches, bounds: np.ndarray, num_truth: np.ndarray, params: CocoParams) -> None:
+        first, last = np.searchsorted(matches.candidate, bounds[[0, -1]]).tolist()
+        met, ignored = matches.candidate_state(slice(first, last))
+        self.settings = met.shape[1] * met.shape[2]
+        self.thresholds = met.shape[2]
+        self.starts = bounds[:-1] - bounds[0]  # (K,) each category's first detection
+        self.positions = matches.candidate[first:last] - bounds[0]  # (S,)
+        self.group = np.searchsorted(bounds, matches.candidate[first:last], side="right") - 1  # (S,)
+        self.found = (met & ~ignored).reshape(-1, self.settings)
+        self.counts = ~ignored.reshape(-1, self.settings)  # neither right nor wrong where ignored
+        self.counting = ~matches.outside[:, bounds[0] : bounds[-1]]  # (A, n) what counts if nothing was ever matched
+        self.rank = matches.rank[bounds[0] : bounds[-1]]
+        rows = matches.detection[bounds[0] : bounds[-1]]
+        self.scores = matches.detections.scores[rows[self.positions]]  # (S,)
+        self.has_detections = np.diff(bounds) > 0
+        self.first_scores = np.zeros(len(num_truth))
+        self.first_scores[self.has_detections] = matches.detections.scores[rows[self.starts[self.has_detections]]]
+        self.needed = _needed(num_truth, params.recall_thresholds)  # (A, K, R)
+
+    def curves(self, limit: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Precision and score (C x K, R) where each recall is first reached, 0 where it is not; objects found (C x K,).
+
+        Only the first `limit` detections of an image take part.
+        """
+        K, T = len(self.starts), self.thresholds
+        admitted = np.flatnonzero(self.rank[self.positions] < limit)
+        hits, group = self.found[admitted], self.group[admitted]
+        # (H,) setting and candidate of each hit, one setting after the other
+        setting, candidate = np.divmod(np.flatnonzero(np.ascontiguousarray(hits.T)), max(len(hits), 1))
+        row = setting * K + group[candidate]
+        num_hits = np.bincount(row, minlength=self.settings * K)
+        needed = np.repeat(self.needed, T, axis=0).reshape(self.settings * K, -1)
+        reached = (needed <= num_hits[:, None]) & np.tile(self.has_detections, self.settings)[:, None]
+        reached = np.logical_and.accumulate(reached, axis=1)  # as in pycocotools, none is reached after the first miss
+        at_first = np.tile(self.first_scores, self.settings)[:, None]  # a recall of 0 is reached by the first detection
+        q, s = np.zeros(needed.shape), np.where(reached & (needed == 0), at_first, 0)
+        order = np.argsort(needed.sum(axis=0), kind="stable")  # of the recalls, which may be given in any
+        line, column = np.nonzero((reached & (num_hits > 0)[:, None])[:, order])
+        if not len(line):
+            return q, s, num_hits
+        ends = np.cumsum(num_hits)
+        number = np.arange(1, len(row) + 1) - np.repeat(ends - num_hits, num_hits)  # objects found up to each hit
+        precision = number / (self._counted(limit, admitted, setting, candidate) + np.spacing(1))
+
+        column = order[column]
+        wanted = needed[line, column]
+        first = (ends - num_hits)[line] + np.maximum(wanted, 1) - 1  # the hit that reaches the recall
+        q[line, column] = _best_from(precision, first, line, ends)
+        falling = order[::-1]
+        q[:, falling] = np.maximum.accumulate(q[:, falling], axis=1)
+        late = wanted > 0
+        s[line[late], column[late]] = self.scores[admitted[candidate[first[late]]]]
+        return np.where(reached, q, 0), s, num_hits
+
+    def _counted(self, limit: int, admitted: np.ndarray, setting: np.ndarray, candidate: np.ndarray) -> np.ndarray:
+        """(H,) detections of the category that count up to each hit: as if nothing was ever matched, and the change."""
+        area, group = setting // self.thresholds, self.group[admitted]
+        unmatched = np.cumsum(self.counting & (self.rank < limit), axis=1, dtype=np.int32)  # (A, n)
+        positions = self.positions[admitted]
+        usual = self.counting[:, positions].T.astype(np.int8)
+        change = self.counts[admitted].view(np.int8) - np.repeat(usual, self.thresholds, axis=1)
+        change = np.cumsum(change, axis=0, dtype=np.int32)  # (S, C)
+        found = unmatched[area, positions[candidate]] + change[candidate, setting]
+        later = self.starts > 0  # the sums go on from one category to the next: what came before is taken off
+        before = np.zeros((len(unmatched), len(self.starts)), np.int32)
+        before[:, later] = unmatched[:, self.starts[later] - 1]
+        first = np.searchsorted(group, np.arange(len(self.starts)))  # each category's first candidate
+        changed = np.zeros((len(self.starts), self.settings), np.int32)
+        changed[first > 0] = change[first[first > 0] - 1]
+        of_hit = group[candidate]
+        return found - before[area, of_hit] - changed[of_hit, setting]
+
+
+def _needed(num_truth: np.ndarray, recalls: np.ndarray) -> np.ndarray:
+    """(A, K, R) how many of `num_truth` (K, A) objects have to be found for each recall; of none, more than any."""
+    numbers, which = np.unique(num_truth.T, return_inverse=True)
+    tables = [
+        np.searchsorted(np.arange(number + 1) / number, recalls, side="left")
+        if number
+        else np.full(len(recalls), np.iinfo(np.int32).max)
+        for number in numbers.tolist()
+    ]
+    return np.reshape(tables, (len(tables), -1))[which.reshape(num_truth.T.shape)]
+
+
+def _best_from(precision: np.ndarray, first: np.ndarray, row: np.ndarray, ends: np.ndarray) -> np.ndarray:
+    """(P,) the largest from each place `first` on, up to the next one or to the end of its row.
 
     Args:
-        precision: (N,) one setting after the other. first, setting: (K,) ascending. ends: (C,) of the settings.
+        precision: (H,) one row after the other. first, row: (P,) ascending. ends: of the rows.
     """
-    block = np.cumsum(np.diff(setting, prepend=setting[0]) > 0)
+    block = np.cumsum(np.diff(row, prepend=row[0]) > 0)
     slots = np.arange(len(first)) + block  # a cut stands between two blocks
-    bounds = np.empty(len(first) + block[-1] + 1, np.int64)
-    bounds[slots] = first
+    cuts = np.empty(len(first) + block[-1] + 1, np.int64)
+    cuts[slots] = first
     last = np.append(np.flatnonzero(np.diff(block)), len(first) - 1)
-    bounds[slots[last] + 1] = ends[setting[last]]
-    return np.maximum.reduceat(np.append(precision, 0), bounds)[slots]
+    cuts[slots[last] + 1] = ends[row[last]]
+    return np.maximum.reduceat(np.append(precision, 0), cuts)[slots]

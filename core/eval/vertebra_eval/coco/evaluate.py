@@ -1,18 +1,17 @@
-"""COCO evaluation of columns: `evaluate_columns`, category by category, with one matching for all of them."""
+"""COCO evaluation of columns: `evaluate_columns`, all categories at once."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from itertools import pairwise
-from typing import TypeVar
+from dataclasses import replace
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from vertebra_eval.coco.accumulate import CategoryMatches, category_curves
+from vertebra_eval.coco.accumulate import accumulate
 from vertebra_eval.coco.columns import DetectionColumns, GroundTruthColumns, can_be_ranked
 from vertebra_eval.coco.match import Candidates, match_candidates
 from vertebra_eval.coco.matches import Matches
-from vertebra_eval.coco.order import RankedDetections, pairs_of_images, rank_detections, stable_argsort
+from vertebra_eval.coco.order import RankedDetections, pairs_of_images, rank_detections, runs_of, stable_argsort
 from vertebra_eval.coco.overlap import PAIRS_AT_ONCE, pair_overlaps
 from vertebra_eval.coco.params import CocoParams
 from vertebra_eval.coco.result import CocoResult
@@ -43,38 +42,56 @@ def evaluate_columns(
     detections = detections.with_areas(task)
     if task == "boundary":
         truth, detections = _with_boundaries(truth), _with_boundaries(detections)
-    truth_parts = _partition(truth, truth, params.use_categories)
-    detection_parts = _partition(detections, truth, params.use_categories, by_image=False)
-    ranked, found = [], []
-    for own, objects in zip(detection_parts.parts(), truth_parts.spans(), strict=True):
-        image, scores = detections.image[own], detections.scores[own]
-        ranked.append(rank_detections(own, image, scores, truth.num_images, params.max_dets[-1]))
-        found.append(_candidates(truth, detections, task, params, ranked[-1], truth_parts.rows, objects))
-    matches = _match(truth, detections, params, ranked, found, truth_parts.rows)
-    counts = ~matches.truth_ignored  # (A, G)
-    num_truth = np.array([np.count_nonzero(counts[:, own], axis=1) for own in truth_parts.parts()], dtype=np.int64)
-    num_truth = num_truth.reshape(-1, len(params.areas))  # (K, A)
-    curves, start, first = [], 0, 0
-    for k, (positions, _) in enumerate(found):
-        end, last = start + len(ranked[k].rows), first + len(positions)
-        met, ignored = matches.candidate_state(slice(first, last))
-        outside = matches.outside[:, start:end]
-        state = CategoryMatches(positions, met, ignored)
-        curves.append(category_curves(ranked[k], outside, state, num_truth[k], params))
-        start, first = end, last
-    T, R, A, M = len(params.iou_thresholds), len(params.recall_thresholds), len(params.areas), len(params.max_dets)
-    none = np.zeros((T, R, 0, A, M))  # for a data set without categories
+    category = _categories(truth, detections, params)
+    ranked = rank_detections(
+        _in_order(detections.category, category, truth.num_categories),
+        detections.image,
+        detections.scores,
+        truth.num_images,
+        params.max_dets[-1],
+        category=category.of_detections,
+        num_categories=category.number,
+    )
+    rows = _in_order(truth.category, category, truth.num_categories)
+    key = category.of_truth * truth.num_images + truth.image
+    rows = rows[stable_argsort(key[rows], category.number * truth.num_images)]
+    candidate, pairs = _candidates(truth, detections, task, params, ranked, rows, key[rows])
+    matches = _match(truth, detections, params, ranked, candidate, pairs, rows)
+    num_truth = np.zeros((category.number, len(params.areas)), np.int64)
+    for area, ignored in enumerate(matches.truth_ignored):
+        num_truth[:, area] = np.bincount(category.of_truth[~ignored], minlength=category.number)
+    bounds = np.searchsorted(ranked.category, np.arange(category.number + 1))
+    precision, recall, scores = accumulate(matches, bounds, num_truth, params)
     return CocoResult(
         task=task,
         params=params,
-        precision=np.concatenate([none, *(curve.precision[:, :, None] for curve in curves)], axis=2),
-        recall=np.concatenate([none[:, 0], *(curve.recall[:, None] for curve in curves)], axis=1),
-        scores=np.concatenate([none, *(curve.scores[:, :, None] for curve in curves)], axis=2),
+        precision=precision,
+        recall=recall,
+        scores=scores,
         num_truth=num_truth,
-        num_ignored=np.array([np.count_nonzero(truth.ignored[own]) for own in truth_parts.parts()], dtype=np.int64),
-        num_detections=np.diff(detection_parts.bounds),
+        num_ignored=np.bincount(category.of_truth[truth.ignored], minlength=category.number),
+        num_detections=np.bincount(category.of_detections, minlength=category.number),
         matches=matches,
     )
+
+
+class _Categories(NamedTuple):
+    """Numbers of the categories that are evaluated by themselves: all, or one for all of them."""
+
+    number: int
+    of_truth: np.ndarray
+    of_detections: np.ndarray
+
+
+def _categories(truth: GroundTruthColumns, detections: DetectionColumns, params: CocoParams) -> _Categories:
+    if params.use_categories:
+        return _Categories(truth.num_categories, truth.category, detections.category)
+    return _Categories(1, np.zeros(len(truth), np.int64), np.zeros(len(detections), np.int64))
+
+
+def _in_order(given: np.ndarray, category: _Categories, num_categories: int) -> np.ndarray:
+    """Rows as they came; pooled, those of an image are in the order of their categories."""
+    return np.arange(len(given)) if category.number == num_categories else stable_argsort(given, num_categories)
 
 
 def _with_boundaries(columns: _Columns) -> _Columns:
@@ -98,38 +115,6 @@ def _check(truth: GroundTruthColumns, detections: DetectionColumns, task: str) -
         raise DataError(f"task {task} needs a column of {needed} in both {truth.source} and {detections.source}")
 
 
-@dataclass
-class _Partition:
-    """Rows category after category: those of number k are rows[bounds[k]:bounds[k + 1]]."""
-
-    rows: np.ndarray
-    bounds: np.ndarray
-
-    def spans(self) -> list[slice]:
-        return [slice(start, end) for start, end in pairwise(self.bounds.tolist())]
-
-    def parts(self) -> list[np.ndarray]:
-        return [self.rows[span] for span in self.spans()]
-
-
-def _partition(
-    columns: GroundTruthColumns | DetectionColumns, truth: GroundTruthColumns, by_category: bool, by_image: bool = True
-) -> _Partition:
-    """Rows by category, in each by image if asked, else as they came.
-
-    Without categories there is one part, and an image's rows are in the order of their categories.
-    """
-    image, category = columns.image, columns.category
-    order = np.arange(len(image)) if by_category else stable_argsort(category, truth.num_categories)
-    if by_image or not by_category:
-        order = order[stable_argsort(image[order], truth.num_images)]
-    if not by_category:
-        return _Partition(order, np.array([0, len(order)]))
-    order = order[stable_argsort(category[order], truth.num_categories)]
-    counts = np.bincount(category, minlength=truth.num_categories)
-    return _Partition(order, np.concatenate([[0], np.cumsum(counts)]))
-
-
 def _candidates(
     truth: GroundTruthColumns,
     detections: DetectionColumns,
@@ -137,30 +122,30 @@ def _candidates(
     params: CocoParams,
     ranked: RankedDetections,
     truth_rows: np.ndarray,
-    span: slice,
+    truth_keys: np.ndarray,
 ) -> tuple[np.ndarray, Candidates]:
-    """Positions (S,) of one category's candidates, ascending, and their pairs, by places in `truth_rows`.
+    """Positions (S,) of the candidates, ascending, and their pairs, by places in `truth_rows`.
 
     Args:
-        truth_rows: rows of the ground truth, category after category, in each image after image.
-        span: where in them the category lies.
+        truth_rows: rows of the ground truth, category after category, in each image after image. truth_keys: of both.
     """
-    objects = truth_rows[span]
     lowest = min(params.iou_thresholds.min(), 1 - 1e-10)
     positions, partners, overlaps = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)], [np.zeros(0)]
-    for position, which in pairs_of_images(ranked, truth.image[objects], PAIRS_AT_ONCE[task]):
-        overlap = pair_overlaps(truth, detections, task, params, ranked.rows[position], objects[which])
+    for position, which in pairs_of_images(ranked, truth_keys, PAIRS_AT_ONCE[task]):
+        overlap = pair_overlaps(truth, detections, task, params, ranked.rows[position], truth_rows[which])
         enough = overlap >= lowest
         positions.append(position[enough])
-        partners.append(span.start + which[enough])
+        partners.append(which[enough])
         overlaps.append(overlap[enough])
     position = np.concatenate(positions)
-    chosen, number = np.unique(position, return_inverse=True)
+    is_chosen = np.zeros(len(ranked.rows), bool)
+    is_chosen[position] = True
+    chosen = np.flatnonzero(is_chosen)
+    number = (np.cumsum(is_chosen) - 1)[position]
     turn = np.empty(len(chosen), np.int64)
-    order = stable_argsort(ranked.image[chosen], truth.num_images)  # positions ascend by rank within an image
-    image = ranked.image[chosen][order]
-    new = np.concatenate([[True], image[1:] != image[:-1]]) if len(image) else np.zeros(0, bool)
-    turn[order] = np.arange(len(order)) - np.flatnonzero(new)[np.cumsum(new) - 1]
+    order = stable_argsort(ranked.key[chosen], ranked.num_keys)  # positions ascend by rank within an image
+    starts, counts = runs_of(ranked.key[chosen][order])
+    turn[order] = np.arange(len(order)) - np.repeat(starts, counts)
     return chosen, Candidates(turn, number, np.concatenate(partners), np.concatenate(overlaps))
 
 
@@ -168,33 +153,23 @@ def _match(
     truth: GroundTruthColumns,
     detections: DetectionColumns,
     params: CocoParams,
-    ranked: list[RankedDetections],
-    found: list[tuple[np.ndarray, Candidates]],
+    ranked: RankedDetections,
+    candidate: np.ndarray,
+    pairs: Candidates,
     truth_rows: np.ndarray,
 ) -> Matches:
-    """Match the candidates of all categories together."""
     truth_ignored = truth.ignored | _outside(truth.areas, params.areas)  # (A, G)
-    candidate_offset = np.cumsum([0, *(len(positions) for positions, _ in found)])
-    detection_offset = np.cumsum([0, *(len(one.rows) for one in ranked)])
-    nothing = np.zeros(0, np.int64)
-    together = Candidates(
-        turn=np.concatenate([nothing, *(c.turn for _, c in found)]),
-        detection=np.concatenate([nothing, *(c.detection + candidate_offset[k] for k, (_, c) in enumerate(found))]),
-        truth=np.concatenate([nothing, *(c.truth for _, c in found)]),
-        overlap=np.concatenate([np.zeros(0), *(c.overlap for _, c in found)]),
-    )
-    taken = match_candidates(together, params.iou_thresholds, truth_ignored[:, truth_rows], truth.crowd[truth_rows])
+    taken = match_candidates(pairs, params.iou_thresholds, truth_ignored[:, truth_rows], truth.crowd[truth_rows])
     taken = np.append(truth_rows, -1).astype(np.int32)[taken]  # places to rows; no match, -1, finds the end
-    detection = np.concatenate([nothing, *(one.rows for one in ranked)])
     return Matches(
         objects=truth,
         detections=detections,
         iou_thresholds=params.iou_thresholds,
-        detection=detection,
-        rank=np.concatenate([np.zeros(0, np.int32), *(one.rank for one in ranked)]),
-        candidate=np.concatenate([nothing, *(p + detection_offset[k] for k, (p, _) in enumerate(found))]),
+        detection=ranked.rows,
+        rank=ranked.rank,
+        candidate=candidate,
         truth=taken.reshape(len(taken), len(params.areas), len(params.iou_thresholds)),
-        outside=_outside(np.asarray(detections.areas)[detection], params.areas),
+        outside=_outside(np.asarray(detections.areas)[ranked.rows], params.areas),
         truth_ignored=truth_ignored,
         is_nothing=truth.annotation_ids == 0,
     )

@@ -1,4 +1,4 @@
-"""Detections of one category in the order in which they count, and their pairs with the objects of their images."""
+"""Detections in the order in which they count, and their pairs with the objects of their images."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["RankedDetections", "pairs_of_images", "rank_detections", "stable_argsort"]
+__all__ = ["RankedDetections", "pairs_of_images", "rank_detections", "runs_of", "stable_argsort"]
 
 _DIGIT = 1 << 16
 
@@ -23,62 +23,71 @@ def stable_argsort(values: np.ndarray, upper: int) -> np.ndarray:
 
 @dataclass
 class RankedDetections:
-    """n detections of one category, best score first; equal scores by image, then as they came.
+    """n detections by category, in each the best score first; equal scores by image, then as they came.
 
     Args:
-        rows: (n,) rows of the detection columns. scores: (n,) descending. image: (n,).
-        rank: (n,) how many detections of the same image come before.
-        by_image: (n,) positions in the columns above, image after image and in each by rank.
+        rows: (n,) rows of the detection columns. category: (n,) ascending.
+        key: (n,) a number below num_keys for each pair of category and image, ascending by category, then image.
+        rank: (n,) int32, how many detections of the same key come before.
+        by_key: (n,) positions in the columns above, key after key and in each by rank.
     """
 
     rows: np.ndarray
-    scores: np.ndarray
-    image: np.ndarray
+    category: np.ndarray
+    key: np.ndarray
+    num_keys: int
     rank: np.ndarray
-    by_image: np.ndarray
+    by_key: np.ndarray
 
 
 def rank_detections(
-    rows: np.ndarray, image: np.ndarray, scores: np.ndarray, num_images: int, limit: int
+    rows: np.ndarray,
+    image: np.ndarray,
+    scores: np.ndarray,
+    num_images: int,
+    limit: int,
+    category: np.ndarray | None = None,
+    num_categories: int = 1,
 ) -> RankedDetections:
-    """Order detections, and drop those after the first `limit` of an image.
+    """Order detections, and drop those after the first `limit` of a category in an image.
 
     Args:
-        rows: (n,) of the detection columns, in the order that decides between equal scores of one image.
-        image, scores: (n,) of these rows.
+        rows: (n,) of the columns, in the order that decides between equal scores of one image.
+        image, scores, category: the columns; without categories there is one.
     """
-    order = stable_argsort(image, num_images)
-    order = order[np.argsort(-scores[order], kind="stable")]
-    image = image[order]
-    by_image = stable_argsort(image, num_images)
-    grouped = image[by_image]
-    starts, counts = _runs(grouped)
-    rank_grouped = np.arange(len(grouped)) - np.repeat(starts, counts)
-    rank = np.empty(len(grouped), dtype=np.int32)
-    rank[by_image] = rank_grouped
+    rows = rows[stable_argsort(image[rows], num_images)]
+    rows = rows[np.argsort(-scores[rows], kind="stable")]
+    if category is None:
+        category = np.zeros(len(image), np.int64)
+    rows = rows[stable_argsort(category[rows], num_categories)]
+    num_keys = num_categories * num_images
+    key = category[rows].astype(np.int64) * num_images + image[rows]
+    by_key = stable_argsort(key, num_keys)
+    starts, counts = runs_of(key[by_key])
+    rank = np.empty(len(rows), np.int32)
+    rank[by_key] = np.arange(len(rows)) - np.repeat(starts, counts)
     if len(counts) and counts.max() > limit:
         keep = rank < limit
-        position = np.cumsum(keep) - 1
-        by_image = position[by_image[rank_grouped < limit]]
-        order, image, rank = order[keep], image[keep], rank[keep]
-    return RankedDetections(rows[order], scores[order], image, rank, by_image)
+        by_key = (np.cumsum(keep) - 1)[by_key[keep[by_key]]]
+        rows, key, rank = rows[keep], key[keep], rank[keep]
+    return RankedDetections(rows, category[rows], key, num_keys, rank, by_key)
 
 
 def pairs_of_images(
-    ranked: RankedDetections, truth_image: np.ndarray, at_once: int
+    ranked: RankedDetections, truth_keys: np.ndarray, at_once: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Every detection with every object of its image, about `at_once` pairs at a time.
+    """Every detection with every object of its category and image, about `at_once` pairs at a time.
 
     Args:
-        truth_image: (g,) images of the category's objects, ascending.
+        truth_keys: (G,) of the objects, ascending.
     Yields:
-        (P,) positions in `ranked`, (P,) positions in `truth_image`; all objects for one detection after the other.
+        (P,) positions in `ranked`, (P,) positions in `truth_keys`; all objects for one detection after the other.
     """
-    grouped = ranked.image[ranked.by_image]
-    first = np.searchsorted(truth_image, grouped, side="left")
-    count = np.searchsorted(truth_image, grouped, side="right") - first
+    grouped = ranked.key[ranked.by_key]
+    first = np.searchsorted(truth_keys, grouped, side="left")
+    count = np.searchsorted(truth_keys, grouped, side="right") - first
     have = np.flatnonzero(count)
-    first, count, positions = first[have], count[have], ranked.by_image[have]
+    first, count, positions = first[have], count[have], ranked.by_key[have]
     total = np.cumsum(count)
     start = 0
     while start < len(have):
@@ -90,7 +99,7 @@ def pairs_of_images(
         start = end
 
 
-def _runs(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def runs_of(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Starts and lengths of the runs of equal neighbors."""
     if not len(values):
         return np.zeros(0, np.int64), np.zeros(0, np.int64)

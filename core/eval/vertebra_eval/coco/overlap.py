@@ -33,7 +33,7 @@ def pair_overlaps(
         return box_overlaps(detections.boxes[detection_rows], truth.boxes[truth_rows], crowd)
     if task in ("segm", "boundary"):
         assert detections.masks is not None and truth.masks is not None  # evaluate_columns has looked
-        of_pairs = truth.crowd, truth.image, detection_rows, truth_rows
+        of_pairs = truth.crowd, detection_rows, truth_rows
         overlaps = mask_overlaps(detections.masks, truth.masks, *of_pairs)
         if task == "segm":
             return overlaps
@@ -67,20 +67,19 @@ def mask_overlaps(
     detected: MaskColumn,
     truth: MaskColumn,
     crowd: np.ndarray,
-    truth_image: np.ndarray,
     detection_rows: np.ndarray,
     truth_rows: np.ndarray,
 ) -> np.ndarray:
     """(P,) mask IoU of pairs, by pycocotools' run length code; of a crowd, the part of the detection inside it.
 
     Args:
-        crowd, truth_image: (G,) per object.
-        detection_rows, truth_rows: (P,) the pairs: one image after the other, in each all objects for one detection
-            after the other. So a whole image is one call.
+        crowd: (G,) per object.
+        detection_rows, truth_rows: (P,) the pairs: all objects for one detection after the other. Neighbors that have
+            the same objects are one call.
     """
     overlaps = np.empty(len(detection_rows))
     firsts = _changes(detection_rows)  # (d,) each detection's first pair
-    starts = _changes(truth_image[truth_rows])  # each image's
+    starts = firsts[_changes(truth_rows[firsts])]  # where other objects begin
     counts = np.append(firsts[1:], len(overlaps))[np.searchsorted(firsts, starts)] - starts  # objects of each image
     objects = np.repeat(starts - np.cumsum(counts) + counts, counts) + np.arange(counts.sum())
     found, known = detected.encoded(detection_rows[firsts]), truth.encoded(truth_rows[objects])
