@@ -25,7 +25,6 @@ import torch
 import torch._dynamo  # what the first optimizer imports: once here, not in each process
 from stub_parts import stub_parts
 
-from vertebra.engine import checkpoint as checkpoint_module
 from vertebra.engine import trainer as trainer_module
 from vertebra.engine.hook import Hook
 from vertebra.engine.hooks.ema import EMA
@@ -134,10 +133,10 @@ KILLS: dict[str, Callable[[], list[Hook]]] = {
     "half a second checkpoint": partial(half_written_checkpoint, 2),
     "half the final weights": partial(half_written_checkpoint, 4),
     # replacements in order: recipe, metrics, checkpoint 5, last, checkpoint 10, last, checkpoint 12, last, final
-    "before the rename": partial(in_file_call, checkpoint_module.os, "replace", 5),
-    "after the rename, before the pointer": partial(in_file_call, checkpoint_module.os, "replace", 5, before=False),
-    "before the pointer's rename": partial(in_file_call, checkpoint_module.os, "replace", 6),
-    "before the final rename": partial(in_file_call, checkpoint_module.os, "replace", 9),
+    "before the rename": partial(in_file_call, os, "replace", 5),
+    "after the rename, before the pointer": partial(in_file_call, os, "replace", 5, before=False),
+    "before the pointer's rename": partial(in_file_call, os, "replace", 6),
+    "before the final rename": partial(in_file_call, os, "replace", 9),
     "in the metrics file": partial(half_written_metrics, 9),
     "in an evaluation": partial(in_evaluation, 10),
     "in the last evaluation": partial(in_evaluation, 12),
