@@ -109,7 +109,11 @@ def _like_pycocotools(name: str, task: str) -> Steps:
             truth = COCO()
             truth.dataset = gt
             truth.createIndex()
-        return truth, truth.loadRes(dt)
+        found = truth.loadRes(dt)
+        if name == "vernier":  # it takes lists alone
+            for record in found.dataset["annotations"]:
+                record["bbox"] = list(record["bbox"])
+        return truth, found
 
     def evaluate(read: tuple) -> dict:
         tool = Evaluation(*read, task)
@@ -121,6 +125,7 @@ def _like_pycocotools(name: str, task: str) -> Steps:
 
 
 def _lvis() -> Steps:
+    np.float = float  # type: ignore[attr-defined]  # lvis 0.5.3 is older than the numpy without it
     from lvis import LVIS, LVISEval, LVISResults
 
     def evaluate(read: tuple) -> dict:
@@ -129,7 +134,9 @@ def _lvis() -> Steps:
         return dict(tool.get_results())
 
     def read(gt: Any, dt: Any) -> tuple:
-        truth = LVIS(gt)
+        if isinstance(gt, dict):  # it reads ground truth from files alone
+            (path := Path(tempfile.mkdtemp()) / "gt.json").write_text(json.dumps(gt))
+        truth = LVIS(str(path) if isinstance(gt, dict) else gt)
         return truth, LVISResults(truth, dt if isinstance(dt, list) else json.loads(Path(dt).read_text()))
 
     return read, evaluate

@@ -34,13 +34,14 @@ def accumulate(
     recall = np.empty((T, K, A, len(params.max_dets)))
     for own in _steps(bounds, matches.candidate):
         step = _Step(matches, bounds[own.start : own.stop + 1], num_truth[own], params)
+        absent = np.repeat(num_truth[own].T == 0, T, axis=0).reshape(-1)  # (C x K,)
         for m, limit in enumerate(params.max_dets):
             q, s, found = step.curves(limit)
+            q[absent] = s[absent] = -1
             precision[:, :, own, :, m] = q.reshape(A, T, -1, R).transpose(1, 3, 2, 0)
             scores[:, :, own, :, m] = s.reshape(A, T, -1, R).transpose(1, 3, 2, 0)
             recall[:, own, :, m] = found.reshape(A, T, -1).transpose(1, 2, 0) / np.maximum(num_truth[own], 1)
-    absent = num_truth == 0
-    precision[:, :, absent] = scores[:, :, absent] = recall[:, absent] = -1
+    recall[:, num_truth == 0] = -1
     return precision, recall, scores
 
 
@@ -72,10 +73,11 @@ class _Step:
         self.rank = matches.rank[bounds[0] : bounds[-1]]
         rows = matches.detection[bounds[0] : bounds[-1]]
         self.scores = matches.detections.scores[rows[self.positions]]  # (S,)
-        self.has_detections = np.diff(bounds) > 0
+        some = np.diff(bounds) > 0
         self.first_scores = np.zeros(len(num_truth))
-        self.first_scores[self.has_detections] = matches.detections.scores[rows[self.starts[self.has_detections]]]
-        self.needed = _needed(num_truth, params.recall_thresholds)  # (A, K, R)
+        self.first_scores[some] = matches.detections.scores[rows[self.starts[some]]]
+        self.recalls = params.recall_thresholds
+        self.needed = _needed(num_truth, self.recalls)  # (A, K, R)
 
     def curves(self, limit: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Precision and score (C x K, R) where each recall is first reached, 0 where it is not; objects found (C x K,).
@@ -89,28 +91,33 @@ class _Step:
         setting, candidate = np.divmod(np.flatnonzero(np.ascontiguousarray(hits.T)), max(len(hits), 1))
         row = setting * K + group[candidate]
         num_hits = np.bincount(row, minlength=self.settings * K)
-        needed = np.repeat(self.needed, T, axis=0).reshape(self.settings * K, -1)
-        reached = (needed <= num_hits[:, None]) & np.tile(self.has_detections, self.settings)[:, None]
-        reached = np.logical_and.accumulate(reached, axis=1)  # as in pycocotools, none is reached after the first miss
-        at_first = np.tile(self.first_scores, self.settings)[:, None]  # a recall of 0 is reached by the first detection
-        q, s = np.zeros(needed.shape), np.where(reached & (needed == 0), at_first, 0)
-        order = np.argsort(needed.sum(axis=0), kind="stable")  # of the recalls, which may be given in any
-        line, column = np.nonzero((reached & (num_hits > 0)[:, None])[:, order])
-        if not len(line):
+        q, s = np.zeros((2, len(num_hits), len(self.recalls)))
+        first_scores = np.tile(self.first_scores, self.settings)
+        s[:, np.logical_and.accumulate(self.recalls <= 0)] = first_scores[:, None]  # reached by the first detection
+        met = np.flatnonzero(num_hits)
+        if not len(met):
             return q, s, num_hits
-        ends = np.cumsum(num_hits)
-        number = np.arange(1, len(row) + 1) - np.repeat(ends - num_hits, num_hits)  # objects found up to each hit
-        precision = number / (self._counted(limit, admitted, setting, candidate) + np.spacing(1))
-
+        needed = self.needed[met // K // T, met % K]
+        reached = needed <= num_hits[met, None]
+        reached = np.logical_and.accumulate(reached, axis=1)  # as in pycocotools, none is reached after the first miss
+        order = np.argsort(self.recalls, kind="stable")  # they may be given in any
+        line, column = np.nonzero(reached[:, order])
         column = order[column]
+        ends = np.cumsum(num_hits[met])
+        starts = ends - num_hits[met]
+        number = np.arange(1, len(row) + 1) - np.repeat(starts, num_hits[met])  # objects found up to each hit
+        precision = number / (self._counted(limit, admitted, setting, candidate) + np.spacing(1))
         wanted = needed[line, column]
-        first = (ends - num_hits)[line] + np.maximum(wanted, 1) - 1  # the hit that reaches the recall
-        q[line, column] = _best_from(precision, first, line, ends)
+        first = starts[line] + np.maximum(wanted, 1) - 1  # the hit that reaches the recall
+        best = np.zeros(needed.shape)
+        best[line, column] = _best_from(precision, first, line, ends)
         falling = order[::-1]
-        q[:, falling] = np.maximum.accumulate(q[:, falling], axis=1)
-        late = wanted > 0
-        s[line[late], column[late]] = self.scores[admitted[candidate[first[late]]]]
-        return np.where(reached, q, 0), s, num_hits
+        best[:, falling] = np.maximum.accumulate(best[:, falling], axis=1)
+        q[met] = np.where(reached, best, 0)
+        scores = self.scores[admitted[candidate[first]]]
+        s[met] = 0
+        s[met[line], column] = np.where(wanted > 0, scores, first_scores[met[line]])
+        return q, s, num_hits
 
     def _counted(self, limit: int, admitted: np.ndarray, setting: np.ndarray, candidate: np.ndarray) -> np.ndarray:
         """(H,) detections of the category that count up to each hit: as if nothing was ever matched, and the change."""
@@ -149,6 +156,8 @@ def _best_from(precision: np.ndarray, first: np.ndarray, row: np.ndarray, ends: 
     Args:
         precision: (H,) one row after the other. first, row: (P,) ascending. ends: of the rows.
     """
+    if not len(first):
+        return np.zeros(0)
     block = np.cumsum(np.diff(row, prepend=row[0]) > 0)
     slots = np.arange(len(first)) + block  # a cut stands between two blocks
     cuts = np.empty(len(first) + block[-1] + 1, np.int64)

@@ -28,6 +28,7 @@ __all__ = [
 ]
 
 _PLAIN = {int, float}
+_AT_A_TIME = 1 << 14  # records, which bounds the memory of reading them
 
 
 def number_rows(
@@ -68,14 +69,17 @@ def _plain_rows(values: Sequence[Any], length: int) -> np.ndarray | None:
     """(n, length) float64 of n lists of numbers; None where one is something else, or holds something else."""
     if not set(map(type, values)) <= {list} or not set(map(len, values)) <= {length}:
         return None
-    flat = list(chain.from_iterable(values))
-    try:
-        numbers = np.frombuffer(array("d", flat), np.float64)  # other than numpy's, it takes no texts for numbers
-    except (TypeError, OverflowError):  # a whole number may be beyond any float
-        return None
-    if bool in {type(flat[place]) for place in np.flatnonzero((numbers == 0) | (numbers == 1)).tolist()}:
-        return None
-    return numbers.reshape(len(values), length)
+    rows = np.empty((len(values), length))
+    for start in range(0, len(values), _AT_A_TIME):
+        flat = list(chain.from_iterable(values[start : start + _AT_A_TIME]))
+        try:
+            numbers = np.frombuffer(array("d", flat), np.float64)  # other than numpy's, it takes no texts for numbers
+        except (TypeError, OverflowError):  # a whole number may be beyond any float
+            return None
+        if bool in {type(flat[place]) for place in np.flatnonzero((numbers == 0) | (numbers == 1)).tolist()}:
+            return None
+        rows[start : start + _AT_A_TIME] = numbers.reshape(-1, length)
+    return rows
 
 
 def _good(rows: np.ndarray) -> np.ndarray:

@@ -15,8 +15,8 @@ from vertebra_eval.masks import MaskColumn
 
 __all__ = ["PAIRS_AT_ONCE", "box_overlaps", "keypoint_overlaps", "mask_overlaps", "pair_overlaps"]
 
-PAIRS_AT_ONCE = {"bbox": 1 << 18, "segm": 1 << 18, "boundary": 1 << 18, "keypoints": 1 << 15}
-"""Pairs of one call, which bounds its memory: about 25 MiB."""
+PAIRS_AT_ONCE = {"bbox": 1 << 15, "segm": 1 << 15, "boundary": 1 << 15, "keypoints": 1 << 12}
+"""Pairs of one call, which bounds its memory: about 3 MiB."""
 
 
 def pair_overlaps(
