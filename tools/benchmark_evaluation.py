@@ -3,14 +3,14 @@
     python tools/benchmark_evaluation.py [--task bbox segm keypoints lvis panoptic] [--from records files] [--repeats 3]
                                          [--images N] [--per-image N] [--only NAME ...] [--json FILE]
 
-The data are synthetic and seeded (`tools/evaluation_data.py`). Every contestant runs in a process of its own, and rounds
-are interleaved, so that a busy machine slows all of them alike. `--from records` hands over lists of dicts that are read
-already, `--from files` paths; panoptic segmentation is always read from files. Reported are medians over the rounds of
+The data are synthetic and seeded (`tools/evaluation_data.py`). Every contestant runs in a process of its own, and
+rounds are interleaved, so that a busy machine slows all of them alike. `--from records` hands over lists of dicts that
+are read already, `--from files` paths; panoptic segmentation is always read from files. Reported are medians of
 
     read       records or files to the contestant's own form
     evaluate   matching and accumulating
     cpu        processor seconds of these, over all threads; on a busy machine the one to trust
-    process    processor seconds of the whole process, start and imports included, and with `--from records` reading JSON
+    process    processor seconds of the whole process: also start and imports, and for records the reading of JSON
     memory     peak of the process in both stages, beyond what it had before
 
 the ratio of processor seconds to Vertebra's, and how far the arrays are from those of the reference tool: "bits" where
@@ -51,7 +51,7 @@ CONTESTANTS = {
     "lvis": "lvis",
     "panopticapi": "panopticapi",
 }
-"""Name -> module. Those after pycocotools are not dependencies of Vertebra: install them where they are to be compared."""
+"""Name -> module. Those after pycocotools do not come with Vertebra: install them where they are to be compared."""
 REFERENCE = {"lvis": "lvis", "panoptic": "panopticapi"}
 Steps = tuple[Callable[[Any, Any], Any], Callable[[Any], dict[str, Any]]]
 
@@ -75,7 +75,9 @@ def _own(task: str) -> Steps:
     from vertebra_eval.lvis import lvis_evaluate
 
     if task == "lvis":
-        return lambda gt, dt: (gt, dt), lambda files: dict(lvis_evaluate(*files))
+        return lambda gt, dt: (gt, dt), lambda files: {
+            name.removeprefix("bbox/"): value for name, value in lvis_evaluate(*files).items()
+        }
 
     def read(gt: Any, dt: Any) -> tuple:
         truth = read_ground_truth(gt if isinstance(gt, dict) else read_coco(gt), task)
@@ -180,12 +182,16 @@ def _hotcoco_panoptic(folder: Path) -> Steps:
 
 
 def _panopticapi(folder: Path) -> Steps:
-    from panopticapi.evaluation import pq_compute
+    from panopticapi.evaluation import pq_compute_single_core
 
     def evaluate(_: Any) -> dict:
-        files = [str(folder / name) for name in ("gt.json", "dt.json", "gt", "dt")]
-        found = pq_compute(*files)
-        return {name: found[name.title()]["pq"] for name in ("all", "things", "stuff")}
+        gt, dt = (json.loads((folder / name).read_text()) for name in ("gt.json", "dt.json"))
+        categories = {category["id"]: category for category in gt["categories"]}
+        predicted = {record["image_id"]: record for record in dt["annotations"]}
+        pairs = [(record, predicted[record["image_id"]]) for record in gt["annotations"]]
+        found = pq_compute_single_core(0, pairs, str(folder / "gt"), str(folder / "dt"), categories)
+        groups = {"all": None, "things": True, "stuff": False}
+        return {name: found.pq_average(categories, isthing=group)[0]["pq"] for name, group in groups.items()}
 
     return lambda gt, dt: None, evaluate
 
@@ -249,7 +255,8 @@ def compare(task: str, source: str, options: argparse.Namespace, folder: Path) -
 
 def show(task: str, source: str, table: dict[str, dict], folder: Path, sizes: tuple[int, int]) -> None:
     print(f"\n{task}, from {source}: {sizes[0]} images" + f" x {sizes[1]} detections" * bool(sizes[1]))
-    heads = ("read s", "evaluate s", "cpu s", "process s", "MiB", "x cpu", f"to {REFERENCE.get(task, 'pycocotools')}")
+    print(f"apart: from {REFERENCE.get(task, 'pycocotools')}")
+    heads = ("read s", "evaluate s", "cpu s", "process s", "MiB", "x cpu", "apart")
     print(f"{'':22}" + "".join(f"{text:>12}" for text in heads))
     own = table.get("vertebra-eval")
     for name, row in sorted(table.items(), key=lambda item: item[1]["cpu"]):

@@ -1,4 +1,4 @@
-"""Seeded data for `benchmark_evaluation.py`: ground truth and results of each task, as the files that all tools read."""
+"""Seeded data for `benchmark_evaluation.py`: ground truth and results of each task, as files that all tools read."""
 
 from __future__ import annotations
 

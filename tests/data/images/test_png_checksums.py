@@ -10,7 +10,7 @@ from PIL import Image
 
 from vertebra.data.images.read import image_size, read_image, read_labels
 from vertebra.errors import DataError
-from vertebra_eval.panoptic.runs import id_run_reader, read_id_runs
+from vertebra_eval.panoptic.runs import read_id_runs
 from vertebra_eval.png_chunks import chunks_of, png_fault
 
 RNG = np.random.default_rng(0)
@@ -19,7 +19,6 @@ READERS = {
     "read_image": (read_image, COLORS),
     "read_labels": (read_labels, COLORS[..., 0] % 5),
     "read_id_runs": (read_id_runs, COLORS),
-    "id_run_reader": (id_run_reader(1000), COLORS),
 }
 
 

@@ -28,7 +28,7 @@ __all__ = [
 ]
 
 _PLAIN = {int, float}
-_AT_A_TIME = 1 << 14  # records, which bounds the memory of reading them
+_AT_A_TIME = 1 << 16  # numbers, which bounds the memory of reading them
 
 
 def number_rows(
@@ -55,7 +55,7 @@ def number_rows(
         there = np.arange(len(values))
         plain = _plain_rows(values, length)
         rows = np.full((len(values), length), np.nan) if plain is None else plain
-    for row in (there if plain is None else there[~_good(rows[there])]).tolist():  # a closer look at these alone
+    for row in (there if plain is None else there[~_good(rows)[there]]).tolist():  # a closer look at these alone
         text = fault(values[row])
         if text:
             found.add(kind, severity, [row], text)
@@ -70,15 +70,16 @@ def _plain_rows(values: Sequence[Any], length: int) -> np.ndarray | None:
     if not set(map(type, values)) <= {list} or not set(map(len, values)) <= {length}:
         return None
     rows = np.empty((len(values), length))
-    for start in range(0, len(values), _AT_A_TIME):
-        flat = list(chain.from_iterable(values[start : start + _AT_A_TIME]))
+    step = max(1, _AT_A_TIME // max(length, 1))
+    for start in range(0, len(values), step):
+        flat = list(chain.from_iterable(values[start : start + step]))
         try:
             numbers = np.frombuffer(array("d", flat), np.float64)  # other than numpy's, it takes no texts for numbers
         except (TypeError, OverflowError):  # a whole number may be beyond any float
             return None
         if bool in {type(flat[place]) for place in np.flatnonzero((numbers == 0) | (numbers == 1)).tolist()}:
             return None
-        rows[start : start + _AT_A_TIME] = numbers.reshape(-1, length)
+        rows[start : start + step] = numbers.reshape(-1, length)
     return rows
 
 

@@ -5,9 +5,7 @@ Format: https://cocodataset.org/#format-results, section 4.
 
 from __future__ import annotations
 
-import functools
 import os
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +17,7 @@ from vertebra_eval.files import Problems
 from vertebra_eval.panoptic.counts import ImageCounts, Segments, count_image
 from vertebra_eval.panoptic.data import PanopticData, png_folder, read_panoptic
 from vertebra_eval.panoptic.quality import PanopticClass, PanopticQuality, panoptic_quality
-from vertebra_eval.panoptic.runs import IdRuns, id_run_reader, read_id_runs
+from vertebra_eval.panoptic.runs import read_id_runs
 
 __all__ = ["panoptic_evaluate"]
 
@@ -59,14 +57,12 @@ def panoptic_evaluate(
     missing.raise_if_any()
 
     pairs = [(true_images[key], pred_images[key]) for key in true_images]
-    read = id_run_reader(2 * len(pairs))
-    count = functools.partial(_count, read=read, fast=read is not read_id_runs)
     threads = threads or min(_processors(), _MOST_THREADS)
     if threads == 1:
-        outcomes = list(map(count, pairs))
+        outcomes = list(map(_count, pairs))
     else:
         with ThreadPoolExecutor(threads) as pool:
-            outcomes = list(pool.map(count, pairs))
+            outcomes = list(pool.map(_count, pairs))
     faults = Problems(pred_json)
     counts: list[ImageCounts] = []
     for outcome in outcomes:
@@ -90,13 +86,11 @@ class _ImageRecord:
     segments: Segments
 
 
-def _count(
-    pair: tuple[_ImageRecord, _ImageRecord], read: Callable[[Path], IdRuns], fast: bool
-) -> ImageCounts | DataError:
+def _count(pair: tuple[_ImageRecord, _ImageRecord]) -> ImageCounts | DataError:
     truth, predicted = pair
     try:
-        true_ids, pred_ids = read(truth.path), read(predicted.path)
-        return count_image(true_ids, truth.segments, pred_ids, predicted.segments, predicted.where, fast=fast)
+        true_ids, pred_ids = read_id_runs(truth.path), read_id_runs(predicted.path)
+        return count_image(true_ids, truth.segments, pred_ids, predicted.segments, predicted.where)
     except DataError as err:
         return err
 
