@@ -174,8 +174,9 @@ def _metrics(
     found["AR"] = recall[..., 0], "objects"
     for short, name in _AREAS.items():
         found[f"AR{short}"] = recall[..., areas.index(name)], f"{name} objects"
-    for number, name in enumerate(truth.category_names):
-        found[f"AP-{name}"] = precision[:, :, number, 0], f"objects of class {name}"
+    by_class = np.ascontiguousarray(precision[..., 0].transpose(2, 0, 1))  # else each class is spread over all of it
+    for numbers, name in zip(by_class, truth.category_names, strict=True):
+        found[f"AP-{name}"] = numbers, f"objects of class {name}"
     metrics: dict[str, float | None] = {}
     reasons: dict[str, str] = {}
     for name, (numbers, what) in found.items():

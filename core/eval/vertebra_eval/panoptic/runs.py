@@ -133,7 +133,7 @@ def _fast_pixels(encoded: bytes) -> np.ndarray | None:
         return None
     try:
         return decode(encoded, (height, width), "rgb")
-    except Exception:  # of its own kind; Pillow tells what is wrong
+    except Exception:  # of its own kind; Pillow says what is wrong
         return None
 
 
