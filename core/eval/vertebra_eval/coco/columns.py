@@ -138,6 +138,27 @@ class DetectionColumns:
         """Selects rows by index or boolean mask."""
         return _taken(self, rows, "image category boxes areas scores masks keypoints")
 
+    @classmethod
+    def joined(cls, parts: Sequence[DetectionColumns], source: str) -> DetectionColumns | None:
+        """One after the other, at least one; None where their masks are polygons. All have the same columns."""
+        masks = [part.masks for part in parts if part.masks is not None]
+        if (joined := MaskColumn.joined(masks) if masks else None) is None and masks:
+            return None
+
+        def column(name: str) -> np.ndarray:
+            return np.concatenate([getattr(part, name) for part in parts])
+
+        return cls(
+            image=column("image"),
+            category=column("category"),
+            boxes=column("boxes") if parts[0].has_boxes() else np.zeros((0, 4)),
+            areas=column("areas"),
+            scores=column("scores"),
+            masks=joined,
+            keypoints=None if parts[0].keypoints is None else column("keypoints"),
+            source=source,
+        )
+
     def with_areas(self, task: str) -> DetectionColumns:
         """With areas, as a task has them, where there are none."""
         if self.areas is not None:

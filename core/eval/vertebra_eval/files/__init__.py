@@ -1,6 +1,6 @@
 """Files of a user: read only if they are files, written whole or not at all."""
 
-from vertebra_eval.files.json_file import Problems, read_json
+from vertebra_eval.files.json_file import Problems, json_list_parts, read_json
 from vertebra_eval.files.regular import check_regular, open_regular, read_bytes, read_text
 from vertebra_eval.files.whole import (
     WholeFile,
@@ -18,6 +18,7 @@ __all__ = [
     "WholeFile",
     "check_regular",
     "free_path",
+    "json_list_parts",
     "numbered_name",
     "open_regular",
     "open_whole",

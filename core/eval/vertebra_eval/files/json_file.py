@@ -6,15 +6,19 @@ import contextlib
 import gc
 import json
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from vertebra_eval.errors import DataError
 from vertebra_eval.files.file_names import near_file
-from vertebra_eval.files.regular import read_bytes
+from vertebra_eval.files.regular import open_regular, read_bytes
 
-__all__ = ["Problems", "read_json"]
+__all__ = ["Problems", "json_list_parts", "read_json"]
+
+_PART, _TAIL = 1 << 22, 1 << 16  # bytes of a part of a list, and at the end of each in which its cut is looked for
+_BETWEEN = re.compile(rb"\}\s*,\s*(?=\{)")
 
 
 def read_json(path: str | os.PathLike, *, unique_keys: bool = True, hint: str = "") -> Any:
@@ -56,6 +60,42 @@ def read_json(path: str | os.PathLike, *, unique_keys: bool = True, hint: str = 
         raise DataError(f"{path}: the key {err.key!r} occurs twice in one object; remove one of the two") from err
     except (ValueError, RecursionError) as err:  # numbers of thousands of digits, nesting without end
         raise DataError(f"{path}: cannot be read as JSON ({err})") from err
+
+
+def json_list_parts(path: str | os.PathLike) -> Iterator[list]:
+    """The elements of a file that is one JSON list of objects, some MiB at a time.
+
+    A part ends between two objects, at `}, {`. Where that stands within one, in a text or a list in it, neither half is
+    JSON.
+
+    Raises:
+        ValueError: it is something else, or cannot be taken apart; `read_json` knows more. OSError: it cannot be read.
+    """
+    with open_regular(path) as file:
+        rest = file.read(_PART).removeprefix(b"\xef\xbb\xbf").lstrip()
+        if not rest.startswith(b"["):
+            raise ValueError("not a list")
+        rest = rest[1:]
+        while block := file.read(_PART):
+            cut = len(rest)
+            rest += block
+            for between in _BETWEEN.finditer(rest, max(cut, len(rest) - _TAIL)):
+                cut = between.end()
+                first = between.start() + 1
+            if cut > len(rest) - len(block):
+                yield _objects(b"[" + rest[:first] + b"]")
+                rest = rest[cut:]
+    elements = _objects(b"[" + rest)
+    if elements:
+        yield elements
+
+
+def _objects(text: bytes) -> list:
+    with _without_collection():
+        elements = json.loads(text.decode("utf-8"))
+    if not isinstance(elements, list) or not all(type(element) is dict for element in elements):
+        raise ValueError("not a list of objects")
+    return elements
 
 
 @contextlib.contextmanager

@@ -60,6 +60,23 @@ class MaskColumn(Sequence):
         sizes = np.array([mask["size"] for mask in masks], np.int64).reshape(-1, 2)
         return cls.of_run_lengths(b"".join(mask["counts"] for mask in masks), lengths, sizes)
 
+    @classmethod
+    def joined(cls, columns: Sequence[MaskColumn]) -> MaskColumn | None:
+        """One column after the other; None where there are polygons."""
+        if any((column.kinds == POLYGONS).any() for column in columns):
+            return None
+        before = np.cumsum([0, *(len(column.counts) for column in columns)])[:-1]
+        shifted = np.repeat(before, list(map(len, columns)))
+        areas = [column.run_areas for column in columns if column.run_areas is not None]
+        return cls(
+            np.concatenate([column.kinds for column in columns]),
+            np.concatenate([column.sizes for column in columns]),
+            np.concatenate([column.starts for column in columns]) + shifted,
+            np.concatenate([column.ends for column in columns]) + shifted,
+            counts=b"".join(column.counts for column in columns),
+            run_areas=np.concatenate(areas) if len(areas) == len(columns) else None,
+        )
+
     def __len__(self) -> int:
         return len(self.kinds)
 
