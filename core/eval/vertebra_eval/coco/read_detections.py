@@ -87,7 +87,7 @@ def read_detections(source: Any, truth: GroundTruthColumns, task: str) -> Detect
 
 def _in_parts(path: str | os.PathLike, truth: GroundTruthColumns, task: str) -> DetectionColumns | None:
     """The columns of a large file, of which only a part is in memory as dicts at a time; None where anything is odd
-    about it, which is told of the whole file."""
+    about it: notes and errors count all records, so the whole file is read."""
     parts: list[DetectionColumns] = []
     kinds = set()
     try:
