@@ -66,12 +66,12 @@ def json_list_parts(path: str | os.PathLike) -> Iterator[list]:
     """The elements of a file that is one JSON list of objects, some MiB at a time.
 
     A part ends between two objects, at `}, {`. Where that stands within one, in a text or a list in it, neither half is
-    JSON.
+    JSON. The garbage collector pauses until the last part: what is done with one meanwhile would wake it.
 
     Raises:
         ValueError: it is something else, or cannot be taken apart; `read_json` knows more. OSError: it cannot be read.
     """
-    with open_regular(path) as file:
+    with _without_collection(), open_regular(path) as file:
         rest = file.read(_PART).removeprefix(b"\xef\xbb\xbf").lstrip()
         if not rest.startswith(b"["):
             raise ValueError("not a list")
@@ -85,15 +85,14 @@ def json_list_parts(path: str | os.PathLike) -> Iterator[list]:
             if cut > len(rest) - len(block):
                 yield _objects(b"[" + rest[:first] + b"]")
                 rest = rest[cut:]
-    elements = _objects(b"[" + rest)
-    if elements:
-        yield elements
+        elements = _objects(b"[" + rest)
+        if elements:
+            yield elements
 
 
 def _objects(text: bytes) -> list:
-    with _without_collection():
-        elements = json.loads(text.decode("utf-8"))
-    if not isinstance(elements, list) or not all(type(element) is dict for element in elements):
+    elements = json.loads(text.decode("utf-8"))
+    if not isinstance(elements, list) or not set(map(type, elements)) <= {dict}:
         raise ValueError("not a list of objects")
     return elements
 
