@@ -78,6 +78,7 @@ def test_the_columns_are_those_of_the_whole_file(tmp_path, monkeypatch, truth, t
         {"more": [{"a": 1}, {"b": 2}]},
         {"score": float("nan")},
         {"score": "high"},
+        {"score": "0.5"},
         {"category_id": 7},
         {"image_id": 9},
         {"bbox": [1, 2, 3]},
@@ -124,8 +125,40 @@ def test_any_list_comes_whole_or_not_at_all(tmp_path_factory, records, size):
             assert "}, {" in str(records) or any(sign in json.dumps(records) for sign in ("},", "} ,"))
 
 
+def test_another_number_of_keypoints_later_is_told_of_the_whole_file(tmp_path, monkeypatch, truth):
+    records = [{name: value for name, value in one.items() if name != "note"} for one in results("keypoints")]
+    for one in records[20:]:
+        one["keypoints"] = [1.0, 2.0, 2.0]
+    path = tmp_path / "dt.json"
+    path.write_text(json.dumps(records))
+    parts, whole, sizes = both(monkeypatch, path, truth, "keypoints")
+    assert parts == whole and "keypoints" in whole and len(sizes) > 5
+
+
+def test_a_record_longer_than_where_cuts_are_looked_for_first_does_not_make_one_part_of_all(tmp_path, monkeypatch):
+    path = tmp_path / "list.json"
+    path.write_text(json.dumps([{"a": "x" * 100} for _ in range(50)]))
+    monkeypatch.setattr(json_file, "_PART", 300)
+    monkeypatch.setattr(json_file, "_TAIL", 4)
+    assert len(list(json_list_parts(path))) > 10
+
+
+def test_nesting_without_end_has_the_words_of_the_careful_reader(tmp_path, truth):
+    path = tmp_path / "dt.json"
+    path.write_text('[{"a": ' + "[" * 200_000 + "]" * 200_000 + "}]")
+    assert "cannot be read as JSON" in outcome(path, read_ground_truth(truth, "bbox"), "bbox")
+
+
 def test_masks_of_polygons_are_read_whole(tmp_path, monkeypatch, truth):
     path = tmp_path / "dt.json"
     path.write_text(json.dumps([one | {"segmentation": [[1, 1, 9, 1, 9, 9.5]]} for one in results("segm")]))
     parts, whole, _ = both(monkeypatch, path, truth, "segm")
     assert parts == whole and np.isfinite(parts[0]["areas"][1]).all()
+
+
+@pytest.mark.parametrize("score", ["0.5", [0.5], {}])
+def test_a_score_that_is_no_number_is_refused(tmp_path, truth, score):
+    path = tmp_path / "dt.json"
+    path.write_text(json.dumps([{"image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4], "score": score}]))
+    with pytest.raises(DataError, match=r"dt\.json: record 0 \(image 1\): score is .*, expected a number"):
+        read_detections(path, read_ground_truth(truth, "bbox"), "bbox")

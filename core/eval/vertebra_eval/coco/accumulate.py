@@ -30,7 +30,7 @@ def accumulate(
         bounds: (K + 1,) where each category's detections begin and end. num_truth: (K, A) int, objects that count.
     """
     T, R, (K, A) = len(params.iou_thresholds), len(params.recall_thresholds), num_truth.shape
-    precision, scores = np.empty((2, T, R, K, A, len(params.max_dets)))
+    precision, scores = (np.empty((T, R, K, A, len(params.max_dets))) for _ in range(2))
     recall = np.empty((T, K, A, len(params.max_dets)))
     for own in _steps(bounds, matches.candidate):
         step = _Step(matches, bounds[own.start : own.stop + 1], num_truth[own], params)

@@ -53,7 +53,7 @@ def evaluate_columns(
         num_categories=category.number,
     )
     rows = _in_order(truth.category, category, truth.num_categories)
-    key = category.of_truth * truth.num_images + truth.image
+    key = category.of_truth.astype(np.int64) * truth.num_images + truth.image
     rows = rows[stable_argsort(key[rows], category.number * truth.num_images)]
     candidate, pairs = _candidates(truth, detections, task, params, ranked, rows, key[rows])
     matches = _match(truth, detections, params, ranked, candidate, pairs, rows)

@@ -77,7 +77,7 @@ def _plain_rows(values: Sequence[Any], length: int) -> np.ndarray | None:
             numbers = np.frombuffer(array("d", flat), np.float64)  # other than numpy's, it takes no texts for numbers
         except (TypeError, OverflowError):  # a whole number may be beyond any float
             return None
-        if bool in {type(flat[place]) for place in np.flatnonzero((numbers == 0) | (numbers == 1)).tolist()}:
+        if {bool, np.bool_} & {type(flat[place]) for place in np.flatnonzero((numbers == 0) | (numbers == 1)).tolist()}:
             return None
         rows[start : start + step] = numbers.reshape(-1, length)
     return rows

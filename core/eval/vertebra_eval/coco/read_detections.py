@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Hashable, Sequence
+from contextlib import closing
 from itertools import repeat
 from operator import itemgetter
 from typing import Any
@@ -91,14 +92,15 @@ def _in_parts(path: str | os.PathLike, truth: GroundTruthColumns, task: str) -> 
     parts: list[DetectionColumns] = []
     kinds = set()
     try:
-        for records in json_list_parts(path):
-            parts.append(read_detections(records, truth, task))
-            kinds.add((has_box(records[0]), "segmentation" in records[0]))  # a first record decides for all
-            if parts[-1].notes or len(kinds) > 1:
-                return None
-    except (DataError, ValueError, OSError):
+        with closing(json_list_parts(path)) as lists:
+            for records in lists:
+                parts.append(read_detections(records, truth, task))
+                kinds.add((has_box(records[0]), "segmentation" in records[0]))  # a first record decides for all
+                if parts[-1].notes or len(kinds) > 1:
+                    return None
+        return DetectionColumns.joined(parts, str(path)) if parts else None
+    except (DataError, ValueError, RecursionError, OSError):  # also parts that do not fit, as of other keypoints
         return None
-    return DetectionColumns.joined(parts, str(path)) if parts else None
 
 
 def _numbers(

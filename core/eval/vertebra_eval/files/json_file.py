@@ -7,7 +7,8 @@ import gc
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from vertebra_eval.files.regular import open_regular, read_bytes
 
 __all__ = ["Problems", "json_list_parts", "read_json"]
 
-_PART, _TAIL = 1 << 22, 1 << 16  # bytes of a part of a list, and at the end of each in which its cut is looked for
+_PART, _TAIL = 1 << 22, 1 << 16  # bytes of a part of a list, and at its end in which the cut is looked for first
 _BETWEEN = re.compile(rb"\}\s*,\s*(?=\{)")
 
 
@@ -62,14 +63,15 @@ def read_json(path: str | os.PathLike, *, unique_keys: bool = True, hint: str = 
         raise DataError(f"{path}: cannot be read as JSON ({err})") from err
 
 
-def json_list_parts(path: str | os.PathLike) -> Iterator[list]:
+def json_list_parts(path: str | os.PathLike) -> Generator[list, None, None]:
     """The elements of a file that is one JSON list of objects, some MiB at a time.
 
     A part ends between two objects, at `}, {`. Where that stands within one, in a text or a list in it, neither half is
     JSON. The garbage collector pauses until the last part: what is done with one meanwhile would wake it.
 
     Raises:
-        ValueError: it is something else, or cannot be taken apart; `read_json` knows more. OSError: it cannot be read.
+        ValueError, RecursionError: it is something else, or cannot be taken apart; `read_json` knows more.
+        OSError: it cannot be read.
     """
     with _without_collection(), open_regular(path) as file:
         rest = file.read(_PART).removeprefix(b"\xef\xbb\xbf").lstrip()
@@ -77,17 +79,20 @@ def json_list_parts(path: str | os.PathLike) -> Iterator[list]:
             raise ValueError("not a list")
         rest = rest[1:]
         while block := file.read(_PART):
-            cut = len(rest)
+            before = len(rest)
             rest += block
-            for between in _BETWEEN.finditer(rest, max(cut, len(rest) - _TAIL)):
-                cut = between.end()
-                first = between.start() + 1
-            if cut > len(rest) - len(block):
-                yield _objects(b"[" + rest[:first] + b"]")
-                rest = rest[cut:]
+            cut = _last_between(rest, max(before, len(rest) - _TAIL)) or _last_between(rest, before)
+            if cut is not None:
+                yield _objects(b"[" + rest[: cut.start() + 1] + b"]")
+                rest = rest[cut.end() :]
         elements = _objects(b"[" + rest)
         if elements:
             yield elements
+
+
+def _last_between(text: bytes, start: int) -> re.Match[bytes] | None:
+    found = deque(_BETWEEN.finditer(text, start), maxlen=1)
+    return found[0] if found else None
 
 
 def _objects(text: bytes) -> list:

@@ -25,8 +25,8 @@ __all__ = [
 
 
 class WholeFile:
-    """A file that is written over time. Whenever the process or the machine stops, `path` has its old content or the
-    new.
+    """A file that is written over time. Whenever the process stops, `path` has its old content or the new; with
+    `durable` also when the machine does.
 
     A link stays a link. What is there and is not a file (a terminal, a pipe) is written directly.
 
