@@ -182,3 +182,15 @@ def test_the_evaluator_reads_the_file_and_gives_the_same(by_hand, tmp_path):
     numbers = lvis_evaluate(gt, dt)
     assert metrics == {f"lvis_{name}": value for name, value in numbers.items()}
     assert metrics["lvis_bbox/AP-c1"] == pytest.approx(0.5) and metrics["lvis_bbox/AP-c2"] == EXACT
+
+
+def test_the_evaluator_has_notes_on_intervals(by_hand):
+    """Two images are too few for one; the note names the metrics by their keys' task."""
+    metadata = Metadata("by hand").set(thing_classes=["c1"])
+    box = [{"bbox": [0, 0, 20, 20], "bbox_mode": 0, "category_id": 0}]
+    shape = {"height": 100, "width": 100, "neg_category_ids": [], "not_exhaustive_category_ids": []}
+    dicts = [{"image_id": i, "file_name": f"{i}.png", "annotations": box, **shape} for i in (1, 2)]
+    evaluator = LVISEvaluator(Dataset(dicts, metadata))
+    by_hand.run(evaluator, {1: [((0, 0, 20, 20), 0.75, 0)], 2: [((0, 0, 20, 20), 0.5, 0)]})
+    assert evaluator.intervals == {}
+    assert "lvis_bbox: no interval of AP, AP50, AP75: all images agree, so their spread is unknown" in evaluator.notes

@@ -17,6 +17,7 @@ _HOMES = {
         "coco_evaluate",
         "read_coco",
     ),
+    "vertebra_eval.crowdpose": ("crowdpose_evaluate",),
     "vertebra_eval.errors": ("DataError", "VertebraError"),
     "vertebra_eval.findings": ("Finding",),
     "vertebra_eval.lvis": ("lvis_evaluate",),

@@ -15,7 +15,7 @@ from vertebra_eval.errors import DataError
 from vertebra_eval.files import Problems, read_bytes
 from vertebra_eval.image_types import MAX_PIXELS
 from vertebra_eval.png_chunks import png_fault
-from vertebra_eval.semantic import SemanticScores, semantic_scores
+from vertebra_eval.semantic import SemanticScores, pixels_of_classes, semantic_scores
 
 __all__ = ["label_counts", "read_label_map", "semantic_evaluate"]
 
@@ -53,13 +53,17 @@ def semantic_evaluate(
         problems.add(f"{stem}.png", "has no prediction")
     problems.raise_if_any()
     counts = np.zeros((len(labels), len(labels) + 1), np.int64)
+    pixels = []
     for stem, path in truth.items():
         try:
-            counts += label_counts(path, predicted[stem], len(labels), ignore_label)
+            own = label_counts(path, predicted[stem], len(labels), ignore_label)
+            counts += own
+            pixels.append(pixels_of_classes(own))
         except DataError as err:
             problems.add(stem, str(err))
     problems.raise_if_any()
     scores = semantic_scores(counts, None, labels)
+    scores.images, scores.pixels = list(truth), np.stack(pixels)
     extra = len(predicted.keys() - truth.keys())
     if extra:
         scores.notes.append(f"{extra} predicted images are not in the ground truth and were dropped")

@@ -9,7 +9,7 @@ import numpy as np
 
 from vertebra_eval.nearest import listed
 
-__all__ = ["SemanticScores", "semantic_scores"]
+__all__ = ["SemanticScores", "pixels_of_classes", "semantic_scores"]
 
 _ABSENT = "the class does not occur in the ground truth; it is excluded from the means"
 _NOTHING = "no pixel of the ground truth has a class"
@@ -23,15 +23,26 @@ class SemanticScores:
         metrics: flat keys `sem_seg/mIoU`, `sem_seg/IoU-<class>`, ...
         reasons: one sentence for each metric that is None.
         notes: what one should know before trusting the numbers.
+        labels: of the K classes. images: names of the images. pixels: (N, 3, K) of each: in both maps, in the truth, in
+            the prediction. The last two where they were kept.
     """
 
     metrics: dict[str, float | None] = field(default_factory=dict)
     reasons: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    labels: Sequence[str] = ()
+    images: Sequence[str] = ()
+    pixels: np.ndarray | None = None
 
     def column(self, measure: str, labels: Sequence[str]) -> list[float | None]:
         """One measure of each class."""
         return [self.metrics[f"sem_seg/{measure}-{label}"] for label in labels]
+
+
+def pixels_of_classes(counts: np.ndarray) -> np.ndarray:
+    """(K, K+1) counts of an image, see `semantic_scores`, to (3, K): in both maps, in the truth, in the prediction."""
+    own = counts[:, :-1]
+    return np.stack([own.diagonal(), counts.sum(axis=1), own.sum(axis=0)])
 
 
 def semantic_scores(counts: np.ndarray, boundary: np.ndarray | None, labels: Sequence[str]) -> SemanticScores:
@@ -47,9 +58,7 @@ def semantic_scores(counts: np.ndarray, boundary: np.ndarray | None, labels: Seq
         labels: of the K classes, as metric keys have them.
     """
     counts = counts.astype(np.int64)
-    size = len(labels)
-    tp = counts[:, :size].diagonal()
-    true, predicted = counts.sum(axis=1), counts[:, :size].sum(axis=0)
+    tp, true, predicted = pixels_of_classes(counts)
     present = true > 0
     total = int(true.sum())
     columns = {
@@ -62,7 +71,7 @@ def semantic_scores(counts: np.ndarray, boundary: np.ndarray | None, labels: Seq
     if boundary is not None:
         columns["BoundaryIoU"] = _share(boundary[0], boundary[1] + boundary[2] - boundary[0])
 
-    scores = SemanticScores()
+    scores = SemanticScores(labels=list(labels))
     _put(scores, "mIoU", _mean(columns["IoU"][present]))
     _put(scores, "fwIoU", float((columns["IoU"][present] * true[present]).sum() / total) if total else None)
     _put(scores, "pixel_accuracy", int(tp.sum()) / total if total else None)

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from vertebra.errors import SetupError
+from vertebra_eval.resamples import COMPARED_TASKS, RESAMPLES
 
 __all__ = ["compare", "evaluate_results"]
 
@@ -18,40 +19,44 @@ Annotations = Annotated[
     ),
 ]
 Task = Annotated[
-    str | None, typer.Option("--task", help="Task: bbox, segm or keypoints. Default: the first of the runs.")
+    str | None,
+    typer.Option("--task", help=f"Task: {', '.join(COMPARED_TASKS)}. Default: the first of the runs."),
 ]
 Resamples = Annotated[
-    int, typer.Option("--resamples", min=0, max=1_000_000, help="Number of bootstrap resamples of the images.")
+    int, typer.Option("--resamples", min=0, max=1_000_000, help="Resamples of the images. 0: no intervals.")
 ]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Random seed of the resampling.")]
 JsonFile = Annotated[Path | None, typer.Option("--json", help="Also write the numbers to this JSON file.")]
 
 
 def compare(
-    run_a: Annotated[
-        Path, typer.Argument(metavar="RUN_A", help="A run folder, an evaluation folder, or a COCO result file.")
+    runs: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="RUN...",
+            help="A B, or A1 A2 ... against B1 B2 ... where the runs of a side are trained with different seeds: run "
+            "folders, evaluation folders, COCO result files or files of image sums, all on the same images.",
+        ),
     ],
-    run_b: Annotated[Path, typer.Argument(metavar="RUN_B", help="The other one, evaluated on the same images.")],
     annotations: Annotations = None,
     task: Task = None,
     resamples: Annotated[
-        int, typer.Option("--resamples", min=100, max=1_000_000, help="Number of resamples and of swaps.")
-    ] = 1000,
+        int, typer.Option("--resamples", min=100, max=1_000_000, help="Number of swaps of images.")
+    ] = RESAMPLES,
     seed: Seed = 0,
     json_file: JsonFile = None,
 ) -> None:
-    """Compare the AP of two runs, and test whether the difference is more than noise."""
-    from vertebra_eval.command.main import check_json_file, print_comparison, write_comparison
+    """Compare two runs, or several of each of two kinds, and test whether the difference is more than noise."""
+    from vertebra_eval.command.main import check_json_file, print_comparison, two_sides, write_comparison
     from vertebra_eval.compare_runs import compare_runs
 
-    _check_task(task, "bbox", "segm", "keypoints")
+    _check_task(task, *COMPARED_TASKS)
     check_json_file(json_file)
-    found, of_task, notes = compare_runs(
-        run_a, run_b, annotations=annotations, task=task, resamples=resamples, seed=seed
-    )
-    print_comparison(found, of_task, notes, run_a, run_b)
+    sides = two_sides(runs)
+    found, of_task, notes = compare_runs(*sides, annotations=annotations, task=task, resamples=resamples, seed=seed)
+    print_comparison(found, of_task, notes, *sides)
     if json_file is not None:
-        write_comparison(json_file, found, of_task, run_a, run_b)
+        write_comparison(json_file, found, of_task, *sides)
 
 
 def evaluate_results(
@@ -73,6 +78,10 @@ def evaluate_results(
     areas: Annotated[
         str | None, typer.Option(help="COCO: area ranges in square pixels beside all, such as tiny:0:256,big:1e4:1e10.")
     ] = None,
+    area_of_box: Annotated[
+        float | None,
+        typer.Option(help="COCO keypoints: share of a box's area that replaces the object's area, such as 0.53."),
+    ] = None,
     pooled: Annotated[
         bool, typer.Option("--pooled", help="COCO: take all categories for one, as for proposals.")
     ] = False,
@@ -80,20 +89,34 @@ def evaluate_results(
         str | None,
         typer.Option(help="COCO: also F1, precision, recall and mIoU from this score on; best: where F1 is best."),
     ] = None,
-    resamples: Resamples = 1000,
+    resamples: Resamples = RESAMPLES,
     seed: Seed = 0,
     json_file: JsonFile = None,
+    image_sums: Annotated[
+        Path | None, typer.Option(help="Panoptic: also write what each image adds to this .npz file, for compare.")
+    ] = None,
     report: Annotated[
         Path | None, typer.Option("--report", help="Write a report, one HTML file, with its plots beside.")
     ] = None,
 ) -> None:
     """Evaluate result files of any tool: COCO's AP and AR, or panoptic quality. No model is needed."""
-    from vertebra_eval.command.main import check_json_file, check_report, tell
+    from vertebra_eval.command.main import (
+        check_distinct,
+        check_json_file,
+        check_report,
+        check_sums_file,
+        tell,
+        write_sums,
+    )
     from vertebra_eval.evaluate_results import evaluate_result_files
 
     _check_task(task, "bbox", "segm", "keypoints", "boundary", "panoptic")
     check_json_file(json_file)
     check_report(report)
+    if image_sums is not None and task != "panoptic":
+        raise SetupError(f"--image-sums belongs to the task panoptic, not to {task}")
+    check_sums_file(image_sums)
+    check_distinct({"--json": json_file, "--report": report, "--image-sums": image_sums})
     numbers = evaluate_result_files(
         annotations,
         results,
@@ -103,12 +126,14 @@ def evaluate_results(
         max_dets=_limits(max_dets, task),
         iou_thresholds=_thresholds(iou),
         area_ranges=_areas(areas),
+        area_of_box=area_of_box,
         use_categories=False if pooled else None,
         confidence=_confidence(confidence),
         resamples=resamples,
         seed=seed,
     )
     tell(numbers, annotations, results, json_file, report)
+    write_sums(image_sums, numbers)
 
 
 def _limits(text: str | None, task: str) -> tuple[int, ...] | None:

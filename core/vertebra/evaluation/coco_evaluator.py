@@ -26,6 +26,7 @@ from vertebra_eval.coco.metrics import all_undefined, coco_metrics
 from vertebra_eval.coco.params import COCO_TASKS, TASKS, CocoParams, sigmas_for
 from vertebra_eval.coco.reasons import classes_without_detections
 from vertebra_eval.report.blocks import Section
+from vertebra_eval.resamples import RESAMPLES, check_resamples
 
 __all__ = ["COCOEvaluator"]
 
@@ -71,7 +72,7 @@ class COCOEvaluator(Evaluator):
         iou_thresholds: list[float] | None = None,
         max_dets: list[int] | None = None,
         keypoint_sigmas: list[float] | None = None,
-        resamples: int = 1000,
+        resamples: int = RESAMPLES,
         engine: Literal["vertebra", "pycocotools"] = "vertebra",
     ) -> None:
         super().__init__()
@@ -90,7 +91,7 @@ class COCOEvaluator(Evaluator):
         self.iou_thresholds = iou_thresholds
         self.max_dets = sorted(set(max_dets)) if max_dets else None
         self.keypoint_sigmas = keypoint_sigmas
-        self.resamples = resamples
+        self.resamples = check_resamples(resamples)
         if engine not in _ENGINES:
             raise RecipeError(f"COCOEvaluator: engine is {engine!r}; expected one of {', '.join(_ENGINES)}")
         if engine == "pycocotools" and "boundary" in (tasks or ()):
@@ -187,17 +188,14 @@ class COCOEvaluator(Evaluator):
             reasons |= why
             notes += [note for note in more if note not in notes]
         files = self._written(truth, table, tasks, len(shards))
+        intervals: dict[str, tuple[float, float]] = {}
+        for task, result in self.arrays.items() if self.resamples else ():
+            found = bootstrap_intervals(result.matches, resamples=self.resamples).of_task(task)
+            intervals |= found
+            notes += found.notes
         for note in notes:
             logger.warning("evaluation: %s", note)
-        return metrics, reasons, notes, self._intervals(), files
-
-    def _intervals(self) -> dict[str, tuple[float, float]]:
-        found: dict[str, tuple[float, float]] = {}
-        for task, result in self.arrays.items():
-            if self.resamples:
-                ends = bootstrap_intervals(result.matches, resamples=self.resamples)
-                found |= {f"{task}/{name}": interval for name, interval in ends.items()}
-        return found
+        return metrics, reasons, notes, intervals, files
 
     def _evaluate_task(
         self, task: str, truth: GroundTruth, table: DetectionColumns

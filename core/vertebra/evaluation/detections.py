@@ -7,6 +7,7 @@ dataset fits. Boxes and keypoints become COCO's (`xywh`, pixel indices) once, wh
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -36,6 +37,12 @@ class ImageKey(NamedTuple):
         """The key of a dataset dict or a model's input."""
         file_name = record.get("file_name")
         return cls(record.get("image_id"), None if file_name is None else str(file_name))
+
+    @property
+    def name(self) -> str:
+        """Its id; without one, the last three parts of the file's path, so that it does not depend on where the dataset
+        is."""
+        return str(self.image_id) if self.image_id is not None else "/".join(Path(self.file_name or "").parts[-3:])
 
 
 def columns_of_output(record: dict, output: dict, row: int = 0) -> tuple[DetectionColumns, int]:

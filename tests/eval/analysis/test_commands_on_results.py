@@ -32,7 +32,7 @@ def evaluate_into(folder, truth, results):
         for image in truth["images"]
     ]
     metadata = Metadata("by_hand").set(thing_classes=[category["name"] for category in truth["categories"]])
-    evaluator = COCOEvaluator(Dataset(dicts, metadata), folder, resamples=50)
+    evaluator = COCOEvaluator(Dataset(dicts, metadata), folder, resamples=100)
     for record in dicts:
         own = [result for result in results if result["image_id"] == record["image_id"]]
         found = Instances((100, 100))
@@ -62,7 +62,7 @@ def test_compare_tells_the_difference_of_two_runs(command_line, runs, tmp_path):
     written = json.loads((tmp_path / "compared.json").read_text())
     one = written["bbox/AP"]
     assert one["difference"] == pytest.approx(one["b"] - one["a"]) and one["difference"] > 0.1
-    assert one["interval"][0] > 0 and one["p_value"] == pytest.approx(1 / 201) and one["noise"] is False
+    assert one["interval"][0] > 0 and one["p_value"] < 1e-4 and one["noise"] is False
     assert f"{one['difference']:+.4f}" in said
 
 

@@ -58,5 +58,5 @@ def test_bad_values_are_one_message(work, capsys, command, place, bad):
 
 
 def test_the_places_are_all_options_of_all_commands():
-    assert {command for command, _ in PLACES} == {"coco", "lvis", "voc", "panoptic", "semantic", "compare"}
+    assert {command for command, _ in PLACES} == {"coco", "crowdpose", "lvis", "voc", "panoptic", "semantic", "compare"}
     assert len(PLACES) > 30

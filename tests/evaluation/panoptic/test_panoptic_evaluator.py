@@ -46,7 +46,11 @@ def test_numbers_from_memory(panoptic, tmp_path):
     assert metrics["panoptic/PQ-cat"] == 6 / 9
     assert metrics["panoptic/PQ-dog"] == 9 / 12
     assert metrics["panoptic/PQ"] == pytest.approx((6 / 9 + 9 / 12 + 1) / 3)
-    assert metrics["panoptic/PQ_stuff"] == 1.0 and evaluator.notes == []
+    assert metrics["panoptic/PQ_stuff"] == 1.0 and not evaluator.intervals
+    assert evaluator.notes == [
+        "panoptic: no interval of PQ, SQ, RQ, PQ_things, SQ_things, RQ_things, PQ_stuff, SQ_stuff, RQ_stuff: an "
+        "interval needs at least two images, and objects in them"
+    ]
 
 
 def test_written_files_give_the_same_numbers(panoptic, tmp_path):
@@ -121,8 +125,8 @@ def test_shards_merge_without_counting_an_image_twice(panoptic, tmp_path):
         for row in rows:
             part.process([dataset.dicts[row]], [outputs[row]])
     sent = pickle.loads(pickle.dumps([(part.counts, part.records, part.worst) for part in parts]))
-    quality, _ = parts[0]._evaluate_all(sent)
-    assert quality.metrics == expected
+    quality, intervals, _ = parts[0]._evaluate_all(sent)
+    assert quality.metrics == expected and intervals == alone.intervals
     assert [image.key.image_id for image in parts[0].worst] == [2, 0, 1]
 
 

@@ -215,7 +215,7 @@ def test_the_page_names_nothing_outside_itself(generated_report):
 
 @pytest.mark.slow
 def test_the_report_of_5000_images_stays_below_5_megabytes(report_of, tmp_path):
-    made = report_of(tmp_path, images=5000, classes=80, objects=7, false=20, pictures=64, resamples=50)
+    made = report_of(tmp_path, images=5000, classes=80, objects=7, false=20, pictures=64, resamples=100)
     assert made.path.stat().st_size < 5_000_000
     page = made.path.read_text(encoding="utf-8")
     assert page.count("data:image/jpeg") >= 64

@@ -161,8 +161,9 @@ def test_shards_equal_one_process_whatever_they_share(semantic_dataset):
         for row in rows:
             shard.process([dataset.dicts[row]], [{"sem_seg": torch.from_numpy(guesses[row])}])
     sent = pickle.loads(pickle.dumps([shard.tally.on_cpu() for shard in shards]))  # as between processes
-    merged = shards[0]._evaluate_all(sent)
+    merged, intervals, _ = shards[0]._evaluate_all(sent)
     assert merged.metrics == expected
+    assert intervals == alone.intervals and set(intervals) >= {"sem_seg/mIoU", "sem_seg/mBoundaryIoU"}
     assert [i.key for i in shards[0].merged.worst] == [i.key for i in alone.merged.worst]
 
 

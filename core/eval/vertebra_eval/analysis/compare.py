@@ -1,35 +1,38 @@
-"""Whether one detector's AP is really above another's on the same images, or both are the same but for chance.
+"""Tests whether the difference of two detectors on the same images is more than chance.
 
-Two questions, both paired over images (Efron and Tibshirani, "An Introduction to the Bootstrap", 1993):
-the interval of the difference comes from resampling images, the same ones for both detectors (chapter 10 and 13); the
-p-value from swapping the detectors in a random half of the images (chapter 15): if it did not matter whose detections
-an image has, a difference as large as the one seen would come up so often.
+Two sources of chance are covered. Images: if it made no difference whose results an image has, the results of the two
+could be swapped on a random half of the images, and the difference would vary as it does after swapping (Efron and
+Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 15). Training: with several runs a side that differ by
+their seeds, the spread within the sides shows the effect of the seed. The two variances are added; the part that is in
+both, each run's own reaction to the images, is subtracted once, as for standard errors clustered in two ways (Cameron,
+Gelbach and Miller, "Robust Inference with Multiway Clustering", 2011).
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from vertebra_eval.analysis.intervals import ap_values, basic_interval, resample_weights
-from vertebra_eval.analysis.weighted_ap import Judged, RankedClass, mean_average_precision, rank_classes
+from vertebra_eval.analysis.measured import Measured, MeasuredAP
+from vertebra_eval.analysis.student import check_level, t_quantile, t_tails
 from vertebra_eval.coco.matches import Matches
 from vertebra_eval.errors import DataError
+from vertebra_eval.resamples import RESAMPLES, check_resamples
 
-__all__ = ["SIGNIFICANT", "Comparison", "Difference", "compare_matches"]
+__all__ = ["SIGNIFICANT", "Comparison", "Difference", "compare_matches", "compare_measured"]
 
 SIGNIFICANT = 0.05  # p-value below which a difference is called real
-_AT_A_TIME = 250  # resamples
+_AT_A_TIME = 200  # swaps
+_SAME = 1e-12  # means of equal values differ in the last bits
 
 
 @dataclass(frozen=True)
 class Difference:
-    """One number of both: `second - first`, its interval at the comparison's level, and how often chance does as much.
-
-    Args:
-        p_value: two-sided, above 0: (1 + swaps with at least this difference) / (1 + swaps).
-    """
+    """One metric of both sides, means over the runs of each, with the interval of `second - first` and the two-sided
+    p-value."""
 
     first: float
     second: float
@@ -48,85 +51,141 @@ class Difference:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Differences by number (AP, AP50, AP75), over `num_images` images."""
+    """Differences by number, the leading one first (AP, mIoU, PQ), over `num_images` images and `runs` of each side."""
 
     differences: dict[str, Difference]
     num_images: int
     resamples: int
     level: float
+    runs: tuple[int, int] = (1, 1)
+
+    @property
+    def covers_seeds(self) -> bool:
+        """Whether the runs show how much training again changes."""
+        return max(self.runs) > 1
 
     def verdict(self, first: str, second: str) -> str:
-        """One sentence about AP, with the names of the two."""
-        ap = self.differences["AP"]
-        inside = f"{100 * self.level:.0f} % interval {ap.low:+.4f} to {ap.high:+.4f}, p = {ap.p_value:.3f}"
-        over = f"over {self.num_images} images ({inside})"
-        if ap.difference == 0:
-            return f"The AP of {second} is that of {first} {over}: there is no difference."
-        side = "above" if ap.difference > 0 else "below"
-        start = f"The AP of {second} is {abs(ap.difference):.4f} {side} that of {first} {over}"
-        if ap.is_noise:
+        """One sentence about the leading number, with the names of the two."""
+        name, one = next(iter(self.differences.items()))
+        inside = f"{100 * self.level:.0f} % interval {one.low:+.4f} to {one.high:+.4f}, p = {one.p_value:.3f}"
+        over = f"over {self.num_images} images"
+        if self.covers_seeds:
+            over += f" and {self.runs[0]} and {self.runs[1]} runs"
+        if one.difference == 0:
+            return f"The {name} of {second} is that of {first} {over} ({inside}): there is no difference."
+        side = "above" if one.difference > 0 else "below"
+        start = f"The {name} of {second} is {abs(one.difference):.4f} {side} that of {first} {over} ({inside})"
+        if one.is_noise:
             return f"{start}: that is within noise, so it does not show which is better."
         return f"{start}: that is more than noise."
 
 
 def compare_matches(
-    first: Matches, second: Matches, *, resamples: int = 1000, seed: int = 0, level: float = 0.95
+    first: Matches | Sequence[Matches],
+    second: Matches | Sequence[Matches],
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    level: float = 0.95,
 ) -> Comparison:
-    """Compare two detectors on the same ground truth.
+    """AP, AP50 and AP75 of two detectors; of each one run, or several."""
+    sides = [[MeasuredAP(run) for run in ([side] if isinstance(side, Matches) else side)] for side in (first, second)]
+    return compare_measured(*sides, resamples=resamples, seed=seed, level=level)
+
+
+def compare_measured(
+    first: Sequence[Measured],
+    second: Sequence[Measured],
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    level: float = 0.95,
+) -> Comparison:
+    """Compare two sides on the same ground truth.
 
     Args:
-        resamples: for the interval, and as many swaps for the p-value.
+        first, second: the runs of each side, which differ by the seed of their training.
+        resamples: number of random swaps.
 
     Raises:
-        DataError: the ground truths differ, have no object or fewer than two images.
+        DataError: the ground truths differ, have no object or fewer than two images; too few resamples.
     """
-    _check(first, second)
-    size, rng = first.num_images, np.random.default_rng(seed)
-    ranked = rank_classes(first), rank_classes(second)
-    both = _pooled(first, second)
-    every = np.ones((size, 1), np.int32)
-    seen = [ap_values(mean_average_precision(part, every), first.iou_thresholds) for part in ranked]
-    drawn, swapped = [], []
+    check_resamples(resamples, may_be_none=False)
+    check_level(level)
+    if not first or not second:
+        raise DataError("a side of the comparison has no run")
+    _check([*first, *second])
+    rng = np.random.default_rng(seed)
+    values = [[run.values() for run in side] for side in (first, second)]
+    every = [run for side in values for run in side]
+    names = [name for name in every[0] if all(name in run and not math.isnan(run[name]) for run in every)]
+    if not names:
+        raise DataError("the runs have no metric in common that is defined")
+    pairs = _pairs(len(first), len(second))
+    swapped: dict[str, list[np.ndarray]] = {name: [] for name in names}
     for start in range(0, resamples, _AT_A_TIME):
-        count = min(_AT_A_TIME, resamples - start)
-        weights = resample_weights(rng, size, count)
-        drawn.append(mean_average_precision(ranked[1], weights) - mean_average_precision(ranked[0], weights))
-        swap = rng.integers(0, 2, (size, count), dtype=np.int32)
-        whole = np.ones_like(swap)
-        one, other = np.concatenate([1 - swap, swap]), np.concatenate([swap, 1 - swap])  # (2N, count)
-        swapped.append(mean_average_precision(both, other, whole) - mean_average_precision(both, one, whole))
-    by_resample, by_swap = (
-        ap_values(np.concatenate(parts, axis=1), first.iou_thresholds) for parts in (drawn, swapped)
-    )
+        swap = rng.integers(0, 2, (first[0].num_images, min(_AT_A_TIME, resamples - start))) > 0
+        drawn = [first[a].swapped(second[b], swap) for a, b in pairs]
+        for name in names:
+            swapped[name].append(np.stack([one[name] for one in drawn]))
     differences = {}
-    for name in by_swap:
-        a, b = float(seen[0][name][0]), float(seen[1][name][0])
-        low, high = basic_interval(b - a, by_resample[name], level)
-        as_large = int((np.abs(by_swap[name]) >= abs(b - a) - 1e-12).sum())  # sums of floats differ in the last bits
-        differences[name] = Difference(a, b, low, high, (1 + as_large) / (1 + resamples))
-    return Comparison(differences, size, resamples, level)
+    for name in names:
+        runs = [np.array([run[name] for run in side]) for side in values]
+        variance, freedom = _variance(runs, np.concatenate(swapped[name], axis=1), first[0].num_images)
+        differences[name] = _judged(runs, variance, freedom, level)
+    return Comparison(differences, first[0].num_images, resamples, level, (len(first), len(second)))
 
 
-def _check(first: Matches, second: Matches) -> None:
-    for name in ("image", "category", "boxes", "areas"):
-        if not np.array_equal(getattr(first.objects, name), getattr(second.objects, name)):
-            raise DataError(f"the two were evaluated on different ground truth: column {name} differs")
-    if not np.array_equal(first.object_ignored, second.object_ignored):
-        raise DataError("the two were evaluated on different ground truth: other objects count")
-    if not np.array_equal(first.iou_thresholds, second.iou_thresholds):
-        raise DataError("the two were evaluated at different IoU thresholds")
-    if first.num_images != second.num_images or first.class_names != second.class_names:
-        raise DataError("the two were evaluated on different images or classes")
-    if first.num_images < 2 or first.object_ignored.all():
+def _pairs(first: int, second: int) -> list[tuple[int, int]]:
+    """Pairs of runs in which each run of a side occurs as often as the others."""
+    most = max(first, second)
+    if most % min(first, second):
+        return [(a, b) for a in range(first) for b in range(second)]
+    return [(turn % first, turn % second) for turn in range(most)]
+
+
+def _variance(runs: Sequence[np.ndarray], swapped: np.ndarray, num_images: int) -> tuple[float, float]:
+    """Variance of the difference of means, and its degrees of freedom.
+
+    Args:
+        runs: the values of each side's runs. swapped: (P, B) differences after swaps, of each pair of runs.
+    """
+    of_images = float((swapped.mean(axis=0) ** 2).mean())  # swaps have mean 0
+    counts = [len(side) for side in runs]
+    freedom = sum(counts) - len(counts)
+    if not freedom:
+        return of_images, num_images - 1.0
+    each = sum(1 / count for count in counts)
+    within = sum(float(((side - side.mean()) ** 2).sum()) for side in runs) / freedom
+    # What a single run's own reaction to the images adds: in P pairs each run of a side occurs equally often.
+    apart = float(((swapped - swapped.mean(axis=0)) ** 2).mean(axis=1).sum())
+    own_reaction = apart / sum(len(swapped) * (count - 1) / count for count in counts)
+    of_training = max(each * (within - own_reaction), 0.0)
+    variance = of_images + of_training
+    parts = of_images**2 / (num_images - 1) + of_training**2 / freedom
+    satterthwaite = variance**2 / parts if parts else num_images - 1.0
+    return variance, max(satterthwaite, min(freedom, num_images - 1))
+
+
+def _judged(runs: Sequence[np.ndarray], variance: float, freedom: float, level: float) -> Difference:
+    first, second = (float(side.mean()) for side in runs)
+    difference, error = second - first, variance**0.5
+    if error <= _SAME:
+        same = abs(difference) <= _SAME
+        return Difference(first, first if same else second, difference, difference, 1.0 if same else 0.0)
+    half = t_quantile(level, freedom) * error
+    ends = max(difference - half, -1.0), min(difference + half, 1.0)
+    return Difference(first, second, *ends, t_tails(difference / error, freedom))
+
+
+def _check(runs: Sequence[Measured]) -> None:
+    known = runs[0].ground_truth()
+    for run in runs[1:]:
+        for what, own in run.ground_truth().items():
+            if what not in known or not np.array_equal(known[what], own):
+                raise DataError(
+                    f"the runs were evaluated on different ground truth: {what} of them differ; evaluate all on the "
+                    "same images, in the same order"
+                )
+    if runs[0].num_images < 2 or not any(count.any() for count in runs[0].images_of_classes().values()):
         raise DataError("a comparison needs at least two images, and objects to find in them")
-
-
-def _pooled(first: Matches, second: Matches) -> list[RankedClass]:
-    """The detections of both in one ranking: rows of weights 0 to N - 1 for the first's, N to 2N - 1 the second's."""
-    one, other = Judged.of(first), Judged.of(second)
-    pooled = {
-        name: np.concatenate([getattr(one, name), getattr(other, name)])
-        for name in ("category", "score", "match", "ignored")
-    }
-    image = np.concatenate([one.image, other.image + first.num_images])
-    return rank_classes(one._replace(image=image, **pooled), np.concatenate([one.image, other.image]))

@@ -116,7 +116,8 @@ def _ap50(matches: Matches, match: np.ndarray, keep: np.ndarray, without: np.nda
     """AP50 if detections matched `match` (their class becomes the object's), only `keep` exist, and not `without`."""
     classes = matches.category.copy()
     classes[match >= 0] = matches.objects.category[match[match >= 0]]
-    changed = Judged.of(matches)._replace(category=classes, match=match[:, None], ignored=~keep[:, None])
+    judged = Judged.of(matches)._replace(category=classes, truth_category=matches.objects.category)
+    changed = judged._replace(match=match[:, None], ignored=~keep[:, None])
     if without is not None:
         changed = changed._replace(truth_ignored=matches.object_ignored | without)
     ranked = rank_classes(changed)

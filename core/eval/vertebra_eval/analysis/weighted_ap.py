@@ -18,7 +18,17 @@ import numpy as np
 
 from vertebra_eval.coco.matches import Matches
 
-__all__ = ["RECALLS", "Judged", "RankedClass", "mean_average_precision", "rank_classes"]
+__all__ = [
+    "RECALLS",
+    "Judged",
+    "RankedClass",
+    "class_average_precision",
+    "mean_average_precision",
+    "mean_of_classes",
+    "pooled",
+    "rank_classes",
+    "recalls_reached",
+]
 
 RECALLS = np.linspace(0.0, 1.0, 101)
 """Recall thresholds of COCO, as pycocotools sets them."""
@@ -30,13 +40,14 @@ class RankedClass(NamedTuple):
 
     Args:
         number: the class.
-        image: (D,) int64, row of weights.
+        image: (D,) int64, row of weights. score: (D,).
         hit, ignored: (D, T) bool; no detection is both, and none is ignored at every threshold.
         truth_image: (G,) int64, row of truth weights of each object that counts.
     """
 
     number: int
     image: np.ndarray
+    score: np.ndarray
     hit: np.ndarray
     ignored: np.ndarray
     truth_image: np.ndarray
@@ -61,19 +72,21 @@ class Judged(NamedTuple):
 
     @classmethod
     def of(cls, matches: Matches) -> Judged:
-        """Of all sizes."""
+        """Of all sizes; where the categories were pooled, all are one class."""
         objects = matches.objects
-        detections = matches.image, matches.category, matches.score, matches.match, matches.does_not_count
-        return cls(*detections, objects.image, objects.category, matches.object_ignored)
+        category, truth_category = matches.category, objects.category
+        if matches.is_pooled:
+            category, truth_category = np.zeros_like(category), np.zeros_like(truth_category)
+        detections = matches.image, category, matches.score, matches.match, matches.does_not_count
+        return cls(*detections, objects.image, truth_category, matches.object_ignored)
 
 
-def rank_classes(judged: Judged | Matches, tie: np.ndarray | None = None) -> list[RankedClass]:
+def rank_classes(judged: Judged, tie: np.ndarray | None = None) -> list[RankedClass]:
     """Each class that has objects, its detections in COCO's order: by score, then by image, then as they were matched.
 
     Args:
         tie: (D,) int64 to order equal scores by, in place of the image.
     """
-    judged = Judged.of(judged) if isinstance(judged, Matches) else judged
     image_order = judged.image if tie is None else tie
     order = np.lexsort((image_order, -judged.score, judged.category))  # stable; last key leads
     order = order[~judged.ignored[order].all(axis=1)]
@@ -87,6 +100,7 @@ def rank_classes(judged: Judged | Matches, tie: np.ndarray | None = None) -> lis
             RankedClass(
                 number=int(number),
                 image=judged.image[rows],
+                score=judged.score[rows],
                 hit=(judged.match[rows] >= 0) & ~ignored,
                 ignored=ignored,
                 truth_image=judged.truth_image[counted[judged.truth_category[counted] == number]],
@@ -95,30 +109,49 @@ def rank_classes(judged: Judged | Matches, tie: np.ndarray | None = None) -> lis
     return ranked
 
 
-def mean_average_precision(
-    ranked: list[RankedClass], weights: np.ndarray, truth_weights: np.ndarray | None = None
+def pooled(one: Judged, other: Judged, num_images: int) -> list[RankedClass]:
+    """The detections of both on the same objects in one ranking: rows of weights 0 to N - 1 are the first's images, N
+    to 2N - 1 the other's."""
+    both = {
+        name: np.concatenate([getattr(one, name), getattr(other, name)])
+        for name in ("category", "score", "match", "ignored")
+    }
+    image = np.concatenate([one.image, other.image + num_images])
+    return rank_classes(one._replace(image=image, **both), np.concatenate([one.image, other.image]))
+
+
+def class_average_precision(
+    part: RankedClass, weights: np.ndarray, truth_weights: np.ndarray | None = None
 ) -> np.ndarray:
-    """AP of each threshold and weighting, mean over the classes that have objects.
+    """AP of a class at each threshold and weighting.
 
     Args:
         weights: (N, B) integers at least 0, how often the detections of an image count.
         truth_weights: (N, B), how often its objects count; None: as its detections.
 
     Returns:
-        (T, B) float64, NaN where no class has an object.
+        (T, B) float64, NaN where the class has no object.
     """
     truth_weights = weights if truth_weights is None else truth_weights
+    result = np.empty((part.hit.shape[1], weights.shape[1]))
+    for columns in _slices(weights.shape[1], len(part.image)):
+        result[:, columns] = _average_precision(part, weights[:, columns], truth_weights[:, columns])
+    return result
+
+
+def mean_average_precision(ranked: list[RankedClass], weights: np.ndarray) -> np.ndarray:
+    """(T, B) AP of each threshold and weighting, mean over the classes that have objects; NaN where none has."""
     if not ranked:
         return np.full((0, weights.shape[1]), np.nan)
-    total = np.zeros((ranked[0].hit.shape[1], weights.shape[1]))
-    defined = np.zeros(weights.shape[1])
-    for part in ranked:
-        for columns in _slices(weights.shape[1], len(part.image)):
-            value, exists = _class_average_precision(part, weights[:, columns], truth_weights[:, columns])
-            total[:, columns] += value
-            defined[columns] += exists
-    with np.errstate(invalid="ignore"):
-        return total / defined
+    return mean_of_classes(np.array([class_average_precision(part, weights) for part in ranked]))
+
+
+def mean_of_classes(values: np.ndarray) -> np.ndarray:
+    """(C, ...) to (...): mean of those that are not NaN; NaN where there are none."""
+    exist = ~np.isnan(values)
+    count = exist.sum(axis=0)
+    total = np.where(exist, values, 0.0).sum(axis=0)
+    return np.divide(total, count, out=np.full(count.shape, np.nan), where=count > 0)
 
 
 def _slices(count: int, length: int) -> Iterator[slice]:
@@ -127,18 +160,15 @@ def _slices(count: int, length: int) -> Iterator[slice]:
         yield slice(start, min(start + step, count))
 
 
-def _class_average_precision(
-    part: RankedClass, weights: np.ndarray, truth_weights: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """AP (T, B) of one class, 0 where it has no object, and (B,) whether it has one."""
+def _average_precision(part: RankedClass, weights: np.ndarray, truth_weights: np.ndarray) -> np.ndarray:
     objects = truth_weights[part.truth_image].sum(axis=0)  # (B,)
-    result = np.zeros((part.hit.shape[1], len(objects)))
+    result = np.where(objects > 0, 0.0, np.nan) + np.zeros((part.hit.shape[1], 1))
     any_hit = np.flatnonzero(part.hit.any(axis=1))
     if not len(any_hit):
-        return result, objects > 0
+        return result
     weighted = weights[part.image[: any_hit[-1] + 1]].astype(np.int32)  # (D', B), down to the last hit
     seen = np.cumsum(weighted, axis=0, dtype=np.int32)
-    reached = _recalls_reached(int(objects.max()), objects)  # (G_max + 1, B)
+    reached = recalls_reached(np.arange(objects.max() + 1)[:, None], objects)  # (G_max + 1, B)
     column = np.arange(len(objects))
     for t in range(part.hit.shape[1]):
         rows = np.flatnonzero(part.hit[:, t])
@@ -154,11 +184,10 @@ def _class_average_precision(
         best = np.maximum.accumulate(precision[::-1], axis=0)[::-1]
         steps = reached[hits, column]  # recalls that are reached by hit j
         steps[1:] -= steps[:-1].copy()
-        result[t] = np.einsum("jb,jb->b", best, steps) / len(RECALLS)
-    return result, objects > 0
+        result[t] += np.einsum("jb,jb->b", best, steps) / len(RECALLS)
+    return result
 
 
-def _recalls_reached(most: int, objects: np.ndarray) -> np.ndarray:
-    """(most + 1, B) float64: recall thresholds that m hits out of `objects` reach; 0 where there is none."""
-    recall = np.arange(most + 1)[:, None] / np.maximum(objects, 1)
-    return np.searchsorted(RECALLS, recall, side="right") * (objects > 0).astype(np.float64)
+def recalls_reached(hits: np.ndarray, objects: np.ndarray) -> np.ndarray:
+    """Number of recall thresholds that `hits` out of `objects` reach, float64; 0 where there are no objects."""
+    return np.searchsorted(RECALLS, hits / np.maximum(objects, 1), side="right") * (objects > 0).astype(np.float64)

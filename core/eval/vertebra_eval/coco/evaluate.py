@@ -172,6 +172,7 @@ def _match(
         outside=_outside(np.asarray(detections.areas)[ranked.rows], params.areas),
         truth_ignored=truth_ignored,
         is_nothing=truth.annotation_ids == 0,
+        is_pooled=not params.use_categories,
     )
 
 

@@ -24,6 +24,7 @@ class CocoImages:
         file_names: (I,) as written, None where there is none.
         sizes: (I, 2) int64 height, width; 0 where unknown.
         lists: LVIS' fields `neg_category_ids` and `not_exhaustive_category_ids` of each image that has them, by row.
+        crowd_index: CrowdPose's number of how much persons overlap, 0 to 1, of each image that has it, by row.
     """
 
     ids: list[Hashable]
@@ -31,6 +32,7 @@ class CocoImages:
     sizes: np.ndarray
     rows: dict[Hashable, int]
     lists: dict[int, dict[str, list]] = field(default_factory=dict)
+    crowd_index: dict[int, float] = field(default_factory=dict)
     findings: Findings = field(default_factory=lambda: Findings("images"))
 
 
@@ -58,6 +60,7 @@ def read_images(records: list) -> CocoImages:
     sizes = np.zeros((len(records), 2), np.int64)
     names = [record.get("file_name") for record in records]
     lists: dict[int, dict[str, list]] = {}
+    crowd_index: dict[int, float] = {}
     first_of: dict[str, int] = {}
     for row, record in enumerate(records):
         height, width = record.get("height"), record.get("width")
@@ -75,7 +78,9 @@ def read_images(records: list) -> CocoImages:
             found.add("file_name", "error", [row], fault)
         if "neg_category_ids" in record or "not_exhaustive_category_ids" in record:
             lists[row] = {key: record.get(key) or [] for key in ("neg_category_ids", "not_exhaustive_category_ids")}
-    return CocoImages(ids, names, sizes, rows, lists, found)
+        if isinstance(record.get("crowdIndex"), (int, float)) and not isinstance(record["crowdIndex"], bool):
+            crowd_index[row] = float(record["crowdIndex"])
+    return CocoImages(ids, names, sizes, rows, lists, crowd_index, found)
 
 
 def read_categories(records: list) -> CocoCategories:

@@ -29,6 +29,7 @@ class Matches:
         outside: (A, n) bool, the detection's own area is outside the range, so unmatched it does not count.
         truth_ignored: (A, G) bool, objects that do not count in a range.
         is_nothing: (G,) bool, objects with annotation id 0: pycocotools takes a match with them for none.
+        is_pooled: all categories were matched as one.
     """
 
     objects: GroundTruthColumns
@@ -41,6 +42,7 @@ class Matches:
     outside: np.ndarray
     truth_ignored: np.ndarray
     is_nothing: np.ndarray
+    is_pooled: bool = False
 
     def matched(self, area: int = 0) -> np.ndarray:
         """(n, T) int32, row of the object matched to each detection, or -1."""

@@ -56,6 +56,7 @@ def coco_evaluate(
     image_ids: Iterable[Hashable] | None = None,
     category_ids: Iterable[Hashable] | None = None,
     confidence: float | Literal["best"] | None = None,
+    area_of_box: float | None = None,
     **params: Any,
 ) -> CocoNumbers:
     """COCO's average precision and recall, equal to pycocotools' to the last bit and far faster.
@@ -70,6 +71,8 @@ def coco_evaluate(
         image_ids, category_ids: only these. None: all of the ground truth; columns are taken whole.
         confidence: also F1, precision, recall and mIoU of the matched pairs, for detections from this score on; best:
             the score where F1 is best.
+        area_of_box: the objects' areas, which scale the OKS and choose the area range, are this part of their boxes'.
+            None: as annotated.
         params: fields of `CocoParams` that differ from COCO's: `iou_thresholds`, `recall_thresholds`, `max_dets`,
             `use_categories` (False: pooled), `sigmas`, and `area_ranges`, whose names name metrics (`AP_<range>`).
 
@@ -78,11 +81,11 @@ def coco_evaluate(
     """
     chosen, notes = _params(task, params), []
     if isinstance(gt, GroundTruthColumns):
-        if image_ids is not None or category_ids is not None:
-            raise DataError("image_ids and category_ids choose from files and dicts; columns are taken whole")
+        if image_ids is not None or category_ids is not None or area_of_box is not None:
+            raise DataError("image_ids, category_ids and area_of_box are for files and dicts; columns are taken whole")
         truth = gt
     else:
-        truth = read_ground_truth(gt, task, image_ids=image_ids, category_ids=category_ids)
+        truth = read_ground_truth(gt, task, image_ids=image_ids, category_ids=category_ids, area_of_box=area_of_box)
     detections = dt if isinstance(dt, DetectionColumns) else read_detections(dt, truth, task)
     notes += [*truth.notes, *odd_objects(truth, chosen.max_dets[-1])]
     notes += [*detections.notes, *odd_detections(truth, detections, task)]

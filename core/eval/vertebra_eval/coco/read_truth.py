@@ -46,6 +46,7 @@ def read_ground_truth(
     image_ids: Iterable[Hashable] | None = None,
     category_ids: Iterable[Hashable] | None = None,
     ignored_by: tuple[str, ...] = ("iscrowd",),
+    area_of_box: float | None = None,
     name: str = "the ground truth",
 ) -> GroundTruthColumns:
     """Columns of a COCO data set, treated as pycocotools treats it: a field `ignore` means nothing, `iscrowd` does.
@@ -58,6 +59,7 @@ def read_ground_truth(
         image_ids, category_ids: only these. None: all that the source lists.
         name: what messages call a source that is not a path.
         ignored_by: fields of an annotation that, where they are set, make the object neither to be found nor missed.
+        area_of_box: areas are this part of the boxes', as CrowdPose's 0.53, whatever is annotated. None: as annotated.
 
     Raises:
         DataError: what cannot be read; sizes, areas or boxes that are not finite or negative.
@@ -69,7 +71,7 @@ def read_ground_truth(
     rows = data.categories.rows
     names = distinct_names([data.categories.names[rows[key]] for key in categories], categories.__getitem__)
     numbers = {key: number for number, key in enumerate(categories)}
-    return truth_columns(data, task, images, categories, names, numbers, ignored_by)
+    return truth_columns(data, task, images, categories, names, numbers, ignored_by, area_of_box)
 
 
 def truth_columns(
@@ -80,6 +82,7 @@ def truth_columns(
     category_names: Sequence[str],
     numbers: Mapping[Hashable, int],
     ignored_by: tuple[str, ...] = ("iscrowd",),
+    area_of_box: float | None = None,
 ) -> GroundTruthColumns:
     """Columns of one task on some images and categories.
 
@@ -113,13 +116,15 @@ def truth_columns(
     boxes = found.boxes[rows]
     if task == "keypoints":
         _ = found.keypoints, found.num_keypoints  # their findings
-    areas = _areas(data, rows, notes)
+    if area_of_box is not None and not 0 < area_of_box <= 1:
+        raise DataError(f"area_of_box is {area_of_box}; expected a share of the box's area, such as 0.53")
+    areas = _areas(data, rows, notes) if area_of_box is None else boxes[:, 2] * boxes[:, 3] * area_of_box
     data.refuse(("fatal",), _KINDS[task], used, ("annotations",))
     columns = GroundTruthColumns(
         image=image[rows],
         category=category[rows],
         boxes=np.nan_to_num(boxes),
-        areas=areas,
+        areas=np.nan_to_num(areas),
         crowd=found.crowd[rows],
         ignored=found.flagged(ignored_by)[rows],
         annotation_ids=_annotation_ids(data, rows, notes),

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
 from vertebra_eval.area_ranges import AREA_RANGES
 from vertebra_eval.errors import DataError
 from vertebra_eval.files import read_text
+from vertebra_eval.resamples import COMPARED_TASKS, RESAMPLES, check_resamples
 
 __all__ = ["area_ranges", "class_names", "parser", "range_of"]
 
@@ -27,6 +28,8 @@ def parser() -> argparse.ArgumentParser:
     _task(coco, ["bbox", "segm", "keypoints", "boundary"])
     add_coco_options(coco)
     _resampling(coco)
+    crowdpose = commands.add_parser("crowdpose", help="CrowdPose's AP of keypoints, also by how crowded images are")
+    _files(crowdpose, "COCO ground truth with a crowdIndex for each image", "COCO results")
     lvis = commands.add_parser("lvis", help="LVIS' federated AP of boxes or masks")
     _files(lvis, "LVIS ground truth", "results in COCO's format")
     _task(lvis, ["bbox", "segm"])
@@ -49,18 +52,32 @@ def parser() -> argparse.ArgumentParser:
     semantic.add_argument(
         "--ignore-label", type=int, default=255, help="label of pixels that do not count (default: 255)"
     )
-    for one in (coco, lvis, voc, panoptic, semantic):
+    for one in (crowdpose, lvis, panoptic, semantic):
+        _resampling(one)
+    for one in (panoptic, semantic):
+        one.add_argument(
+            "--image-sums", type=Path, metavar="FILE.npz", help="also write what each image adds, for `compare`"
+        )
+    for one in (coco, crowdpose, lvis, voc, panoptic, semantic):
         one.add_argument("--per-class", action="store_true", help="also print a row for each class")
         one.add_argument(
             "--report", type=Path, metavar="FILE", help="write a report, one HTML file, with its plots beside"
         )
         _json(one)
     compare = commands.add_parser("compare", help="whether the difference of two results is more than noise")
-    compare.add_argument("a", metavar="A", type=Path, help="a COCO result file, or the folder of a Vertebra run")
-    compare.add_argument("b", metavar="B", type=Path, help="the other one, on the same images")
-    compare.add_argument("--annotations", type=Path, help="COCO ground truth; required for result files")
-    compare.add_argument("--task", choices=["bbox", "segm", "keypoints"], help="default: the first of the runs")
-    _resampling(compare)
+    compare.add_argument(
+        "runs",
+        metavar="RUN",
+        nargs="+",
+        type=Path,
+        help="A B, or A1 A2 ... against B1 B2 ... where the runs of a side are trained with different seeds: COCO "
+        "result files, files of --image-sums, or folders of Vertebra runs, all on the same images",
+    )
+    compare.add_argument("--annotations", type=Path, help="COCO ground truth; required for COCO result files")
+    compare.add_argument("--sigmas", type=float, nargs="+", metavar="S", help="OKS standard deviation of each keypoint")
+    _area_of_box(compare)
+    compare.add_argument("--task", choices=COMPARED_TASKS, help="default: the first of the runs")
+    _resampling(compare, may_be_none=False)
     _json(compare)
     return root
 
@@ -73,12 +90,22 @@ def add_coco_options(one: argparse.ArgumentParser) -> None:
         "--areas", nargs="+", type=range_of, metavar="NAME:LOW:HIGH", help="area ranges in square pixels, beside all"
     )
     one.add_argument("--sigmas", type=float, nargs="+", metavar="S", help="OKS standard deviation of each keypoint")
+    _area_of_box(one)
     one.add_argument("--pooled", action="store_true", help="take all categories for one, as for proposals")
     one.add_argument(
         "--confidence",
         type=_confidence,
         metavar="SCORE",
         help="also F1, precision, recall and mIoU from this score on; best: where F1 is best",
+    )
+
+
+def _area_of_box(one: argparse.ArgumentParser) -> None:
+    one.add_argument(
+        "--area-of-box",
+        type=float,
+        metavar="SHARE",
+        help="share of a box's area that replaces its object's area, such as 0.53 for CrowdPose's OKS",
     )
 
 
@@ -136,9 +163,32 @@ def _task(one: argparse.ArgumentParser, tasks: list[str]) -> None:
     one.add_argument("--task", choices=tasks, default=tasks[0], help=f"default: {tasks[0]}")
 
 
-def _resampling(one: argparse.ArgumentParser) -> None:
-    one.add_argument("--resamples", type=int, default=1000, help="bootstrap resamples of the images (default: 1000)")
-    one.add_argument("--seed", type=int, default=0, help="random seed of the resampling (default: 0)")
+def _resampling(one: argparse.ArgumentParser, *, may_be_none: bool = True) -> None:
+    none = "; 0: no intervals" if may_be_none else ""
+    one.add_argument(
+        "--resamples",
+        type=lambda text: _whole(text, lambda number: check_resamples(number, may_be_none=may_be_none)),
+        default=RESAMPLES,
+        help=f"number of resamples of the images (default: {RESAMPLES}{none})",
+    )
+    one.add_argument(
+        "--seed", type=lambda text: _whole(text, _not_negative), default=0, help="random seed of them (default: 0)"
+    )
+
+
+def _whole(text: str, check: Callable[[int], int]) -> int:
+    try:
+        return check(int(text))
+    except ValueError as err:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from err
+    except DataError as err:
+        raise argparse.ArgumentTypeError(str(err)) from err
+
+
+def _not_negative(seed: int) -> int:
+    if seed < 0:
+        raise DataError(f"seed is {seed}; expected a whole number from 0 on")
+    return seed
 
 
 def _json(one: argparse.ArgumentParser) -> None:

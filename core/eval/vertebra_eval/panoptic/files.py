@@ -73,6 +73,7 @@ def panoptic_evaluate(
     faults.raise_if_any()
     classes = [PanopticClass(*known) for known in truth.categories]
     quality = panoptic_quality(classes, counts)
+    quality.images = [str(key) for key in true_images]
     extra = len(pred_images.keys() - true_images.keys())
     if extra:
         quality.notes.append(f"{extra} predicted images are not in the ground truth and were dropped")

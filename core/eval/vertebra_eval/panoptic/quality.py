@@ -65,6 +65,7 @@ class PanopticQuality:
         metrics: the same as flat keys `panoptic/PQ`, `panoptic/PQ_things`, `panoptic/PQ-<class>`, ...
         reasons: one sentence for each metric that is None.
         notes: what one should know before trusting the numbers.
+        classes, counts: what it was made of. images: names of the images, where they are known.
     """
 
     all: GroupQuality
@@ -74,6 +75,9 @@ class PanopticQuality:
     metrics: dict[str, float | None]
     reasons: dict[str, str]
     notes: list[str]
+    classes: Sequence[PanopticClass]
+    counts: Sequence[ImageCounts]
+    images: Sequence[str] = ()
 
 
 def panoptic_quality(classes: Sequence[PanopticClass], images: Iterable[ImageCounts]) -> PanopticQuality:
@@ -109,7 +113,8 @@ def panoptic_quality(classes: Sequence[PanopticClass], images: Iterable[ImageCou
             "the annotated area is used, as panopticapi does"
         )
     per_class = {known.category_id: row for known, row in zip(classes, rows, strict=True)}
-    return PanopticQuality(groups[""], groups["_things"], groups["_stuff"], per_class, metrics, reasons, notes)
+    of_groups = groups[""], groups["_things"], groups["_stuff"]
+    return PanopticQuality(*of_groups, per_class, metrics, reasons, notes, classes, images)
 
 
 def _joined(columns: list[np.ndarray]) -> np.ndarray:

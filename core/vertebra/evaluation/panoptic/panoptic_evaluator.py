@@ -19,11 +19,13 @@ from vertebra.evaluation.evaluator import Evaluator
 from vertebra.evaluation.panoptic.dataset import PanopticTruth
 from vertebra.evaluation.panoptic.report import PredictedImage, panoptic_sections
 from vertebra.runtime.distributed import gather_to_main, on_main_process
+from vertebra_eval.analysis import ImageSums, Intervals, measured_intervals
 from vertebra_eval.files import write_text
 from vertebra_eval.panoptic.counts import VOID, ImageCounts, Segments, count_image
 from vertebra_eval.panoptic.quality import PanopticQuality, panoptic_quality
 from vertebra_eval.panoptic.runs import IdRuns, read_id_runs, write_segment_ids
 from vertebra_eval.report.blocks import Section
+from vertebra_eval.resamples import RESAMPLES, check_resamples
 
 __all__ = ["PanopticEvaluator"]
 
@@ -48,12 +50,22 @@ class PanopticEvaluator(Evaluator):
             dataset's own category ids, `thing_dataset_id_to_contiguous_id` and the same for stuff).
         output_dir: injected. None: nothing is written.
         save_predictions: write COCO's result files, `panoptic_predictions.json` and a PNG for each image.
+        resamples: of the images, for the 95 % intervals of the means; 0: no intervals.
     """
 
-    def __init__(self, dataset: Any, output_dir: str | Path | None = None, *, save_predictions: bool = True) -> None:
+    def __init__(
+        self,
+        dataset: Any,
+        output_dir: str | Path | None = None,
+        *,
+        save_predictions: bool = True,
+        resamples: int = RESAMPLES,
+    ) -> None:
         super().__init__()
         self.dataset = dataset
-        self.output_dir = Path(output_dir) if output_dir is not None and save_predictions else None
+        self.sums_dir = None if output_dir is None else Path(output_dir)
+        self.output_dir = self.sums_dir if save_predictions else None
+        self.resamples = check_resamples(resamples)
         self.truth = PanopticTruth(dataset)
         self.reset()
 
@@ -62,7 +74,7 @@ class PanopticEvaluator(Evaluator):
         self.records: dict[ImageKey, dict] = {}  # COCO's results, where they are written
         self.worst: list[PredictedImage] = []
         self.quality: PanopticQuality | None = None
-        self.reasons, self.notes, self.files = {}, [], {}
+        self.reasons, self.notes, self.intervals, self.files = {}, [], {}, {}
 
     def check(self) -> None:
         """All records and the sizes of all PNG files; some of these are read, at even distances."""
@@ -108,7 +120,7 @@ class PanopticEvaluator(Evaluator):
         """The metrics of all processes' images."""
         shards = gather_to_main((self.counts, self.records, self.worst))
         result = on_main_process(lambda: self._evaluate_all(shards or []))
-        self.quality, self.files = result
+        self.quality, self.intervals, self.files = result
         self.reasons, self.notes = self.quality.reasons, self.quality.notes
         return self.quality.metrics
 
@@ -117,7 +129,7 @@ class PanopticEvaluator(Evaluator):
             return []
         return panoptic_sections(self.quality, self.truth, self.worst, folder, pictures)
 
-    def _evaluate_all(self, shards: Sequence[tuple]) -> tuple[PanopticQuality, dict[str, Path]]:
+    def _evaluate_all(self, shards: Sequence[tuple]) -> tuple[PanopticQuality, Intervals, dict[str, Path]]:
         counts: dict[ImageKey, ImageCounts] = {}
         records: dict[ImageKey, dict] = {}
         kept: dict[ImageKey, PredictedImage] = {}
@@ -138,9 +150,15 @@ class PanopticEvaluator(Evaluator):
         num_empty = sum(counts[key].num_empty for key in keys)
         if num_empty:
             quality.notes.append(f"{num_empty} predicted segments have no pixels and were dropped")
+        sums = ImageSums.of_panoptic([key.name for key in keys], quality.classes, quality.counts)
+        intervals = Intervals()
+        if self.resamples:
+            intervals = measured_intervals(sums, resamples=self.resamples).of_task("panoptic")
+            quality.notes += intervals.notes
         for note in quality.notes:
             logger.warning("evaluation: %s", note)
-        return quality, self._write_json([records[key] for key in keys if key in records])
+        files = self._write_json([records[key] for key in keys if key in records])
+        return quality, intervals, files | sums.write_to(self.sums_dir)
 
     def _true_segments(self, key: ImageKey) -> tuple[str, Segments]:
         """The PNG of an image's ground truth, and its segments."""

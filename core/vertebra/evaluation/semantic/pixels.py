@@ -11,6 +11,7 @@ from torch import Tensor
 __all__ = [
     "boundary_counts",
     "boundary_radius",
+    "class_pixels",
     "detectron2_boundary_counts",
     "image_quality",
     "pixel_counts",
@@ -32,11 +33,16 @@ def pixel_counts(truth: Tensor, predicted: Tensor, num_classes: int) -> Tensor:
     return _bincount(cells, (num_classes + 1) * columns).reshape(num_classes + 1, columns)
 
 
+def class_pixels(counts: Tensor) -> Tensor:
+    """`pixel_counts` to (3, K) int64, ignored pixels aside: in both maps, in the truth, in the prediction."""
+    counts = counts[:-1]
+    own = counts[:, : len(counts)]
+    return torch.stack([own.diagonal(), counts.sum(dim=1), own.sum(dim=0)])
+
+
 def image_quality(counts: Tensor) -> Tensor:
     """Mean IoU over the true classes of one image, from its `pixel_counts`; NaN if it has none. Scalar float64."""
-    counts = counts[:-1].double()  # without ignored pixels
-    hit = counts.diagonal()
-    true, predicted = counts.sum(dim=1), counts[:, : len(hit)].sum(dim=0)
+    hit, true, predicted = class_pixels(counts).double()
     iou = hit / (true + predicted - hit).clamp(min=1)
     present = true > 0
     return (iou * present).sum() / present.sum()

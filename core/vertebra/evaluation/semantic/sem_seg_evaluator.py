@@ -29,7 +29,9 @@ from vertebra.evaluation.semantic.report import semantic_sections
 from vertebra.evaluation.semantic.tally import Tally
 from vertebra.runtime.distributed import gather_to_main, on_main_process
 from vertebra.visualize import entropy_map
+from vertebra_eval.analysis import ImageSums, Intervals, measured_intervals
 from vertebra_eval.report.blocks import Section
+from vertebra_eval.resamples import RESAMPLES, check_resamples
 from vertebra_eval.semantic import SemanticScores, semantic_scores
 
 __all__ = ["SemSegEvaluator"]
@@ -57,15 +59,19 @@ class SemSegEvaluator(Evaluator):
             computes it (for comparisons only), or `off`.
         boundary_ratio: how far inside a contour that reaches, as a part of the image's diagonal.
         uncertainty: measure how undecided the scores are, taken as logits, for the pictures of the worst images.
+        output_dir: injected; what each image adds is written there, for comparisons. None: nothing is written.
+        resamples: of the images, for the 95 % intervals of the means; 0: no intervals.
     """
 
     def __init__(
         self,
         dataset: Any,
+        output_dir: str | Path | None = None,
         *,
         boundary_iou: Literal["per_class", "detectron2", "off"] = "per_class",
         boundary_ratio: float = 0.02,
         uncertainty: bool = True,
+        resamples: int = RESAMPLES,
     ) -> None:
         super().__init__()
         if not 0 < boundary_ratio < 1:
@@ -88,6 +94,8 @@ class SemSegEvaluator(Evaluator):
         self.boundary_iou = boundary_iou
         self.boundary_ratio = boundary_ratio
         self.uncertainty = uncertainty
+        self.output_dir = None if output_dir is None else Path(output_dir)
+        self.resamples = check_resamples(resamples)
         self._rows: dict[ImageKey, int] | None = None
         self.reset()
 
@@ -101,7 +109,7 @@ class SemSegEvaluator(Evaluator):
         self.tally = Tally(len(self.class_names))
         self.merged: Tally | None = None
         self.scores: SemanticScores | None = None
-        self.reasons, self.notes, self.files = {}, [], {}
+        self.reasons, self.notes, self.intervals, self.files = {}, [], {}, {}
 
     @torch.no_grad()
     def process(self, inputs: list[dict], outputs: list[dict]) -> None:
@@ -134,7 +142,7 @@ class SemSegEvaluator(Evaluator):
             DataError: a model predicted labels that are not classes, or several processes counted the same images.
         """
         shards = gather_to_main(self.tally.on_cpu())
-        self.scores = on_main_process(lambda: self._evaluate_all(shards or []))
+        self.scores, self.intervals, self.files = on_main_process(lambda: self._evaluate_all(shards or []))
         self.reasons, self.notes = self.scores.reasons, self.scores.notes
         return self.scores.metrics
 
@@ -158,7 +166,7 @@ class SemSegEvaluator(Evaluator):
             )
         return self.label_reader.read(record)
 
-    def _evaluate_all(self, shards: list[Tally]) -> SemanticScores:
+    def _evaluate_all(self, shards: list[Tally]) -> tuple[SemanticScores, Intervals, dict[str, Path]]:
         self.merged = Tally.merged(shards)
         self._check_predicted(self.merged)
         counts = self.merged.counts.numpy()[:-1, :-1]  # without ignored pixels
@@ -170,9 +178,23 @@ class SemSegEvaluator(Evaluator):
                 f"sem_seg: {missing} of the dataset's {len(self.dataset.dicts)} images were not predicted; they are in "
                 "none of the numbers"
             )
+        intervals, files = Intervals(), {}
+        if self.merged.keys:
+            sums = self._sums(self.merged)
+            if self.resamples:
+                intervals = measured_intervals(sums, resamples=self.resamples).of_task("sem_seg")
+                scores.notes += intervals.notes
+            files = sums.write_to(self.output_dir)
         for note in scores.notes:
             logger.warning("evaluation: %s", note)
-        return scores
+        return scores, intervals, files
+
+    def _sums(self, tally: Tally) -> ImageSums:
+        """What each image adds, in the order of the dataset."""
+        rows = sorted(tally.keys, key=lambda key: self._row_of(key))
+        pixels = torch.stack([tally.keys[key] for key in rows]).numpy()
+        boundary = pixels[:, 3:] if tally.boundary is not None else None
+        return ImageSums.of_pixels([key.name for key in rows], self.labels, pixels[:, :3], boundary)
 
     def _doubt(self, sem_seg: Any) -> Tensor | None:
         """(H, W) entropy of the class probabilities from 0 to 1; None where there are no scores, or no wish for it."""
@@ -202,11 +224,14 @@ class SemSegEvaluator(Evaluator):
         return given
 
     def _record(self, key: ImageKey) -> Mapping[str, Any]:
+        return self.dataset.dicts[self._row_of(key)]
+
+    def _row_of(self, key: ImageKey) -> int:
         if self._rows is None:
             self._rows = {ImageKey.of(record): row for row, record in enumerate(self.dataset.dicts)}
         if key not in self._rows:
             raise DataError(f"image {key.image_id!r} ({key.file_name}) was predicted, but is not in the dataset")
-        return self.dataset.dicts[self._rows[key]]
+        return self._rows[key]
 
     def _truth(self, key: ImageKey, size: tuple[int | None, ...]) -> Tensor:
         """(H, W) true codes int64, on the CPU; checked against `size` where it is known."""

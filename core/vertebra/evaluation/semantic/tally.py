@@ -11,6 +11,7 @@ from torch import Tensor
 
 from vertebra.errors import DataError
 from vertebra.evaluation.detections import ImageKey
+from vertebra.evaluation.semantic.pixels import class_pixels
 
 __all__ = ["DOUBT_LEVELS", "Judged", "Tally"]
 
@@ -45,14 +46,15 @@ class Tally:
 
     Attributes:
         counts: (K+1, K+2) int64, see `pixel_counts`. boundary: (3, K) int64, or None.
-        keys: the images, in the order they came.
+        keys: the images, in the order they came, each with its (3, K) int32 pixels by class: in both maps, in the
+            truth, in the prediction; or (6, K), with the same of boundaries.
         worst: the images that did worst, and the last ones.
     """
 
     def __init__(self, num_classes: int) -> None:
         self.counts = torch.zeros(num_classes + 1, num_classes + 2, dtype=torch.int64)
         self.boundary: Tensor | None = None
-        self.keys: dict[ImageKey, None] = {}
+        self.keys: dict[ImageKey, Tensor] = {}
         self.worst: list[Judged] = []
         self.recent: deque[tuple[ImageKey, Tensor, Tensor | None]] = deque(maxlen=_RECENT)
         self._type = torch.uint8 if num_classes < 255 else torch.int32
@@ -73,7 +75,8 @@ class Tally:
         self.counts = self.counts.to(counts.device) + counts
         if boundary is not None:
             self.boundary = boundary if self.boundary is None else self.boundary.to(boundary.device) + boundary
-        self.keys[key] = None
+        pixels = class_pixels(counts)
+        self.keys[key] = (pixels if boundary is None else torch.cat([pixels, boundary])).int()
         self.recent.append((key, counts, boundary))
         if doubt is not None:
             doubt = (doubt * DOUBT_LEVELS).round().to(torch.uint8)
@@ -86,7 +89,9 @@ class Tally:
         copy = Tally(len(self.counts) - 1)
         copy.counts = self.counts.cpu()
         copy.boundary = None if self.boundary is None else self.boundary.cpu()
-        copy.keys = dict(self.keys)
+        if self.keys:
+            pixels = torch.stack(list(self.keys.values())).cpu()  # waits once, not for each image
+            copy.keys = dict(zip(self.keys, pixels, strict=True))
         copy.recent.extend((key, a.cpu(), None if b is None else b.cpu()) for key, a, b in self.recent)
         copy.worst = [
             Judged(i.key, i.codes.cpu(), i.quality.cpu(), None if i.doubt is None else i.doubt.cpu())
@@ -122,7 +127,7 @@ class Tally:
         if boundary is not None:
             self.boundary = boundary if self.boundary is None else self.boundary + boundary
         self.worst += [image for image in shard.worst if image.key not in self.keys]
-        self.keys |= shard.keys
+        self.keys |= {key: pixels for key, pixels in shard.keys.items() if key not in self.keys}
         self.recent = deque([*self.recent, *shard.recent])
 
 
