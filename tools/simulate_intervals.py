@@ -5,16 +5,16 @@
     python tools/simulate_intervals.py compare [--task ...] [--cells 20x200] [--runs 1 3] [--pairs 400]
                                                [--points 0 1 2 5]
 
-A cell is `CLASSES x IMAGES`. Every cell has a truth, the number of 100,000 images of the same generator
-(`tools/simulated_results.py`), and many samples of so many images; each gets an interval as `vertebra-eval` gives it.
-Seeds are fixed. Tables are printed in Markdown.
+A cell is `CLASSES x IMAGES`. The truth of a cell is the metric on 100,000 images of the same generator
+(`tools/simulated_results.py`). Samples with the cell's number of images are drawn, and the interval that
+`vertebra-eval` computes is counted as right if it contains the truth. Seeds are fixed. Tables are in Markdown.
 
-`--methods` measures other ways to an interval beside: percentiles of the bootstrap; basic ones; half-samples (Politis,
-Romano and Wolf, "Subsampling", 1999), plain and with the bias extrapolated; normal ones around the number itself.
+`--methods` also measures other intervals on the same samples: bootstrap percentiles, basic and normal bootstrap
+intervals, and half-samples (Politis, Romano and Wolf, "Subsampling", 1999), plain and with extrapolated bias.
 
-`compare` draws pairs of detectors that differ by so many points of AP (mIoU, PQ) on average, with so many runs a side;
-several runs differ by their seeds, a half point of AP. The share of pairs called more than noise is the false alarms
-where they differ by 0, and the power elsewhere.
+`compare` draws pairs of detectors with a given true difference in points of AP (mIoU, PQ) and a given number of runs a
+side; several runs differ by their seeds, by half a point of AP. The share of pairs that are called more than noise is
+the rate of false alarms if the difference is 0, and the power otherwise.
 """
 
 from __future__ import annotations
@@ -143,7 +143,7 @@ def coverage(given: argparse.Namespace) -> None:
 
 
 def skill_for(task: str, classes: int, points: float) -> float:
-    """How much better a detector must be to be so many points above the plain one, by bisection."""
+    """The skill of a detector that is this many points better than the plain one, by bisection."""
     if not points:
         return 0.0
     base = next(iter(truth_of(task, classes, "plain").values()))

@@ -66,6 +66,17 @@ def test_compare_tells_the_difference_of_two_runs(command_line, runs, tmp_path):
     assert f"{one['difference']:+.4f}" in said
 
 
+def test_compare_takes_several_runs_a_side(command_line, hand, runs, tmp_path):
+    truth, _ = hand.many(50, seed=1)
+    for name, seed, quality in (("old2", 5, 0.3), ("new2", 6, 0.95)):
+        evaluate_into(tmp_path / name / "evaluation", truth, hand.many(50, seed=seed, quality=quality)[1])
+    said = command_line("compare", runs[0], tmp_path / "old2", "against", runs[1], tmp_path / "new2").stdout
+    assert "over 50 images and 2 and 2 runs" in said and "images only" not in said
+    assert said.index("old2") < said.index("B  ") < said.index("new2")
+    refused = command_line("compare", *runs, runs[0], code=2)
+    assert "expected two runs, or two sides with the word against between them" in refused.stderr
+
+
 def test_compare_takes_evaluation_folders_and_result_files(runs):
     whole, task, _ = compare_runs(*runs, resamples=100)
     assert task == "bbox"

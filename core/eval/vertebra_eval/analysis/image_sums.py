@@ -75,8 +75,8 @@ class Ratio:
         """Of the mean.
 
         To first order in 1 / N, with sums A and B over images, E[A / B] - E[A] / E[B] is -cov(B, A - B A/B) / B^2
-        (Cochran, "Sampling Techniques", 1977, section 6.8). Classes that are only predicted, which count as 0, say
-        nothing about what they are in many images, where they have objects; they are no part of the expectation.
+        (Cochran, "Sampling Techniques", 1977, section 6.8). Classes that are predicted, but have no objects, count as 0
+        here and not in many images, where they have objects; the bias includes that.
         """
         true, below = self.true.sum(axis=0) > 0, self.below.sum(axis=0)
         known = true & (below > 0)
