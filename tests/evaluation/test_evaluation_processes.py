@@ -118,7 +118,7 @@ def test_shards_with_duplicates_and_an_empty_one_equal_one_process(tmp_path):
     expected = _evaluate(alone)
     keys = ("bbox/AP", "voc/AP", "lvis_bbox/AP", "sem_seg/mIoU", "panoptic/PQ")
     for key, (metrics, _, notes) in zip(keys, expected, strict=True):
-        assert 0 < metrics[key] < 1 and notes == []
+        assert 0 < metrics[key] < 1 and all("no interval of" in note for note in notes)
     mp.spawn(_work, args=(len(ROWS), str(tmp_path)), nprocs=len(ROWS))
     for rank in range(len(ROWS)):
         numbers, failure = json.loads((tmp_path / f"{rank}.json").read_text())
