@@ -25,7 +25,7 @@ from vertebra_eval.files import write_json
 from vertebra_eval.label_maps import semantic_evaluate
 from vertebra_eval.lvis import lvis_evaluate
 from vertebra_eval.panoptic.files import panoptic_evaluate
-from vertebra_eval.resamples import RESAMPLES, check_resamples
+from vertebra_eval.resamples import RESAMPLES
 from vertebra_eval.result_files import read_results
 
 __all__ = [
@@ -60,11 +60,10 @@ class ResultNumbers:
 
     def with_intervals(self, task: str, measured: Measured, resamples: int, seed: int) -> ResultNumbers:
         """With the intervals of a task, and what there is to say about them; 0 resamples: as it is."""
-        if check_resamples(resamples):
-            found = measured_intervals(measured, resamples=resamples, seed=seed).of_task(task)
-            self.intervals |= found
-            self.notes += found.notes
-            self.info["resamples"] = resamples
+        found = measured_intervals(measured, resamples=resamples, seed=seed).of_task(task)
+        self.intervals |= found
+        self.notes += found.notes
+        self.info["resamples"] = resamples
         return self
 
     def write(self, path: Path) -> None:

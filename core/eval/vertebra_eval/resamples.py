@@ -2,24 +2,29 @@
 
 from vertebra_eval.errors import DataError
 
-__all__ = ["COMPARED_TASKS", "RESAMPLES", "check_resamples"]
+__all__ = ["COMPARED_TASKS", "RESAMPLES", "check_resamples", "check_swaps"]
 
 COMPARED_TASKS = ("bbox", "segm", "keypoints", "boundary", "sem_seg", "panoptic")
 RESAMPLES = 400
 """The default: a standard error is then known to 4 %."""
-_FEWEST, _MOST = 20, 1_000_000
+_FEWEST, _FEWEST_SWAPS, _MOST = 20, 100, 1_000_000
 
 
-def check_resamples(resamples: int, *, may_be_none: bool = True) -> int:
-    """The number itself.
-
-    Args:
-        may_be_none: 0 is allowed, for no intervals.
+def check_resamples(resamples: int) -> int:
+    """The number of resamples for intervals, 0 for none.
 
     Raises:
         DataError: too few to estimate a variance from, or more than ever needed.
     """
-    if _FEWEST <= resamples <= _MOST or (may_be_none and resamples == 0):
-        return resamples
-    none = "0 for no intervals, or " if may_be_none else ""
-    raise DataError(f"resamples is {resamples}; expected {none}a number from {_FEWEST} to {_MOST:,}")
+    if resamples and not _FEWEST <= resamples <= _MOST:
+        raise DataError(
+            f"resamples is {resamples}; expected 0 for no intervals, or a number from {_FEWEST} to {_MOST:,}"
+        )
+    return resamples
+
+
+def check_swaps(resamples: int) -> int:
+    """The same for comparisons, which cannot do without."""
+    if not _FEWEST_SWAPS <= resamples <= _MOST:
+        raise DataError(f"resamples is {resamples}; expected a number from {_FEWEST_SWAPS} to {_MOST:,}")
+    return resamples

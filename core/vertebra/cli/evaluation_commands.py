@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from vertebra.errors import SetupError
-from vertebra_eval.resamples import COMPARED_TASKS, RESAMPLES
+from vertebra_eval.resamples import COMPARED_TASKS, RESAMPLES, check_resamples, check_swaps
 
 __all__ = ["compare", "evaluate_results"]
 
@@ -22,9 +22,7 @@ Task = Annotated[
     str | None,
     typer.Option("--task", help=f"Task: {', '.join(COMPARED_TASKS)}. Default: the first of the runs."),
 ]
-Resamples = Annotated[
-    int, typer.Option("--resamples", min=0, max=1_000_000, help="Resamples of the images. 0: no intervals.")
-]
+Resamples = Annotated[int, typer.Option("--resamples", help="Number of resamples of the images. 0: no intervals.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Random seed of the resampling.")]
 JsonFile = Annotated[Path | None, typer.Option("--json", help="Also write the numbers to this JSON file.")]
 
@@ -40,9 +38,7 @@ def compare(
     ],
     annotations: Annotations = None,
     task: Task = None,
-    resamples: Annotated[
-        int, typer.Option("--resamples", min=100, max=1_000_000, help="Number of swaps of images.")
-    ] = RESAMPLES,
+    resamples: Annotated[int, typer.Option("--resamples", help="Number of swaps of images.")] = RESAMPLES,
     seed: Seed = 0,
     json_file: JsonFile = None,
 ) -> None:
@@ -51,6 +47,7 @@ def compare(
     from vertebra_eval.compare_runs import compare_runs
 
     _check_task(task, *COMPARED_TASKS)
+    check_swaps(resamples)
     check_json_file(json_file)
     sides = two_sides(runs)
     found, of_task, notes = compare_runs(*sides, annotations=annotations, task=task, resamples=resamples, seed=seed)
@@ -111,6 +108,7 @@ def evaluate_results(
     from vertebra_eval.evaluate_results import evaluate_result_files
 
     _check_task(task, "bbox", "segm", "keypoints", "boundary", "panoptic")
+    check_resamples(resamples)
     check_json_file(json_file)
     check_report(report)
     if image_sums is not None and task != "panoptic":

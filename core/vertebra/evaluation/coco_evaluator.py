@@ -189,7 +189,7 @@ class COCOEvaluator(Evaluator):
             notes += [note for note in more if note not in notes]
         files = self._written(truth, table, tasks, len(shards))
         intervals: dict[str, tuple[float, float]] = {}
-        for task, result in self.arrays.items() if self.resamples else ():
+        for task, result in self.arrays.items():
             found = bootstrap_intervals(result.matches, resamples=self.resamples).of_task(task)
             intervals |= found
             notes += found.notes

@@ -87,10 +87,9 @@ class LVISEvaluator(Evaluator):
             metrics |= {f"lvis_{name}": value for name, value in numbers.items()}
             reasons |= {f"lvis_{name}": sentence for name, sentence in numbers.reasons.items()}
             notes += [f"{task}: {note}" for note in (*objects.notes, *numbers.notes)]
-            if self.resamples:
-                part = bootstrap_intervals(numbers.result.matches, resamples=self.resamples).of_task(f"lvis_{task}")
-                intervals |= part
-                notes += part.notes
+            part = bootstrap_intervals(numbers.result.matches, resamples=self.resamples).of_task(f"lvis_{task}")
+            intervals |= part
+            notes += part.notes
         for note in notes:
             logger.warning("evaluation: %s", note)
         return metrics, reasons, notes, intervals

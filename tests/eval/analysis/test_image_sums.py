@@ -88,6 +88,18 @@ def test_intervals_hold_and_shrink():
     assert few == measured_intervals(pixel_sums(40)) != measured_intervals(pixel_sums(40), seed=1)
 
 
+def test_an_interval_from_0_to_1_is_none():
+    """Three images with an IoU of 0.05, 0.5 and 0.95: anything is possible."""
+    pixels = np.array([[[5], [100], [100]], [[50], [100], [100]], [[95], [100], [100]]])
+    found = measured_intervals(ImageSums.of_pixels(list("abc"), ["class"], pixels))
+    assert "mean_accuracy" not in found and any("it would reach from 0 to 1" in note for note in found.notes)
+
+
+def test_no_resamples_give_no_intervals():
+    found = measured_intervals(pixel_sums(), resamples=0)
+    assert found == {} and found.notes == []
+
+
 def test_comparison_of_one_and_of_several_runs():
     same = compare_measured([pixel_sums(seed=1)], [pixel_sums(seed=2)])
     better = compare_measured([pixel_sums(seed=1)], [pixel_sums(seed=2, better=0.15)])

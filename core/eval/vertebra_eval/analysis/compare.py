@@ -20,7 +20,7 @@ from vertebra_eval.analysis.measured import Measured, MeasuredAP
 from vertebra_eval.analysis.student import check_level, t_quantile, t_tails
 from vertebra_eval.coco.matches import Matches
 from vertebra_eval.errors import DataError
-from vertebra_eval.resamples import RESAMPLES, check_resamples
+from vertebra_eval.resamples import RESAMPLES, check_swaps
 
 __all__ = ["SIGNIFICANT", "Comparison", "Difference", "compare_matches", "compare_measured"]
 
@@ -110,7 +110,7 @@ def compare_measured(
     Raises:
         DataError: the ground truths differ, have no object or fewer than two images; too few resamples.
     """
-    check_resamples(resamples, may_be_none=False)
+    check_swaps(resamples)
     check_level(level)
     if not first or not second:
         raise DataError("a side of the comparison has no run")

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from vertebra_eval.analysis.measured import Measured, effective_number
+from vertebra_eval.analysis.measured import Measured
 from vertebra_eval.analysis.weighted_ap import mean_of_classes
 from vertebra_eval.errors import DataError
 from vertebra_eval.files import read_bytes, write_bytes
@@ -216,7 +216,7 @@ class ImageSums(Measured):
         return {name: ratio.of_classes(weights) for name, ratio in self.ratios.items()}
 
     def images_of_classes(self) -> dict[str, np.ndarray]:
-        return {name: effective_number(ratio.true) for name, ratio in self.ratios.items()}
+        return {name: _effective_number(ratio.true) for name, ratio in self.ratios.items()}
 
     def bias(self, rng: np.random.Generator) -> dict[str, float]:
         return {name: ratio.bias() for name, ratio in self.ratios.items()}
@@ -238,6 +238,14 @@ class ImageSums(Measured):
         )
         names = {"task": self.task, "images": list(self.images), "classes": list(self.classes)}
         return {**names, "which classes are things": self.things, what: true}
+
+
+def _effective_number(parts: np.ndarray) -> np.ndarray:
+    """(N, C) what each image adds, to (C,): of how many equal images that is worth; 0 where nothing is (Kish, "Survey
+    Sampling", 1965, section 11.7)."""
+    parts = parts.astype(np.float64)
+    total, squares = parts.sum(axis=0), (parts**2).sum(axis=0)
+    return np.divide(total**2, squares, out=np.zeros_like(total), where=squares > 0)
 
 
 def _check_sizes(content: bytes) -> None:

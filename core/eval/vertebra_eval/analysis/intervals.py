@@ -78,27 +78,32 @@ def measured_intervals(
 
     Where the data cannot support an interval there is none, and a note gives the reason: fewer than two images; more
     than half of the classes do not occur (or any class, if fewer than ten do); the metric depends on classes with one
-    or two images; the bias is larger than three standard errors; all images agree (AP is 0 or 1).
+    or two images; the bias is larger than three standard errors; all images agree (AP is 0 or 1); the interval would
+    reach from 0 to 1.
 
     Args:
-        resamples: number of resamples. seed: random seed.
+        resamples: number of resamples; 0: no intervals. seed: random seed.
         level: share of such intervals that contain the metric on infinitely many images of the same kind.
     """
-    check_resamples(resamples, may_be_none=False)
     check_level(level)
     found, images, values = Intervals(), measured.images_of_classes(), measured.values()
+    if not check_resamples(resamples):
+        return found
     whole = measured.of_classes(np.ones((measured.num_images, 1), np.int32))
-    spreads = spread(measured, resamples, np.random.default_rng(seed)) if measured.num_images > 1 else {}
+    spreads = spread(measured, whole, resamples, np.random.default_rng(seed)) if measured.num_images > 1 else {}
     without: dict[str, list[str]] = {}
     outside = []
     for name, value in values.items():
         why = _too_little(whole[name][:, 0], images[name], measured.num_classes[name], measured.num_images)
         why = why or _tells_nothing(spreads[name])
+        if why is None:
+            freedom = min(spreads[name].freedom, measured.num_images - 1)
+            half = t_quantile(level, freedom) * spreads[name].variance ** 0.5
+            middle = value - spreads[name].bias
+            why = "it would reach from 0 to 1" if middle - half <= 0 and middle + half >= 1 else None
         if why:
             without.setdefault(why, []).append(name)
             continue
-        half = t_quantile(level, min(spreads[name].freedom, measured.num_images - 1)) * spreads[name].variance ** 0.5
-        middle = value - spreads[name].bias
         found[name] = max(0.0, min(middle - half, 1.0)), min(1.0, max(middle + half, 0.0))
         if not found[name][0] <= value <= found[name][1]:
             outside.append(f"{name} ({spreads[name].bias:+.3f})")
@@ -111,16 +116,17 @@ def measured_intervals(
     return found
 
 
-def spread(measured: Measured, resamples: int, rng: np.random.Generator) -> dict[str, Spread]:
-    """Of each number."""
+def spread(
+    measured: Measured, whole: Mapping[str, np.ndarray], resamples: int, rng: np.random.Generator
+) -> dict[str, Spread]:
+    """Of each metric; `whole`: its (C, 1) values of classes on all images."""
     drawn: dict[str, list[np.ndarray]] = {}
     for start in range(0, resamples, _AT_A_TIME):
         weights = resample_weights(rng, measured.num_images, min(_AT_A_TIME, resamples - start))
         for name, values in measured.of_classes(weights).items():
             drawn.setdefault(name, []).append(values)
     joined = {name: np.concatenate(parts, axis=1) for name, parts in drawn.items()}
-    ones = np.ones((measured.num_images, 1), np.int32)
-    whole, images, bias = measured.of_classes(ones), measured.images_of_classes(), measured.bias(rng)
+    images, bias = measured.images_of_classes(), measured.bias(rng)
     return {
         name: _spread(
             bias[name], values, whole[name][:, 0], images[name], measured.num_classes[name], measured.num_images

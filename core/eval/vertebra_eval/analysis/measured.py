@@ -22,7 +22,7 @@ from vertebra_eval.analysis.weighted_ap import (
 )
 from vertebra_eval.coco.matches import Matches
 
-__all__ = ["Measured", "MeasuredAP", "effective_number"]
+__all__ = ["Measured", "MeasuredAP"]
 
 _AP_NAMES: Mapping[str, float | None] = {"AP": None, "AP50": 0.5, "AP75": 0.75}
 """Name -> IoU threshold, None the mean over all."""
@@ -44,7 +44,7 @@ class Measured(ABC):
 
     @abstractmethod
     def images_of_classes(self) -> dict[str, np.ndarray]:
-        """(C,) float64, on how many images each class of each number rests, see `effective_number`."""
+        """(C,) float64, number of images that each class of each metric rests on; 0 where it has no objects."""
 
     @abstractmethod
     def bias(self, rng: np.random.Generator) -> dict[str, float]:
@@ -62,14 +62,6 @@ class Measured(ABC):
         """The numbers themselves."""
         ones = np.ones((self.num_images, 1), np.int32)
         return {name: float(mean_of_classes(values)[0]) for name, values in self.of_classes(ones).items()}
-
-
-def effective_number(parts: np.ndarray) -> np.ndarray:
-    """(N, C) what each image adds, to (C,): of how many equal images that is worth; 0 where nothing is (Kish, "Survey
-    Sampling", 1965, section 11.7)."""
-    parts = parts.astype(np.float64)
-    total, squares = parts.sum(axis=0), (parts**2).sum(axis=0)
-    return np.divide(total**2, squares, out=np.zeros_like(total), where=squares > 0)
 
 
 class MeasuredAP(Measured):

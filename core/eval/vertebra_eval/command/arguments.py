@@ -10,7 +10,7 @@ from typing import Literal
 from vertebra_eval.area_ranges import AREA_RANGES
 from vertebra_eval.errors import DataError
 from vertebra_eval.files import read_text
-from vertebra_eval.resamples import COMPARED_TASKS, RESAMPLES, check_resamples
+from vertebra_eval.resamples import COMPARED_TASKS, RESAMPLES, check_resamples, check_swaps
 
 __all__ = ["area_ranges", "class_names", "parser", "range_of"]
 
@@ -77,7 +77,7 @@ def parser() -> argparse.ArgumentParser:
     compare.add_argument("--sigmas", type=float, nargs="+", metavar="S", help="OKS standard deviation of each keypoint")
     _area_of_box(compare)
     compare.add_argument("--task", choices=COMPARED_TASKS, help="default: the first of the runs")
-    _resampling(compare, may_be_none=False)
+    _resampling(compare, check_swaps)
     _json(compare)
     return root
 
@@ -163,11 +163,11 @@ def _task(one: argparse.ArgumentParser, tasks: list[str]) -> None:
     one.add_argument("--task", choices=tasks, default=tasks[0], help=f"default: {tasks[0]}")
 
 
-def _resampling(one: argparse.ArgumentParser, *, may_be_none: bool = True) -> None:
-    none = "; 0: no intervals" if may_be_none else ""
+def _resampling(one: argparse.ArgumentParser, check: Callable[[int], int] = check_resamples) -> None:
+    none = "; 0: no intervals" if check is check_resamples else ""
     one.add_argument(
         "--resamples",
-        type=lambda text: _whole(text, lambda number: check_resamples(number, may_be_none=may_be_none)),
+        type=lambda text: _whole(text, check),
         default=RESAMPLES,
         help=f"number of resamples of the images (default: {RESAMPLES}{none})",
     )

@@ -151,10 +151,8 @@ class PanopticEvaluator(Evaluator):
         if num_empty:
             quality.notes.append(f"{num_empty} predicted segments have no pixels and were dropped")
         sums = ImageSums.of_panoptic([key.name for key in keys], quality.classes, quality.counts)
-        intervals = Intervals()
-        if self.resamples:
-            intervals = measured_intervals(sums, resamples=self.resamples).of_task("panoptic")
-            quality.notes += intervals.notes
+        intervals = measured_intervals(sums, resamples=self.resamples).of_task("panoptic")
+        quality.notes += intervals.notes
         for note in quality.notes:
             logger.warning("evaluation: %s", note)
         files = self._write_json([records[key] for key in keys if key in records])

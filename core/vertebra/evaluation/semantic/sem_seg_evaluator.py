@@ -181,9 +181,8 @@ class SemSegEvaluator(Evaluator):
         intervals, files = Intervals(), {}
         if self.merged.keys:
             sums = self._sums(self.merged)
-            if self.resamples:
-                intervals = measured_intervals(sums, resamples=self.resamples).of_task("sem_seg")
-                scores.notes += intervals.notes
+            intervals = measured_intervals(sums, resamples=self.resamples).of_task("sem_seg")
+            scores.notes += intervals.notes
             files = sums.write_to(self.output_dir)
         for note in scores.notes:
             logger.warning("evaluation: %s", note)
