@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.utils.data._utils import signal_handling
 
 from vertebra.data import (
     CocoFormat,
@@ -26,6 +27,7 @@ from vertebra.data import (
 )
 from vertebra.data import worker as worker_module
 from vertebra.data.packed import PackedDicts
+from vertebra.data.samplers import SampleKey
 from vertebra.data.transforms import RandomCrop, RandomFlip
 from vertebra.data.worker import SampleReader
 from vertebra.errors import DataError, RecipeError, SetupError
@@ -335,3 +337,71 @@ def test_a_worker_that_holds_a_lock_is_not_ended_by_the_signal(monkeypatch):
     assert ended == []
     worker_module._leave(sys._getframe())
     assert ended == [0]
+
+
+class Stopped(BaseException):
+    """What the handler of a signal raises here."""
+
+
+@pytest.fixture
+def stopped_by_sigterm():
+    def stop(number, frame):
+        if os.getpid() == owner:
+            raise Stopped
+
+    owner, before = os.getpid(), signal.getsignal(signal.SIGTERM)
+    signal.signal(signal.SIGTERM, stop)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.timeout(60)
+def test_a_signal_while_the_workers_start_ends_them_though_they_are_stuck(dataset, stopped_by_sigterm):
+    class Plan:
+        def __iter__(self):  # first asked when all workers run and none has a batch
+            yield [SampleKey(0, 0)]
+            time.sleep(0.5)  # the first worker is at its image by now
+            os.kill(os.getpid(), signal.SIGTERM)
+            yield [SampleKey(0, 1)]
+
+    reader = SampleReader(PackedDicts(dataset), Mapper([Stuck()], training=True), workers=2)
+    others = set(multiprocessing.active_children())
+    with pytest.raises(Stopped):
+        next(worker_batches.outcomes_of(reader, Plan(), 2, "fork", 30.0))
+    assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == set()
+    left = set(multiprocessing.active_children()) - others
+    for worker in left:
+        worker.join(10)
+    assert not any(worker.is_alive() for worker in left)
+
+
+def test_a_forked_worker_lives_through_a_signal_before_it_has_its_handlers(dataset, monkeypatch):
+    """torch gives each worker a handler that ends it, just before the worker can set its own."""
+
+    def set_handlers():
+        torch_handlers()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    torch_handlers = signal_handling._set_worker_signal_handlers
+    monkeypatch.setattr(signal_handling, "_set_worker_signal_handlers", set_handlers)
+    outcomes_come(SampleReader(PackedDicts(dataset), Mapper([], training=True), workers=1), "fork")
+
+
+@pytest.mark.timeout(120)
+def test_a_spawned_worker_lives_through_a_signal_before_it_has_its_handlers(dataset):
+    outcomes_come(SignaledWhenRead(PackedDicts(dataset), Mapper([], training=True), workers=1), "spawn")
+
+
+class SignaledWhenRead(SampleReader):
+    """The worker gets SIGTERM while it reads what it was sent."""
+
+    def __setstate__(self, state):
+        self.__dict__.update(state)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def outcomes_come(reader, start_method):
+    plan = [[SampleKey(0, 0)], [SampleKey(0, 1)]]
+    outcomes = list(worker_batches.outcomes_of(reader, plan, 1, start_method, 100.0))
+    assert [one.sample is not None for batch in outcomes for one in batch] == [True, True]

@@ -102,7 +102,7 @@ def test_a_signal_to_the_group_saves_and_the_resumed_run_has_the_same_bits(proje
         if running.poll() is None:
             os.killpg(running.pid, signal.SIGKILL)
     print(f"{phase}: {seconds:.1f} s, exit code {running.returncode}")
-    assert running.returncode == 128 + number
+    assert running.returncode == 128 + number, stderr
     assert "Traceback" not in stderr
     assert left_of(running.pid) == []
     found = sorted(path.name for path in (project / name / "checkpoints").glob("*.pth"))

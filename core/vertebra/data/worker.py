@@ -23,6 +23,7 @@ from vertebra.data.images.read import image_formats
 from vertebra.data.mapper import Mapper
 from vertebra.data.samplers import SampleKey
 from vertebra.errors import DataError, VertebraError
+from vertebra.runtime.held_signals import release_signals
 from vertebra.traces import CarriedError, frames_of
 
 __all__ = ["Outcome", "SampleReader", "start_worker"]
@@ -127,6 +128,7 @@ def start_worker(worker_id: int) -> None:
     assert info is not None and isinstance(info.dataset, SampleReader)  # this is a worker
     reader = info.dataset
     signal.signal(signal.SIGTERM, lambda number, frame: _leave(frame) if reader.closing else None)
+    release_signals()
     _end_with_parent()
     Finalize(None, os._exit, args=(0,), exitpriority=-1000)  # the last finalizer to run
 

@@ -16,6 +16,7 @@ from vertebra.data.images.oddities import OddImages
 from vertebra.data.samplers import SampleKey
 from vertebra.data.worker import Outcome, SampleReader, start_worker
 from vertebra.errors import SetupError
+from vertebra.runtime.held_signals import signals_held
 
 __all__ = ["WORKER_TIMEOUT", "outcomes_of"]
 
@@ -41,10 +42,11 @@ def outcomes_of(
         multiprocessing_context=start_method if workers else None,
         timeout=timeout if workers else 0,
     )
-    others = set(multiprocessing.active_children())
-    batches, odd = iter(loader), OddImages()
-    own = set(multiprocessing.active_children()) - others
+    odd, others, own = OddImages(), set(multiprocessing.active_children()), set()
     try:
+        with signals_held(start_method):
+            batches = iter(loader)
+            own = set(multiprocessing.active_children()) - others
         for batch in batches:
             if isinstance(batch, str):
                 raise SetupError(_full(batch))
