@@ -45,10 +45,10 @@ def signals_held(start_method: str | None = None) -> Iterator[None]:
     finally:
         if masked is not None:
             signal.pthread_sigmask(signal.SIG_SETMASK, masked)
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-        for number in came:
-            signal.raise_signal(number)
+        for held, handler in handlers.items():
+            signal.signal(held, handler)
+        for arrived in came:
+            signal.raise_signal(arrived)
 
 
 def release_signals() -> None:
@@ -57,7 +57,7 @@ def release_signals() -> None:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _HELD)
 
 
-def _mask(start_method: str) -> set[signal.Signals] | None:
+def _mask(start_method: str) -> set[int | signal.Signals] | None:
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         return None
     if start_method != "fork":  # the first such child starts the tracker, and that lifts the mask
