@@ -237,13 +237,14 @@ def test_quarter_turns_move_everything(quarters):
     box = np.array([[4.0, 2, 12, 5]])
     corners = np.array([[4.0, 2], [12, 2], [12, 5], [4, 5]])
     points = np.array([[[4.0, 2, 2]]])
-    fields = {"boxes": box, "polygons": [[corners]], "keypoints": points, "rows": np.arange(1)}
+    fields = {"boxes": box, "keypoints": points, "rows": np.arange(1)}
     sample = sample_of(20, 30, bitmasks=mask.clone(), **fields).turn(quarters)
+    drawn = sample_of(20, 30, polygons=[[corners]], **fields).turn(quarters)
     assert np.array_equal(sample.bitmasks[0], np.rot90(mask[0], quarters))
     assert np.array_equal(sample.sem_seg, np.rot90(sample_of(20, 30).sem_seg, quarters))
     ys, xs = sample.bitmasks[0].nonzero().T
     assert sample.boxes[0].tolist() == [xs.min(), ys.min(), xs.max() + 1, ys.max() + 1]
-    outline = sample.polygons[0][0]
+    outline = drawn.polygons[0][0]
     assert [*outline.min(0), *outline.max(0)] == sample.boxes[0].tolist()
     assert (sample.matrix @ [4, 2, 1])[:2].tolist() == sample.keypoints[0, 0, :2].tolist()
 

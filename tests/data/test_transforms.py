@@ -17,7 +17,7 @@ from vertebra.data.transforms import (
     Sample,
 )
 from vertebra.data.transforms.resize import shortest_edge_size
-from vertebra.errors import DataError
+from vertebra.errors import RecipeError
 from vertebra_eval.masks import clip_polygon
 
 
@@ -138,7 +138,7 @@ def test_mirrored_keypoints_change_their_sides():
     points = np.array([[[1.0, 5, 2], [29, 6, 1]]])  # left, right
     sample = small_sample(keypoints=points, keypoint_mirror=np.array([1, 0])).flip(horizontal=True)
     assert sample.keypoints.tolist() == [[[1, 6, 1], [29, 5, 2]]]
-    with pytest.raises(DataError, match="keypoint_flip_map"):
+    with pytest.raises(RecipeError, match="keypoint_flip_map"):
         small_sample(keypoints=points).flip(horizontal=True)
 
 

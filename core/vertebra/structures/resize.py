@@ -32,7 +32,8 @@ def resize_pixels(pixels: Tensor, size: tuple[int, int], *, smooth: bool) -> Ten
         pixels.dtype == torch.uint8 and (not smooth or (pixels.is_cpu and _smooths_uint8()))
     )
     mode = {"mode": "bilinear", "align_corners": False, "antialias": True} if smooth else {"mode": "nearest-exact"}
-    resized = interpolate(batch if direct else batch.float(), size=list(size), **mode)[0]
+    whole = not smooth and pixels.dtype in (torch.int32, torch.int64)  # float32 has not all of these
+    resized = interpolate(batch if direct else batch.double() if whole else batch.float(), size=list(size), **mode)[0]
     if not direct:
         resized = (resized if pixels.is_floating_point() else resized.round_()).to(pixels.dtype)
     return resized

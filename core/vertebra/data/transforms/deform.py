@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Literal
 
@@ -12,7 +13,6 @@ from torch.nn import functional as F
 
 from vertebra.data.transforms.base import Transform
 from vertebra.data.transforms.sample import Sample
-from vertebra.structures import IGNORED_LABEL
 
 __all__ = ["ElasticDeform", "RandomQuarterTurn", "RandomRotation"]
 
@@ -69,8 +69,8 @@ class ElasticDeform(Transform):
                 found = points - field[:, rows.clip(0, height - 1), columns.clip(0, width - 1)].T
             return found
 
-        sample.matrix = np.full((3, 3), np.nan)
-        return _warp(sample, source, place_of, self.border, self.pad_value)
+        bend = _Bend(source, place_of, np.full((3, 3), np.nan), self.border)
+        return sample.move(bend, self.pad_value).boxes_from_masks().clip()
 
 
 class RandomRotation(Transform):
@@ -112,8 +112,9 @@ class RandomRotation(Transform):
         back = torch.from_numpy(turn.T).float()
         middle = torch.from_numpy(center).float()[:, None, None]
         source = torch.einsum("ij,jhw->ihw", back, _pixel_centers(height, width) - middle) + middle
-        sample.matrix = np.vstack((np.column_stack((turn, shift)), [0, 0, 1])) @ sample.matrix
-        return _warp(sample, source, lambda points: points @ turn.T + shift, self.border, self.pad_value)
+        matrix = np.vstack((np.column_stack((turn, shift)), [0, 0, 1]))
+        bend = _Bend(source, lambda points: points @ turn.T + shift, matrix, self.border)
+        return sample.move(bend, self.pad_value).boxes_from_masks().clip()
 
 
 class RandomQuarterTurn(Transform):
@@ -134,45 +135,51 @@ class RandomQuarterTurn(Transform):
         return sample.turn(int(rng.integers(0, 4)))
 
 
-def _warp(
-    sample: Sample, source: Tensor, place_of: Callable[[np.ndarray], np.ndarray], border: Border, pad_value: int
-) -> Sample:
-    """Look up each pixel at `source` (2, H, W), x and y; coordinates go to `place_of` them, (P, 2) each.
+class _Bend:
+    """Each pixel is looked up at `source` (2, H, W), x and y; coordinates go to `place_of` them, (P, 2) each.
 
-    Images bilinearly, labels and masks by the nearest pixel. Boxes become those around their bent edges, or around
-    the masks where there are any.
+    Boxes become those around their bent edges.
     """
-    height, width = sample.size
-    grid = source.permute(1, 2, 0) * torch.tensor([2 / width, 2 / height]) - 1  # -1 to 1 between the image's borders
-    sample.image = _look_up(sample.image, grid, border, pad_value, "bilinear")
-    if sample.sem_seg is not None:
-        sample.sem_seg = _look_up(sample.sem_seg[None], grid, border, IGNORED_LABEL, "nearest")[0]
-    if sample.bitmasks is not None:
-        sample.bitmasks = _look_up(sample.bitmasks, grid, border, 0, "nearest")
-    _warp_coordinates(sample, place_of)
-    return sample.clip()
 
+    def __init__(
+        self, source: Tensor, place_of: Callable[[np.ndarray], np.ndarray], matrix: np.ndarray, border: Border
+    ) -> None:
+        self.size = source.shape[-2], source.shape[-1]
+        self.matrix = matrix
+        self.border = border
+        self.place_of = place_of
+        height, width = self.size
+        self.grid = source.permute(1, 2, 0) * torch.tensor([2 / width, 2 / height]) - 1  # -1 to 1 between the borders
 
-def _look_up(pixels: Tensor, grid: Tensor, border: Border, fill: int, mode: str) -> Tensor:
-    """Pixels (C, H, W) uint8 at the places (H, W, 2) of `grid`; beyond the border mirrored, or `fill`."""
-    if border == "fill":
-        found = F.grid_sample(pixels.float()[None] - fill, grid[None], mode, "zeros", align_corners=False) + fill
-    else:
-        found = F.grid_sample(pixels.float()[None], grid[None], mode, "reflection", align_corners=False)
-    return found[0].round_().clamp_(0, 255).to(torch.uint8)
+    def pixels(self, pixels: Tensor, fill: float, smooth: bool) -> Tensor:
+        """Beyond the border mirrored, or `fill`."""
+        exact = torch.float32 if pixels.dtype in (torch.uint8, torch.float32) else torch.float64
+        grid, mode = self.grid[None].to(exact), "bilinear" if smooth else "nearest"
+        if self.border == "mirror":
+            found = F.grid_sample(pixels.to(exact)[None], grid, mode, "reflection", align_corners=False)
+        elif math.isfinite(fill):
+            found = F.grid_sample(pixels.to(exact)[None] - fill, grid, mode, "zeros", align_corners=False) + fill
+        else:
+            inside = (self.grid.abs() <= 1).all(dim=-1)
+            found = F.grid_sample(pixels.to(exact)[None], grid, mode, "border", align_corners=False)
+            found = torch.where(inside, found, fill)
+        if pixels.is_floating_point():
+            return found[0].to(pixels.dtype)
+        limits = torch.iinfo(pixels.dtype)
+        return found[0].round_().clamp_(limits.min, limits.max).to(pixels.dtype)
 
+    def points(self, points: np.ndarray) -> np.ndarray:
+        return self.place_of(points.reshape(-1, 2)).reshape(points.shape)
 
-def _warp_coordinates(sample: Sample, place_of: Callable[[np.ndarray], np.ndarray]) -> None:
-    if sample.polygons is not None:
-        sample.polygons = [[place_of(_dense(polygon)) for polygon in polygons] for polygons in sample.polygons]
-    if sample.keypoints is not None:
-        flat = place_of(sample.keypoints[..., :2].reshape(-1, 2)).reshape(*sample.keypoints.shape[:2], 2)
-        sample.keypoints = np.concatenate((flat, sample.keypoints[..., 2:]), axis=-1)
-    if sample.boxes is not None:
-        for row, (x0, y0, x1, y1) in enumerate(sample.boxes.copy()):
-            edges = place_of(_dense(np.array([[x0, y0], [x1, y0], [x1, y1], [x0, y1]])))
-            sample.boxes[row] = np.concatenate((edges.min(axis=0), edges.max(axis=0)))
-        sample.boxes_from_masks()
+    def outline(self, polygon: np.ndarray) -> np.ndarray:
+        return self.place_of(_dense(polygon))
+
+    def boxes(self, boxes: np.ndarray) -> np.ndarray:
+        moved = boxes.copy()
+        for row, (x0, y0, x1, y1) in enumerate(boxes):
+            edges = self.place_of(_dense(np.array([[x0, y0], [x1, y0], [x1, y1], [x0, y1]])))
+            moved[row] = np.concatenate((edges.min(axis=0), edges.max(axis=0)))
+        return moved
 
 
 def _dense(polygon: np.ndarray) -> np.ndarray:

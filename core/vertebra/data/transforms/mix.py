@@ -8,7 +8,8 @@ import numpy as np
 import torch
 
 from vertebra.data.transforms.base import MixTransform
-from vertebra.data.transforms.join import join_instances
+from vertebra.data.transforms.drawn import DenseMapDrawn
+from vertebra.data.transforms.join import cannot_join, join_instances
 from vertebra.data.transforms.sample import Sample
 
 __all__ = ["MixUp", "Mosaic"]
@@ -84,9 +85,11 @@ class MixUp(MixTransform):
         mixed = pair[0].image.float() * share + pair[1].image.float() * (1 - share)
         canvas = _blank(pair, height, width, self.fill)
         canvas.image = mixed.round().to(torch.uint8)
-        if canvas.sem_seg is not None:
-            stronger = pair[0] if share >= 0.5 else pair[1]
-            canvas.sem_seg = stronger.sem_seg if stronger.sem_seg is not None else canvas.sem_seg
+        stronger = pair[0] if share >= 0.5 else pair[1]
+        for name, field in canvas.fields.items():
+            if isinstance(field, DenseMapDrawn) and not field.labels:
+                raise cannot_join(name, "the values of two images at one pixel have no mean that is true of either")
+            canvas.fields[name] = stronger.fields.get(name, field)
         return join_instances(canvas, pair)
 
 
@@ -95,9 +98,9 @@ def _blank(samples: Sequence[Sample], height: int, width: int, fill: int) -> Sam
     first = samples[0]
     image = torch.full((height, width, 3), fill, dtype=torch.uint8).permute(2, 0, 1)
     canvas = Sample(image, ignore_label=first.ignore_label, keypoint_mirror=first.keypoint_mirror)
-    labels = next((each.sem_seg for each in samples if each.sem_seg is not None), None)
-    if labels is not None:
-        canvas.sem_seg = torch.full((height, width), first.ignore_label, dtype=labels.dtype)
+    for each in reversed(samples):
+        dense = {name: field for name, field in each.fields.items() if isinstance(field, DenseMapDrawn)}
+        canvas.fields |= {name: field.blank((height, width)) for name, field in dense.items()}
     return canvas
 
 

@@ -18,13 +18,13 @@ def map_points(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
     return mapped
 
 
-def warp_pixels(pixels: Tensor, matrix: np.ndarray, height: int, width: int, value: int, *, smooth: bool) -> Tensor:
+def warp_pixels(pixels: Tensor, matrix: np.ndarray, height: int, width: int, value: float, *, smooth: bool) -> Tensor:
     """(C, H, W) through a 3x3 matrix to (C, height, width) of the same type.
 
     Args:
         matrix: from (x, y, 1) of the input to that of the output, up to a factor.
         value: of pixels that come from outside the input.
-        smooth: bilinear, for uint8 alone; otherwise the nearest pixel, so that no value is made up.
+        smooth: bilinear, for uint8 and float32; otherwise the nearest pixel, so that no value is made up.
     """
     back = np.linalg.inv(matrix)
     back = (back / back[2, 2]).reshape(-1)
@@ -33,15 +33,17 @@ def warp_pixels(pixels: Tensor, matrix: np.ndarray, height: int, width: int, val
     data = tuple(back[:6] if affine else back[:8])
     resample = Image.Resampling.BILINEAR if smooth else Image.Resampling.NEAREST
 
-    def one(plane: np.ndarray, fill: int | tuple[int, ...]) -> np.ndarray:
+    def one(plane: np.ndarray, fill: float | tuple[int, ...]) -> np.ndarray:
         return np.array(Image.fromarray(plane).transform((width, height), method, data, resample, fillcolor=fill))
 
     if pixels.shape[0] == 3 and pixels.dtype == torch.uint8:
-        warped = one(np.ascontiguousarray(pixels.permute(1, 2, 0).numpy()), (value,) * 3)
+        warped = one(np.ascontiguousarray(pixels.permute(1, 2, 0).numpy()), (int(value),) * 3)
         return torch.from_numpy(warped).permute(2, 0, 1)  # channels stay last in memory
     planes = pixels.numpy()
-    wide = planes if planes.dtype == np.uint8 else planes.astype(np.int32)  # what Pillow has single channels of
-    result = np.empty((len(planes), height, width), planes.dtype)
-    for plane, slot in zip(wide, result, strict=True):
-        slot[:] = one(np.ascontiguousarray(plane), value)
+    if planes.dtype not in (np.uint8, np.float32):
+        planes = planes.astype(np.int32)  # what Pillow has single channels of
+    fill = value if planes.dtype == np.float32 else int(value)
+    result = np.empty((len(planes), height, width), pixels.numpy().dtype)
+    for plane, slot in zip(planes, result, strict=True):
+        slot[:] = one(np.ascontiguousarray(plane), fill)
     return torch.from_numpy(result)

@@ -1,0 +1,266 @@
+"""What is drawn on an image, by geometry: how each is moved, cut at the border, picked from and joined.
+
+A `Sample` holds a dict of these by the field's name. Those of instances have one entry per instance; the others belong
+to the whole image. Each method returns a new one and leaves the arrays of the old alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vertebra.data.masks import decode_segmentation
+from vertebra.data.transforms.moves import Move
+from vertebra.errors import RecipeError
+from vertebra_eval.masks import clip_polygon
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["BoxesDrawn", "DenseMapDrawn", "Drawn", "MasksDrawn", "PointsDrawn", "RotatedBoxesDrawn", "ScalarsDrawn"]
+
+Size = tuple[int, int]
+
+
+class Drawn:
+    """Base: what neither moves nor ends at the border, such as a class or a weight."""
+
+    of_instances: bool = True
+    geometry: ClassVar[str]
+
+    def moved(self, move: Move) -> Self:
+        """Where `move` takes it. Raises RecipeError where that cannot be said."""
+        return self
+
+    def clipped(self, size: Size) -> Self:
+        """Cut at the border of an image of (height, width)."""
+        return self
+
+    def select(self, rows: np.ndarray) -> Self:
+        """Of instances: the entries of these row numbers."""
+        return self
+
+    @classmethod
+    def joined(cls, values: Sequence[Self | None], counts: Sequence[int], size: Size) -> Self:
+        """Those of several samples of one size as one, all instances one after the other.
+
+        Args:
+            values: of each sample; None where it has none.
+            counts: number of instances of each.
+        Raises:
+            RecipeError: they cannot be joined.
+        """
+        raise RecipeError("it belongs to the whole image, and there is no rule for that of several images joined")
+
+
+@dataclass
+class _ArrayDrawn(Drawn):
+    """One row of an array (N, ...) per instance, or the only one, (1, ...), of the image."""
+
+    values: np.ndarray
+    of_instances: bool = True
+
+    def select(self, rows: np.ndarray) -> Self:
+        return replace(self, values=self.values[rows])
+
+    @classmethod
+    def joined(cls, values: Sequence[Self | None], counts: Sequence[int], size: Size) -> Self:
+        given = [value for value in values if value is not None]
+        if not given[0].of_instances:
+            return super().joined(values, counts, size)  # refuses
+        if len(given) < len(values):
+            raise RecipeError("some of the images to join do not have it")
+        return replace(given[0], values=np.concatenate([each.values for each in given]))
+
+
+class ScalarsDrawn(_ArrayDrawn):
+    """A number (N,) or several (N, D) for each instance, or (1,) and (1, D) for the image. Moves leave them alone."""
+
+    geometry = "scalar"
+
+
+class BoxesDrawn(_ArrayDrawn):
+    """Upright boxes (N, 4) float64 xyxy in pixels; after a move the smallest ones around the moved."""
+
+    geometry = "box"
+
+    def moved(self, move: Move) -> Self:
+        return replace(self, values=move.boxes(self.values))
+
+    def clipped(self, size: Size) -> Self:
+        height, width = size
+        return replace(self, values=self.values.clip(min=0, max=[width, height, width, height]))
+
+
+class RotatedBoxesDrawn(_ArrayDrawn):
+    """Rotated boxes (N, 5) float64: center x, center y, width, height in pixels, angle in degrees counterclockwise.
+
+    Under a linear map A the sides become |A u| and |A v|, u and v the directions of width and height, and the angle
+    that of A v: Detectron2's rule (`RotatedBoxes.scale`), which keeps a right angle between the sides. Not cut at the
+    border, as what is left would not be a rotated box.
+    """
+
+    geometry = "rotated_box"
+
+    def moved(self, move: Move) -> Self:
+        if not np.isfinite(move.matrix).all() or (move.matrix[2, :2] != 0).any():
+            raise RecipeError("a rotated box that is bent or seen in perspective is not a rotated box")
+        linear, angle = move.matrix[:2, :2] / move.matrix[2, 2], np.deg2rad(self.values[:, 4])
+        cos, sin = np.cos(angle), np.sin(angle)
+        along, across = np.stack((cos, -sin), 1) @ linear.T, np.stack((sin, cos), 1) @ linear.T  # y points down
+        turned = np.rad2deg(np.arctan2(across[:, 0], across[:, 1]))
+        sides = self.values[:, 2:4] * np.stack((np.linalg.norm(along, axis=1), np.linalg.norm(across, axis=1)), 1)
+        return replace(self, values=np.column_stack((move.points(self.values[:, :2]), sides, turned)))
+
+
+@dataclass
+class PointsDrawn(_ArrayDrawn):
+    """K named points each (N, K, 3) float64: x, y in pixels, visibility 0 (not labeled), 1 (hidden), 2 (visible).
+
+    Args:
+        mirror: (K,) the point that stands in each place after mirroring: left and right change places. None: not known.
+        unknown: what to say where it is needed and not known.
+    """
+
+    mirror: np.ndarray | None = None
+    unknown: str = "set keypoint_names and keypoint_flip_map (pairs of names, or []) in the dataset's metadata"
+    geometry = "points"
+
+    def moved(self, move: Move) -> Self:
+        """Detectron2 swaps the names for horizontal flips only, but a vertical mirror makes a left hand a right one
+        just as well."""
+        values = np.concatenate((move.points(self.values[..., :2]), self.values[..., 2:]), axis=-1)
+        if _mirrors(move):
+            if self.mirror is None:
+                raise RecipeError(f"mirroring keypoints needs to know which of them are swapped; {self.unknown}")
+            values = values[:, self.mirror]
+        return replace(self, values=values)
+
+    def clipped(self, size: Size) -> Self:
+        """Points outside count as not labeled: a later padding must not bring them back."""
+        x, y = self.values[..., 0], self.values[..., 1]
+        outside = (x < 0) | (y < 0) | (x > size[1]) | (y > size[0])
+        values = self.values.copy()
+        values[outside, 2] = 0
+        return replace(self, values=values)
+
+    @classmethod
+    def joined(cls, values: Sequence[Self | None], counts: Sequence[int], size: Size) -> Self:
+        """Zeros, which is not labeled, where a sample has none."""
+        first = next(value for value in values if value is not None)
+        if not first.of_instances:
+            return super().joined(values, counts, size)
+        shape = max(value.values.shape[1:] for value in values if value is not None)
+        filled = [
+            replace(first, values=np.zeros((count, *shape))) if value is None else value
+            for value, count in zip(values, counts, strict=True)
+        ]
+        return super().joined(filled, counts, size)
+
+
+def _mirrors(move: Move) -> bool:
+    (a, b), (c, d) = move.matrix[:2, :2]
+    return bool(a * d - b * c < 0)  # not where it is bent (NaN)
+
+
+@dataclass
+class MasksDrawn(Drawn):
+    """Masks, as polygons or as pixels, not both.
+
+    Args:
+        polygons: N lists of polygons (P, 2) float64, x and y in pixels.
+        bitmasks: (N, H, W) uint8, 0 and 1.
+    """
+
+    polygons: list[list[np.ndarray]] | None = None
+    bitmasks: Tensor | None = None
+    of_instances: bool = True
+    geometry: ClassVar[str] = "mask"
+
+    def moved(self, move: Move) -> Self:
+        if self.bitmasks is not None:
+            return replace(self, bitmasks=move.pixels(self.bitmasks, 0, False))
+        assert self.polygons is not None
+        return replace(self, polygons=[[move.outline(polygon) for polygon in item] for item in self.polygons])
+
+    def clipped(self, size: Size) -> Self:
+        if self.polygons is None:
+            return self
+        height, width = size
+        cut = [[clip_polygon(polygon, width, height) for polygon in item] for item in self.polygons]
+        return replace(self, polygons=[[polygon for polygon in item if len(polygon)] for item in cut])
+
+    def select(self, rows: np.ndarray) -> Self:
+        if self.bitmasks is not None:
+            return replace(self, bitmasks=self.bitmasks[torch.from_numpy(rows)])
+        assert self.polygons is not None
+        return replace(self, polygons=[self.polygons[row] for row in rows])
+
+    def drawn(self, size: Size) -> Tensor:
+        """(N, H, W) uint8."""
+        if self.bitmasks is not None:
+            return self.bitmasks
+        assert self.polygons is not None
+        masks = np.zeros((len(self.polygons), *size), np.uint8)
+        for slot, polygons in zip(masks, self.polygons, strict=True):
+            slot[:] = decode_segmentation([polygon.reshape(-1) for polygon in polygons], *size)
+        return torch.from_numpy(masks)
+
+    def empty(self) -> np.ndarray:
+        """(N,) bool."""
+        if self.bitmasks is not None:
+            return (self.bitmasks.flatten(1).amax(dim=1) == 0).numpy()
+        assert self.polygons is not None
+        return np.array([not polygons for polygons in self.polygons], bool)
+
+    @classmethod
+    def joined(cls, values: Sequence[Self | None], counts: Sequence[int], size: Size) -> Self:
+        """Polygons if all samples have polygons; an instance without a mask gets an empty one."""
+        first = next(value for value in values if value is not None)
+        if not first.of_instances:
+            return super().joined(values, counts, size)
+        all_of = [
+            cls([[] for _ in range(count)]) if value is None else value
+            for value, count in zip(values, counts, strict=True)
+        ]
+        if any(value.bitmasks is not None for value in all_of):
+            return replace(first, polygons=None, bitmasks=torch.cat([value.drawn(size) for value in all_of]))
+        return replace(first, polygons=[item for value in all_of for item in value.polygons or ()])
+
+
+@dataclass
+class DenseMapDrawn(Drawn):
+    """One value, or several, per pixel: labels, depth, ... Of the whole image.
+
+    Args:
+        values: (H, W) or (C, H, W) uint8, int32 or float32. Its values stay what they are, wherever they come to lie.
+        fill: value where padding adds pixels: no label, not known.
+        smooth: interpolate between pixels where the image is resized; for float32 alone.
+        labels: values are classes: joined images keep those of the pixels that are seen.
+    """
+
+    values: Tensor
+    fill: float = 255
+    smooth: bool = False
+    labels: bool = True
+    of_instances: bool = False
+    geometry: ClassVar[str] = "dense_map"
+
+    def moved(self, move: Move) -> Self:
+        flat = self.values.dim() == 2
+        moved = move.pixels(self.values[None] if flat else self.values, self.fill, self.smooth)
+        return replace(self, values=moved[0] if flat else moved)
+
+    def blank(self, size: Size) -> Self:
+        """The same of an image of (height, width), of `fill` alone."""
+        return replace(self, values=self.values.new_full((*self.values.shape[:-2], *size), self.fill))
+
+    def laid_on(self, canvas: Self, top: int, left: int) -> None:
+        """Writes these values into a larger map; its corner comes to (top, left)."""
+        height, width = self.values.shape[-2:]
+        canvas.values[..., top : top + height, left : left + width] = self.values
