@@ -13,7 +13,8 @@ from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 from vertebra.config.component import ComponentSpec, Kind, to_plain
 from vertebra.config.scalars import INVALID, check_scalar, describe_type, show
-from vertebra.config.sections import Recipe, Section
+from vertebra.config.section import Section
+from vertebra.config.sections import Recipe
 from vertebra.config.yaml_reader import Node, from_plain
 from vertebra.errors import PluginError, RecipeError, VertebraError
 from vertebra.plugins.isolation import PluginImportError
@@ -81,10 +82,7 @@ def check_section(cls: type[Section], node: Node, path: str, mistakes: Mistakes,
         if child is None:
             mistakes.add(block.where, f"{inner} is missing; {title} needs it")
             continue
-        if isinstance(hints[name], type) and issubclass(hints[name], Section):
-            value = check_section(hints[name], child, inner, mistakes)
-        else:
-            value = check_value(hints[name], child, inner, mistakes)
+        value = check_value(hints[name], child, inner, mistakes)
         if value is not INVALID:
             values[name] = value
     problems = list(cls.problems(values))
@@ -98,6 +96,8 @@ def check_value(annotation: Any, node: Node, path: str, mistakes: Mistakes) -> A
     kind = component_kind_of(annotation)
     if kind is not None:
         return _check_component(kind, annotation, node, path, mistakes)
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return check_section(annotation, node, path, mistakes)
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin in (Union, types.UnionType):
         return _check_union(annotation, node, path, mistakes)

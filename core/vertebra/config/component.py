@@ -133,7 +133,7 @@ def where_written(component: Any, otherwise: str) -> str:
 
 def to_plain(value: Any) -> Any:
     """Checked values back to what YAML holds: lists, dicts with text keys, scalars."""
-    if isinstance(value, ComponentSpec):
+    if hasattr(value, "to_dict"):  # a ComponentSpec or a section
         return value.to_dict()
     if isinstance(value, dict):
         return {str(key): to_plain(child) for key, child in value.items()}

@@ -8,15 +8,16 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from vertebra.config.component import ComponentSpec, Kind, to_plain
-from vertebra.errors import RecipeError
+from vertebra.config.component import ComponentSpec, Kind
+from vertebra.config.extra_fields import RESERVED, FieldSection
+from vertebra.config.section import Section, within
 from vertebra_eval.files import write_text
 
-__all__ = ["DataSection", "DatasetSpec", "EvaluateSection", "ModelSection", "Recipe", "Section", "TrainSection"]
+__all__ = ["DataSection", "DatasetSpec", "EvaluateSection", "ModelSection", "Recipe", "TrainSection"]
 
 BackboneSpec = Annotated[ComponentSpec, Kind("backbone")]
 NeckSpec = Annotated[ComponentSpec, Kind("neck")]
@@ -35,28 +36,6 @@ Amp = Literal["auto", "bf16", "fp16", "off"]
 _MOST_IMAGES, _MOST_WORKERS, _MOST_EPOCHS = 1 << 17, 1024, 1_000_000_000
 """More than anyone has used of each: beyond it stands a slip, with which a run would fill the memory or never end."""
 _EPOCHS = re.compile(r"(\d+(\.\d*)?|\.\d+) epochs?")
-
-
-@dataclass(frozen=True)
-class Section:
-    """Base of the sections: checks that go beyond one value's type."""
-
-    def __post_init__(self) -> None:
-        found = [f"{name} {text}" for name, text in self.problems(vars(self))]
-        if found:
-            raise RecipeError(f"{type(self).__name__}: " + "; ".join(found))
-
-    @classmethod
-    def problems(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-        """(field, "is ..., expected ...") for each invalid value; fields that `values` does not have are skipped."""
-        yield from ()
-
-    def to_dict(self) -> dict[str, Any]:
-        """Every field in plain data, as a recipe would write it."""
-        values = {item.name: getattr(self, item.name) for item in fields(self) if item.compare}
-        return {
-            name: value.to_dict() if isinstance(value, Section) else to_plain(value) for name, value in values.items()
-        }
 
 
 def _default(kind: str, name: str, **arguments: Any) -> ComponentSpec:
@@ -119,13 +98,18 @@ class DataSection(Section):
     timeout: float = 600.0  # seconds to wait for a batch of the workers before that is an error
     max_bad_images: int = 0  # bad training images that are skipped, and reported, before the run stops
     mask_format: Literal["polygon", "bitmask", "none"] = "polygon"
+    fields: dict[str, FieldSection] = field(default_factory=dict)  # what annotations or images have beyond the usual
 
     @classmethod
     def problems(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        for name in values.get("fields", ()):
+            if not name.isidentifier() or name in RESERVED:
+                yield (
+                    "fields",
+                    f"has a field called {name!r}, expected letters, digits and _, and none of the usual names",
+                )
         any_number = (0, math.inf)
-        yield from _within(
-            values, workers=(0, _MOST_WORKERS), max_bad_images=any_number, close_mixing_epochs=any_number
-        )
+        yield from within(values, workers=(0, _MOST_WORKERS), max_bad_images=any_number, close_mixing_epochs=any_number)
         if (timeout := values.get("timeout")) is not None and not timeout > 0:
             yield "timeout", f"is {timeout:g}, expected seconds above 0"
 
@@ -165,8 +149,8 @@ class TrainSection(Section):
             yield "epochs", f"is {epochs:g}, expected a number above 0 and below {_MOST_EPOCHS:,}"
         if norm is not None and not norm > 0:
             yield "clip_gradients", f"is {norm:g}, expected a norm above 0, or null for no clipping"
-        yield from _within(values, steps=(1, _MOST_EPOCHS), batch_size=(1, _MOST_IMAGES))
-        yield from _within(values, keep_checkpoints=(1, math.inf), log_every=(1, math.inf))
+        yield from within(values, steps=(1, _MOST_EPOCHS), batch_size=(1, _MOST_IMAGES))
+        yield from within(values, keep_checkpoints=(1, math.inf), log_every=(1, math.inf))
         for name in ("checkpoint_every", "evaluate_every"):
             value = values.get(name)
             if isinstance(value, str):
@@ -191,7 +175,7 @@ class EvaluateSection(Section):
 
     @classmethod
     def problems(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-        yield from _within(values, batch_size=(1, _MOST_IMAGES), pictures=(0, math.inf))
+        yield from within(values, batch_size=(1, _MOST_IMAGES), pictures=(0, math.inf))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,7 +195,7 @@ class Recipe(Section):
 
     @classmethod
     def problems(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-        yield from _within(values, seed=(0, math.inf))
+        yield from within(values, seed=(0, math.inf))
 
     @property
     def run_folder(self) -> str:
@@ -232,11 +216,3 @@ class Recipe(Section):
     def save(self, path: str | Path) -> None:
         """Writes `to_yaml` to a file; its folder must exist."""
         write_text(path, self.to_yaml())
-
-
-def _within(values: Mapping[str, Any], **bounds: tuple[int, float]) -> Iterator[tuple[str, str]]:
-    """What is wrong with values that have a least and a largest number."""
-    for name, (least, largest) in bounds.items():
-        value = values.get(name)
-        if value is not None and not least <= value <= largest:
-            yield name, f"is {value}, expected at {f'least {least}' if value < least else f'most {largest}'}"

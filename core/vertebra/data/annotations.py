@@ -5,19 +5,21 @@ A `Dataset` has checked its dicts. A `Mapper` takes others too, so what would di
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
 from vertebra.data.masks import decode_segmentation
+from vertebra.data.transforms.drawn import MasksDrawn
 from vertebra.data.transforms.sample import Sample
 from vertebra.errors import DataError
-from vertebra.structures import BitMasks, Boxes, BoxMode, Instances, Keypoints, PolygonMasks
+from vertebra.structures import BoxMode, Instances
 from vertebra_eval.masks import mask_faults
 
-__all__ = ["MaskFormat", "boxes_of", "fill_sample", "instances_of", "keypoint_mirror"]
+__all__ = ["MaskFormat", "boxes_of", "fill_sample", "instances_of", "keypoint_mirror", "masks_of"]
 
 MaskFormat = Literal["polygon", "bitmask", "none"]
 
@@ -26,9 +28,6 @@ _EMPTY = 1e-5  # a side of no more pixels than this makes a box empty, as in Det
 
 def fill_sample(sample: Sample, annotations: list[dict], where: str, masks: bool, num_keypoints: int) -> None:
     """Put boxes and, if wanted, masks and keypoints of N annotations into the sample.
-
-    Masks are polygons if every annotation has polygons (or no mask at all), else bitmasks: a run length mask stays
-    exact. An annotation without a mask among others gets an empty one.
 
     Args:
         where: the image's path, for messages.
@@ -39,20 +38,29 @@ def fill_sample(sample: Sample, annotations: list[dict], where: str, masks: bool
     sample.boxes = np.clip(boxes, 0, np.array([width, height, width, height]))
     sample.rows = np.arange(len(annotations))
     if masks:
-        segmentations = [
-            _segmentation(item, height, width, f"{where}: annotation {i}") for i, item in enumerate(annotations)
-        ]
-        if all(isinstance(item, list) for item in segmentations):
-            sample.polygons = [[np.array(p, float).reshape(-1, 2) for p in item] for item in segmentations]
-        else:
-            decoded = np.stack([decode_segmentation(item, height, width) for item in segmentations])
-            sample.bitmasks = torch.from_numpy(decoded)
+        values = [item.get("segmentation") for item in annotations]
+        sample.fields["masks"] = masks_of(values, sample.size, f"{where}: annotation")
     if num_keypoints:
         sample.keypoints = _keypoints(annotations, num_keypoints, where)
 
 
-def instances_of(sample: Sample, classes: np.ndarray, mask_format: MaskFormat) -> Instances:
-    """The sample's N instances with `gt_boxes`, `gt_classes` and, if it has them, `gt_masks` and `gt_keypoints`.
+def masks_of(segmentations: list, size: tuple[int, int], where: str) -> MasksDrawn:
+    """COCO segmentations as masks: polygons if all are polygons (or None or []), else pixels: run lengths stay exact.
+
+    Args:
+        where: what they belong to, for messages; its number is put behind it.
+    """
+    checked = [_segmentation(item, *size, f"{where} {i}") for i, item in enumerate(segmentations)]
+    if all(isinstance(item, list) for item in checked):
+        return MasksDrawn([[np.array(p, float).reshape(-1, 2) for p in item] for item in checked])
+    return MasksDrawn(bitmasks=torch.from_numpy(np.stack([decode_segmentation(item, *size) for item in checked])))
+
+
+def instances_of(
+    sample: Sample, classes: np.ndarray, mask_format: MaskFormat, extra: Collection[str] = ()
+) -> Instances:
+    """The sample's N instances with `gt_boxes`, `gt_classes` and, if it has them, `gt_masks`, `gt_keypoints` and
+    `gt_<name>` of further fields.
 
     Boxes are cut at the image's border; instances whose box or mask is empty are dropped. A keypoint outside the
     image counts as not labeled.
@@ -60,33 +68,25 @@ def instances_of(sample: Sample, classes: np.ndarray, mask_format: MaskFormat) -
     Args:
         classes: (number of instances before any crop,) class of each, which `sample.rows` picks from.
         mask_format: `polygon` keeps polygons as they are, `bitmask` draws them now.
+        extra: names of the further fields.
     """
-    height, width = sample.size
+    size = height, width = sample.size
     assert sample.boxes is not None
-    boxes = np.clip(sample.boxes, 0, np.array([width, height, width, height]))
-    sample.boxes = boxes
+    sample.boxes = boxes = np.clip(sample.boxes, 0, np.array([width, height, width, height]))
     keep = (boxes[:, 2:] - boxes[:, :2] > _EMPTY).all(axis=1)
-    if mask_format == "bitmask" and sample.polygons is not None:
-        flat = [[polygon.reshape(-1) for polygon in polygons] for polygons in sample.polygons]
-        masks = np.zeros((len(flat), height, width), np.uint8)
-        for row, polygons in enumerate(flat):
-            masks[row] = decode_segmentation(polygons, height, width)
-        sample.bitmasks, sample.polygons = torch.from_numpy(masks), None
-    if sample.polygons is not None:
-        keep &= np.array([len(polygons) > 0 for polygons in sample.polygons], bool)
-    if sample.bitmasks is not None:
-        keep &= (sample.bitmasks.flatten(1).amax(dim=1) > 0).numpy()
+    for name, field in sample.fields.items() if mask_format == "bitmask" else ():
+        if isinstance(field, MasksDrawn):
+            sample.fields[name] = replace(field, polygons=None, bitmasks=field.drawn(size))
+    masks = sample.fields.get("masks")
+    if isinstance(masks, MasksDrawn):
+        keep &= ~masks.empty()
     if not keep.all():
         sample.select(keep)
-    result = Instances((height, width))
-    result.gt_boxes = Boxes(torch.from_numpy(sample.boxes).float())
+    result = Instances(size, gt_boxes=sample.fields["boxes"].structure(size))
     result.gt_classes = torch.from_numpy(classes[sample.rows])
-    if sample.polygons is not None:
-        result.gt_masks = PolygonMasks([[polygon.reshape(-1) for polygon in item] for item in sample.polygons])
-    elif sample.bitmasks is not None:
-        result.gt_masks = BitMasks(sample.bitmasks.view(torch.bool))
-    if sample.keypoints is not None:
-        result.gt_keypoints = Keypoints(torch.from_numpy(_inside(sample.keypoints, height, width)).float())
+    for name in ("masks", "keypoints", *extra):
+        if name in sample.fields:
+            result.set(f"gt_{name}", sample.fields[name].structure(size))
     return result
 
 
@@ -120,9 +120,8 @@ def keypoint_mirror(names: Sequence[str], flip_map: Sequence[tuple[str, str]]) -
     return np.array([names.index(other.get(name, name)) for name in names], dtype=np.int64)
 
 
-def _segmentation(annotation: dict, height: int, width: int, where: str) -> list | dict:
-    """The annotation's checked segmentation; [] where it has none."""
-    segmentation = annotation.get("segmentation")
+def _segmentation(segmentation: Any, height: int, width: int, where: str) -> list | dict:
+    """A checked segmentation; [] for None."""
     if segmentation is None or (isinstance(segmentation, list) and not segmentation):
         return []
     if faults := mask_faults(segmentation, (height, width)):
@@ -146,10 +145,3 @@ def _keypoints(annotations: list[dict], count: int, where: str) -> np.ndarray:
             )
         result[i] = values.reshape(count, 3)
     return result
-
-
-def _inside(keypoints: np.ndarray, height: int, width: int) -> np.ndarray:
-    """(N, K, 3) with those outside the image or not labeled set to 0, 0, 0."""
-    xy = keypoints[..., :2]
-    labeled = (xy >= 0).all(axis=-1) & (xy <= (width, height)).all(axis=-1) & (keypoints[..., 2] > 0)
-    return np.where(labeled[..., None], keypoints, 0.0)

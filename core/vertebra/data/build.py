@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING
 
 from vertebra.config.injection import known_facts
 from vertebra.data.catalog import DatasetCatalog, Metadata, MetadataCatalog
+from vertebra.data.extra_fields import check_fields, check_needs, declared_fields, unused_keys, unused_note, with_fields
 from vertebra.data.formats import Dataset
 from vertebra.data.loader import EvalLoader, TrainLoader
 from vertebra.data.mapper import Mapper
@@ -16,9 +17,11 @@ from vertebra.data.match_classes import match_classes
 from vertebra.data.samplers import Sampler, TrainingSampler
 from vertebra.data.transforms import Transform
 from vertebra.errors import DataError, RecipeError
+from vertebra_eval.files import Problems
 
 if TYPE_CHECKING:
     from vertebra.config import ComponentSpec, Recipe
+    from vertebra.config.extra_fields import FieldSection
 
 __all__ = [
     "build_eval_loader",
@@ -35,27 +38,49 @@ logger = logging.getLogger(__name__)
 _SPLITS = ("train", "val", "test")
 _MUST_AGREE = (
     *("thing_classes", "stuff_classes", "keypoint_names", "keypoint_flip_map"),
-    *("ignore_label", "label_map", "label_colors"),
+    *("ignore_label", "label_map", "label_colors", "extra_fields"),
 )
 
 
-def load_dataset(spec: str | ComponentSpec | Sequence[str | ComponentSpec], root: str | None = None) -> Dataset:
+def load_dataset(
+    spec: str | ComponentSpec | Sequence[str | ComponentSpec],
+    root: str | None = None,
+    fields: Mapping[str, FieldSection] | None = None,
+) -> Dataset:
     """A registered name, an inline dataset, or a list of those (joined one after the other), read and checked.
 
     Args:
         root: what relative paths of inline datasets count from; None: the current directory.
+        fields: further fields to read, by name, as `data.fields` of a recipe declares them.
     Raises:
         DataError: a name nobody registered, faulty files, or joined datasets that differ in their classes.
     """
-    if isinstance(spec, str):
-        return _registered(spec)
-    if isinstance(spec, Sequence):
+    fields = fields or {}
+    if not isinstance(spec, str) and isinstance(spec, Sequence):
         if not spec:
             raise DataError("the list of datasets is empty")
-        return _joined([load_dataset(item, root) for item in spec])
-    dataset = spec.build().load(root)
-    dataset.check_files()
+        return _joined([load_dataset(item, root, fields) for item in spec])
+    if isinstance(spec, str):
+        dataset = _registered(spec)
+    else:
+        reader = spec.build()
+        reader.fields = fields
+        dataset = reader.load(root)
+        dataset.check_files()
+    _declare(dataset, fields)
     return dataset
+
+
+def _declare(dataset: Dataset, fields: Mapping[str, FieldSection]) -> None:
+    """Declares the fields, checks their values, and says which keys of annotations are not used."""
+    dataset.metadata = with_fields(dataset.metadata, fields)
+    declared = declared_fields(dataset.metadata)
+    if declared:
+        problems = Problems(f"dataset {dataset.name}")
+        check_fields(dataset, declared, problems)
+        problems.raise_if_any()
+    if unused := unused_keys(dataset.annotation_keys, declared):
+        logger.warning("dataset %s: %s", dataset.name, unused_note("annotations", unused))
 
 
 def load_split(recipe: Recipe, split: str | None = None) -> Dataset:
@@ -75,7 +100,7 @@ def load_split(recipe: Recipe, split: str | None = None) -> Dataset:
             f"set are: {', '.join(has) or 'none'}.\n"
             f"  Set data.{split}, or choose another with evaluate.split (on the command line --split)"
         )
-    return load_dataset(spec, recipe.data.root)
+    return load_dataset(spec, recipe.data.root, recipe.data.fields)
 
 
 def build_train_loader(
@@ -122,8 +147,11 @@ def build_mapper(recipe: Recipe, dataset: Dataset, training: bool) -> Mapper:
     """The mapper of a recipe for one dataset, for training or for evaluation."""
     specs = recipe.data.train_transforms if training else recipe.data.eval_transforms
     closing = recipe.data.close_mixing_epochs
-    return Mapper(
-        build_transforms(specs, dataset.metadata),
+    transforms = build_transforms(specs, dataset.metadata)
+    if training:
+        check_needs(transforms, dataset.metadata)
+    mapper = Mapper(
+        transforms,
         training=training,
         seed=recipe.seed,
         mask_format=recipe.data.mask_format,
@@ -132,6 +160,8 @@ def build_mapper(recipe: Recipe, dataset: Dataset, training: bool) -> Mapper:
         others=dataset.dicts if training else None,
         mix_epochs=_num_epochs(recipe, dataset) - closing if training and closing else None,
     )
+    mapper.told |= dataset.annotation_keys  # `load_dataset` has
+    return mapper
 
 
 def build_transforms(specs: Iterable[ComponentSpec], metadata: Metadata | None) -> list[Transform]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from vertebra.data.annotations import boxes_of
 from vertebra.data.catalog import Metadata
+from vertebra.data.extra_fields import declared_fields
 from vertebra.data.formats import Dataset
 from vertebra.data.images.survey import survey_images, survey_notes
 from vertebra.data.missing_classes import missing_labels, missing_objects
@@ -80,6 +81,8 @@ def describe_dataset(dataset: Dataset) -> str:
     lines = [f"dataset    {dataset.name}", opened, *_object_lines(facts, dataset.metadata, labeled=labels is not None)]
     if labels is not None:
         lines += describe_labels(labels, dataset.metadata)
+    declared = declared_fields(dataset.metadata)
+    lines += [f"field      {name}: {field.geometry}" for name, field in declared.items()]
     lines += survey_notes(survey)
     for one in missing:
         lines += ["", f"warning: {one.text}"] if one else []

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+from vertebra.config.extra_fields import FieldSection
 from vertebra.data.catalog import Metadata
 from vertebra.data.packed import PackedDicts
 from vertebra.data.record_faults import FILE_KEYS, RecordCheck
@@ -46,14 +47,17 @@ class Dataset(Sequence):
     ) -> None:
         _check_names(metadata)
         fields: set[str] = set()
+        keys: set[str] = set()
         source = metadata.get("json_file") or metadata.get("panoptic_json")
         what = f"dataset {metadata.name}" + (f" ({source})" if source else "")
         faults, self._missing = Problems(what), Problems(what)
         check = RecordCheck(metadata, faults, annotations=not checked)
-        self.dicts: PackedDicts = PackedDicts(_watch(dicts, check, fields, self._missing))
+        self.dicts: PackedDicts = PackedDicts(_watch(dicts, check, fields, keys, self._missing))
         faults.raise_if_any()
         self.metadata = metadata
         self.columns = columns
+        self.annotation_keys = frozenset(keys)
+        """All keys of annotations."""
         self.fields = frozenset(fields)
         """Which of `segmentation`, `keypoints`, `sem_seg_file_name`, `pan_seg_file_name` occur anywhere."""
 
@@ -86,6 +90,11 @@ class Format:
     """
 
     component_kind: ClassVar[str] = "format"
+    fields: Mapping[str, FieldSection] = {}
+    """`data.fields` of the recipe: what the dicts shall have beyond the usual, by the field's name (its `key`, or name,
+    is the key in annotations or in the image's dict). Set before `load`. A format that itself knows of more declares
+    it in the metadata: `extra_fields={name: {"geometry": ...}}`.
+    """
 
     def load(self, root: str | None = None) -> Dataset:
         """Read the dataset. Relative paths count from `root`, or from the current directory without one."""
@@ -111,8 +120,10 @@ def _check_names(metadata: Metadata) -> None:
                 ) from err
 
 
-def _watch(dicts: Iterable[dict], check: RecordCheck, fields: set[str], missing: Problems) -> Iterator[dict]:
-    """Pass the right dicts through; note which optional fields occur and which files are missing."""
+def _watch(
+    dicts: Iterable[dict], check: RecordCheck, fields: set[str], keys: set[str], missing: Problems
+) -> Iterator[dict]:
+    """Pass the right dicts through; note which fields and keys of annotations occur and which files are missing."""
     folders = Folders()
     wanted = FILE_KEYS[1:] if check.metadata.get("missing_images") == "leave" else FILE_KEYS
     for number, item in enumerate(dicts):
@@ -125,6 +136,7 @@ def _watch(dicts: Iterable[dict], check: RecordCheck, fields: set[str], missing:
                 missing.add(path, f"a record names it ({key}), but there is no such file{near}")
         fields.update(key for key in ("sem_seg_file_name", "pan_seg_file_name") if item.get(key))
         for annotation in item.get("annotations") or ():
+            keys.update(annotation)
             if annotation.get("segmentation") is not None or "panoptic_id" in annotation:  # which the PNG has
                 fields.add("segmentation")
             if annotation.get("keypoints") is not None:

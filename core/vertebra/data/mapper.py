@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor
 from vertebra.config.component import where_written
 from vertebra.data.annotations import MaskFormat, fill_sample, instances_of, keypoint_mirror
 from vertebra.data.catalog import Metadata
+from vertebra.data.extra_fields import declared_fields, read_fields, unused_keys, unused_note
 from vertebra.data.images.read import read_image
 from vertebra.data.panoptic_labels import with_panoptic_masks
 from vertebra.data.placement import content_size
@@ -21,6 +23,8 @@ from vertebra.data.transforms import MixTransform, Sample, Transform
 from vertebra.errors import DataError, PluginError, RecipeError
 
 __all__ = ["Mapper"]
+
+logger = logging.getLogger(__name__)
 
 _CONSUMED = {
     "annotations",
@@ -36,7 +40,9 @@ class Mapper:
     The result holds `image` (3, H, W) uint8 RGB, `height` and `width` of the file's image in pixels, whatever else the
     dict holds (`file_name`, `image_id`, ...), and in training `instances` (without crowd regions) and, where the dict
     names label files, `sem_seg` (H, W): classes from 0, and 255 for none whatever number the files have for that.
-    Where a dict has proposals made beforehand, the result has `proposals`, see `proposals_of`.
+    Fields that the metadata declares (`extra_fields`) are in `instances` as `gt_<name>`, those of the whole image in
+    the result under their name: tensors or structures, by geometry. Where a dict has proposals made beforehand, the
+    result has `proposals`, see `proposals_of`.
 
     Args:
         transforms: applied in this order.
@@ -45,7 +51,7 @@ class Mapper:
         seed: of all random numbers, together with epoch and index.
         mask_format: `polygon` keeps polygons (an image with run length masks gets bitmasks), `bitmask` draws all
             masks, `none` loads no masks.
-        metadata: of the dataset, for keypoint names, left and right, and the labels that may occur.
+        metadata: of the dataset, for keypoint names, left and right, the labels that may occur, and declared fields.
         others: the dicts that transforms like Mosaic draw further images from; None: such transforms do nothing.
         mix_epochs: from this epoch on such transforms are skipped; None: never.
         fields: which of `segmentation` and `keypoints` the dataset has, so that images without instances agree with
@@ -71,6 +77,9 @@ class Mapper:
         self.others = () if others is None else others
         self.mix_epochs = mix_epochs
         self.mask_format = mask_format
+        self.declared = declared_fields(metadata)
+        self.told: set[str] = set()
+        """Keys of annotations that are not used, and of which that is known."""
         self.fields = None if fields is None else frozenset(fields)
         self.label_reader = LabelReader(metadata)
         names = list(metadata.get("keypoint_names") or ())
@@ -109,9 +118,13 @@ class Mapper:
                 result["content_size"] = content
             return result
         if "annotations" in dataset_dict:
-            result["instances"] = instances_of(sample, np.array(classes, dtype=np.int64), self.mask_format)
+            extra = [name for name, field in self.declared.items() if field.of_instances]
+            result["instances"] = instances_of(sample, np.array(classes, dtype=np.int64), self.mask_format, extra)
         if sample.sem_seg is not None:
             result["sem_seg"] = _compact(sample.sem_seg)
+        for name, field in self.declared.items():
+            if not field.of_instances:
+                result[name] = sample.fields[name].structure(sample.size)
         return result
 
     def _read(self, dataset_dict: dict, classes: list[int]) -> Sample:
@@ -120,6 +133,7 @@ class Mapper:
         if self.training:
             annotations = [item for item in dataset_dict.get("annotations", ()) if not item.get("iscrowd", 0)]
             self._add_truth(sample, dataset_dict, annotations)
+            self._tell_unused(annotations)
             sample.rows = np.arange(len(classes), len(classes) + len(annotations))
             classes += [item["category_id"] for item in annotations]
         return sample
@@ -130,11 +144,22 @@ class Mapper:
         """The sample through all transforms; where one joins images, the others go through those before it first."""
         for place, transform in enumerate(transforms):
             if not isinstance(transform, MixTransform):
-                sample = _checked(transform(sample, rng), transform)
+                sample = self._checked(transform(sample, rng), transform)
                 continue
             others = [self._other(transforms[:place], rng, classes) for _ in range(transform.count_others(rng))]
             if others:
-                sample = _checked(transform.mix(sample, others, rng), transform)
+                sample = self._checked(transform.mix(sample, others, rng), transform)
+        return sample
+
+    def _checked(self, sample: Any, transform: Transform) -> Sample:
+        where = where_written(transform, type(transform).__name__)
+        if not isinstance(sample, Sample):
+            raise PluginError(f"{where} returned a {type(sample).__name__}, expected the Sample: return sample")
+        if self.training and (lost := self.declared.keys() - sample.fields.keys()):
+            raise PluginError(
+                f"{where} returned a Sample without the declared field {', '.join(sorted(lost))}.\n"
+                "  Call the sample's own geometry (resize, warp, ...), and join_instances for several samples"
+            )
         return sample
 
     def _other(self, transforms: Sequence[Transform], rng: np.random.Generator, classes: list[int]) -> Sample:
@@ -179,13 +204,13 @@ class Mapper:
         fill_sample(sample, annotations, path, masks, keypoints)
         if self.label_reader.has_labels(dataset_dict):
             sample.sem_seg = torch.from_numpy(self.label_reader.read(dataset_dict, sample.size))
+        sample.fields |= read_fields(self.declared, dataset_dict, annotations, sample.size)
 
-
-def _checked(sample: Any, transform: Transform) -> Sample:
-    if not isinstance(sample, Sample):
-        where = where_written(transform, type(transform).__name__)
-        raise PluginError(f"{where} returned a {type(sample).__name__}, expected the Sample: return sample")
-    return sample
+    def _tell_unused(self, annotations: list[dict]) -> None:
+        new = unused_keys(set().union(*annotations) - self.told, self.declared)
+        if new:
+            self.told.update(new)
+            logger.warning(unused_note("annotations", new))
 
 
 def _compact(pixels: Tensor) -> Tensor:

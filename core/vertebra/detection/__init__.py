@@ -12,6 +12,7 @@ from vertebra.detection.postprocess import (
     top_values,
     topk_candidates,
 )
+from vertebra.detection.rotated_nms import batched_nms_rotated, nms_rotated
 from vertebra.detection.sampling import subsample_labels
 
 __all__ = [
@@ -23,6 +24,8 @@ __all__ = [
     "Candidates",
     "Matcher",
     "batched_nms",
+    "batched_nms_rotated",
+    "nms_rotated",
     "rescale_instances",
     "sem_seg_postprocess",
     "subsample_labels",

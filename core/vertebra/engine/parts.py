@@ -95,6 +95,7 @@ def build_parts(recipe: Recipe, *, starting_weights: bool = True) -> Parts:
         starting_weights: False loads no pretrained weights, for a run that is resumed and has its own.
     """
     from vertebra.data import build_train_loader, load_dataset
+    from vertebra.data.extra_fields import check_needs
     from vertebra.engine.learnable import check_learnable
     from vertebra.models import build_model
 
@@ -111,9 +112,10 @@ def build_parts(recipe: Recipe, *, starting_weights: bool = True) -> Parts:
         )
     seed_everything(recipe.seed)  # the same everywhere: all processes start with the same weights
 
-    dataset = load_dataset(recipe.data.train, recipe.data.root)
+    dataset = load_dataset(recipe.data.train, recipe.data.root, recipe.data.fields)
     loader = build_train_loader(recipe, dataset, rank, world_size)
     model = build_model(recipe, metadata=dataset.metadata, pretrained=starting_weights)
+    check_needs(model.modules(), dataset.metadata)
     check_methods(model, predicts=getattr(recipe.data, recipe.evaluate.split) is not None)
     notes = [*check_learnable(model, dataset), *_notes_on_facts(dataset.metadata)]
     if starting_weights and recipe.model.weights is not None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
+
+from vertebra.config.extra_fields import Geometry
 
 if TYPE_CHECKING:
     from vertebra_eval.report.blocks import Section
@@ -28,6 +31,8 @@ class Evaluator:
     """
 
     component_kind: ClassVar[str] = "evaluator"
+    needs_fields: ClassVar[Mapping[str, Geometry]] = {}
+    """Declared fields that the dataset must have, as {name: geometry}; the values are in its dicts."""
 
     def __init__(self) -> None:
         self.reasons: dict[str, str] = {}

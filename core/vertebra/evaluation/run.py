@@ -13,6 +13,7 @@ from torch import nn
 
 from vertebra.config.injection import known_facts
 from vertebra.data import build_eval_loader, load_split
+from vertebra.data.extra_fields import check_needs
 from vertebra.data.match_classes import match_classes
 from vertebra.errors import RecipeError
 from vertebra.evaluation.evaluator import Evaluator
@@ -115,7 +116,9 @@ def evaluate(
 def build_evaluators(recipe: Recipe, dataset: Any, output_dir: Path | None) -> list[Evaluator]:
     """The recipe's evaluators for one dataset, with what the framework knows."""
     facts = known_facts(dataset.metadata, dataset=dataset, output_dir=output_dir)
-    return [spec.build(**facts) for spec in recipe.evaluate.evaluators]
+    evaluators = [spec.build(**facts) for spec in recipe.evaluate.evaluators]
+    check_needs(evaluators, dataset.metadata)
+    return evaluators
 
 
 def check_evaluation(recipe: Recipe, dataset: Any) -> None:

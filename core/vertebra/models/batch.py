@@ -5,8 +5,9 @@ Letters: N images, M ground truth objects in the fullest image, H x W padded inp
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 from vertebra.errors import DataError
+from vertebra.models.batch_fields import pad_field
 from vertebra.structures import IGNORED_LABEL, Boxes, Instances, pad_boxes, pad_rows
 
 __all__ = ["IGNORED_LABEL", "Batch", "GroundTruth", "pad_ground_truth", "pad_sem_seg"]
@@ -53,7 +55,8 @@ class Batch:
     gt_boxes: Tensor | None = None
     gt_classes: Tensor | None = None
     gt_valid: Tensor | None = None
-    sem_seg: Tensor | None = field(default=None, repr=False)
+    sem_seg: Tensor | None = dataclasses.field(default=None, repr=False)
+    _fields: dict[str, Tensor] = dataclasses.field(default_factory=dict, init=False, repr=False)
 
     def __len__(self) -> int:
         return len(self.image_sizes)
@@ -81,6 +84,22 @@ class Batch:
             _no_objects(size).to(self.device) if one is None else one.to(self.device)
             for one, size in zip(given, self.image_sizes, strict=True)
         ]
+
+    def field(self, name: str) -> Tensor:
+        """A declared field of the ground truth (`data.fields`), padded, on the device.
+
+        Of instances, row m belongs to `gt_boxes[:, m]` and is 0 where `gt_valid` is False: `box` (N, M, 4) float32
+        xyxy, `rotated_box` (N, M, 5), `points` (N, M, K, 3), `mask` (N, M, H, W) bool, `scalar` (N, M) or (N, M, D)
+        float32 or int64. Of the image: `dense_map` (N, H, W) or (N, C, H, W), padded with its `fill`; others without
+        the dimension M. Made on first use.
+
+        Raises:
+            DataError: the inputs do not have it.
+        """
+        if name not in self._fields:
+            length = 1 if self.gt_valid is None else self.gt_valid.shape[1]
+            self._fields[name] = pad_field(name, self.inputs, length, self.padded_size).to(self.device)
+        return self._fields[name]
 
     def ground_truth(self, head: str) -> GroundTruth:
         """`gt_boxes`, `gt_classes` and `gt_valid`, for a head that needs them.

@@ -125,7 +125,7 @@ def _own_metadata(recipe: Recipe, where: str) -> Any:
     if spec is None:
         raise RecipeError(f"{where} needs num_classes, and the recipe names no dataset to take it from.\n  {fix}")
     try:
-        return load_dataset(spec, recipe.data.root).metadata
+        return load_dataset(spec, recipe.data.root, recipe.data.fields).metadata
     except VertebraError as err:
         raise RecipeError(
             f"{where} needs num_classes, and the recipe's dataset, which gives it, cannot be read:\n  {err}\n  {fix}"

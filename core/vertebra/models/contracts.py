@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from vertebra.config.extra_fields import Geometry
 from vertebra.config.injection import Labels
 from vertebra.errors import PluginError
 
@@ -108,6 +109,10 @@ class Head(nn.Module):
     (`thing_classes`), "stuff" (the semantic labels, which `stuff_classes` names, things among them where they are
     labels), or "all" (things, then the stuff that is not among them). Where a dataset has no classes of that sort, its
     others count. A head of heads leaves it as it is: each head inside says its own.
+    """
+    needs_fields: ClassVar[Mapping[str, Geometry]] = {}
+    """Declared fields that its losses ask for, as {name: geometry}; a training set without one is an error before the
+    first step. `Batch.field` gives them.
     """
     training_only: bool = False
     """An auxiliary head: it is trained with the others, and the model skips it in eval mode."""

@@ -3,6 +3,7 @@
 from vertebra.structures.bit_masks import BitMasks
 from vertebra.structures.box_mode import BoxMode
 from vertebra.structures.boxes import Boxes, clip_to_size
+from vertebra.structures.dense_map import DenseMap
 from vertebra.structures.ignore_label import IGNORED_LABEL
 from vertebra.structures.image_list import ImageList, padded_size
 from vertebra.structures.instances import Instances
@@ -23,27 +24,33 @@ from vertebra.structures.paste import (
 )
 from vertebra.structures.polygon_masks import PolygonMasks
 from vertebra.structures.rle import decode_rle, encode_masks, polygons_to_bitmask, segmentation_to_bitmask
+from vertebra.structures.rotated_boxes import RotatedBoxes
+from vertebra.structures.rotated_iou import matched_rotated_iou, pairwise_iou_rotated
 
 __all__ = [
     "IGNORED_LABEL",
     "BitMasks",
     "BoxMode",
     "Boxes",
+    "DenseMap",
     "ImageList",
     "Instances",
     "Keypoints",
     "PolygonMasks",
+    "RotatedBoxes",
     "clip_to_size",
     "decode_rle",
     "encode_masks",
     "heatmaps_to_keypoints",
     "matched_pairwise_iou",
+    "matched_rotated_iou",
     "pad_boxes",
     "pad_rows",
     "padded_size",
     "pairwise_intersection",
     "pairwise_ioa",
     "pairwise_iou",
+    "pairwise_iou_rotated",
     "pairwise_point_box_distance",
     "paste_masks_as_rle",
     "paste_masks_in_image",

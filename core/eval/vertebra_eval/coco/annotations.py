@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Iterable
+from collections.abc import Collection, Hashable, Iterable
 from functools import cached_property
 from itertools import repeat
 from typing import Any
@@ -45,10 +45,13 @@ class CocoAnnotations:
         keypoints: (A, J, 3) float64 x, y, visibility, zeros where there are none; J is 0 where no record has any.
         has_keypoints: (A,) bool.
         num_keypoints: (A,) float64 as written, NaN where it is not.
+        kept: by key to keep: (A,) values as written, None where a record has none.
         findings: of the columns that have been asked for; `settle` asks for all.
     """
 
-    def __init__(self, records: list, images: CocoImages, categories: CocoCategories) -> None:
+    def __init__(
+        self, records: list, images: CocoImages, categories: CocoCategories, keep: Collection[str] = ()
+    ) -> None:
         self._images, self._categories = images, categories
         self._count = len(records)
         self.findings = Findings("annotations")
@@ -58,8 +61,15 @@ class CocoAnnotations:
         self._odd = frozenset(odd)
         self._records: list[dict] = records if not odd else [one if isinstance(one, dict) else {} for one in records]
 
+        self.kept = {key: self._field(key) for key in keep}
+
     def __len__(self) -> int:
         return self._count
+
+    @cached_property
+    def keys(self) -> frozenset[str]:
+        """All keys that records have; to be asked for before `settle`."""
+        return frozenset().union(*self._records)
 
     def settle(self) -> None:
         """Make all columns, and let go of the records."""

@@ -120,12 +120,13 @@ class CocoData:
         return f"{one.what}{then}: {len(one.rows)} (first: {called})" + (f"; {one.remedy}" if one.remedy else "")
 
 
-def read_coco(source: Any, name: str = "the ground truth", hint: str = "") -> CocoData:
+def read_coco(source: Any, name: str = "the ground truth", hint: str = "", keep: Collection[str] = ()) -> CocoData:
     """COCO ground truth: a path, the dict in it, pycocotools' COCO, or what this returned before.
 
     Args:
         name: what messages call a source that is not a path.
         hint: a sentence for a file that is not there.
+        keep: further keys of images and annotations, whose values are kept as they are written.
 
     Raises:
         DataError: not there, not JSON, or not an object with lists of images and categories.
@@ -136,9 +137,9 @@ def read_coco(source: Any, name: str = "the ground truth", hint: str = "") -> Co
     if isinstance(source, (str, os.PathLike)):
         name, data = str(source), read_json(source, hint=hint)
     _check_top_level(data, name)
-    images, categories = read_images(data["images"]), read_categories(data["categories"])
+    images, categories = read_images(data["images"], keep), read_categories(data["categories"])
     records = data.get("annotations", [])
-    return CocoData(name, images, categories, CocoAnnotations(records, images, categories), "annotations" in data)
+    return CocoData(name, images, categories, CocoAnnotations(records, images, categories, keep), "annotations" in data)
 
 
 def _check_top_level(data: Any, name: str) -> None:

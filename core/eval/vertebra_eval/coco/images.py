@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Collection, Hashable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +24,8 @@ class CocoImages:
         file_names: (I,) as written, None where there is none.
         sizes: (I, 2) int64 height, width; 0 where unknown.
         lists: LVIS' fields `neg_category_ids` and `not_exhaustive_category_ids` of each image that has them, by row.
+        keys: all keys that records have.
+        kept: by key to keep: (I,) values as written, None where a record has none.
         crowd_index: CrowdPose's number of how much persons overlap, 0 to 1, of each image that has it, by row.
     """
 
@@ -34,6 +36,8 @@ class CocoImages:
     lists: dict[int, dict[str, list]] = field(default_factory=dict)
     crowd_index: dict[int, float] = field(default_factory=dict)
     findings: Findings = field(default_factory=lambda: Findings("images"))
+    keys: frozenset[str] = frozenset()
+    kept: dict[str, list] = field(default_factory=dict)
 
 
 @dataclass
@@ -53,7 +57,7 @@ class CocoCategories:
         return next((names for names in named if isinstance(names, list) and names), [])
 
 
-def read_images(records: list) -> CocoImages:
+def read_images(records: list, keep: Collection[str] = ()) -> CocoImages:
     """Image records to columns; see `read_coco`."""
     found = Findings("images")
     records, ids, rows = _identified(records, found)
@@ -80,7 +84,8 @@ def read_images(records: list) -> CocoImages:
             lists[row] = {key: record.get(key) or [] for key in ("neg_category_ids", "not_exhaustive_category_ids")}
         if isinstance(record.get("crowdIndex"), (int, float)) and not isinstance(record["crowdIndex"], bool):
             crowd_index[row] = float(record["crowdIndex"])
-    return CocoImages(ids, names, sizes, rows, lists, crowd_index, found)
+    kept = {key: [record.get(key) for record in records] for key in keep}
+    return CocoImages(ids, names, sizes, rows, lists, crowd_index, found, frozenset().union(*records), kept)
 
 
 def read_categories(records: list) -> CocoCategories:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import difflib
 import re
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from vertebra.config.extra_fields import FieldSection
+from vertebra.data.coco.further_keys import declared_keys, kept_of_image
 from vertebra.structures import BoxMode
 from vertebra_eval.coco.data import CocoData
 from vertebra_eval.coco.images import CocoCategories, CocoImages
@@ -21,6 +23,7 @@ from vertebra_eval.files import Problems
 __all__ = ["Categories", "dataset_dicts", "derive_flip_map", "image_dicts", "kept_categories", "notes_on_objects"]
 
 _STOP = ("fatal", "error")
+_READ = frozenset(("bbox", "category_id", "segmentation", "keypoints"))  # what the dicts have in their own form
 _IGNORED_KINDS = ("num_keypoints", "segmentation unsized")  # nothing of a training is made of them
 _BECOME = {
     "bbox empty": ", dropped",
@@ -118,8 +121,14 @@ def _unused_parent(by_id: dict[Any, dict], annotated: Collection[Any]) -> Any:
     return None
 
 
-def image_dicts(found: CocoImages, image_root: Path, problems: Problems) -> dict[Any, dict]:
-    """Standard dicts without annotations, by image id, in the file's order; `problems` gets the faulty ones."""
+def image_dicts(
+    found: CocoImages, image_root: Path, problems: Problems, fields: Mapping[str, FieldSection] | None = None
+) -> dict[Any, dict]:
+    """Standard dicts without annotations, by image id, in the file's order; `problems` gets the faulty ones.
+
+    Args:
+        fields: declared ones; paths of dense maps count from `image_root`.
+    """
     for one in found.findings.of(_STOP):
         if one.kind not in _IGNORED_KINDS:
             row = one.rows[0]
@@ -132,6 +141,7 @@ def image_dicts(found: CocoImages, image_root: Path, problems: Problems) -> dict
             "height": sizes[row][0],
             "width": sizes[row][1],
             "image_id": key,
+            **kept_of_image(found, row, image_root, fields or {}),
             "annotations": [],
         }
         for row, (key, name) in enumerate(zip(found.ids, found.file_names, strict=True))
@@ -139,7 +149,13 @@ def image_dicts(found: CocoImages, image_root: Path, problems: Problems) -> dict
     }
 
 
-def dataset_dicts(data: CocoData, images: dict[Any, dict], categories: Categories, problems: Problems) -> list[str]:
+def dataset_dicts(
+    data: CocoData,
+    images: dict[Any, dict],
+    categories: Categories,
+    problems: Problems,
+    fields: Mapping[str, FieldSection] | None = None,
+) -> list[str]:
     """Append each annotation to its image's dict. Returns what was odd, as counted notes for the log.
 
     Boxes stay as they are written, and are cut at the image's border where samples are made; those without area inside
@@ -162,6 +178,7 @@ def dataset_dicts(data: CocoData, images: dict[Any, dict], categories: Categorie
     kept[gone] = False
     points = found.keypoints + np.array([0.5, 0.5, 0.0])
     boxes, areas, crowd = found.boxes.tolist(), found.areas.tolist(), found.crowd.tolist()
+    kept_keys = declared_keys(fields or {}, of_instances=True) - _READ
     numbers: list[Any] = [categories.to_contiguous.get(key) for key in data.categories.ids]
     for row in np.flatnonzero(kept).tolist():
         annotation = {
@@ -177,6 +194,7 @@ def dataset_dicts(data: CocoData, images: dict[Any, dict], categories: Categorie
             annotation["segmentation"] = found.masks.segmentation(row)
         if categories.keypoints and found.has_keypoints[row]:
             annotation["keypoints"] = points[row].reshape(-1).tolist()
+        annotation |= {key: found.kept[key][row] for key in kept_keys if found.kept[key][row] is not None}
         images[data.images.ids[found.image[row]]]["annotations"].append(annotation)
     return notes
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from vertebra.data.catalog import DatasetCatalog, Metadata, MetadataCatalog
 from vertebra.data.coco.dataset_dicts import Categories, dataset_dicts, image_dicts, kept_categories, notes_on_objects
+from vertebra.data.coco.further_keys import declared_keys, tell_unused
 from vertebra.data.coco.panoptic_file import add_panoptic
 from vertebra.data.formats import ROOT_HINT, Dataset, Format, resolve_path
 from vertebra.errors import DataError
@@ -92,15 +93,16 @@ class CocoFormat(Format):
             DataError: names the file and every faulty record (the first 20).
         """
         file, image_root = resolve_path(self.annotations, root), resolve_path(self.images, root)
-        data = read_coco(file, hint=ROOT_HINT)
+        data = read_coco(file, hint=ROOT_HINT, keep=declared_keys(self.fields))
         if not data.annotated:
             raise DataError(f'{file}: root: the key "annotations" is missing; write [] for none')
         problems = Problems(file)
         annotated = {data.categories.ids[row] for row in np.unique(data.annotations.category).tolist() if row >= 0}
         categories = kept_categories(data.categories, problems, self.classes, self.keypoint_flip_map, annotated)
         problems.raise_if_any()
-        records = image_dicts(data.images, image_root, problems)
-        notes = dataset_dicts(data, records, categories, problems)
+        records = image_dicts(data.images, image_root, problems, self.fields)
+        tell_unused(file, data.images, data.annotations.keys, self.fields)
+        notes = dataset_dicts(data, records, categories, problems, self.fields)
         problems.raise_if_any()
         metadata = self._metadata(file, image_root, categories)
         dicts = list(records.values())

@@ -7,11 +7,13 @@ instance file is needed. Format: https://cocodataset.org/#format-data, section 4
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Literal
 
 from vertebra.data.catalog import Metadata
 from vertebra.data.coco.dataset_dicts import image_dicts, kept_categories
+from vertebra.data.coco.further_keys import declared_keys, tell_unused
 from vertebra.data.coco.panoptic_file import add_panoptic
 from vertebra.data.formats import ROOT_HINT, Dataset, Format, resolve_path
 from vertebra.errors import DataError
@@ -72,7 +74,9 @@ class CocoPanopticFormat(Format):
         ids = {one.id for one in panoptic_categories(data["categories"], file) if one.isthing}
         things = [record for record in data["categories"] if record["id"] in ids]
         categories = kept_categories(read_categories(things), problems)
-        records = image_dicts(read_images(self.image_records(data["images"])), image_root, problems)
+        images = read_images(self.image_records(data["images"]), declared_keys(self.fields))
+        records = image_dicts(images, image_root, problems, self.fields)
+        tell_unused(file, images, (), self.fields)
         problems.raise_if_any()
         metadata = Metadata(self.name or f"{file.parent.name}/{file.stem}")
         metadata.set(
@@ -83,10 +87,11 @@ class CocoPanopticFormat(Format):
             ignore_label=255,
         )
         add_panoptic(file, folder, records, metadata, self.labels)
+        keys = declared_keys(self.fields, of_instances=True)
         empty: list[str] = []
         for item in records.values():
             infos = [info for info in item["segments_info"] if info["isthing"]]
-            item["annotations"] = [_annotation(info) for info in infos if not _is_empty(info.get("bbox"))]
+            item["annotations"] = [_annotation(info, keys) for info in infos if not _is_empty(info.get("bbox"))]
             empty += [item["file_name"]] * (len(infos) - len(item["annotations"]))
         if empty:
             logger.warning("%s: boxes without area, dropped: %d (first: in %s)", file, len(empty), empty[0])
@@ -104,8 +109,9 @@ def _is_empty(box: Any) -> bool:
     return box_fault(box) is None and min(box[2:]) == 0
 
 
-def _annotation(info: dict) -> dict:
+def _annotation(info: dict, keys: Collection[str]) -> dict:
     return {
+        **{key: info[key] for key in keys if key in info},
         "bbox": info.get("bbox"),
         "bbox_mode": BoxMode.XYWH_ABS,
         "category_id": info["category_id"],

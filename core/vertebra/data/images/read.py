@@ -8,6 +8,7 @@ which is little beside a training step and not worth a second decoder with its o
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 from pathlib import Path
 from typing import Literal
@@ -36,6 +37,7 @@ __all__ = [
     "image_suffixes",
     "read_image",
     "read_labels",
+    "read_values",
 ]
 
 _ORIENTATION_TAG = 0x0112  # EXIF 2.3, section 4.6.4
@@ -114,6 +116,25 @@ def read_labels(path: str | os.PathLike) -> np.ndarray:
         except Exception as err:
             raise DataError(f"{path}: damaged label image ({_reason(err)})") from err
     return labels.astype(np.uint8 if labels.dtype.itemsize == 1 else np.int32)
+
+
+def read_values(path: str | os.PathLike) -> np.ndarray:
+    """An image or .npy file to (H, W) or (C, H, W), every value as it is: 8 or 16 bits, int32 or float32 of TIFF files.
+
+    Raises:
+        DataError: as for `read_image`; an array of Python objects.
+    """
+    if os.fspath(path).endswith(".npy"):
+        try:
+            return np.load(io.BytesIO(read_bytes(path)), allow_pickle=False)
+        except (OSError, ValueError, EOFError) as err:
+            raise DataError(f"{path}: cannot be read as .npy ({_reason(err)}); write it with numpy.save") from err
+    with _open(path, pixels=True) as image:
+        try:
+            values = np.array(image)
+        except Exception as err:
+            raise DataError(f"{path}: damaged image ({_reason(err)})") from err
+    return values.transpose(2, 0, 1) if values.ndim == 3 else values
 
 
 def _instead(image: Image.Image) -> str:

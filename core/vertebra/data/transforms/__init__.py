@@ -6,6 +6,7 @@ from vertebra.data.transforms.color import ColorJitter, HSVJitter
 from vertebra.data.transforms.deform import ElasticDeform, RandomQuarterTurn, RandomRotation
 from vertebra.data.transforms.geometry import RandomCrop, RandomFlip
 from vertebra.data.transforms.intensity import GaussianNoise, RandomGamma
+from vertebra.data.transforms.join import join_instances
 from vertebra.data.transforms.mix import MixUp, Mosaic
 from vertebra.data.transforms.resize import LargeScaleJitter, ResizeLetterbox, ResizeShortestEdge, ResizeStretch
 from vertebra.data.transforms.sample import Sample
@@ -34,4 +35,5 @@ __all__ = [
     "ResizeStretch",
     "Sample",
     "Transform",
+    "join_instances",
 ]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import numpy as np
 
+from vertebra.config.extra_fields import Geometry
 from vertebra.data.transforms.sample import Sample
 
 __all__ = ["MixTransform", "Transform"]
@@ -21,6 +22,8 @@ class Transform:
     """
 
     component_kind: ClassVar[str] = "transform"
+    needs_fields: ClassVar[Mapping[str, Geometry]] = {}
+    """Declared fields that it asks for, as {name: geometry}; a training set without one is an error."""
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
         """The changed sample: the one that was given, or another."""

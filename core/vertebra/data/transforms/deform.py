@@ -157,7 +157,7 @@ class _Bend:
         grid, mode = self.grid[None].to(exact), "bilinear" if smooth else "nearest"
         if self.border == "mirror":
             found = F.grid_sample(pixels.to(exact)[None], grid, mode, "reflection", align_corners=False)
-        elif math.isfinite(fill):
+        elif pixels.dtype == torch.uint8 or (smooth and math.isfinite(fill)):
             found = F.grid_sample(pixels.to(exact)[None] - fill, grid, mode, "zeros", align_corners=False) + fill
         else:
             inside = (self.grid.abs() <= 1).all(dim=-1)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -17,6 +17,8 @@ from torch import Tensor
 from vertebra.data.masks import decode_segmentation
 from vertebra.data.transforms.moves import Move
 from vertebra.errors import RecipeError
+from vertebra.structures import BitMasks, Boxes, DenseMap, Keypoints, PolygonMasks, RotatedBoxes
+from vertebra.structures.rotated_boxes import map_rotated
 from vertebra_eval.masks import clip_polygon
 
 if TYPE_CHECKING:
@@ -57,6 +59,10 @@ class Drawn:
         """
         raise RecipeError("it belongs to the whole image, and there is no rule for that of several images joined")
 
+    def structure(self, size: Size) -> Any:
+        """What a model gets of it, in an image of (height, width): a tensor or one of `vertebra.structures`."""
+        raise NotImplementedError
+
 
 @dataclass
 class _ArrayDrawn(Drawn):
@@ -83,6 +89,11 @@ class ScalarsDrawn(_ArrayDrawn):
 
     geometry = "scalar"
 
+    def structure(self, size: Size) -> Tensor:
+        """int64 or float32."""
+        values = torch.from_numpy(self.values)
+        return values.float() if values.is_floating_point() else values
+
 
 class BoxesDrawn(_ArrayDrawn):
     """Upright boxes (N, 4) float64 xyxy in pixels; after a move the smallest ones around the moved."""
@@ -96,13 +107,14 @@ class BoxesDrawn(_ArrayDrawn):
         height, width = size
         return replace(self, values=self.values.clip(min=0, max=[width, height, width, height]))
 
+    def structure(self, size: Size) -> Boxes:
+        return Boxes(torch.from_numpy(self.values).float())
+
 
 class RotatedBoxesDrawn(_ArrayDrawn):
     """Rotated boxes (N, 5) float64: center x, center y, width, height in pixels, angle in degrees counterclockwise.
 
-    Under a linear map A the sides become |A u| and |A v|, u and v the directions of width and height, and the angle
-    that of A v: Detectron2's rule (`RotatedBoxes.scale`), which keeps a right angle between the sides. Not cut at the
-    border, as what is left would not be a rotated box.
+    Moved by Detectron2's rule, see `map_rotated`. Not cut at the border: what is left would not be a rotated box.
     """
 
     geometry = "rotated_box"
@@ -110,12 +122,13 @@ class RotatedBoxesDrawn(_ArrayDrawn):
     def moved(self, move: Move) -> Self:
         if not np.isfinite(move.matrix).all() or (move.matrix[2, :2] != 0).any():
             raise RecipeError("a rotated box that is bent or seen in perspective is not a rotated box")
-        linear, angle = move.matrix[:2, :2] / move.matrix[2, 2], np.deg2rad(self.values[:, 4])
-        cos, sin = np.cos(angle), np.sin(angle)
-        along, across = np.stack((cos, -sin), 1) @ linear.T, np.stack((sin, cos), 1) @ linear.T  # y points down
-        turned = np.rad2deg(np.arctan2(across[:, 0], across[:, 1]))
-        sides = self.values[:, 2:4] * np.stack((np.linalg.norm(along, axis=1), np.linalg.norm(across, axis=1)), 1)
-        return replace(self, values=np.column_stack((move.points(self.values[:, :2]), sides, turned)))
+        matrix = torch.from_numpy(move.matrix / move.matrix[2, 2])
+        moved = map_rotated(torch.from_numpy(self.values), matrix[:2, :2])
+        moved[:, :2] += matrix[:2, 2]
+        return replace(self, values=moved.numpy())
+
+    def structure(self, size: Size) -> RotatedBoxes:
+        return RotatedBoxes(torch.from_numpy(self.values).float())
 
 
 @dataclass
@@ -161,6 +174,11 @@ class PointsDrawn(_ArrayDrawn):
             for value, count in zip(values, counts, strict=True)
         ]
         return super().joined(filled, counts, size)
+
+    def structure(self, size: Size) -> Keypoints:
+        """Those outside the image or not labeled are 0, 0, 0."""
+        labeled = self.clipped(size).values[..., 2:] > 0
+        return Keypoints(torch.from_numpy(np.where(labeled, self.values, 0.0)).float())
 
 
 def _mirrors(move: Move) -> bool:
@@ -232,6 +250,12 @@ class MasksDrawn(Drawn):
             return replace(first, polygons=None, bitmasks=torch.cat([value.drawn(size) for value in all_of]))
         return replace(first, polygons=[item for value in all_of for item in value.polygons or ()])
 
+    def structure(self, size: Size) -> PolygonMasks | BitMasks:
+        if self.bitmasks is not None:
+            return BitMasks(self.bitmasks.view(torch.bool))
+        assert self.polygons is not None
+        return PolygonMasks([[polygon.reshape(-1) for polygon in item] for item in self.polygons])
+
 
 @dataclass
 class DenseMapDrawn(Drawn):
@@ -264,3 +288,6 @@ class DenseMapDrawn(Drawn):
         """Writes these values into a larger map; its corner comes to (top, left)."""
         height, width = self.values.shape[-2:]
         canvas.values[..., top : top + height, left : left + width] = self.values
+
+    def structure(self, size: Size) -> DenseMap:
+        return DenseMap(self.values, self.fill)

@@ -1,0 +1,122 @@
+"""What a recipe or a dataset says of a field that annotations or images have beyond the usual ones."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, dataclass, fields
+from typing import Any, Literal, get_args
+
+from vertebra.config.section import Section, within
+
+__all__ = ["GEOMETRIES", "RESERVED", "FieldSection", "Geometry"]
+
+Nan = Literal["nan"]  # as text: the number is not equal to itself, and a resumed run compares recipes
+
+Geometry = Literal["box", "rotated_box", "points", "mask", "dense_map", "scalar"]
+
+GEOMETRIES: tuple[str, ...] = get_args(Geometry)
+
+RESERVED = frozenset(
+    (
+        *(
+            "boxes",
+            "classes",
+            "masks",
+            "keypoints",
+            "sem_seg",
+            "rows",
+            "valid",
+            "proposals",
+            "instances",
+            "annotations",
+        ),
+        *("image", "image_id", "file_name", "height", "width", "content_size", "segments_info"),
+        *("sem_seg_file_name", "pan_seg_file_name", "sem_seg_label_map"),
+    )
+)
+"""Names that mean something already."""
+
+_OPTIONS = {
+    "box_mode": ("box",),
+    "size": ("points", "scalar"),
+    "mirror": ("points",),
+    "missing": ("box", "rotated_box", "scalar"),
+    "integer": ("scalar",),
+    "fill": ("dense_map",),
+    "smooth": ("dense_map",),
+    "labels": ("dense_map",),
+}
+"""Which geometries an option is for."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FieldSection(Section):
+    """One of `data.fields`: a field of each annotation, or of each image, and how transforms move it.
+
+    Args:
+        geometry: `box`: 4 numbers; `rotated_box`: center x, center y, width, height in pixels, angle in degrees
+            counterclockwise (`BoxMode.XYWHA_ABS`); `points`: x, y or x, y, visibility of each; `mask`: a COCO
+            segmentation; `dense_map`: one value per pixel, as the path of an image or .npy file, or an array;
+            `scalar`: numbers that no transform changes.
+        key: of the annotation, or of the image's dict; None: the field's name.
+        of: what has the field; None: the image for a dense map, otherwise each instance.
+        box_mode: what the 4 numbers are, in pixels; as in COCO files by default.
+        size: number of points; number of numbers of a scalar, None for a single one.
+        mirror: pairs of numbers (from 0) of the points that change places when the image is mirrored, [] for none;
+            None refuses mirroring.
+        missing: the number, or `nan`, that stands for those of an instance without the field; None: each must have it.
+            Points and masks may always be missing: they are not labeled, or empty, then.
+        integer: the numbers are whole (int64), otherwise float32.
+        fill: value of pixels that padding adds.
+        smooth: interpolate where the image is resized; only for values of which a mean makes sense, without gaps.
+        labels: the values are classes or the like: where images are mixed, those of the stronger one stay.
+    """
+
+    geometry: Geometry
+    key: str | None = None
+    of: Literal["instance", "image"] | None = None
+    box_mode: Literal["xyxy", "xywh"] = "xywh"
+    size: int | None = None
+    mirror: list[tuple[int, int]] | None = None
+    missing: float | Nan | None = None
+    integer: bool = False
+    fill: float | Nan = 0.0
+    smooth: bool = False
+    labels: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("missing", "fill"):
+            value = getattr(self, name)
+            if isinstance(value, float) and math.isnan(value):
+                object.__setattr__(self, name, "nan")
+        super().__post_init__()
+
+    @classmethod
+    def problems(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        geometry, size = values.get("geometry"), values.get("size")
+        yield from within(values, size=(1, 1 << 16))
+        for name, allowed in _OPTIONS.items():
+            given = name in values and values[name] != cls.__dataclass_fields__[name].default
+            if given and geometry is not None and geometry not in allowed:
+                yield name, f"is {values[name]!r}, but it is for {', '.join(allowed)}; the geometry is {geometry}"
+        if geometry == "points" and size is None:
+            yield "size", "is missing, expected the number of points"
+        if geometry == "dense_map" and values.get("of") == "instance":
+            yield "of", "is 'instance', but a dense map is of the whole image; masks of instances are `geometry: mask`"
+        missing = values.get("missing")
+        if values.get("integer") and missing is not None and not float(missing).is_integer():
+            yield "missing", f"is {missing}, expected a whole number, as the field is `integer`"
+        for pair in values.get("mirror") or ():
+            if size is not None and not all(0 <= number < size for number in pair):
+                yield "mirror", f"has the pair {list(pair)}, expected numbers from 0 to {size - 1}"
+
+    @property
+    def of_instances(self) -> bool:
+        return self.geometry != "dense_map" and self.of != "image"
+
+    def to_dict(self) -> dict[str, Any]:
+        """What differs from the defaults."""
+        plain = super().to_dict()
+        defaults = {item.name: item.default for item in fields(self) if item.default is not MISSING}
+        return {name: value for name, value in plain.items() if name not in defaults or value != defaults[name]}
