@@ -132,7 +132,7 @@ class RotatedBoxes:
 def map_rotated(boxes: Tensor, linear: Tensor) -> Tensor:
     """(N, 5) rotated boxes under a linear map (2, 2) of x and y.
 
-    A map that scales directions differently makes a parallelogram of a rotated box. Detectron2's rule: each side gets the
+    A map that scales directions differently makes a parallelogram of it. Detectron2's rule: each side gets the
     length that it has there, and the angle is that of the height's direction, so that the sides stay at right angles.
     """
     angle = torch.deg2rad(boxes[:, 4])
