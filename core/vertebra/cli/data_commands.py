@@ -74,7 +74,7 @@ def show(
     overrides: Overrides = None,
 ) -> None:
     """Draw images with their annotations on one sheet."""
-    from vertebra.data.images.read import read_image
+    from vertebra.data.extra_fields import picture_reader
     from vertebra.visualize import contact_sheet, draw_dataset_dict, save_png
 
     path = _picture_path(output)
@@ -82,9 +82,9 @@ def show(
     picked = _sample(len(dataset), number, seed)
     if not picked:
         raise DataError(f"{source}: there are no images to show")
-    shown = _layer(layer, dataset)
+    shown, read_picture = _layer(layer, dataset), picture_reader(dataset.metadata)
     drawn = [
-        draw_dataset_dict(read_image(record["file_name"]), record, dataset.metadata, layer=shown)
+        draw_dataset_dict(read_picture(record["file_name"]), record, dataset.metadata, layer=shown)
         for record in (dataset[i] for i in picked)
     ]
     save_png(contact_sheet(drawn), path)

@@ -5,15 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, dataclass, fields
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
+from vertebra.config.component import ComponentSpec, Kind
 from vertebra.config.section import Section, within
 
 __all__ = ["GEOMETRIES", "RESERVED", "FieldSection", "Geometry"]
 
+ReaderSpec = Annotated[ComponentSpec, Kind("part", "ImageReader")]
+
 Nan = Literal["nan"]  # as text: the number is not equal to itself, and a resumed run compares recipes
 
-Geometry = Literal["box", "rotated_box", "points", "mask", "dense_map", "scalar"]
+Geometry = Literal["box", "rotated_box", "points", "mask", "dense_map", "scalar", "image"]
 
 GEOMETRIES: tuple[str, ...] = get_args(Geometry)
 
@@ -46,6 +49,9 @@ _OPTIONS = {
     "fill": ("dense_map",),
     "smooth": ("dense_map",),
     "labels": ("dense_map",),
+    "reader": ("image",),
+    "pixel_mean": ("image",),
+    "pixel_std": ("image",),
 }
 """Which geometries an option is for."""
 
@@ -58,7 +64,8 @@ class FieldSection(Section):
         geometry: `box`: 4 numbers; `rotated_box`: center x, center y, width, height in pixels, angle in degrees
             counterclockwise (`BoxMode.XYWHA_ABS`); `points`: x, y or x, y, visibility of each; `mask`: a COCO
             segmentation; `dense_map`: one value per pixel, as the path of an image or .npy file, or an array;
-            `scalar`: numbers that no transform changes.
+            `scalar`: numbers that no transform changes; `image`: a further image of the same size, as a path, which
+            models get in evaluation and prediction too.
         key: of the annotation, or of the image's dict; None: the field's name.
         of: what has the field; None: the image for a dense map, otherwise each instance.
         box_mode: what the 4 numbers are, in pixels; as in COCO files by default.
@@ -70,6 +77,8 @@ class FieldSection(Section):
         integer: the numbers are whole (int64), otherwise float32.
         fill: value of pixels that padding adds.
         smooth: interpolate where the image is resized; only for values of which a mean makes sense, without gaps.
+        reader: of an image; None: RGB.
+        pixel_mean, pixel_std: as of the model's section, for this image; None: the same, for as many channels.
         labels: the values are classes or the like: where images are mixed, those of the stronger one stay.
     """
 
@@ -84,6 +93,9 @@ class FieldSection(Section):
     fill: float | Nan = 0.0
     smooth: bool = False
     labels: bool = False
+    reader: ReaderSpec | None = None
+    pixel_mean: list[float] | Literal["auto"] | None = None
+    pixel_std: list[float] | Literal["auto"] | None = None
 
     def __post_init__(self) -> None:
         for name in ("missing", "fill"):
@@ -102,7 +114,7 @@ class FieldSection(Section):
                 yield name, f"is {values[name]!r}, but it is for {', '.join(allowed)}; the geometry is {geometry}"
         if geometry == "points" and size is None:
             yield "size", "is missing, expected the number of points"
-        if geometry == "dense_map" and values.get("of") == "instance":
+        if geometry in ("dense_map", "image") and values.get("of") == "instance":
             yield "of", "is 'instance', but a dense map is of the whole image; masks of instances are `geometry: mask`"
         missing = values.get("missing")
         if values.get("integer") and missing is not None and not float(missing).is_integer():
@@ -113,7 +125,7 @@ class FieldSection(Section):
 
     @property
     def of_instances(self) -> bool:
-        return self.geometry != "dense_map" and self.of != "image"
+        return self.geometry not in ("dense_map", "image") and self.of != "image"
 
     def to_dict(self) -> dict[str, Any]:
         """What differs from the defaults."""

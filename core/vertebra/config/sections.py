@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from vertebra.config.component import ComponentSpec, Kind
-from vertebra.config.extra_fields import RESERVED, FieldSection
+from vertebra.config.extra_fields import RESERVED, FieldSection, ReaderSpec
 from vertebra.config.section import Section, within
 from vertebra_eval.files import write_text
 
@@ -57,8 +57,9 @@ class ModelSection(Section):
     backbone: BackboneSpec
     neck: NeckSpec | None = None
     heads: dict[str, HeadSpec]  # several heads share one backbone; `name: null` removes one that a base has
-    pixel_mean: tuple[float, float, float] = (123.675, 116.28, 103.53)  # of ImageNet, 0 to 255, in `pixel_order`
-    pixel_std: tuple[float, float, float] = (58.395, 57.12, 57.375)
+    pixel_mean: list[float] | Literal["auto"] = field(default_factory=lambda: [123.675, 116.28, 103.53])
+    """Of each channel, in `pixel_order`; by default ImageNet's, 0 to 255. auto: measured when the training starts."""
+    pixel_std: list[float] | Literal["auto"] = field(default_factory=lambda: [58.395, 57.12, 57.375])
     pixel_order: Literal["rgb", "bgr"] = "rgb"  # what the weights were trained with; images are always RGB
     weights: str | None = None  # path or URL of the whole model's starting weights
 
@@ -74,7 +75,9 @@ class ModelSection(Section):
                 )
         for name in ("pixel_mean", "pixel_std"):
             numbers = values.get(name, (1,))
-            if not all(map(math.isfinite, numbers)) or (name == "pixel_std" and min(numbers) <= 0):
+            if numbers == "auto":
+                continue
+            if not numbers or not all(map(math.isfinite, numbers)) or (name == "pixel_std" and min(numbers) <= 0):
                 yield name, f"is {list(numbers)}, expected numbers{' above 0' if name == 'pixel_std' else ''}"
 
 
@@ -82,6 +85,7 @@ class ModelSection(Section):
 class DataSection(Section):
     """Section `data`: the datasets of the three splits and what is done to their images."""
 
+    image: ReaderSpec = field(default_factory=lambda: _default("part", "RGB"))  # how image files are read
     root: str | None = None  # relative paths of the formats start here; itself relative to the current directory
     train: DatasetSpec | list[DatasetSpec] | None = None
     val: DatasetSpec | list[DatasetSpec] | None = None

@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 _SPLITS = ("train", "val", "test")
 _MUST_AGREE = (
     *("thing_classes", "stuff_classes", "keypoint_names", "keypoint_flip_map"),
-    *("ignore_label", "label_map", "label_colors", "extra_fields"),
+    *("ignore_label", "label_map", "label_colors", "extra_fields", "image_reader"),
 )
 
 
@@ -46,12 +46,14 @@ def load_dataset(
     spec: str | ComponentSpec | Sequence[str | ComponentSpec],
     root: str | None = None,
     fields: Mapping[str, FieldSection] | None = None,
+    image: ComponentSpec | None = None,
 ) -> Dataset:
     """A registered name, an inline dataset, or a list of those (joined one after the other), read and checked.
 
     Args:
         root: what relative paths of inline datasets count from; None: the current directory.
         fields: further fields to read, by name, as `data.fields` of a recipe declares them.
+        image: the reader of the image files; None: RGB, or what the dataset's metadata says.
     Raises:
         DataError: a name nobody registered, faulty files, or joined datasets that differ in their classes.
     """
@@ -59,7 +61,7 @@ def load_dataset(
     if not isinstance(spec, str) and isinstance(spec, Sequence):
         if not spec:
             raise DataError("the list of datasets is empty")
-        return _joined([load_dataset(item, root, fields) for item in spec])
+        return _joined([load_dataset(item, root, fields, image) for item in spec])
     if isinstance(spec, str):
         dataset = _registered(spec)
     else:
@@ -67,13 +69,13 @@ def load_dataset(
         reader.fields = fields
         dataset = reader.load(root)
         dataset.check_files()
-    _declare(dataset, fields)
+    _declare(dataset, fields, image)
     return dataset
 
 
-def _declare(dataset: Dataset, fields: Mapping[str, FieldSection]) -> None:
+def _declare(dataset: Dataset, fields: Mapping[str, FieldSection], image: ComponentSpec | None) -> None:
     """Declares the fields, checks their values, and says which keys of annotations are not used."""
-    dataset.metadata = with_fields(dataset.metadata, fields)
+    dataset.metadata = with_fields(dataset.metadata, fields, image)
     declared = declared_fields(dataset.metadata)
     if declared:
         problems = Problems(f"dataset {dataset.name}")
@@ -100,7 +102,7 @@ def load_split(recipe: Recipe, split: str | None = None) -> Dataset:
             f"set are: {', '.join(has) or 'none'}.\n"
             f"  Set data.{split}, or choose another with evaluate.split (on the command line --split)"
         )
-    return load_dataset(spec, recipe.data.root, recipe.data.fields)
+    return load_dataset(spec, recipe.data.root, recipe.data.fields, recipe.data.image)
 
 
 def build_train_loader(

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from vertebra.config.component import where_written
-from vertebra.config.extra_fields import FieldSection
+from vertebra.config.check import Mistakes, check_section, check_value
+from vertebra.config.component import ComponentSpec, where_written
+from vertebra.config.extra_fields import FieldSection, ReaderSpec
+from vertebra.config.yaml_reader import from_plain
 from vertebra.data.annotations import masks_of
 from vertebra.data.catalog import Metadata
 from vertebra.data.images.read import read_values
+from vertebra.data.images.readers import RGB, ImageReader, as_tensor
 from vertebra.data.transforms.drawn import (
     BoxesDrawn,
     DenseMapDrawn,
     Drawn,
+    ImageDrawn,
     PointsDrawn,
     RotatedBoxesDrawn,
     ScalarsDrawn,
@@ -27,7 +31,18 @@ from vertebra.errors import DataError, RecipeError
 from vertebra_eval.coco.fields import numbers_of
 from vertebra_eval.files import Problems
 
-__all__ = ["check_fields", "check_needs", "declared_fields", "read_fields", "unused_keys", "unused_note", "with_fields"]
+__all__ = [
+    "check_fields",
+    "check_needs",
+    "declared_fields",
+    "picture_reader",
+    "read_fields",
+    "reader_of",
+    "readers_of",
+    "unused_keys",
+    "unused_note",
+    "with_fields",
+]
 
 _USED = frozenset(
     (
@@ -48,17 +63,31 @@ def declared_fields(metadata: Metadata) -> dict[str, FieldSection]:
     """
     fields = {}
     for name, values in (metadata.get("extra_fields") or {}).items():
-        try:
-            fields[name] = values if isinstance(values, FieldSection) else FieldSection(**values)
-        except (RecipeError, TypeError) as err:
-            raise DataError(
-                f"dataset {metadata.name}: extra_fields[{name!r}] in its metadata is {values!r:.80}: {err}"
-            ) from err
+        mistakes, where = Mistakes(), f"metadata of dataset {metadata.name}"
+        fields[name] = check_section(FieldSection, from_plain(values, where, Path()), f"extra_fields.{name}", mistakes)
+        mistakes.raise_if_any(where)
     return fields
 
 
-def with_fields(metadata: Metadata, fields: Mapping[str, FieldSection]) -> Metadata:
-    """The metadata, or a copy that declares these fields too.
+def reader_of(metadata: Metadata) -> ImageReader:
+    """The reader of a dataset's images: `image_reader` in its metadata, as a recipe's `data.image`; RGB without it."""
+    written = metadata.get("image_reader")
+    if written is None:
+        return RGB()
+    mistakes, where = Mistakes(), f"metadata of dataset {metadata.name}"
+    spec = check_value(ReaderSpec, from_plain(written, where, Path()), "image_reader", mistakes)
+    mistakes.raise_if_any(where)
+    return spec.build()
+
+
+def picture_reader(metadata: Metadata) -> Callable[[Any], np.ndarray]:
+    """A function from the path of one of the dataset's images to (H, W, 3) uint8 for people."""
+    reader = reader_of(metadata)
+    return lambda path: reader.picture(reader.read(path))
+
+
+def with_fields(metadata: Metadata, fields: Mapping[str, FieldSection], image: ComponentSpec | None = None) -> Metadata:
+    """The metadata, or a copy that declares these fields, and the reader of the images, too.
 
     Raises:
         RecipeError: the dataset declares one of them otherwise.
@@ -70,9 +99,13 @@ def with_fields(metadata: Metadata, fields: Mapping[str, FieldSection]) -> Metad
                 f"data.fields.{name} is {field.to_dict()}, but the dataset {metadata.name} declares it as "
                 f"{known[name].to_dict()}; remove it from the recipe"
             )
-    if not fields:
+    facts = metadata.as_dict()
+    if fields:
+        facts["extra_fields"] = {name: field.to_dict() for name, field in known.items()}
+    if image is not None and (image.name, image.arguments) != ("RGB", {}):
+        facts["image_reader"] = image.to_dict()
+    if facts == metadata.as_dict():
         return metadata
-    facts = metadata.as_dict() | {"extra_fields": {name: field.to_dict() for name, field in known.items()}}
     return Metadata(facts.pop("name")).set(**facts)
 
 
@@ -126,23 +159,43 @@ def check_fields(dicts: Iterable[dict], fields: Mapping[str, FieldSection], prob
                     problems.add(f"{where}: annotation {number}", fault)
 
 
+def readers_of(fields: Mapping[str, FieldSection]) -> dict[str, ImageReader]:
+    """The readers of the further images, by name."""
+    images = {name: field.reader for name, field in fields.items() if field.geometry == "image"}
+    return {name: RGB() if spec is None else spec.build() for name, spec in images.items()}
+
+
 def read_fields(
-    fields: Mapping[str, FieldSection], dataset_dict: dict, annotations: list[dict], size: tuple[int, int]
+    fields: Mapping[str, FieldSection],
+    dataset_dict: dict,
+    annotations: list[dict],
+    size: tuple[int, int],
+    readers: Mapping[str, ImageReader],
 ) -> dict[str, Drawn]:
     """What a `Sample` holds of one image's declared fields.
 
     Args:
         annotations: those of its instances.
         size: (height, width) of the image.
+        readers: of further images, see `readers_of`.
     Raises:
         DataError: a value is missing or not what its geometry needs; names the image and annotation.
     """
     where = dataset_dict["file_name"]
-    return {name: _read(name, field, dataset_dict, annotations, size, where) for name, field in fields.items()}
+    return {
+        name: _read(name, field, dataset_dict, annotations, size, where, readers.get(name))
+        for name, field in fields.items()
+    }
 
 
 def _read(
-    name: str, field: FieldSection, dataset_dict: dict, annotations: list[dict], size: tuple[int, int], where: str
+    name: str,
+    field: FieldSection,
+    dataset_dict: dict,
+    annotations: list[dict],
+    size: tuple[int, int],
+    where: str,
+    reader: ImageReader | None,
 ) -> Drawn:
     key, of = field.key or name, field.of_instances
     values = [item.get(key) for item in annotations] if of else [dataset_dict.get(key)]
@@ -151,6 +204,15 @@ def _read(
             raise DataError(f"{where}: annotation {number}: {fault}" if of else f"{where}: {fault}")
     if field.geometry == "dense_map":
         return _dense_map(field, values[0], size, f"{where}: {key}")
+    if field.geometry == "image":
+        assert reader is not None and values[0] is not None  # `_fault` has looked
+        pixels = as_tensor(reader.read(values[0]))
+        if pixels.shape[1:] != size:
+            raise DataError(
+                f"{values[0]} has {pixels.shape[2]}x{pixels.shape[1]} pixels (width x height), but {where} has "
+                f"{size[1]}x{size[0]}"
+            )
+        return ImageDrawn(pixels, highest=reader.highest)
     if field.geometry == "mask":
         drawn = masks_of(values, size, f"{where}: {key} of annotation")
         drawn.of_instances = of
@@ -183,14 +245,19 @@ def _fault(field: FieldSection, key: str, value: Any) -> str | None:
     """What is wrong with one value, or None. Segmentations and files are looked at where they are read."""
     if value is None:
         optional = field.geometry in ("points", "mask") or field.missing is not None
-        hint = "" if field.geometry == "dense_map" else "; data.fields can say what stands for it (missing: NUMBER)"
+        hint = (
+            ""
+            if field.geometry in ("dense_map", "image")
+            else "; data.fields can say what stands for it (missing: NUMBER)"
+        )
         return None if optional else f"{key!r} is missing, a declared field of geometry {field.geometry}{hint}"
     if field.geometry == "mask":
         return None
-    if field.geometry == "dense_map":
+    if field.geometry in ("dense_map", "image"):
         if isinstance(value, (str, Path)):
             return None if Path(value).is_file() else f"{key} is {str(value)!r}, but there is no such file"
-        return None if isinstance(value, np.ndarray) else f"{key} is {value!r:.60}, expected a path or an array"
+        allowed = field.geometry == "dense_map" and isinstance(value, np.ndarray)
+        return None if allowed else f"{key} is {value!r:.60}, expected a path or (of a dense map) an array"
     if field.geometry == "scalar" and field.size is None:
         return None if _is_number(value, field.integer) else f"{key} is {value!r:.60}, expected {_number(field)}"
     numbers = numbers_of(value.tolist() if isinstance(value, np.ndarray) else value)

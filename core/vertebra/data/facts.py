@@ -9,7 +9,7 @@ import numpy as np
 
 from vertebra.data.annotations import boxes_of
 from vertebra.data.catalog import Metadata
-from vertebra.data.extra_fields import declared_fields
+from vertebra.data.extra_fields import declared_fields, reader_of
 from vertebra.data.formats import Dataset
 from vertebra.data.images.survey import survey_images, survey_notes
 from vertebra.data.missing_classes import missing_labels, missing_objects
@@ -76,7 +76,7 @@ def describe_dataset(dataset: Dataset) -> str:
     """
     facts, labels = count_dataset(dataset), count_labels(dataset)
     missing = [missing_objects(dataset), labels and missing_labels(labels, dataset.metadata)]
-    survey = survey_images(dataset)
+    survey = survey_images(dataset, reader=reader_of(dataset.metadata))
     opened = f"opened     {survey.opened} of {survey.images} images, {len(survey.unreadable)} of them cannot be read"
     lines = [f"dataset    {dataset.name}", opened, *_object_lines(facts, dataset.metadata, labeled=labels is not None)]
     if labels is not None:

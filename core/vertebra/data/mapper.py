@@ -13,8 +13,8 @@ from torch import Tensor
 from vertebra.config.component import where_written
 from vertebra.data.annotations import MaskFormat, fill_sample, instances_of, keypoint_mirror
 from vertebra.data.catalog import Metadata
-from vertebra.data.extra_fields import declared_fields, read_fields, unused_keys, unused_note
-from vertebra.data.images.read import read_image
+from vertebra.data.extra_fields import declared_fields, read_fields, reader_of, readers_of, unused_keys, unused_note
+from vertebra.data.images.readers import as_tensor
 from vertebra.data.panoptic_labels import with_panoptic_masks
 from vertebra.data.placement import content_size
 from vertebra.data.proposals import PROPOSAL_KEYS, proposals_of
@@ -37,8 +37,9 @@ _CONSUMED = {
 class Mapper:
     """Turns (dict, epoch, index) into a model's input; equal arguments give equal results, in whichever process.
 
-    The result holds `image` (3, H, W) uint8 RGB, `height` and `width` of the file's image in pixels, whatever else the
-    dict holds (`file_name`, `image_id`, ...), and in training `instances` (without crowd regions) and, where the dict
+    The result holds `image` (3, H, W) uint8 RGB, or what the metadata's `image_reader` gives (C channels, uint8, int32
+    of 16 bits, or float32), further images under their names, `height` and `width` of the file's image, whatever else
+    the dict holds (`file_name`, ...), and in training `instances` (without crowd regions) and, where the dict
     names label files, `sem_seg` (H, W): classes from 0, and 255 for none whatever number the files have for that.
     Fields that the metadata declares (`extra_fields`) are in `instances` as `gt_<name>`, those of the whole image in
     the result under their name: tensors or structures, by geometry. Where a dict has proposals made beforehand, the
@@ -78,6 +79,8 @@ class Mapper:
         self.mix_epochs = mix_epochs
         self.mask_format = mask_format
         self.declared = declared_fields(metadata)
+        self.images = {name: field for name, field in self.declared.items() if field.geometry == "image"}
+        self.reader, self.readers = reader_of(metadata), readers_of(self.declared)
         self.told: set[str] = set()
         """Keys of annotations that are not used, and of which that is known."""
         self.fields = None if fields is None else frozenset(fields)
@@ -105,6 +108,7 @@ class Mapper:
         sample = self._transformed(sample, transforms, rng, classes)
         result = {key: value for key, value in dataset_dict.items() if key not in _CONSUMED}
         result.update(image=_compact(sample.image), height=height, width=width)
+        result |= {name: _compact(sample.image_of(name)[0]) for name in self.images}
         if "proposal_boxes" in dataset_dict:
             if any(isinstance(each, MixTransform) for each in transforms):
                 raise RecipeError(
@@ -123,14 +127,16 @@ class Mapper:
         if sample.sem_seg is not None:
             result["sem_seg"] = _compact(sample.sem_seg)
         for name, field in self.declared.items():
-            if not field.of_instances:
+            if not field.of_instances and name not in self.images:
                 result[name] = sample.fields[name].structure(sample.size)
         return result
 
     def _read(self, dataset_dict: dict, classes: list[int]) -> Sample:
         """The image with its ground truth. Classes are appended to `classes`; `sample.rows` are their places there."""
-        sample = Sample(self._image(dataset_dict))
-        if self.training:
+        sample = Sample(self._image(dataset_dict), highest=self.reader.highest)
+        if not self.training:
+            sample.fields |= read_fields(self.images, dataset_dict, [], sample.size, self.readers)
+        else:
             annotations = [item for item in dataset_dict.get("annotations", ()) if not item.get("iscrowd", 0)]
             self._add_truth(sample, dataset_dict, annotations)
             self._tell_unused(annotations)
@@ -155,7 +161,8 @@ class Mapper:
         where = where_written(transform, type(transform).__name__)
         if not isinstance(sample, Sample):
             raise PluginError(f"{where} returned a {type(sample).__name__}, expected the Sample: return sample")
-        if self.training and (lost := self.declared.keys() - sample.fields.keys()):
+        needed = self.declared if self.training else self.images
+        if lost := needed.keys() - sample.fields.keys():
             raise PluginError(
                 f"{where} returned a Sample without the declared field {', '.join(sorted(lost))}.\n"
                 "  Call the sample's own geometry (resize, warp, ...), and join_instances for several samples"
@@ -173,9 +180,9 @@ class Mapper:
         return self._transformed(sample, transforms, rng, classes)
 
     def _image(self, dataset_dict: dict) -> Tensor:
-        """Read the image as (3, H, W) uint8 and check its size against the one that is declared."""
+        """Read the image (C, H, W) and check its size against the one that is declared."""
         path = dataset_dict["file_name"]
-        image = read_image(path)
+        image = self.reader.read(path)
         height, width = image.shape[:2]
         declared = dataset_dict.get("height", height), dataset_dict.get("width", width)
         if declared != (height, width):
@@ -184,7 +191,7 @@ class Mapper:
                 f"{path}: the annotations declare {declared[1]}x{declared[0]} pixels (width x height), "
                 f"the file has {width}x{height}{hint}"
             )
-        return torch.from_numpy(image).permute(2, 0, 1)  # a view: channels stay last in memory, which resizes faster
+        return as_tensor(image)
 
     def _add_truth(self, sample: Sample, dataset_dict: dict, annotations: list[dict]) -> None:
         path = dataset_dict["file_name"]
@@ -204,7 +211,7 @@ class Mapper:
         fill_sample(sample, annotations, path, masks, keypoints)
         if self.label_reader.has_labels(dataset_dict):
             sample.sem_seg = torch.from_numpy(self.label_reader.read(dataset_dict, sample.size))
-        sample.fields |= read_fields(self.declared, dataset_dict, annotations, sample.size)
+        sample.fields |= read_fields(self.declared, dataset_dict, annotations, sample.size, self.readers)
 
     def _tell_unused(self, annotations: list[dict]) -> None:
         new = unused_keys(set().union(*annotations) - self.told, self.declared)

@@ -96,6 +96,7 @@ def build_parts(recipe: Recipe, *, starting_weights: bool = True) -> Parts:
     """
     from vertebra.data import build_train_loader, load_dataset
     from vertebra.data.extra_fields import check_needs
+    from vertebra.data.images.measure import with_measured_pixels
     from vertebra.engine.learnable import check_learnable
     from vertebra.models import build_model
 
@@ -112,7 +113,8 @@ def build_parts(recipe: Recipe, *, starting_weights: bool = True) -> Parts:
         )
     seed_everything(recipe.seed)  # the same everywhere: all processes start with the same weights
 
-    dataset = load_dataset(recipe.data.train, recipe.data.root, recipe.data.fields)
+    dataset = load_dataset(recipe.data.train, recipe.data.root, recipe.data.fields, recipe.data.image)
+    recipe = with_measured_pixels(recipe, dataset)
     loader = build_train_loader(recipe, dataset, rank, world_size)
     model = build_model(recipe, metadata=dataset.metadata, pretrained=starting_weights)
     check_needs(model.modules(), dataset.metadata)

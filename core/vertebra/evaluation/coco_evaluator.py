@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from vertebra.data.extra_fields import picture_reader
 from vertebra.errors import DataError, RecipeError
 from vertebra.evaluation.coco_results import write_results
 from vertebra.evaluation.collected import check_classes, notes_on_predictions
@@ -146,7 +147,9 @@ class COCOEvaluator(Evaluator):
     def sections(self, folder: Path, pictures: int) -> list[Section]:
         if self.truth is None or self.table is None:
             return []
-        return coco_sections(self.truth, self.table, self.arrays, folder, pictures, skeleton_of(self.dataset.metadata))
+        metadata = self.dataset.metadata
+        drawn = pictures, skeleton_of(metadata), picture_reader(metadata)
+        return coco_sections(self.truth, self.table, self.arrays, folder, *drawn)
 
     def _write(self, key: ImageKey, found: DetectionColumns) -> None:
         """An image's detections go to the result files, unless they are there."""

@@ -71,7 +71,7 @@ def compare(
     return found
 
 
-def pictures(shape: InputShape, pixel_range: int, seed: int = 0) -> Iterator[Tensor]:
+def pictures(shape: InputShape, pixel_range: float, seed: int = 0) -> Iterator[Tensor]:
     """Inputs to compare on: what the graph takes, three sizes of it where it takes any, and one to three images.
 
     Each is of smooth colors with rectangles and noise, which trained models answer more to than to noise alone.
@@ -85,16 +85,16 @@ def pictures(shape: InputShape, pixel_range: int, seed: int = 0) -> Iterator[Ten
         sizes *= 3
     generator = torch.Generator().manual_seed(seed)
     for count, size in zip(counts, sizes, strict=False):
-        yield torch.stack([_picture(size, generator) for _ in range(count)]) * pixel_range
+        yield torch.stack([_picture(size, shape.channels, generator) for _ in range(count)]) * pixel_range
 
 
-def _picture(size: tuple[int, int], generator: torch.Generator) -> Tensor:
-    coarse = torch.rand(1, 3, 5, 5, generator=generator)
+def _picture(size: tuple[int, int], channels: int, generator: torch.Generator) -> Tensor:
+    coarse = torch.rand(1, channels, 5, 5, generator=generator)
     image = F.interpolate(coarse, size=size, mode="bicubic", align_corners=False)[0]
     for _ in range(12):
         y0, x0, y1, x1 = (torch.rand(4, generator=generator) * torch.tensor([*size, *size])).long().tolist()
         image[:, min(y0, y1) : max(y0, y1) + 1, min(x0, x1) : max(x0, x1) + 1] = torch.rand(
-            3, 1, 1, generator=generator
+            channels, 1, 1, generator=generator
         )
     return (image + 0.03 * torch.randn(image.shape, generator=generator)).clamp(0, 1)
 

@@ -29,12 +29,9 @@ class ExportGraph(nn.Module):
     Args:
         model: is copied, and stays as it is.
         form: `raw` gives what the heads' `export_raw` does, `end-to-end` what their `export_predictions` does.
-        pixel_range: the highest value of the input's pixels, 1 or 255.
+        pixel_range: the highest value of the input's pixels, 1 or 255; images of 16 bits or floats go in as read.
         fused: fold batch norms into convolutions.
     """
-
-    mean: Tensor
-    std: Tensor
 
     def __init__(self, model: Model, form: Form, pixel_range: PixelRange = 1, *, fused: bool = True) -> None:
         super().__init__()
@@ -50,17 +47,17 @@ class ExportGraph(nn.Module):
         self.heads = [name for name, head in model.heads.items() if not getattr(head, "training_only", False)]
         if not self.heads:
             raise ExportError("the model has no heads, so it has no outputs to export")
-        scale = pixel_range / 255
-        self.register_buffer("mean", self.model.pixel_mean * scale, persistent=False)
-        self.register_buffer("std", self.model.pixel_std * scale, persistent=False)
+        if len(model.pixels) > 1:
+            raise ExportError(
+                f"the model takes several images ({', '.join(model.pixels)}); an exported graph has one "
+                "input, so it cannot be exported"
+            )
+        self.scale = 255 / pixel_range if model.pixels["image"].dtype == "uint8" else 1.0
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """RGB images (N, 3, H, W) float32 to named outputs, in this input's pixels."""
+        """RGB images (N, 3, H, W), or with the model's channels, float32 to named outputs, in this input's pixels."""
         height, width = images.shape[-2:]
-        if self.model.pixel_order == "bgr":  # slices, which every runtime knows, rather than a flip
-            red, green, blue = images.split(1, dim=1)
-            images = torch.cat((blue, green, red), dim=1)
-        images = self._padded((images - self.mean) / self.std)
+        images = self._padded(self.model.normalize(images if self.scale == 1 else images * self.scale))
         padded_size = images.shape[-2], images.shape[-1]
         raw = self.model.compute(images)
         outputs: dict[str, Tensor] = {}

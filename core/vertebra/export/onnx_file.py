@@ -12,6 +12,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from operator import add
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -109,7 +110,12 @@ def export_onnx(
         raise ExportError("weights can be given with a recipe only; a model already has its own")
     if class_names is not None:
         facts["class_names"] = list(class_names)
-    shape = InputShape((int(size[0]), int(size[1])), dynamic, None if batch == "dynamic" else int(batch))
+    shape = InputShape(
+        (int(size[0]), int(size[1])),
+        dynamic,
+        None if batch == "dynamic" else int(batch),
+        model.pixels["image"].channels,
+    )
     photographs = list(_from_files(check_images, shape, pixel_range))  # a missing one is reported at once
     graph = ExportGraph(model, form, pixel_range)
     with _quiet():
@@ -225,7 +231,9 @@ def _compared(
 ) -> list[Comparison]:
     """Against the model as it is, its batch norms not folded."""
     reference = ExportGraph(model, form, pixel_range, fused=False)
-    inputs = [*pictures(shape, pixel_range), *photographs]
+    pixels = reference.model.pixels["image"]
+    highest = pixel_range if pixels.dtype == "uint8" else max(map(add, pixels.mean, pixels.std))
+    inputs = [*pictures(shape, highest), *photographs]
     comparisons = compare(reference, OnnxModel(path), iter(inputs))
     if any(not comparison.agrees for comparison in comparisons):
         told = "\n  ".join(map(str, comparisons))
@@ -239,6 +247,8 @@ def _compared(
 def _from_files(files: Sequence[str | Path], shape: InputShape, pixel_range: int) -> Iterator[torch.Tensor]:
     from vertebra.data import read_image
 
+    if files and shape.channels != 3:
+        raise ExportError(f"check_images are RGB files, but the model takes {shape.channels} channels; leave them out")
     for file in files:
         image = torch.from_numpy(read_image(file)).permute(2, 0, 1)[None].float() / 255 * pixel_range
         image = torch.nn.functional.interpolate(image, size=shape.size, mode="bilinear", antialias=True)

@@ -26,6 +26,7 @@ class InputShape:
     size: tuple[int, int]
     any_size: bool = False
     batch: int | None = 1
+    channels: int = 3
 
     def __post_init__(self) -> None:
         if min(self.size) < 1 or (self.batch is not None and self.batch < 1):
@@ -35,11 +36,11 @@ class InputShape:
     def axes(self) -> list[str | int]:
         """The input's shape, with a name where it may vary."""
         batch = "batch" if self.batch is None else self.batch
-        return [batch, 3, *(("height", "width") if self.any_size else self.size)]
+        return [batch, self.channels, *(("height", "width") if self.any_size else self.size)]
 
     def example(self) -> Tensor:
         """An input of this shape. Two images stand for any number: a tracer takes one for the only possible number."""
-        return torch.rand(2 if self.batch is None else self.batch, 3, *self.size)
+        return torch.rand(2 if self.batch is None else self.batch, self.channels, *self.size)
 
 
 def trace(graph: ExportGraph, shape: InputShape) -> torch.export.ExportedProgram:

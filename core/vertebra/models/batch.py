@@ -37,7 +37,7 @@ class Batch:
     """Images of different sizes side by side in one tensor, with their ground truth where there is any.
 
     Args:
-        images: (N, 3, H, W) float, normalized, then padded with zeros on the right and below.
+        images: (N, C, H, W) float, normalized, then padded with zeros on the right and below.
         image_sizes: (height, width) of each image before padding, in input pixels.
         original_sizes: (height, width) requested for the outputs; the image's size where an input names none.
         inputs: the dicts it was made of.
@@ -45,6 +45,7 @@ class Batch:
             M is at least 1, so that a maximum over the objects always exists.
         gt_classes: (N, M) int64, 0 where padded.
         gt_valid: (N, M) bool, False where padded.
+        named_images: further images by name, normalized and padded as `images`.
         sem_seg: (N, H, W) int64, 255 where a pixel is ignored or padded; None if no input has `sem_seg`.
     """
 
@@ -56,7 +57,14 @@ class Batch:
     gt_classes: Tensor | None = None
     gt_valid: Tensor | None = None
     sem_seg: Tensor | None = dataclasses.field(default=None, repr=False)
+    named_images: dict[str, Tensor] = dataclasses.field(default_factory=dict, repr=False)
     _fields: dict[str, Tensor] = dataclasses.field(default_factory=dict, init=False, repr=False)
+
+    @classmethod
+    def of_images(cls, images: Tensor) -> Batch:
+        """Of normalized images (N, C, H, W) alone."""
+        sizes = [(images.shape[-2], images.shape[-1])] * images.shape[0]
+        return cls(images=images, image_sizes=sizes, original_sizes=sizes, inputs=[])
 
     def __len__(self) -> int:
         return len(self.image_sizes)

@@ -7,10 +7,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from vertebra.config.injection import Labels, count_classes, known_facts, labels_of
+from vertebra.data.catalog import Metadata
+from vertebra.data.extra_fields import declared_fields, readers_of
 from vertebra.data.panoptic_labels import segment_stuff_names
 from vertebra.errors import PluginError, RecipeError, VertebraError
+from vertebra.models.channels import take_channels
 from vertebra.models.contracts import Backbone, Neck, ShapeSpec
 from vertebra.models.model import Model
+from vertebra.models.pixels import Pixels
 
 if TYPE_CHECKING:
     from vertebra.config import ComponentSpec, ModelSection, Recipe
@@ -48,7 +52,15 @@ def build_model(
         _check_written_classes(section, count_classes(metadata))
     injected = known_facts(metadata, **({"num_classes": num_classes} if given else {}))
 
+    fields = {**declared_fields(metadata or Metadata()), **recipe.data.fields}
+    reader = recipe.data.image.build()
+    pixels = Pixels(*_numbers(section, reader.channels, "model"), reader.dtype)
+    images = {
+        name: Pixels(*_numbers(fields[name], one.channels, f"data.fields.{name}", pixels), one.dtype)
+        for name, one in readers_of(fields).items()
+    }
     backbone = (section.backbone if pretrained else _without_weights(section.backbone)).build(**injected)
+    take_channels(backbone, reader.channels)
     shapes = _shapes_of(backbone, section.backbone)
     neck = None
     if section.neck is not None:
@@ -64,11 +76,34 @@ def build_model(
         backbone,
         neck,
         heads,
-        pixel_mean=section.pixel_mean,
-        pixel_std=section.pixel_std,
+        pixel_mean=pixels.mean,
+        pixel_std=pixels.std,
         pixel_order=section.pixel_order,
         metadata=metadata,
+        dtype=pixels.dtype,
+        images=images,
     )
+
+
+def _numbers(
+    section: Any, channels: int, where: str, otherwise: Pixels | None = None
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """pixel_mean and pixel_std of a section for an image of so many channels; `otherwise` where it has none."""
+    found = []
+    for name, given in (("pixel_mean", otherwise and otherwise.mean), ("pixel_std", otherwise and otherwise.std)):
+        values: Any = getattr(section, name) or given
+        if values == "auto":
+            raise RecipeError(
+                f"{where}.{name} is auto, which a training measures and writes into the recipe of its run.\n"
+                "  Use that recipe (RUN/recipe.yaml), or write the numbers"
+            )
+        if len(values) != channels:
+            raise RecipeError(
+                f"{where}.{name} has {len(values)} values, but the image reader gives {channels} channels.\n"
+                f"  Write {channels} values, or auto to measure them in the training set"
+            )
+        found.append(tuple(values))
+    return found[0], found[1]
 
 
 def _shapes_of(part: Backbone | Neck, spec: ComponentSpec) -> dict[str, ShapeSpec]:
@@ -125,7 +160,7 @@ def _own_metadata(recipe: Recipe, where: str) -> Any:
     if spec is None:
         raise RecipeError(f"{where} needs num_classes, and the recipe names no dataset to take it from.\n  {fix}")
     try:
-        return load_dataset(spec, recipe.data.root, recipe.data.fields).metadata
+        return load_dataset(spec, recipe.data.root, recipe.data.fields, recipe.data.image).metadata
     except VertebraError as err:
         raise RecipeError(
             f"{where} needs num_classes, and the recipe's dataset, which gives it, cannot be read:\n  {err}\n  {fix}"

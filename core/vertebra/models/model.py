@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import ItemsView, Mapping, Sequence, ValuesView
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,6 +14,7 @@ from vertebra.config.component import where_written
 from vertebra.errors import DataError
 from vertebra.models.batch import Batch, describe, pad_ground_truth, pad_sem_seg
 from vertebra.models.contracts import Backbone, Head, Neck, check_losses
+from vertebra.models.pixels import Pixels, PixelType, checked_image
 
 __all__ = ["Model"]
 
@@ -41,10 +43,12 @@ class Model(nn.Module):
         backbone: images to features.
         neck: features to features; None: the heads see the backbone's.
         heads: tasks by name; the name is the prefix of the head's losses.
-        pixel_mean: subtracted from the pixel values (0 to 255), per channel, in `pixel_order`.
+        pixel_mean: subtracted from the pixel values, per channel, in `pixel_order`; one for each channel of the images.
         pixel_std: the difference is divided by it, per channel, in `pixel_order`.
         pixel_order: order of the channels that the backbone was trained with. Inputs are always RGB;
             for "bgr" the model turns them round (Detectron2's MSRA weights are such).
+        dtype: of the images: `uint8` (values 0 to 255), `uint16` (as int32) or `float32`.
+        images: further images that inputs have beside `image`, and how they are normalized.
         metadata: facts of the dataset whose classes the heads predict, such as `thing_classes`; datasets to evaluate on
             are matched with it by name, and checkpoints keep it. None: not known.
     """
@@ -63,20 +67,27 @@ class Model(nn.Module):
         pixel_std: Sequence[float] = IMAGENET_STD,
         pixel_order: Literal["rgb", "bgr"] = "rgb",
         metadata: Any | None = None,
+        dtype: PixelType = "uint8",
+        images: Mapping[str, Pixels] | None = None,
     ) -> None:
         super().__init__()
         if pixel_order not in ("rgb", "bgr"):
             raise ValueError(f"pixel_order is {pixel_order!r}; it must be 'rgb' or 'bgr'")
-        if len(pixel_mean) != 3 or len(pixel_std) != 3 or min(pixel_std) <= 0:
-            raise ValueError(f"pixel_mean {pixel_mean} and pixel_std {pixel_std} need 3 values each, pixel_std above 0")
+        if pixel_order == "bgr" and len(pixel_mean) != 3:
+            raise ValueError(f"pixel_order is 'bgr', which is for 3 channels; pixel_mean has {len(pixel_mean)} values")
         self.backbone = backbone
         self.neck = neck
         self.heads = _Heads(heads or {})
         self.pixel_order = pixel_order
         self.metadata = metadata
+        self.pixels = {"image": Pixels(tuple(pixel_mean), tuple(pixel_std), dtype), **(images or {})}
         # No part of the weights, as in Detectron2: they belong to the recipe.
-        for name, values in (("pixel_mean", pixel_mean), ("pixel_std", pixel_std)):
-            self.register_buffer(name, torch.tensor(values, dtype=torch.float32).view(3, 1, 1), persistent=False)
+        for name, one in self.pixels.items():
+            for kind, values in (("pixel_mean", one.mean), ("pixel_std", one.std)):
+                numbers = torch.tensor(values, dtype=torch.float32).view(-1, 1, 1)
+                self.register_buffer(_buffer(kind, name), numbers, persistent=False)
+        takes = inspect.signature(backbone.forward).parameters
+        self.seen_by_backbone = [name for name in self.pixels if name != "image" and name in takes]
 
     @property
     def device(self) -> torch.device:
@@ -109,17 +120,18 @@ class Model(nn.Module):
         otherwise.
 
         Args:
-            inputs: one dict per image: `image` (3, h, w) uint8 RGB; where known `height`, `width` of the output,
+            inputs: one dict per image: `image` (3, h, w) uint8 RGB, or C
+                channels of the model's type; where known `height`, `width` of the output,
                 `instances` and `sem_seg` for training. `content_size` (height, width) where the image is padded on the
                 right and below already: the part of it that is not padding.
         """
         batch = self.make_batch(inputs)
-        raw = self.compute(batch.images)
+        raw = self.compute(batch)
         return self.losses(raw, batch) if self.training else self.predict(raw, batch)
 
     def make_batch(self, inputs: list[dict[str, Any]]) -> Batch:
         """Input dicts to padded tensors on the model's device; images travel as uint8."""
-        images = [_image(sample, row) for row, sample in enumerate(inputs)]
+        images = [checked_image(sample, row, self.pixels["image"]) for row, sample in enumerate(inputs)]
         if not images:
             raise DataError("the batch has no inputs; a model needs at least one image")
         sizes = [(image.shape[-2], image.shape[-1]) for image in images]
@@ -128,7 +140,8 @@ class Model(nn.Module):
         padded = (height, width)
         boxes, classes, valid = pad_ground_truth(inputs, self.device)
         return Batch(
-            images=self._normalize(images, padded),
+            images=self._normalize(images, padded, "image"),
+            named_images=self._named_images(inputs, sizes, padded),
             image_sizes=[tuple(sample.get("content_size", size)) for sample, size in zip(inputs, sizes, strict=True)],
             original_sizes=[
                 (int(sample.get("height", h)), int(sample.get("width", w)))
@@ -141,17 +154,19 @@ class Model(nn.Module):
             sem_seg=pad_sem_seg(inputs, sizes, padded, self.device),
         )
 
-    def features(self, images: Tensor) -> dict[str, Tensor]:
-        """Normalized images (N, 3, H, W) to what the heads see."""
-        features = self.backbone(images)
+    def features(self, batch: Batch | Tensor) -> dict[str, Tensor]:
+        """What the heads see of a batch, or of normalized images (N, C, H, W). A backbone whose `forward` has a
+        parameter with the name of a further image gets it."""
+        batch = batch if isinstance(batch, Batch) else Batch.of_images(batch)
+        features = self.backbone(batch.images, **{name: batch.named_images[name] for name in self.seen_by_backbone})
         return features if self.neck is None else self.neck(features)
 
-    def compute(self, images: Tensor) -> dict[str, Any]:
-        """Normalized images (N, 3, H, W) to each head's raw outputs: the part that compiles and exports.
+    def compute(self, batch: Batch | Tensor) -> dict[str, Any]:
+        """A batch, or normalized images (N, C, H, W), to each head's raw outputs: the part that compiles and exports.
 
         Heads for training only are skipped in eval mode.
         """
-        features = self.features(images)
+        features = self.features(batch)
         return {name: head(features) for name, head in self.heads.items() if self.training or not _training_only(head)}
 
     def losses(self, raw: dict[str, Any], batch: Batch) -> dict[str, Tensor]:
@@ -179,48 +194,48 @@ class Model(nn.Module):
                     target[f"{name}/{key}" if key in target else key] = value
         return merged
 
-    def _normalize(self, images: list[Tensor], padded_size: tuple[int, int]) -> Tensor:
-        """Images (3, h, w) of any sizes to (N, 3, H, W) float32: on the device, zero where padded."""
+    def normalize(self, images: Tensor, name: str = "image", out: Tensor | None = None) -> Tensor:
+        """Pixel values (..., C, h, w) to what the backbone was trained with: the one place that does so.
+
+        Args:
+            name: of the image.
+            out: takes the result.
+        """
+        mean, std = self.get_buffer(_buffer("pixel_mean", name)), self.get_buffer(_buffer("pixel_std", name))
+        if self.pixel_order == "bgr" and images.shape[-3] == 3 and name == "image":
+            blue_first = [images[..., channel : channel + 1, :, :] for channel in (2, 1, 0)]
+            images = torch.cat(blue_first, dim=-3)  # slices, which every runtime of a graph knows, rather than a flip
+        return torch.sub(images.float(), mean, out=out).div_(std) if out is not None else (images.float() - mean) / std
+
+    def _normalize(self, images: list[Tensor], padded_size: tuple[int, int], name: str) -> Tensor:
+        """Images (C, h, w) of any sizes to (N, C, H, W) float32: on the device, zero where padded."""
         order = torch.channels_last if self.channels_last else torch.contiguous_format
-        out = torch.empty((len(images), 3, *padded_size), device=self.device, memory_format=order).zero_()
-        for slot, image in zip(out, images, strict=True):
-            image = image.to(self.device, non_blocking=True)
-            if self.pixel_order == "bgr":
-                image = image.flip(0)
+        shape = (len(images), self.pixels[name].channels, *padded_size)
+        padded = torch.empty(shape, device=self.device, memory_format=order).zero_()
+        for slot, image in zip(padded, images, strict=True):
             part = slot[:, : image.shape[1], : image.shape[2]]
-            torch.sub(image.float(), self.pixel_mean, out=part).div_(self.pixel_std)
-        return out
+            self.normalize(image.to(self.device, non_blocking=True), name, out=part)
+        return padded
+
+    def _named_images(
+        self, inputs: list[dict[str, Any]], sizes: list[tuple[int, int]], padded_size: tuple[int, int]
+    ) -> dict[str, Tensor]:
+        named = {}
+        for name in self.pixels.keys() - {"image"}:
+            images = [checked_image(sample, row, self.pixels[name], name) for row, sample in enumerate(inputs)]
+            for row, (image, size) in enumerate(zip(images, sizes, strict=True)):
+                if image.shape[1:] != size:
+                    raise DataError(
+                        f"{describe(inputs[row], row)}: {name!r} has {tuple(image.shape[1:])} pixels (height, width), "
+                        f"but 'image' has {size}; both go through the same transforms"
+                    )
+            named[name] = self._normalize(images, padded_size, name)
+        return named
+
+
+def _buffer(kind: str, name: str) -> str:
+    return kind if name == "image" else f"{kind}_{name}"
 
 
 def _training_only(head: nn.Module) -> bool:
     return getattr(head, "training_only", False)
-
-
-def _image(sample: Any, row: int) -> Tensor:
-    """The checked image of an input, as a plain tensor (3, h, w) with values 0 to 255."""
-    where = describe(sample, row)
-    if not isinstance(sample, dict) or sample.get("image") is None:
-        has = ", ".join(map(repr, sample)) if isinstance(sample, dict) else f"a {type(sample).__name__}"
-        raise DataError(f"{where}: an input is a dict with the key 'image', but this one is/has {has}")
-    image = sample["image"]
-    if not isinstance(image, Tensor):
-        raise DataError(
-            f"{where}: 'image' is a {type(image).__name__}; it must be a uint8 tensor (3, height, width). "
-            "From an array (height, width, 3): torch.from_numpy(array).permute(2, 0, 1)"
-        )
-    if image.dim() != 3 or image.shape[0] != 3 or image.numel() == 0:
-        turned = image.dim() == 3 and image.shape[-1] == 3
-        raise DataError(
-            f"{where}: 'image' has shape {tuple(image.shape)}; it must be (3, height, width)"
-            + (": image.permute(2, 0, 1) turns it" if turned else ", RGB, without a batch dimension, not empty")
-        )
-    if image.is_floating_point():
-        highest = float(image.amax())
-        if not 1 < highest < 256:
-            raise DataError(
-                f"{where}: 'image' is {image.dtype} with values up to {highest:g}; values must run from 0 to 255, the "
-                "model normalizes them. For an image in 0..1: (image * 255).round().to(torch.uint8)"
-            )
-    elif image.dtype != torch.uint8:
-        raise DataError(f"{where}: 'image' is {image.dtype}; it must be uint8, values 0 to 255")
-    return image.as_subclass(Tensor)

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from vertebra.errors import CheckpointError
+from vertebra.models.channels import adapted_state
 from vertebra.models.downloads import SCHEMES, check_sha256, download, split_checksum
 from vertebra.models.pickles import read_pickle_arrays
 from vertebra.models.torch_files import read_torch_file
@@ -196,6 +197,7 @@ def load_weights(
             then.
     """
     own = {name: value for name, value in module.state_dict().items() if isinstance(value, Tensor)}
+    state = adapted_state(own, state)
     report = LoadReport()
     for name, tensor in own.items():
         if name not in state:

@@ -62,7 +62,7 @@ class PictureWriter(Writer):
 
 def draw_prediction(prediction: Prediction, metadata: Any, style: Style | None = None) -> list[tuple[str, np.ndarray]]:
     """One picture for each output that can be drawn: a suffix for its file's name, and (H', W', 3) uint8 RGB."""
-    image = prediction.frame.image
+    image = prediction.frame.picture
     things, stuff = metadata.get("thing_classes"), metadata.get("stuff_classes")
     pictures: list[tuple[str, np.ndarray]] = []
     for suffix, (ids, segments) in outputs_of(prediction, "panoptic_seg"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -14,10 +14,14 @@ import torch
 from vertebra.config import Recipe
 from vertebra.data import Sample
 from vertebra.data.build import build_transforms
+from vertebra.data.extra_fields import declared_fields, readers_of
+from vertebra.data.images.readers import as_tensor
 from vertebra.data.placement import content_size
 from vertebra.data.transforms import Transform
+from vertebra.data.transforms.drawn import ImageDrawn
 from vertebra.engine import autocast, choose_device
 from vertebra.engine.trained_model import load_trained_model
+from vertebra.errors import DataError, RecipeError
 from vertebra.models import fuse_conv_bn
 from vertebra.models.inference import with_inference
 from vertebra.predictor.settings import DetectionFilter, class_numbers, set_thresholds
@@ -93,6 +97,9 @@ class Predictor:
         if transforms is None:
             transforms = build_transforms(self.recipe.data.eval_transforms, self.metadata)
         self.transforms = list(transforms)
+        self.reader = self.recipe.data.image.build()
+        fields = {**declared_fields(self.metadata), **self.recipe.data.fields}
+        self.readers = readers_of(fields)
 
     @property
     def class_names(self) -> list[str]:
@@ -103,7 +110,9 @@ class Predictor:
         """Predictions of one image, in its own size.
 
         Args:
-            image: a file, or RGB values 0 to 255: an array (H, W, 3) uint8 or a tensor (3, H, W) uint8.
+            image: a file, or RGB values 0 to 255: an array (H, W, 3) uint8 or a tensor (3, H, W) uint8; for a model of
+                other images, what its reader (`data.image`) gives. For a model of several images a dict of them by
+                name, `{"image": ..., "image_b": ...}`.
 
         Returns:
             The head's outputs, such as `instances` with `pred_boxes`, `scores`, `pred_classes`, on the CPU.
@@ -140,7 +149,12 @@ class Predictor:
         """
         times = times or StageTimes(self.device)
         wanted = DetectionFilter(score, None if classes is None else class_numbers(classes, self.class_names))
-        frames = iter(open_source(source, unreadable))
+        if self.readers:
+            raise RecipeError(
+                f"the model takes several images (image, {', '.join(self.readers)}), which files, folders and videos "
+                'do not give.\n  In Python: predictor({"image": ..., ...})'
+            )
+        frames = iter(open_source(source, unreadable, self.reader))
         while batch := _next_batch(frames, batch_size, times):
             outputs = self._outputs([frame.image for frame in batch], times)
             with times.stage("postprocess"):
@@ -154,25 +168,38 @@ class Predictor:
         times = times or StageTimes()
         with torch.inference_mode(), autocast(self.device, self.recipe.evaluate.amp):
             with times.stage("preprocess"):
-                inputs = [self._input(as_array(image)) for image in images]
+                inputs = [self._input(image) for image in images]
             if self._modes is not None:  # a mode asks the model as it likes, so its work cannot be told apart
                 with times.stage("model"):
                     return self._predict(inputs)
             with times.stage("preprocess"):
                 batch = self.model.make_batch(inputs)
             with times.stage("model"):
-                raw = self.model.compute(batch.images)
+                raw = self.model.compute(batch)
             with times.stage("postprocess"):
                 return self.model.predict(raw, batch)
 
-    def _input(self, image: np.ndarray) -> dict[str, Any]:
-        """An RGB array (H, W, 3) through the transforms, as the model takes it."""
-        height, width = image.shape[:2]
-        sample = Sample(torch.from_numpy(np.require(image, requirements=["C", "W"])).permute(2, 0, 1))
+    def _input(self, image: ImageLike | Mapping[str, ImageLike]) -> dict[str, Any]:
+        """An image, or several by name, through the transforms, as the model takes it."""
+        named = dict(image) if isinstance(image, Mapping) else {"image": image}
+        if named.keys() != {"image", *self.readers}:
+            raise DataError(
+                f"the model takes {', '.join(['image', *self.readers])}, but was given {', '.join(map(str, named))}.\n"
+                '  Several images are a dict: predictor({"image": ..., ...})'
+            )
+        pixels = as_array(named["image"], self.reader)
+        height, width = pixels.shape[:2]
+        sample = Sample(as_tensor(pixels), highest=self.reader.highest)
+        for name, reader in self.readers.items():
+            other = as_array(named[name], reader)
+            if other.shape[:2] != (height, width):
+                raise DataError(f"{name} has {other.shape[:2]} pixels (height, width), but image has {(height, width)}")
+            sample.fields[name] = ImageDrawn(as_tensor(other), highest=reader.highest)
         rng = np.random.default_rng(self.recipe.seed)
         for transform in self.transforms:
             sample = transform(sample, rng)
         result = {"image": sample.image, "height": height, "width": width}
+        result |= {name: sample.image_of(name)[0] for name in self.readers}
         content = content_size(sample, height, width)
         if content != sample.size and self._modes is not None:  # windows and scales are cut out of the image alone
             result["image"] = sample.image[:, : content[0], : content[1]]

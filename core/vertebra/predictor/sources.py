@@ -14,9 +14,9 @@ from typing import TextIO
 import numpy as np
 import torch
 
-from vertebra.data import read_image
 from vertebra.data.images.oddities import OddImages, collected_oddities
 from vertebra.data.images.read import image_suffixes
+from vertebra.data.images.readers import RGB, ImageReader
 from vertebra.errors import DataError
 from vertebra.predictor.video import VIDEO_SUFFIXES, VideoFrame, read_camera, read_video
 from vertebra_eval.files.file_names import near_file
@@ -36,7 +36,7 @@ class Frame:
     """One image and where it came from.
 
     Args:
-        image: (H, W, 3) uint8 RGB.
+        image: (H, W, 3) uint8 RGB, or what the `reader` gives.
         name: the file's path as it was found; `camera 0`; `array 3` for what was given as pixels.
         number: of a video's or camera's frame, from 0; None for an image.
         seconds: since the first frame of the video, by its time stamps, or of the camera, by the clock.
@@ -48,6 +48,12 @@ class Frame:
     number: int | None = None
     seconds: float | None = None
     rate: float | None = None
+    reader: ImageReader = field(default_factory=RGB, repr=False)
+
+    @property
+    def picture(self) -> np.ndarray:
+        """(H, W, 3) uint8, for people."""
+        return self.reader.picture(self.image)
 
     @property
     def stem(self) -> str:
@@ -69,16 +75,19 @@ class Camera:
 Place = str | Path | int | Camera | np.ndarray | torch.Tensor
 
 
-def open_source(source: Place | Iterable[Place], unreadable: list[str] | None = None) -> Iterator[Frame]:
+def open_source(
+    source: Place | Iterable[Place], unreadable: list[str] | None = None, reader: ImageReader | None = None
+) -> Iterator[Frame]:
     """The images of all places, one at a time.
 
     Args:
         unreadable: see `Predictor.stream`.
+        reader: of image files; None: RGB. Others take no videos.
     Raises:
         DataError: a place that is not there, before the first image is read.
     """
     given = [source] if isinstance(source, (str, Path, int, Camera, np.ndarray, torch.Tensor)) else source
-    return _frames(list_places(given), unreadable)
+    return _frames(list_places(given), unreadable, reader or RGB())
 
 
 def list_places(
@@ -159,22 +168,27 @@ def _known(place: str, paths: Sequence[Path]) -> list[Path]:
     return known
 
 
-def _frames(places: list, unreadable: list[str] | None) -> Iterator[Frame]:
+def _frames(places: list, unreadable: list[str] | None, reader: ImageReader) -> Iterator[Frame]:
     odd = OddImages()
     for order, place in enumerate(places):
         if isinstance(place, (np.ndarray, torch.Tensor)):
-            yield Frame(as_array(place), f"array {order}")
+            yield Frame(as_array(place, reader), f"array {order}", reader=reader)
             continue
         try:
+            moving = isinstance(place, Camera) or place.suffix.lower() in VIDEO_SUFFIXES
+            if moving and not isinstance(reader, RGB):
+                raise DataError(
+                    f"{place}: videos and cameras give RGB, but the model's images are read by {_called(reader)}"
+                )
             if isinstance(place, Camera):
                 yield from _moving(read_camera(place.number), place)
             elif place.suffix.lower() in VIDEO_SUFFIXES:
                 yield from _moving(read_video(place), place)
             else:
                 with collected_oddities() as found:
-                    image = read_image(place)
+                    image = reader.read(place)
                 odd.tell(found)
-                yield Frame(image, str(place))
+                yield Frame(image, str(place), reader=reader)
         except DataError as err:
             if unreadable is None:
                 raise
@@ -186,15 +200,25 @@ def _moving(frames: Iterable[VideoFrame], place: Path | Camera) -> Iterator[Fram
         yield Frame(frame.image, str(place), frame.number, frame.seconds, frame.rate)
 
 
-def as_array(image: ImageLike) -> np.ndarray:
-    """Any accepted image as an RGB array (H, W, 3) uint8."""
+def as_array(image: ImageLike, reader: ImageReader | None = None) -> np.ndarray:
+    """Any accepted image as the array (H, W, C) that its reader would give: RGB uint8 without one."""
+    reader = reader or RGB()
+    channels, dtype = reader.channels, reader.dtype
     if isinstance(image, (str, Path)):
-        return read_image(image)
+        return reader.read(image)
     if isinstance(image, torch.Tensor):
-        image = image.permute(1, 2, 0).cpu().numpy() if image.dim() == 3 and image.shape[0] == 3 else image.numpy()
-    if not isinstance(image, np.ndarray) or image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        first = image.dim() == 3 and image.shape[0] == channels
+        image = image.permute(1, 2, 0).cpu().numpy() if first else image.cpu().numpy()
+    right = isinstance(image, np.ndarray) and image.ndim == 3 and image.shape[2] == channels
+    if not right or (image.dtype != dtype and not (dtype == "uint16" and image.dtype == np.int32)):
         what = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
+        colors = "RGB array" if channels == 3 else "array"
         raise DataError(
-            f"the image is {what}; expected a file, an RGB array (H, W, 3) uint8, or a tensor (3, H, W) uint8"
+            f"the image is {what}; expected a file, an {colors} (H, W, {channels}) {dtype}, or a tensor "
+            f"({channels}, H, W) {dtype}"
         )
     return image
+
+
+def _called(reader: ImageReader) -> str:
+    return type(reader).__name__

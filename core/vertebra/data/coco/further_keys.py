@@ -31,12 +31,12 @@ def declared_keys(fields: Mapping[str, FieldSection], *, of_instances: bool | No
 
 
 def kept_of_image(found: CocoImages, row: int, image_root: Path, fields: Mapping[str, FieldSection]) -> dict[str, Any]:
-    """The declared fields of one image, by key. Paths of dense maps count from `image_root`."""
+    """The declared fields of one image, by key. Paths count from `image_root`."""
     values = {}
     for name, field in fields.items():
         value = None if field.of_instances else found.kept[field.key or name][row]
         if value is not None:
-            is_path = field.geometry == "dense_map" and isinstance(value, str)
+            is_path = field.geometry in ("dense_map", "image") and isinstance(value, str)
             values[field.key or name] = str(image_root / value) if is_path else value
     return values
 

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from vertebra.data.images.oddities import ODDITIES, collected_oddities
-from vertebra.data.images.read import image_orientation, read_image
+from vertebra.data.images.read import image_orientation
+from vertebra.data.images.readers import RGB, ImageReader
 from vertebra.errors import DataError
 
 __all__ = ["ImageSurvey", "survey_images", "survey_notes"]
@@ -32,22 +33,22 @@ class ImageSurvey:
     odd: dict[str, list[str]] = field(default_factory=dict)
 
 
-def survey_images(records: Sequence[dict], most: int = _MOST_OPENED) -> ImageSurvey:
-    """Opens up to `most` images, evenly spread over the records."""
+def survey_images(records: Sequence[dict], most: int = _MOST_OPENED, reader: ImageReader | None = None) -> ImageSurvey:
+    """Opens up to `most` images, evenly spread over the records, with the dataset's reader (None: RGB)."""
     step = max(len(records) / most, 1)
     picked = [int(number * step) for number in range(min(most, len(records)))]
     survey = ImageSurvey(len(picked), len(records))
     for index in picked:
-        _look_at(records[index], survey)
+        _look_at(records[index], survey, reader or RGB())
     return survey
 
 
-def _look_at(record: dict, survey: ImageSurvey) -> None:
+def _look_at(record: dict, survey: ImageSurvey, reader: ImageReader) -> None:
     path = record["file_name"]
     try:
         with collected_oddities() as found:
-            height, width = read_image(path).shape[:2]
-        turned = image_orientation(path)
+            height, width = reader.read(path).shape[:2]
+        turned = image_orientation(path) if isinstance(reader, RGB) else 1
     except DataError as err:
         survey.unreadable.append(str(err))
         return

@@ -1,7 +1,7 @@
 """Joint transforms of an image and what is drawn on it."""
 
 from vertebra.data.transforms.affine import RandomAffine
-from vertebra.data.transforms.base import MixTransform, Transform
+from vertebra.data.transforms.base import ColorTransform, MixTransform, Transform
 from vertebra.data.transforms.color import ColorJitter, HSVJitter
 from vertebra.data.transforms.deform import ElasticDeform, RandomQuarterTurn, RandomRotation
 from vertebra.data.transforms.geometry import RandomCrop, RandomFlip
@@ -15,6 +15,7 @@ from vertebra.data.transforms.scale_crop import ClassBalancedCrop, PadTo, Random
 __all__ = [
     "ClassBalancedCrop",
     "ColorJitter",
+    "ColorTransform",
     "ElasticDeform",
     "GaussianNoise",
     "HSVJitter",

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
+import torch
+from torch import Tensor
 
+from vertebra.config.component import where_written
 from vertebra.config.extra_fields import Geometry
 from vertebra.data.transforms.sample import Sample
+from vertebra.errors import RecipeError
 
-__all__ = ["MixTransform", "Transform"]
+__all__ = ["ColorTransform", "MixTransform", "Transform"]
 
 
 class Transform:
@@ -28,6 +32,56 @@ class Transform:
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
         """The changed sample: the one that was given, or another."""
         raise NotImplementedError
+
+
+class ColorTransform(Transform):
+    """A transform that changes pixel values and leaves all places as they are.
+
+    A subclass says which numbers of channels and types it knows, draws its amounts in `draw`, once for all images that
+    it changes, and implements `recolor`.
+
+    Args:
+        prob: how likely an image is changed at all.
+        images: names of the images that it changes, see `data.fields`; others stay as they are.
+    """
+
+    channels: ClassVar[Sequence[int]] = ()
+    """Numbers of channels that it knows; empty: any."""
+    only_uint8: ClassVar[bool] = False
+
+    def __init__(self, prob: float, images: Sequence[str]) -> None:
+        self.prob = prob
+        self.images = list(images)
+
+    def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
+        if rng.uniform() >= self.prob:
+            return sample
+        amounts = self.draw(rng)
+        for name in self.images:
+            pixels, highest = sample.image_of(name)
+            self._check(name, pixels)
+            sample.set_image(name, self.recolor(pixels, highest, amounts, rng))
+        return sample
+
+    def draw(self, rng: np.random.Generator) -> Any:
+        """The random amounts."""
+        raise NotImplementedError
+
+    def recolor(self, pixels: Tensor, highest: float, amounts: Any, rng: np.random.Generator) -> Tensor:
+        """New pixels (C, H, W) of the same type; `highest` is the value of white."""
+        raise NotImplementedError
+
+    def _check(self, name: str, pixels: Tensor) -> None:
+        known = not self.channels or len(pixels) in self.channels
+        if known and not (self.only_uint8 and pixels.dtype != torch.uint8):
+            return
+        counts = " or ".join(map(str, self.channels)) or "any number of"
+        kind = " of 8 bits" if self.only_uint8 else ""
+        raise RecipeError(
+            f"{where_written(self, type(self).__name__)} knows images with {counts} channels{kind}, but {name!r} has "
+            f"{len(pixels)} of {pixels.dtype}.\n"
+            "  Remove it from data.train_transforms, or name other images in its `images`"
+        )
 
 
 class MixTransform(Transform):

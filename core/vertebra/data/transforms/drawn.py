@@ -24,7 +24,16 @@ from vertebra_eval.masks import clip_polygon
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["BoxesDrawn", "DenseMapDrawn", "Drawn", "MasksDrawn", "PointsDrawn", "RotatedBoxesDrawn", "ScalarsDrawn"]
+__all__ = [
+    "BoxesDrawn",
+    "DenseMapDrawn",
+    "Drawn",
+    "ImageDrawn",
+    "MasksDrawn",
+    "PointsDrawn",
+    "RotatedBoxesDrawn",
+    "ScalarsDrawn",
+]
 
 Size = tuple[int, int]
 
@@ -269,7 +278,7 @@ class DenseMapDrawn(Drawn):
     """
 
     values: Tensor
-    fill: float = 255
+    fill: float = 255.0
     smooth: bool = False
     labels: bool = True
     of_instances: bool = False
@@ -289,5 +298,22 @@ class DenseMapDrawn(Drawn):
         height, width = self.values.shape[-2:]
         canvas.values[..., top : top + height, left : left + width] = self.values
 
-    def structure(self, size: Size) -> DenseMap:
+    def structure(self, size: Size) -> Any:
         return DenseMap(self.values, self.fill)
+
+
+@dataclass
+class ImageDrawn(DenseMapDrawn):
+    """A further image (C, H, W) uint8, int32 or float32. Pixels that padding adds get the gray of the first image's.
+
+    Args:
+        highest: the value of white.
+    """
+
+    smooth: bool = True
+    labels: bool = False
+    highest: float = 255.0
+    geometry: ClassVar[str] = "image"
+
+    def structure(self, size: Size) -> Tensor:
+        return self.values

@@ -2,62 +2,75 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import torch
+from torch import Tensor
 
-from vertebra.data.transforms.base import Transform
-from vertebra.data.transforms.sample import Sample
+from vertebra.data.transforms.base import ColorTransform
 
 __all__ = ["GaussianNoise", "RandomGamma"]
 
 
-class RandomGamma(Transform):
-    """Raise the pixel values, as parts of 255, to a random power; black and white stay.
+class RandomGamma(ColorTransform):
+    """Raise the pixel values, as parts of white, to a random power; black and white stay.
 
     Args:
         low, high: bounds of the power; its logarithm is uniform, so that darker and lighter are as likely for
             [1 / x, x].
         prob: how likely an image is changed at all.
+        images: names of the images that it changes.
     """
 
-    def __init__(self, low: float = 0.67, high: float = 1.5, prob: float = 1.0) -> None:
+    def __init__(
+        self, low: float = 0.67, high: float = 1.5, prob: float = 1.0, images: Sequence[str] = ("image",)
+    ) -> None:
         if not 0 < low <= high or not 0 <= prob <= 1:
             raise ValueError(f"RandomGamma needs 0 < low <= high and prob in [0, 1], got {low}, {high} and {prob}")
         self.low = low
         self.high = high
-        self.prob = prob
+        super().__init__(prob, images)
 
-    def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
-        if rng.uniform() >= self.prob:
-            return sample
-        power = np.exp(rng.uniform(np.log(self.low), np.log(self.high)))
-        table = (255 * np.linspace(0, 1, 256) ** power).round().astype(np.uint8)
-        sample.image = torch.from_numpy(table[sample.image.numpy()])
-        return sample
+    def draw(self, rng: np.random.Generator) -> float:
+        return float(np.exp(rng.uniform(np.log(self.low), np.log(self.high))))
+
+    def recolor(self, pixels: Tensor, highest: float, amounts: Any, rng: np.random.Generator) -> Tensor:
+        if pixels.dtype == torch.uint8:
+            table = (255 * np.linspace(0, 1, 256) ** amounts).round().astype(np.uint8)
+            return torch.from_numpy(table[pixels.numpy()])
+        changed = (pixels / highest).clamp(min=0) ** amounts * highest
+        return changed if pixels.is_floating_point() else changed.round().to(pixels.dtype)
 
 
-class GaussianNoise(Transform):
+class GaussianNoise(ColorTransform):
     """Add independent noise to every pixel and channel.
 
     Args:
-        highest, lowest: bounds of the uniform standard deviation, in steps of 255.
+        highest, lowest: bounds of the uniform standard deviation, in steps of 255 from black to white.
         prob: how likely an image is changed at all.
+        images: names of the images that it changes.
     """
 
-    def __init__(self, highest: float = 10.0, lowest: float = 0.0, prob: float = 1.0) -> None:
+    def __init__(
+        self, highest: float = 10.0, lowest: float = 0.0, prob: float = 1.0, images: Sequence[str] = ("image",)
+    ) -> None:
         if not 0 <= lowest <= highest or not 0 <= prob <= 1:
             raise ValueError(
                 f"GaussianNoise needs 0 <= lowest <= highest and prob in [0, 1], got {lowest}, {highest} and {prob}"
             )
         self.lowest = lowest
         self.highest = highest
-        self.prob = prob
+        super().__init__(prob, images)
 
-    def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
-        if rng.uniform() >= self.prob:
-            return sample
-        deviation = rng.uniform(self.lowest, self.highest)
-        noise = rng.standard_normal(tuple(sample.image.shape), dtype=np.float32) * np.float32(deviation)
-        noisy = sample.image.numpy() + noise
-        sample.image = torch.from_numpy(noisy.round().clip(0, 255).astype(np.uint8))
-        return sample
+    def draw(self, rng: np.random.Generator) -> float:
+        return float(rng.uniform(self.lowest, self.highest))
+
+    def recolor(self, pixels: Tensor, highest: float, amounts: Any, rng: np.random.Generator) -> Tensor:
+        deviation = np.float32(amounts if highest == 255 else amounts * highest / 255)
+        noisy = pixels.numpy() + rng.standard_normal(tuple(pixels.shape), dtype=np.float32) * deviation
+        if pixels.is_floating_point():
+            return torch.from_numpy(noisy)
+        limit = 255 if pixels.dtype == torch.uint8 else 65535
+        return torch.from_numpy(noisy.round().clip(0, limit)).to(pixels.dtype)

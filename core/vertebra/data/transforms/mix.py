@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from vertebra.data.transforms.base import MixTransform
-from vertebra.data.transforms.drawn import DenseMapDrawn
+from vertebra.data.transforms.drawn import DenseMapDrawn, ImageDrawn
 from vertebra.data.transforms.join import cannot_join, join_instances
-from vertebra.data.transforms.sample import Sample
+from vertebra.data.transforms.sample import Sample, gray
 
 __all__ = ["MixUp", "Mosaic"]
 
@@ -82,11 +84,15 @@ class MixUp(MixTransform):
         height, width = (max(sample.size[axis], other.size[axis]) for axis in (0, 1))
         share = float(rng.beta(self.alpha, self.alpha))
         pair = [each.pad(0, 0, height - each.size[0], width - each.size[1], self.fill) for each in (sample, other)]
-        mixed = pair[0].image.float() * share + pair[1].image.float() * (1 - share)
         canvas = _blank(pair, height, width, self.fill)
-        canvas.image = mixed.round().to(torch.uint8)
+        canvas.image = _mean(pair[0].image, pair[1].image, share)
         stronger = pair[0] if share >= 0.5 else pair[1]
         for name, field in canvas.fields.items():
+            if isinstance(field, ImageDrawn):
+                canvas.fields[name] = replace(
+                    field, values=_mean(pair[0].image_of(name)[0], pair[1].image_of(name)[0], share)
+                )
+                continue
             if isinstance(field, DenseMapDrawn) and not field.labels:
                 raise cannot_join(name, "the values of two images at one pixel have no mean that is true of either")
             canvas.fields[name] = stronger.fields.get(name, field)
@@ -96,12 +102,23 @@ class MixUp(MixTransform):
 def _blank(samples: Sequence[Sample], height: int, width: int, fill: int) -> Sample:
     """A canvas of one gray without instances, channels last in memory as images from files are."""
     first = samples[0]
-    image = torch.full((height, width, 3), fill, dtype=torch.uint8).permute(2, 0, 1)
-    canvas = Sample(image, ignore_label=first.ignore_label, keypoint_mirror=first.keypoint_mirror)
+    value, channels = gray(fill, first.highest, first.image), len(first.image)
+    image = torch.full((height, width, channels), value, dtype=first.image.dtype).permute(2, 0, 1)
+    canvas = Sample(
+        image, ignore_label=first.ignore_label, keypoint_mirror=first.keypoint_mirror, highest=first.highest
+    )
     for each in reversed(samples):
         dense = {name: field for name, field in each.fields.items() if isinstance(field, DenseMapDrawn)}
+        for name, field in dense.items():
+            if isinstance(field, ImageDrawn):
+                dense[name] = replace(field, fill=gray(fill, field.highest, field.values))
         canvas.fields |= {name: field.blank((height, width)) for name, field in dense.items()}
     return canvas
+
+
+def _mean(first: Tensor, second: Tensor, share: float) -> Tensor:
+    mixed = first.float() * share + second.float() * (1 - share)
+    return mixed if first.is_floating_point() else mixed.round().to(first.dtype)
 
 
 def _paste(canvas: Sample, sample: Sample, top: int, left: int, min_visible: float) -> None:

@@ -6,25 +6,35 @@ exactly, see `vertebra.data.transforms.moves`.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
-from vertebra.data.transforms.drawn import BoxesDrawn, DenseMapDrawn, Drawn, MasksDrawn, PointsDrawn, ScalarsDrawn
+from vertebra.data.transforms.drawn import (
+    BoxesDrawn,
+    DenseMapDrawn,
+    Drawn,
+    ImageDrawn,
+    MasksDrawn,
+    PointsDrawn,
+    ScalarsDrawn,
+)
 from vertebra.data.transforms.moves import Crop, Mirror, Move, Pad, Projection, QuarterTurn, Resize
 from vertebra.errors import RecipeError
 
-__all__ = ["Sample"]
+__all__ = ["Sample", "gray"]
 
 
 class Sample:
-    """An image (3, H, W) uint8 and what is drawn on it: `fields`, by name, each with the geometry that moves it.
+    """An image (C, H, W) and what is drawn on it: `fields`, by name, each with the geometry that moves it.
 
     The first entries have attributes, each None where the sample has none, for its N instances:
 
     Attributes:
-        image: (3, H, W) uint8.
+        image: (C, H, W) uint8, int32 (of 16 bits) or float32. Further images are fields, see `image_of`.
+        highest: the value of white in it.
         boxes: (N, 4) float64, xyxy, pixels, end exclusive.
         polygons: N lists of polygons (P, 2) float64, x and y in pixels. Masks are polygons or bitmasks, not both.
         bitmasks: (N, H, W) uint8, 0 and 1.
@@ -48,12 +58,14 @@ class Sample:
         ignore_label: int = 255,
         rows: np.ndarray | None = None,
         matrix: np.ndarray | None = None,
+        highest: float = 255.0,
     ) -> None:
         if polygons is not None and bitmasks is not None:
             raise ValueError("masks of a Sample are polygons or bitmasks, not both")
         self.image = image
         self.fields: dict[str, Drawn] = {}
         self.ignore_label = ignore_label
+        self.highest = highest
         self.matrix = np.eye(3) if matrix is None else matrix
         self._keypoint_mirror = keypoint_mirror
         self.boxes, self.polygons, self.keypoints = boxes, polygons, keypoints
@@ -127,6 +139,29 @@ class Sample:
     def rows(self, rows: np.ndarray | None) -> None:
         self._put("rows", None if rows is None else ScalarsDrawn(rows))
 
+    def image_of(self, name: str) -> tuple[Tensor, float]:
+        """The pixels (C, H, W) of `image` or a further image, and the value of white in them.
+
+        Raises:
+            RecipeError: there is no image of this name.
+        """
+        field = self.fields.get(name)
+        if name == "image":
+            return self.image, self.highest
+        if not isinstance(field, ImageDrawn):
+            names = ["image", *(key for key, value in self.fields.items() if isinstance(value, ImageDrawn))]
+            raise RecipeError(f"no image is called {name!r}; there are: {', '.join(names)}")
+        return field.values, field.highest
+
+    def set_image(self, name: str, pixels: Tensor) -> None:
+        """Puts other pixels of the same size in the place of those of `image_of`."""
+        if name == "image":
+            self.image = pixels
+        else:
+            field = self.fields[name]
+            assert isinstance(field, ImageDrawn)
+            self.fields[name] = replace(field, values=pixels)
+
     def move(self, move: Move, value: int = 0) -> Sample:
         """Take the image and every field along; nothing is cut at the border yet, see `clip`.
 
@@ -135,8 +170,8 @@ class Sample:
         Raises:
             RecipeError: a field cannot be moved so.
         """
-        self._move_fields(move)
-        self.image = move.pixels(self.image, value, True)
+        self._move_fields(move, value)
+        self.image = move.pixels(self.image, gray(value, self.highest, self.image), True)
         return self
 
     def resize(self, height: int, width: int) -> Sample:
@@ -212,7 +247,7 @@ class Sample:
         down, right = canvas.size[0] - top - height, canvas.size[1] - left - width
         move = Pad(self.size, top, left, down, right)
         self.fields = {name: field for name, field in self.fields.items() if not isinstance(field, DenseMapDrawn)}
-        self._move_fields(move)
+        self._move_fields(move, 0)
         self.image = canvas.image
         self.fields |= {name: field for name, field in canvas.fields.items() if isinstance(field, DenseMapDrawn)}
         return self
@@ -238,8 +273,10 @@ class Sample:
         self.boxes = boxes
         return self
 
-    def _move_fields(self, move: Move) -> None:
+    def _move_fields(self, move: Move, value: int) -> None:
         for name, field in self.fields.items():
+            if isinstance(field, ImageDrawn):
+                field = replace(field, fill=gray(value, field.highest, field.values))
             try:
                 self.fields[name] = field.moved(move)
             except RecipeError as err:
@@ -251,6 +288,12 @@ class Sample:
             self.fields.pop(name, None)
         else:
             self.fields[name] = field
+
+
+def gray(value: float, highest: float, pixels: Tensor) -> float:
+    """A gray value 0..255 in the range of these pixels."""
+    scaled = value if highest == 255 else value * highest / 255
+    return scaled if pixels.is_floating_point() else round(scaled)
 
 
 def _values(field: Drawn | None) -> Any:

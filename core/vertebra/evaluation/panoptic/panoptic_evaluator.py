@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from vertebra.data.extra_fields import picture_reader
 from vertebra.data.images.read import image_size
 from vertebra.data.semantic.label_facts import evenly_spaced
 from vertebra.errors import DataError
@@ -127,7 +128,8 @@ class PanopticEvaluator(Evaluator):
     def sections(self, folder: Path, pictures: int) -> list[Section]:
         if self.quality is None:
             return []
-        return panoptic_sections(self.quality, self.truth, self.worst, folder, pictures)
+        read = picture_reader(self.dataset.metadata)
+        return panoptic_sections(self.quality, self.truth, self.worst, folder, pictures, read)
 
     def _evaluate_all(self, shards: Sequence[tuple]) -> tuple[PanopticQuality, Intervals, dict[str, Path]]:
         counts: dict[ImageKey, ImageCounts] = {}

@@ -10,7 +10,7 @@ import numpy as np
 
 from vertebra.evaluation.detections import ImageKey
 from vertebra.evaluation.panoptic.dataset import PanopticTruth
-from vertebra.evaluation.report.segmentation_pictures import draw_pairs
+from vertebra.evaluation.report.segmentation_pictures import Read, draw_pairs
 from vertebra.visualize import draw_panoptic
 from vertebra_eval.panoptic.counts import ImageCounts
 from vertebra_eval.panoptic.quality import PanopticQuality
@@ -38,7 +38,12 @@ class PredictedImage:
 
 
 def panoptic_sections(
-    quality: PanopticQuality, truth: PanopticTruth, worst: Sequence[PredictedImage], folder: Path, pictures: int
+    quality: PanopticQuality,
+    truth: PanopticTruth,
+    worst: Sequence[PredictedImage],
+    folder: Path,
+    pictures: int,
+    read: Read,
 ) -> list[Section]:
     """Plots into `folder/plots`, pictures into `folder/pictures/panoptic`, and the sections that show them."""
     rows = list(quality.per_class.values())
@@ -59,7 +64,7 @@ def panoptic_sections(
             [[r.name, "thing" if r.isthing else "stuff", r.tp, r.fp, r.fn] for r in rows if r.pq is not None],
         )
         sections.append(Section("Panoptic: segments", [*figures, table]))
-    drawn = draw_pairs((_item(image, truth) for image in worst), folder / "pictures" / "panoptic", pictures)
+    drawn = draw_pairs((_item(image, truth) for image in worst), folder / "pictures" / "panoptic", pictures, read)
     if drawn:
         said = "Ground truth on the left, the prediction on the right; the images of lowest PQ come first."
         sections.append(Section("Panoptic: the worst images", [Gallery(drawn, said)]))

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
+
+from vertebra.data import read_image
 from vertebra.evaluation.ground_truth import GroundTruth
 from vertebra.evaluation.report.crops import draw_mistakes
 from vertebra.evaluation.report.mistakes import worst_false, worst_missed
@@ -26,6 +29,7 @@ def coco_sections(
     folder: Path,
     pictures: int,
     skeleton: Sequence[tuple[int, int]] = (),
+    read: Callable[[str], np.ndarray] = read_image,
 ) -> list[Section]:
     """Plots of each task, the worst mistakes and pictures, and sections that show them.
 
@@ -40,9 +44,9 @@ def coco_sections(
         chosen = _WITHOUT_TRUTH if threshold is None else threshold
         if first is not None:
             count = min(pictures, _MOST_MISTAKES)
-            sections += _mistakes(first, truth, table, chosen, folder / "mistakes", count, skeleton)
+            sections += _mistakes(first, truth, table, chosen, folder / "mistakes", count, skeleton, read)
         matches = None if first is None else first.matches
-        drawn = draw_pictures(truth, table, matches, chosen, folder / "pictures", pictures, skeleton)
+        drawn = draw_pictures(truth, table, matches, chosen, folder / "pictures", pictures, skeleton, read)
         if drawn:
             explanation = f"Ground truth on the left, detections from score {chosen:.2f} on at the right."
             if first is not None:
@@ -61,6 +65,7 @@ def _mistakes(
     folder: Path,
     count: int,
     skeleton: Sequence[tuple[int, int]],
+    read: Callable[[str], np.ndarray],
 ) -> list[Section]:
     """Crops of the false detections of highest score and of the missed objects, at most `count` of each."""
     index = result.matches.half
@@ -82,7 +87,7 @@ def _mistakes(
     galleries = []
     for prefix, choose, explanation in told:
         mistakes = choose(result.matches, index, threshold, count)
-        drawn = draw_mistakes(mistakes, truth, table, threshold, folder, prefix, skeleton)
+        drawn = draw_mistakes(mistakes, truth, table, threshold, folder, prefix, skeleton, read)
         if drawn:
             galleries.append(Gallery(drawn, f"{explanation} White corners mark the place in both halves."))
     return [Section(f"Worst mistakes: {title}", galleries)] if galleries else []

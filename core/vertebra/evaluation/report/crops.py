@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -32,12 +32,14 @@ def draw_mistakes(
     folder: Path,
     prefix: str,
     skeleton: Sequence[tuple[int, int]] = (),
+    read: Callable[[str], np.ndarray] = read_image,
 ) -> list[Picture]:
     """Each mistake as a PNG `<prefix>_<number>.png` in `folder`; images whose file no longer exists are skipped.
 
     Args:
         threshold: score from which on detections are drawn.
         skeleton: pairs of keypoint numbers that a line joins.
+        read: an image file to (H, W, 3) uint8.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.glob(f"{prefix}_[0-9][0-9].png"):  # of an earlier evaluation into the same folder
@@ -49,7 +51,7 @@ def draw_mistakes(
         name = truth.keys[mistake.image].file_name
         if not name or not Path(name).is_file():
             continue
-        image = read_image(name)
+        image = read(name)
         window = crop_window(mistake.box, image.shape[:2])
         left = _objects(expected(annotations[mistake.image], table), image.shape[:2])
         right = found(table, mistake.image, threshold, image.shape[:2])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +45,7 @@ def draw_pictures(
     folder: Path,
     count: int,
     skeleton: Sequence[tuple[int, int]] = (),
+    read: Callable[[str], np.ndarray] = read_image,
 ) -> list[Picture]:
     """Draw ground truth (left) and the detections from `threshold` on (right); images whose file no longer exists are
     skipped.
@@ -65,7 +66,7 @@ def draw_pictures(
         name = truth.keys[row].file_name
         if not name or not Path(name).is_file():
             continue
-        image = read_image(name)
+        image = read(name)
         annotations = truth.records(row)
         detected = found(table, row, threshold, image.shape[:2])
         left = draw_instances(image, expected(annotations, table), truth.class_names, skeleton=skeleton)

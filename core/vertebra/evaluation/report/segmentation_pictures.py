@@ -13,30 +13,36 @@ from vertebra.data import read_image
 from vertebra.visualize import save_png, side_by_side
 from vertebra_eval.report.blocks import Picture
 
-__all__ = ["draw_pairs", "draw_sheets"]
+__all__ = ["Read", "draw_pairs", "draw_sheets"]
 
 _WIDEST = 2400  # pixels of a written picture
 
 Draw = Callable[[np.ndarray], np.ndarray]
+Read = Callable[[str], np.ndarray]
 
 
-def draw_pairs(items: Iterable[tuple[str, Draw, Draw, str]], folder: Path, count: int) -> list[Picture]:
+def draw_pairs(
+    items: Iterable[tuple[str, Draw, Draw, str]], folder: Path, count: int, read: Read = read_image
+) -> list[Picture]:
     """Draw at most `count` images, ground truth on the left and the prediction on the right.
 
     Args:
         items: (image file, draw the truth, draw the prediction, what the caption says); both functions take the image
             (H, W, 3) uint8.
-        folder, count: see `draw_sheets`.
+        folder, count, read: see `draw_sheets`.
     """
-    return draw_sheets(((name, _beside(*draws), said) for name, *draws, said in items), folder, count)
+    return draw_sheets(((name, _beside(*draws), said) for name, *draws, said in items), folder, count, read)
 
 
-def draw_sheets(items: Iterable[tuple[str, Draw, str]], folder: Path, count: int) -> list[Picture]:
+def draw_sheets(
+    items: Iterable[tuple[str, Draw, str]], folder: Path, count: int, read: Read = read_image
+) -> list[Picture]:
     """Draw at most `count` images; those whose file no longer exists are skipped.
 
     Args:
         items: (image file, what makes the picture of the image (H, W, 3) uint8, what the caption says).
         folder: PNG files go there; those of an earlier evaluation are removed.
+        read: an image file to (H, W, 3) uint8.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.glob("[0-9][0-9]_*.png"):
@@ -47,7 +53,7 @@ def draw_sheets(items: Iterable[tuple[str, Draw, str]], folder: Path, count: int
             break
         if not name or not Path(name).is_file():
             continue
-        drawn = draw(read_image(name))
+        drawn = draw(read(name))
         height, width = drawn.shape[:2]
         if width > _WIDEST:
             size = (_WIDEST, max(1, round(height * _WIDEST / width)))

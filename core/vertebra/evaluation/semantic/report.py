@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from vertebra.data import read_image
 from vertebra.evaluation.detections import ImageKey
-from vertebra.evaluation.report.segmentation_pictures import draw_sheets
+from vertebra.evaluation.report.segmentation_pictures import Read, draw_sheets
 from vertebra.evaluation.semantic.tally import DOUBT_LEVELS, Judged, Tally
 from vertebra.visualize import draw_semantic_panel
 from vertebra_eval.report.blocks import Facts, Gallery, Section
@@ -31,6 +32,7 @@ def semantic_sections(
     ignore_label: int,
     folder: Path,
     pictures: int,
+    read: Read = read_image,
 ) -> list[Section]:
     """Plots into `folder/plots`, pictures into `folder/pictures/semantic`, and the sections that show them.
 
@@ -57,7 +59,7 @@ def semantic_sections(
     figures = write_plots(plots, folder / "plots")
     sections = [Section("Plots: semantic", figures)] if figures else []
     drawn = draw_sheets(
-        (_item(image, truth, labels) for image in tally.worst), folder / "pictures" / "semantic", pictures
+        (_item(image, truth, labels) for image in tally.worst), folder / "pictures" / "semantic", pictures, read
     )
     if drawn:
         said = (

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vertebra.data.extra_fields import picture_reader
 from vertebra.data.semantic.label_facts import evenly_spaced
 from vertebra.data.semantic.label_reader import LabelReader, label_file
 from vertebra.errors import DataError, RecipeError
@@ -150,7 +151,8 @@ class SemSegEvaluator(Evaluator):
         if self.scores is None or self.merged is None:
             return []
         named = self.labels, self.ignore_label
-        return semantic_sections(self.scores, self.merged, self.truth, *named, folder, pictures)
+        read = picture_reader(self.dataset.metadata)
+        return semantic_sections(self.scores, self.merged, self.truth, *named, folder, pictures, read)
 
     def truth(self, key: ImageKey) -> np.ndarray:
         """(H, W) true codes of an image of the dataset, out of its label file.

@@ -46,7 +46,13 @@ def with_inference(
     Args:
         metadata: facts of the classes that the model predicts, for modes that ask for them.
     """
-    specs = [] if inference is None else list(inference) if isinstance(inference, (list, tuple)) else [inference]
+    given: Sequence[Any] = inference if isinstance(inference, (list, tuple)) else [inference]
+    specs: list[ComponentSpec] = [spec for spec in given if spec is not None]
+    if specs and len(getattr(predict, "pixels", ())) > 1:
+        raise RecipeError(
+            f"{specs[0].where}: evaluate.inference: {specs[0].name} cuts and scales one image, but the model takes "
+            "several.\n  Remove evaluate.inference"
+        )
     for spec in reversed(specs):
         mode = spec.build(**known_facts(metadata))
         if not isinstance(mode, InferenceMode):
