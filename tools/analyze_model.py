@@ -49,7 +49,7 @@ def main(arguments: list[str] | None = None) -> None:
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch")  # fvcore traces by torch.jit
     model = build_model(load_recipe(options.config_file, options.opts), options.num_classes, pretrained=False).eval()
     with torch.no_grad():
-        counted = FlopCountAnalysis(Network(model), torch.zeros(1, 3, *options.size))
+        counted = FlopCountAnalysis(Network(model), torch.zeros(1, model.pixels["image"].channels, *options.size))
         print(flop_count_table(counted, max_depth=options.depth + 1))
 
 

@@ -33,7 +33,7 @@ def mistakes_of(write, text: str, overrides=()) -> str:
         ("train:\n  steps: 5\n  epochs: 2", "r.yaml:4: train.epochs is 2, but steps is 5 too; expected one of the two"),
         ("train: {epochs: 0}", "r.yaml:2: train.epochs is 0, expected a number above 0"),
         ("model: {pixel_mean: [1, 2]}",
-         "r.yaml:2: model.pixel_mean has 2 values, expected 3: a list [float, float, float]"),
+         "r.yaml:2: model.pixel_std has 3 values, but pixel_mean has 2"),
         ("model: {pixel_mean: [1, 2, x]}", 'r.yaml:2: model.pixel_mean.2 is "x", expected float'),
         ("model: {pixel_std: [1, 0, 1]}", "r.yaml:2: model.pixel_std is [1.0, 0.0, 1.0], expected numbers above 0"),
         ("model: {heads: {boxes: null}}", "r.yaml:2: model.heads is empty, expected at least one head"),

@@ -1,5 +1,6 @@
 """Fields that a recipe or a dataset declares: read, checked, moved, and given to any head."""
 
+import copy
 import json
 import logging
 from pathlib import Path
@@ -12,11 +13,19 @@ from PIL import Image
 from vertebra import EVALUATORS, HEADS, Evaluator, Head, Metadata
 from vertebra.config import load_recipe
 from vertebra.config.extra_fields import FieldSection
-from vertebra.data import CocoFormat, Dataset, DatasetCatalog, Mapper, MetadataCatalog, load_dataset
+from vertebra.data import (
+    CocoFormat,
+    Dataset,
+    DatasetCatalog,
+    Mapper,
+    MetadataCatalog,
+    load_dataset,
+    register_coco_instances,
+)
 from vertebra.data.build import build_mapper
 from vertebra.data.extra_fields import check_needs
 from vertebra.data.facts import describe_dataset
-from vertebra.data.transforms import MixTransform, MixUp, Mosaic, RandomFlip, ResizeStretch, Sample
+from vertebra.data.transforms import MixTransform, MixUp, Mosaic, RandomFlip, ResizeStretch, Sample, join_instances
 from vertebra.errors import DataError, PluginError, RecipeError
 from vertebra.evaluation.run import build_evaluators
 from vertebra.models import Backbone, Model, ShapeSpec
@@ -335,9 +344,12 @@ def test_evaluators_ask_too(dicts):
         ({}, "data.fields.x.geometry is missing"),
         ({"geometry": "points"}, "data.fields.x.size is missing, expected the number of points"),
         ({"geometry": "box", "size": 3}, "data.fields.x.size is 3, but it is for points, scalar; the geometry is box"),
-        ({"geometry": "dense_map", "of": "instance"}, "a dense map is of the whole image"),
+        ({"geometry": "dense_map", "of": "instance"}, "a dense_map is of the whole image"),
         ({"geometry": "points", "size": 2, "mirror": [[0, 2]]}, "has the pair [0, 2], expected numbers from 0 to 1"),
         ({"geometry": "scalar", "integer": True, "missing": 0.5}, "data.fields.x.missing is 0.5, expected a whole"),
+        ({"geometry": "box", "missing": -1}, "data.fields.x.missing is -1.0, expected nan: transforms would move"),
+        ({"geometry": "points", "size": 3, "mirror": [[0, 1], [1, 2]]}, "expected each point in one pair at most"),
+        ({"geometry": "box", "key": "bbox"}, "data.fields.x.key is 'bbox', which is read already"),
         ({"geometry": "scalar", "tpye": 1}, "data.fields.x.tpye: section data.fields.x has no such key"),
     ],
 )
@@ -347,6 +359,128 @@ def test_a_wrong_declaration_is_a_recipe_error_with_its_line(tmp_path, field, te
     with pytest.raises(RecipeError) as caught:
         load_recipe(str(recipe))
     assert text in str(caught.value) and "r.yaml:3" in str(caught.value)
+
+
+def read_one(dicts, **fields):
+    return Mapper([], training=True, metadata=metadata_of(fields), fields=())(dicts[0])
+
+
+def test_maps_of_several_types_meet_in_one_that_holds_all(dicts, tmp_path):
+    arrays = np.full((40, 60), 3, np.uint8), np.full((40, 60), 1000, np.uint16)
+    for item, array in zip(dicts, arrays, strict=True):
+        np.save(item["depth"], array)
+    fields = {"depth": FieldSection(geometry="dense_map", labels=True)}
+    metadata = metadata_of(fields)
+    inputs = [Mapper([], training=True, metadata=metadata, fields=())(item) for item in dicts]
+    batch = Model(Flat(), heads={}).make_batch(inputs)
+    assert batch.field("depth").amax(dim=(1, 2)).tolist() == [3, 1000]
+    mosaic = Mapper([Mosaic()], training=True, metadata=metadata, fields=(), others=dicts)
+    assert 1000 in {value for i in range(4) for value in mosaic(dicts[0], index=i)["depth"].tensor.unique().tolist()}
+    np.save(dicts[1]["depth"], np.zeros((2, 40, 60), np.uint8))
+    inputs[1] = Mapper([], training=True, metadata=metadata, fields=())(dicts[1])
+    with pytest.raises(DataError, match="different numbers of channels in one batch"):
+        Model(Flat(), heads={}).make_batch(inputs).field("depth")
+    with pytest.raises(RecipeError, match=r"field depth: .*cannot be joined, as it has \[.*channels"):
+        [mosaic(dicts[0], index=i) for i in range(9)]
+
+
+def test_a_fill_that_8_bits_cannot_hold_makes_the_map_wider(dicts):
+    np.save(dicts[0]["depth"], np.full((40, 60), 3, np.uint8))
+    depth = read_one(dicts, depth=FieldSection(geometry="dense_map", fill=-1))["depth"]
+    assert depth.tensor.dtype == torch.int32 and depth.fill == -1
+
+
+def test_a_mask_of_the_whole_image_is_drawn_in_the_batch(dicts):
+    dicts[0]["field_of_view"] = [SQUARE]
+    sample = read_one(dicts, field_of_view=FieldSection(geometry="mask", of="image"))
+    batch = Model(Flat(), heads={}).make_batch([sample])
+    assert batch.field("field_of_view").shape == (1, 64, 64) and int(batch.field("field_of_view").sum()) == 100
+
+
+def test_points_may_be_nested_and_whole_numbers_have_64_bits(dicts):
+    dicts[0]["annotations"][0] |= {"ends": [[1, 2], [3, 4]], "track_id": 2**62 + 1}
+    fields = {"ends": FieldSection(geometry="points", size=2), "track": FIELDS["track"]}
+    objects = read_one(dicts, **fields)["instances"]
+    assert objects.gt_ends.tensor[0].tolist() == [[1, 2, 2], [3, 4, 2]] and int(objects.gt_track[0]) == 2**62 + 1
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "text"),
+    [
+        (FieldSection(geometry="scalar", size=2), [1, 10**400], "expected 2 finite numbers"),
+        (FieldSection(geometry="scalar"), 1e39, "expected a finite number"),
+        (FieldSection(geometry="scalar", integer=True), 2**63, "expected a whole number of at most 64 bits"),
+        (FieldSection(geometry="points", size=1), [1, 2, 7], "whose visibilities are not all 0"),
+        (FieldSection(geometry="mask"), [[1, 2, 3]], "x"),
+        (FieldSection(geometry="scalar"), "7", "x is '7', expected a finite number"),
+    ],
+)
+def test_values_that_no_tensor_holds_are_refused(dicts, field, value, text):
+    for item in dicts:
+        for annotation in item["annotations"]:
+            annotation["x"] = value
+    with pytest.raises(DataError) as caught:
+        declared(dicts, {"x": field}, f"refused {field} {value!r:.20}")
+    assert text in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("fields", "transform", "reason"),
+    [
+        ({"a": {"geometry": "rotated_box"}}, {"name": "ElasticDeform"}, "a rotated box that is bent"),
+        ({"a": {"geometry": "rotated_box"}}, {"name": "RandomAffine", "perspective": 0.001}, "seen in perspective"),
+        ({"a": {"geometry": "points", "size": 2}}, {"name": "RandomFlip"}, "which points change places is not known"),
+        ({"a": {"geometry": "scalar", "of": "image"}}, {"name": "Mosaic"}, "it belongs to the whole image"),
+        ({"a": {"geometry": "dense_map"}}, {"name": "MixUp"}, "have no mean that is true of either"),
+    ],
+)
+def test_a_transform_that_cannot_take_a_field_along_is_named_before_the_start(dicts, fields, transform, reason):
+    recipe = load_recipe("retinanet:retinanet_shapes_quick", [f"data.train_transforms=[{json.dumps(transform)}]"])
+    dataset = Dataset(dicts, Metadata("m").set(thing_classes=["thing"], extra_fields=fields))
+    with pytest.raises(RecipeError) as caught:
+        build_mapper(recipe, dataset, training=True)
+    assert f"transform {transform['name']} cannot take along the field 'a'" in str(caught.value)
+    assert reason in str(caught.value)
+    build_mapper(recipe, Dataset(dicts, Metadata("n").set(thing_classes=["thing"])), training=True)
+
+
+def test_to_evaluate_needs_no_ground_truth_in_the_fields(dicts):
+    for item in dicts:
+        item["annotations"] = [{k: v for k, v in one.items() if k != "angle"} for one in item["annotations"]]
+    DatasetCatalog.register("no truth", lambda: dicts)
+    MetadataCatalog.get("no truth").set(thing_classes=["thing"])
+    assert len(load_dataset("no truth", fields={"angle": FIELDS["angle"]}, truth=False)) == 2
+    with pytest.raises(DataError, match="'angle' is missing"):
+        load_dataset("no truth", fields={"angle": FIELDS["angle"]})
+
+
+def test_a_key_that_no_annotation_has_is_said(dicts, caplog):
+    declared(dicts, {"track": FieldSection(geometry="scalar", key="trackid", missing=-1)}, "slip")
+    assert "no annotation has 'trackid', which the field track stands for" in caplog.text
+
+
+def test_registered_coco_files_keep_what_a_recipe_may_declare(coco_folder):
+    file, folder = coco_folder(
+        {"a.png": (16, 16)}, [{"image_id": 1, "category_id": 1, "bbox": [2, 2, 4, 4], "track": 3}]
+    )
+    register_coco_instances("kept coco", {}, file, folder)
+    dataset = load_dataset("kept coco", fields={"track": FieldSection(geometry="scalar")})
+    assert dataset[0]["annotations"][0]["track"] == 3
+
+
+def test_copies_of_a_sample_are_apart():
+    sample = Sample(torch.zeros(3, 4, 4, dtype=torch.uint8), boxes=np.zeros((1, 4)), sem_seg=torch.zeros(4, 4))
+    other = copy.copy(sample)
+    other.boxes, other.ignore_label = None, 9
+    assert sample.boxes is not None and sample.ignore_label == 255 and "fields" in repr(sample)
+    assert other.pad(0, 0, 1, 0).sem_seg[4, 0] == 9
+
+
+def test_samples_without_instances_are_joined():
+    bare = [Sample(torch.zeros(3, 4, 4, dtype=torch.uint8)) for _ in range(2)]
+    assert join_instances(bare[0], bare).fields == {}
+    rows = [Sample(torch.zeros(3, 4, 4, dtype=torch.uint8), rows=np.arange(2)) for _ in range(2)]
+    assert join_instances(Sample(rows[0].image), rows).rows.tolist() == [0, 1, 0, 1]
 
 
 def test_usual_names_cannot_be_declared_and_recipes_keep_their_fields():

@@ -5,20 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, dataclass, fields
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from vertebra.config.component import ComponentSpec, Kind
 from vertebra.config.section import Section, within
 
-__all__ = ["GEOMETRIES", "RESERVED", "FieldSection", "Geometry"]
+__all__ = ["READ_KEYS", "FieldSection", "Geometry", "ReaderSpec", "name_fault"]
 
 ReaderSpec = Annotated[ComponentSpec, Kind("part", "ImageReader")]
 
 Nan = Literal["nan"]  # as text: the number is not equal to itself, and a resumed run compares recipes
 
 Geometry = Literal["box", "rotated_box", "points", "mask", "dense_map", "scalar", "image"]
-
-GEOMETRIES: tuple[str, ...] = get_args(Geometry)
 
 RESERVED = frozenset(
     (
@@ -39,6 +37,13 @@ RESERVED = frozenset(
     )
 )
 """Names that mean something already."""
+
+READ_KEYS = frozenset(
+    ("bbox", "bbox_mode", "category_id", "segmentation", "keypoints", "iscrowd", "area", "id", "image_id")
+)
+"""Keys of annotations that are read as what they are."""
+
+_OF_IMAGES = ("dense_map", "image")
 
 _OPTIONS = {
     "box_mode": ("box",),
@@ -72,8 +77,8 @@ class FieldSection(Section):
         size: number of points; number of numbers of a scalar, None for a single one.
         mirror: pairs of numbers (from 0) of the points that change places when the image is mirrored, [] for none;
             None refuses mirroring.
-        missing: the number, or `nan`, that stands for those of an instance without the field; None: each must have it.
-            Points and masks may always be missing: they are not labeled, or empty, then.
+        missing: the number, or `nan`, that stands for those of an instance without the field, of boxes `nan` alone;
+            None: each must have it. Points and masks may always be missing: they are not labeled, or empty, then.
         integer: the numbers are whole (int64), otherwise float32.
         fill: value of pixels that padding adds.
         smooth: interpolate where the image is resized; only for values of which a mean makes sense, without gaps.
@@ -94,14 +99,16 @@ class FieldSection(Section):
     smooth: bool = False
     labels: bool = False
     reader: ReaderSpec | None = None
-    pixel_mean: list[float] | Literal["auto"] | None = None
-    pixel_std: list[float] | Literal["auto"] | None = None
+    pixel_mean: tuple[float, ...] | Literal["auto"] | None = None
+    pixel_std: tuple[float, ...] | Literal["auto"] | None = None
 
     def __post_init__(self) -> None:
         for name in ("missing", "fill"):
             value = getattr(self, name)
             if isinstance(value, float) and math.isnan(value):
                 object.__setattr__(self, name, "nan")
+        if self.of == ("image" if self.geometry in _OF_IMAGES else "instance"):
+            object.__setattr__(self, "of", None)  # two ways to say the same are equal
         super().__post_init__()
 
     @classmethod
@@ -114,21 +121,40 @@ class FieldSection(Section):
                 yield name, f"is {values[name]!r}, but it is for {', '.join(allowed)}; the geometry is {geometry}"
         if geometry == "points" and size is None:
             yield "size", "is missing, expected the number of points"
-        if geometry in ("dense_map", "image") and values.get("of") == "instance":
-            yield "of", "is 'instance', but a dense map is of the whole image; masks of instances are `geometry: mask`"
+        if geometry in _OF_IMAGES and values.get("of") == "instance":
+            yield (
+                "of",
+                f"is 'instance', but a {geometry} is of the whole image; masks of instances are `geometry: mask`",
+            )
+        key = values.get("key")
+        if key in READ_KEYS and (geometry, key) != ("rotated_box", "bbox"):
+            yield "key", f"is {key!r}, which is read already, as a part of `instances`; expected another key"
         missing = values.get("missing")
-        if values.get("integer") and missing is not None and not float(missing).is_integer():
+        is_nan = missing == "nan" or missing != missing
+        if geometry in ("box", "rotated_box") and missing is not None and not is_nan:
+            yield "missing", f"is {missing}, expected nan: transforms would move other numbers"
+        elif values.get("integer") and missing is not None and (is_nan or missing % 1 or abs(missing) >= 2**63):
             yield "missing", f"is {missing}, expected a whole number, as the field is `integer`"
-        for pair in values.get("mirror") or ():
+        pairs = values.get("mirror") or ()
+        for pair in pairs:
             if size is not None and not all(0 <= number < size for number in pair):
                 yield "mirror", f"has the pair {list(pair)}, expected numbers from 0 to {size - 1}"
+        if len({number for pair in pairs for number in pair}) < 2 * len(pairs):
+            yield "mirror", f"is {[list(pair) for pair in pairs]}, expected each point in one pair at most"
 
     @property
     def of_instances(self) -> bool:
-        return self.geometry not in ("dense_map", "image") and self.of != "image"
+        return self.geometry not in _OF_IMAGES and self.of != "image"
 
     def to_dict(self) -> dict[str, Any]:
         """What differs from the defaults."""
         plain = super().to_dict()
         defaults = {item.name: item.default for item in fields(self) if item.default is not MISSING}
         return {name: value for name, value in plain.items() if name not in defaults or value != defaults[name]}
+
+
+def name_fault(name: str) -> str | None:
+    """What is wrong with the name of a field, or None."""
+    if name.isidentifier() and name not in RESERVED:
+        return None
+    return f"has a field called {name!r}, expected letters, digits and _, and none of the usual names"

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from vertebra.config.component import ComponentSpec, Kind
-from vertebra.config.extra_fields import RESERVED, FieldSection, ReaderSpec
+from vertebra.config.extra_fields import FieldSection, ReaderSpec, name_fault
 from vertebra.config.section import Section, within
 from vertebra_eval.files import write_text
 
@@ -57,9 +57,9 @@ class ModelSection(Section):
     backbone: BackboneSpec
     neck: NeckSpec | None = None
     heads: dict[str, HeadSpec]  # several heads share one backbone; `name: null` removes one that a base has
-    pixel_mean: list[float] | Literal["auto"] = field(default_factory=lambda: [123.675, 116.28, 103.53])
+    pixel_mean: tuple[float, ...] | Literal["auto"] = (123.675, 116.28, 103.53)
     """Of each channel, in `pixel_order`; by default ImageNet's, 0 to 255. auto: measured when the training starts."""
-    pixel_std: list[float] | Literal["auto"] = field(default_factory=lambda: [58.395, 57.12, 57.375])
+    pixel_std: tuple[float, ...] | Literal["auto"] = (58.395, 57.12, 57.375)
     pixel_order: Literal["rgb", "bgr"] = "rgb"  # what the weights were trained with; images are always RGB
     weights: str | None = None  # path or URL of the whole model's starting weights
 
@@ -73,6 +73,9 @@ class ModelSection(Section):
                     "heads",
                     f"has a head called {name!r}, expected letters, digits and _ (it names losses and weights)",
                 )
+        counts = [len(v) for v in (values.get("pixel_mean"), values.get("pixel_std")) if v is not None and v != "auto"]
+        if len(set(counts)) > 1:
+            yield "pixel_std", f"has {counts[1]} values, but pixel_mean has {counts[0]}; expected one for each channel"
         for name in ("pixel_mean", "pixel_std"):
             numbers = values.get(name, (1,))
             if numbers == "auto":
@@ -107,11 +110,8 @@ class DataSection(Section):
     @classmethod
     def problems(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         for name in values.get("fields", ()):
-            if not name.isidentifier() or name in RESERVED:
-                yield (
-                    "fields",
-                    f"has a field called {name!r}, expected letters, digits and _, and none of the usual names",
-                )
+            if fault := name_fault(name):
+                yield "fields", fault
         any_number = (0, math.inf)
         yield from within(values, workers=(0, _MOST_WORKERS), max_bad_images=any_number, close_mixing_epochs=any_number)
         if (timeout := values.get("timeout")) is not None and not timeout > 0:

@@ -12,6 +12,7 @@ from vertebra.data.catalog import DatasetCatalog, Metadata, MetadataCatalog
 from vertebra.data.coco import CocoFormat, CocoPanopticFormat, register_coco_instances
 from vertebra.data.formats import Dataset, Format, resolve_path
 from vertebra.data.images import read_image, read_labels
+from vertebra.data.images.readers import ImageReader
 from vertebra.data.loader import EvalLoader, TrainLoader
 from vertebra.data.mapper import Mapper
 from vertebra.data.match_classes import match_classes
@@ -34,6 +35,7 @@ __all__ = [
     "DatasetCatalog",
     "EvalLoader",
     "Format",
+    "ImageReader",
     "LabelReader",
     "Mapper",
     "Metadata",

@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING
 
 from vertebra.config.injection import known_facts
 from vertebra.data.catalog import DatasetCatalog, Metadata, MetadataCatalog
-from vertebra.data.extra_fields import check_fields, check_needs, declared_fields, unused_keys, unused_note, with_fields
+from vertebra.data.extra_fields import (
+    absent_fields,
+    check_moves,
+    check_needs,
+    declared_fields,
+    unused_keys,
+    unused_note,
+    with_fields,
+)
+from vertebra.data.field_values import check_fields
 from vertebra.data.formats import Dataset
 from vertebra.data.loader import EvalLoader, TrainLoader
 from vertebra.data.mapper import Mapper
@@ -47,6 +56,7 @@ def load_dataset(
     root: str | None = None,
     fields: Mapping[str, FieldSection] | None = None,
     image: ComponentSpec | None = None,
+    truth: bool = True,
 ) -> Dataset:
     """A registered name, an inline dataset, or a list of those (joined one after the other), read and checked.
 
@@ -54,6 +64,7 @@ def load_dataset(
         root: what relative paths of inline datasets count from; None: the current directory.
         fields: further fields to read, by name, as `data.fields` of a recipe declares them.
         image: the reader of the image files; None: RGB, or what the dataset's metadata says.
+        truth: it is to be trained on: check the ground truth in the fields too, not only what models take as input.
     Raises:
         DataError: a name nobody registered, faulty files, or joined datasets that differ in their classes.
     """
@@ -61,7 +72,7 @@ def load_dataset(
     if not isinstance(spec, str) and isinstance(spec, Sequence):
         if not spec:
             raise DataError("the list of datasets is empty")
-        return _joined([load_dataset(item, root, fields, image) for item in spec])
+        return _joined([load_dataset(item, root, fields, image, truth) for item in spec])
     if isinstance(spec, str):
         dataset = _registered(spec)
     else:
@@ -69,18 +80,21 @@ def load_dataset(
         reader.fields = fields
         dataset = reader.load(root)
         dataset.check_files()
-    _declare(dataset, fields, image)
+    _declare(dataset, fields, image, truth)
     return dataset
 
 
-def _declare(dataset: Dataset, fields: Mapping[str, FieldSection], image: ComponentSpec | None) -> None:
+def _declare(dataset: Dataset, fields: Mapping[str, FieldSection], image: ComponentSpec | None, truth: bool) -> None:
     """Declares the fields, checks their values, and says which keys of annotations are not used."""
     dataset.metadata = with_fields(dataset.metadata, fields, image)
     declared = declared_fields(dataset.metadata)
-    if declared:
+    checked = {name: field for name, field in declared.items() if truth or field.geometry == "image"}
+    if checked:
         problems = Problems(f"dataset {dataset.name}")
-        check_fields(dataset, declared, problems)
+        check_fields(dataset, checked, problems)
         problems.raise_if_any()
+        if absent := absent_fields(dataset.annotation_keys, checked):
+            logger.warning("dataset %s: no annotation has %s", dataset.name, absent)
     if unused := unused_keys(dataset.annotation_keys, declared):
         logger.warning("dataset %s: %s", dataset.name, unused_note("annotations", unused))
 
@@ -102,7 +116,7 @@ def load_split(recipe: Recipe, split: str | None = None) -> Dataset:
             f"set are: {', '.join(has) or 'none'}.\n"
             f"  Set data.{split}, or choose another with evaluate.split (on the command line --split)"
         )
-    return load_dataset(spec, recipe.data.root, recipe.data.fields, recipe.data.image)
+    return load_dataset(spec, recipe.data.root, recipe.data.fields, recipe.data.image, truth=split == "train")
 
 
 def build_train_loader(
@@ -152,6 +166,7 @@ def build_mapper(recipe: Recipe, dataset: Dataset, training: bool) -> Mapper:
     transforms = build_transforms(specs, dataset.metadata)
     if training:
         check_needs(transforms, dataset.metadata)
+        check_moves(transforms, dataset.metadata)
     mapper = Mapper(
         transforms,
         training=training,

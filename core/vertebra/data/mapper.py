@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +15,8 @@ from torch import Tensor
 from vertebra.config.component import where_written
 from vertebra.data.annotations import MaskFormat, fill_sample, instances_of, keypoint_mirror
 from vertebra.data.catalog import Metadata
-from vertebra.data.extra_fields import declared_fields, read_fields, reader_of, readers_of, unused_keys, unused_note
+from vertebra.data.extra_fields import declared_fields, reader_of, readers_of, unused_keys, unused_note
+from vertebra.data.field_values import read_fields
 from vertebra.data.images.readers import as_tensor
 from vertebra.data.panoptic_labels import with_panoptic_masks
 from vertebra.data.placement import content_size
@@ -21,6 +24,7 @@ from vertebra.data.proposals import PROPOSAL_KEYS, proposals_of
 from vertebra.data.semantic.label_reader import LabelReader
 from vertebra.data.transforms import MixTransform, Sample, Transform
 from vertebra.errors import DataError, PluginError, RecipeError
+from vertebra.structures import DenseMap
 
 __all__ = ["Mapper"]
 
@@ -128,7 +132,8 @@ class Mapper:
             result["sem_seg"] = _compact(sample.sem_seg)
         for name, field in self.declared.items():
             if not field.of_instances and name not in self.images:
-                result[name] = sample.fields[name].structure(sample.size)
+                value = sample.fields[name].structure(sample.size)
+                result[name] = replace(value, tensor=_compact(value.tensor)) if isinstance(value, DenseMap) else value
         return result
 
     def _read(self, dataset_dict: dict, classes: list[int]) -> Sample:
@@ -150,11 +155,15 @@ class Mapper:
         """The sample through all transforms; where one joins images, the others go through those before it first."""
         for place, transform in enumerate(transforms):
             if not isinstance(transform, MixTransform):
-                sample = self._checked(transform(sample, rng), transform)
+                with _named(transform):
+                    sample = transform(sample, rng)
+                sample = self._checked(sample, transform)
                 continue
             others = [self._other(transforms[:place], rng, classes) for _ in range(transform.count_others(rng))]
             if others:
-                sample = self._checked(transform.mix(sample, others, rng), transform)
+                with _named(transform):
+                    sample = transform.mix(sample, others, rng)
+                sample = self._checked(sample, transform)
         return sample
 
     def _checked(self, sample: Any, transform: Transform) -> Sample:
@@ -218,6 +227,16 @@ class Mapper:
         if new:
             self.told.update(new)
             logger.warning(unused_note("annotations", new))
+
+
+@contextlib.contextmanager
+def _named(transform: Transform) -> Iterator[None]:
+    """A transform that cannot do what is asked of it is named, with its line in the recipe."""
+    try:
+        yield
+    except RecipeError as err:
+        where = where_written(transform, type(transform).__name__)
+        raise err if where in str(err) else RecipeError(f"{where}: {err}") from err
 
 
 def _compact(pixels: Tensor) -> Tensor:

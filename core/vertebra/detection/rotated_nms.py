@@ -6,11 +6,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vertebra.structures import RotatedBoxes, matched_rotated_iou
+from vertebra.structures import matched_rotated_iou
+from vertebra.structures.rotated_boxes import corners_of
 
 __all__ = ["batched_nms_rotated", "nms_rotated"]
 
-_ROWS = 512  # boxes that are compared with all others at once
+_AT_ONCE = 128  # boxes that are compared with all worse ones
 
 
 def nms_rotated(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
@@ -31,29 +32,34 @@ def batched_nms_rotated(boxes: Tensor, scores: Tensor, idxs: Tensor, iou_thresho
         idxs: (R,) int64, the group of each box.
     """
     order = scores.float().sort(descending=True, stable=True)[1]
-    better, worse = _overlapping(boxes[order], idxs[order], iou_threshold)
-    ends = np.searchsorted(better, np.arange(len(order) + 1))
-    keep = np.ones(len(order), bool)
-    for row in np.unique(better):  # only these can suppress any
+    sorted_boxes, groups = boxes[order].double(), idxs[order]
+    corners = corners_of(sorted_boxes)
+    low, high, area = corners.amin(dim=1), corners.amax(dim=1), sorted_boxes[:, 2] * sorted_boxes[:, 3]
+    alive = torch.ones(len(order), dtype=torch.bool, device=boxes.device)
+    for start in range(0, len(order), _AT_ONCE):
+        rows = start + alive[start : start + _AT_ONCE].nonzero()[:, 0]  # that no better one has suppressed
+        columns = start + alive[start:].nonzero()[:, 0]
+        # An IoU is at most the ratio of the areas, and that of the overlap of the upright boxes around them.
+        sides = torch.minimum(high[rows, None], high[columns]) - torch.maximum(low[rows, None], low[columns])
+        most = torch.minimum(torch.minimum(area[rows, None], area[columns]), sides.clamp(min=0).prod(dim=2))
+        bound = most / (area[rows, None] + area[columns] - most).clamp(min=1e-300)
+        close = (
+            (rows[:, None] < columns)
+            & (groups[rows, None] == groups[columns])
+            & (bound > 0)
+            & (bound >= iou_threshold - 1e-6)
+        )
+        first, second = close.nonzero(as_tuple=True)
+        over = matched_rotated_iou(sorted_boxes[rows[first]], sorted_boxes[columns[second]]) > iou_threshold
+        _suppress(alive, rows[first[over]], columns[second[over]])
+    return order[alive]
+
+
+def _suppress(alive: Tensor, better: Tensor, worse: Tensor) -> None:
+    """Takes out those of `worse` whose better one stays. Pairs come in the order of the better ones."""
+    keep, first, second = alive.cpu().numpy(), better.cpu().numpy(), worse.cpu().numpy()
+    rows, starts = np.unique(first, return_index=True)
+    for row, others in zip(rows, np.split(second, starts[1:]), strict=True) if len(rows) else ():
         if keep[row]:
-            keep[worse[ends[row] : ends[row + 1]]] = False
-    return order[torch.from_numpy(keep).to(order.device)]
-
-
-def _overlapping(boxes: Tensor, groups: Tensor, iou_threshold: float) -> tuple[np.ndarray, np.ndarray]:
-    """Rows (i, j), i < j, of one group whose IoU is more than the threshold, in the order of i."""
-    corners = RotatedBoxes(boxes).corners()
-    low, high = corners.amin(dim=1), corners.amax(dim=1)
-    columns = torch.arange(len(boxes), device=boxes.device)
-    found: list[Tensor] = []
-    for start in range(0, len(boxes), _ROWS):
-        rows = columns[start : start + _ROWS, None]
-        meet = (rows < columns) & (groups[start : start + _ROWS, None] == groups)
-        for axis in (0, 1):
-            meet &= low[start : start + _ROWS, None, axis] < high[:, axis]
-            meet &= low[:, axis] < high[start : start + _ROWS, None, axis]
-        first, second = meet.nonzero(as_tuple=True)
-        first = first + start
-        found.append(torch.stack((first, second))[:, matched_rotated_iou(boxes[first], boxes[second]) > iou_threshold])
-    pairs = torch.cat(found, dim=1).cpu().numpy() if found else np.zeros((2, 0), np.int64)
-    return pairs[0], pairs[1]
+            keep[others] = False
+    alive.copy_(torch.from_numpy(keep))

@@ -248,7 +248,7 @@ def _from_files(files: Sequence[str | Path], shape: InputShape, pixel_range: int
     from vertebra.data import read_image
 
     if files and shape.channels != 3:
-        raise ExportError(f"check_images are RGB files, but the model takes {shape.channels} channels; leave them out")
+        raise ExportError(f"check_images are RGB files, but the model takes {shape.channels} channels; drop them")
     for file in files:
         image = torch.from_numpy(read_image(file)).permute(2, 0, 1)[None].float() / 255 * pixel_range
         image = torch.nn.functional.interpolate(image, size=shape.size, mode="bilinear", antialias=True)

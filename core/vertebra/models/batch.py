@@ -60,12 +60,6 @@ class Batch:
     named_images: dict[str, Tensor] = dataclasses.field(default_factory=dict, repr=False)
     _fields: dict[str, Tensor] = dataclasses.field(default_factory=dict, init=False, repr=False)
 
-    @classmethod
-    def of_images(cls, images: Tensor) -> Batch:
-        """Of normalized images (N, C, H, W) alone."""
-        sizes = [(images.shape[-2], images.shape[-1])] * images.shape[0]
-        return cls(images=images, image_sizes=sizes, original_sizes=sizes, inputs=[])
-
     def __len__(self) -> int:
         return len(self.image_sizes)
 

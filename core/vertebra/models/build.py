@@ -88,7 +88,7 @@ def build_model(
 def _numbers(
     section: Any, channels: int, where: str, otherwise: Pixels | None = None
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """pixel_mean and pixel_std of a section for an image of so many channels; `otherwise` where it has none."""
+    """pixel_mean and pixel_std of a section for an image of this many channels; `otherwise` where it has none."""
     found = []
     for name, given in (("pixel_mean", otherwise and otherwise.mean), ("pixel_std", otherwise and otherwise.std)):
         values: Any = getattr(section, name) or given

@@ -14,7 +14,7 @@ __all__ = ["adapted_state", "take_channels"]
 
 
 def take_channels(backbone: nn.Module, channels: int) -> None:
-    """Makes the first convolution of a backbone for RGB take images of so many channels.
+    """Makes the first convolution of a backbone for RGB take images of this many channels.
 
     Its weights of red, green and blue are repeated over the channels in turn, times 3 / channels, so that the sum over
     equal channels stays what it was; for one channel they are added up. (The rule of timm, `adapt_input_conv`.)

@@ -157,8 +157,8 @@ class Model(nn.Module):
     def features(self, batch: Batch | Tensor) -> dict[str, Tensor]:
         """What the heads see of a batch, or of normalized images (N, C, H, W). A backbone whose `forward` has a
         parameter with the name of a further image gets it."""
-        batch = batch if isinstance(batch, Batch) else Batch.of_images(batch)
-        features = self.backbone(batch.images, **{name: batch.named_images[name] for name in self.seen_by_backbone})
+        images, named = (batch.images, batch.named_images) if isinstance(batch, Batch) else (batch, {})
+        features = self.backbone(images, **{name: named[name] for name in self.seen_by_backbone})
         return features if self.neck is None else self.neck(features)
 
     def compute(self, batch: Batch | Tensor) -> dict[str, Any]:

@@ -85,8 +85,9 @@ def predict_files(
             others have been written.
     """
     output = check_can_be_written(output)
-    places = list_places([source] if isinstance(source, (str, Path, int, Camera)) else source)
+    given = [source] if isinstance(source, (str, Path, int, Camera)) else source
     predictor = recipe if isinstance(recipe, Predictor) else _predictor(recipe, weights, score, settings)
+    places = list_places(given, suffixes=predictor.reader.suffixes)
     if classes is not None:
         class_numbers(classes, predictor.class_names)  # a wrong name is reported before anything is written
     saved = _checked(save, predictor)

@@ -6,7 +6,7 @@ import glob
 import logging
 import re
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
@@ -87,11 +87,12 @@ def open_source(
         DataError: a place that is not there, before the first image is read.
     """
     given = [source] if isinstance(source, (str, Path, int, Camera, np.ndarray, torch.Tensor)) else source
-    return _frames(list_places(given), unreadable, reader or RGB())
+    reader = reader or RGB()
+    return _frames(list_places(given, suffixes=reader.suffixes), unreadable, reader)
 
 
 def list_places(
-    places: Iterable[Place], stdin: TextIO | None = None
+    places: Iterable[Place], stdin: TextIO | None = None, suffixes: Collection[str] = ()
 ) -> list[Path | Camera | np.ndarray | torch.Tensor]:
     """Every single image, video and camera that places stand for, in their order.
 
@@ -99,6 +100,8 @@ def list_places(
     folders below) for those that fit it; what is skipped is counted and logged; `-` for a name a line on standard
     input; a number for a camera, unless there is a file of that name.
 
+    Args:
+        suffixes: of the files that count as images; none: of all that Pillow reads.
     Raises:
         DataError: there is no such place, a folder without images, a pattern that fits nothing.
     """
@@ -112,17 +115,17 @@ def list_places(
             lines = [line.strip() for line in stdin or sys.stdin]
             if not any(lines):
                 raise DataError("-: standard input holds no names; expected one file, folder or pattern per line")
-            found += list_places([line for line in lines if line and line != _STDIN])
+            found += list_places([line for line in lines if line and line != _STDIN], None, suffixes)
         else:
-            found += _named(str(place))
+            found += _named(str(place), suffixes)
     return found
 
 
-def _named(place: str) -> Sequence[Path | Camera]:
+def _named(place: str, suffixes: Collection[str]) -> Sequence[Path | Camera]:
     path = Path(place)
     try:
         if path.is_dir():
-            return _inside(path)
+            return _inside(path, suffixes)
         if path.is_file():
             return [path]
     except OSError as err:  # a name that is too long, a folder that may not be entered
@@ -136,7 +139,7 @@ def _named(place: str) -> Sequence[Path | Camera]:
         return [Camera(int(place))]
     if glob.has_magic(place):
         fitting = [Path(name) for name in sorted(glob.glob(place, recursive=True))]
-        known = _known(place, fitting)
+        known = _known(place, fitting, suffixes)
         if not known:
             what = f"fits {len(fitting)} files, none of them an image or a video" if fitting else "fits no file"
             raise DataError(f"{place}: this pattern {what}")
@@ -144,18 +147,17 @@ def _named(place: str) -> Sequence[Path | Camera]:
     raise DataError(f"{place}: no such file{near_file(path)} (expected an image, a video or a folder)")
 
 
-def _inside(folder: Path) -> list[Path]:
-    inside = _known(str(folder), sorted(folder.iterdir()))
+def _inside(folder: Path, suffixes: Collection[str]) -> list[Path]:
+    inside = _known(str(folder), sorted(folder.iterdir()), suffixes)
     if not inside:
-        raise DataError(
-            f"{folder}: this folder holds no images or videos ({', '.join(sorted(image_suffixes() | VIDEO_SUFFIXES))})"
-        )
+        known = ", ".join(sorted({*(suffixes or image_suffixes()), *VIDEO_SUFFIXES}))
+        raise DataError(f"{folder}: this folder holds no images or videos ({known})")
     return inside
 
 
-def _known(place: str, paths: Sequence[Path]) -> list[Path]:
+def _known(place: str, paths: Sequence[Path], of_images: Collection[str]) -> list[Path]:
     """The images and videos among them; hidden files do not count, and what else is skipped is logged."""
-    suffixes = image_suffixes() | VIDEO_SUFFIXES
+    suffixes = {*(of_images or image_suffixes()), *VIDEO_SUFFIXES}
     visible = [path for path in paths if not path.name.startswith(".")]
     files = [path for path in visible if not path.is_dir()]
     known = [path for path in files if path.suffix.lower() in suffixes]

@@ -137,11 +137,12 @@ def map_rotated(boxes: Tensor, linear: Tensor) -> Tensor:
     """
     angle = torch.deg2rad(boxes[:, 4])
     cos, sin = angle.cos(), angle.sin()
-    along = torch.stack((cos, -sin), dim=1) @ linear.T  # the width's direction; y points down
-    across = torch.stack((sin, cos), dim=1) @ linear.T
-    sides = boxes[:, 2:4] * torch.stack((along.norm(dim=1), across.norm(dim=1)), dim=1)
-    turned = torch.rad2deg(torch.atan2(across[:, 0], across[:, 1]))
-    return torch.cat((boxes[:, :2] @ linear.T, sides, turned[:, None]), dim=1)
+    (a, b), (c, d) = linear.unbind()  # no matrix product: autocast would round it
+    along = a * cos - b * sin, c * cos - d * sin  # the width's direction; y points down
+    across = a * sin + b * cos, c * sin + d * cos
+    x, y, width, height, _ = boxes.unbind(dim=1)
+    sides = width * torch.hypot(*along), height * torch.hypot(*across)
+    return torch.stack((a * x + b * y, c * x + d * y, *sides, torch.rad2deg(torch.atan2(*across))), dim=1)
 
 
 def corners_of(boxes: Tensor) -> Tensor:

@@ -10,7 +10,8 @@ from vertebra.structures.rotated_boxes import RotatedBoxes, corners_of
 __all__ = ["matched_rotated_iou", "pairwise_iou_rotated"]
 
 _AT_ONCE = 1 << 15  # pairs; their 24 candidate corners and what is made of them take about 100 MB
-_TOLERANCE = 1e-9  # of lengths relative to the boxes' size: corners that lie on an edge count as inside
+_ON_EDGE = 1e-12  # of the longest side: corners as close to an edge count as inside
+_PARALLEL = 1e-9  # sine of the angle between edges that are not crossed: their corners say where they meet
 
 
 def pairwise_iou_rotated(boxes1: RotatedBoxes, boxes2: RotatedBoxes) -> Tensor:
@@ -78,7 +79,7 @@ def _inside(points: Tensor, corners: Tensor) -> Tensor:
         side = corners[:, other : other + 1] - origin  # (P, 1, 2)
         length = side.norm(dim=-1).clamp(min=1e-300)
         along = ((points - origin) * side).sum(dim=-1) / length
-        inside &= (along >= -_TOLERANCE) & (along <= length + _TOLERANCE)
+        inside &= (along >= -_ON_EDGE) & (along <= length + _ON_EDGE)
     return inside
 
 
@@ -91,7 +92,7 @@ def _crossings(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
     safe = torch.where(spread == 0, 1.0, spread)
     place1 = (between[..., 0] * edge2[..., 1] - between[..., 1] * edge2[..., 0]) / safe
     place2 = (between[..., 0] * edge1[..., 1] - between[..., 1] * edge1[..., 0]) / safe
-    parallel = spread.abs() <= _TOLERANCE * edge1.norm(dim=-1) * edge2.norm(dim=-1)  # the corners say where they meet
+    parallel = spread.abs() <= _PARALLEL * edge1.norm(dim=-1) * edge2.norm(dim=-1)
     cross = ~parallel & (place1 >= 0) & (place1 <= 1) & (place2 >= 0) & (place2 <= 1)
     points = start1 + place1[..., None] * edge1
     return points.flatten(1, 2), cross.flatten(1, 2)

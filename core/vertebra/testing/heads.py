@@ -253,11 +253,11 @@ class HeadConformance:
 
     @torch.no_grad()
     def _features(self, model: Model) -> dict[str, Tensor]:
-        return model.features(model.make_batch(bare(self.make_inputs())).images)
+        return model.features(model.make_batch(bare(self.make_inputs())))
 
     @torch.no_grad()
     def _raw(self, model: Model, inputs: list[dict[str, Any]]) -> Any:
-        return model.eval().compute(model.make_batch(bare(inputs)).images)
+        return model.eval().compute(model.make_batch(bare(inputs)))
 
     @torch.no_grad()
     def _predict(self, model: Model, inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -43,7 +43,7 @@ def check_overfits(
     """
     train = _shapes(semantic, size)
     recipe = replace(recipe, data=replace(recipe.data, train=train, root=None, train_transforms=[], eval_transforms=[]))
-    dataset = load_dataset(train)
+    dataset = load_dataset(train, fields=recipe.data.fields, image=recipe.data.image)
     mapper = build_mapper(recipe, dataset, training=True)
     inputs = [mapper(record, index=i) for i, record in enumerate(dataset.dicts)]
     torch.manual_seed(recipe.seed)

@@ -43,6 +43,7 @@ class WithProposals(Format):
         self.topk = topk
 
     def load(self, root: str | None = None) -> Dataset:
+        self.dataset.fields = self.fields
         dataset = self.dataset.load(root)
         path = resolve_path(self.proposals, root)
         found = read_proposals(path)

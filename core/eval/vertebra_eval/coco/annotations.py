@@ -50,7 +50,7 @@ class CocoAnnotations:
     """
 
     def __init__(
-        self, records: list, images: CocoImages, categories: CocoCategories, keep: Collection[str] = ()
+        self, records: list, images: CocoImages, categories: CocoCategories, keep: Collection[str] | None = ()
     ) -> None:
         self._images, self._categories = images, categories
         self._count = len(records)
@@ -61,7 +61,7 @@ class CocoAnnotations:
         self._odd = frozenset(odd)
         self._records: list[dict] = records if not odd else [one if isinstance(one, dict) else {} for one in records]
 
-        self.kept = {key: self._field(key) for key in keep}
+        self.kept = {key: self._field(key) for key in (self.keys if keep is None else keep)}
 
     def __len__(self) -> int:
         return self._count

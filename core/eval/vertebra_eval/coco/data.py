@@ -120,13 +120,15 @@ class CocoData:
         return f"{one.what}{then}: {len(one.rows)} (first: {called})" + (f"; {one.remedy}" if one.remedy else "")
 
 
-def read_coco(source: Any, name: str = "the ground truth", hint: str = "", keep: Collection[str] = ()) -> CocoData:
+def read_coco(
+    source: Any, name: str = "the ground truth", hint: str = "", keep: Collection[str] | None = ()
+) -> CocoData:
     """COCO ground truth: a path, the dict in it, pycocotools' COCO, or what this returned before.
 
     Args:
         name: what messages call a source that is not a path.
         hint: a sentence for a file that is not there.
-        keep: further keys of images and annotations, whose values are kept as they are written.
+        keep: further keys of images and annotations, whose values are kept as they are written; None: all.
 
     Raises:
         DataError: not there, not JSON, or not an object with lists of images and categories.

@@ -57,7 +57,7 @@ class CocoCategories:
         return next((names for names in named if isinstance(names, list) and names), [])
 
 
-def read_images(records: list, keep: Collection[str] = ()) -> CocoImages:
+def read_images(records: list, keep: Collection[str] | None = ()) -> CocoImages:
     """Image records to columns; see `read_coco`."""
     found = Findings("images")
     records, ids, rows = _identified(records, found)
@@ -84,8 +84,9 @@ def read_images(records: list, keep: Collection[str] = ()) -> CocoImages:
             lists[row] = {key: record.get(key) or [] for key in ("neg_category_ids", "not_exhaustive_category_ids")}
         if isinstance(record.get("crowdIndex"), (int, float)) and not isinstance(record["crowdIndex"], bool):
             crowd_index[row] = float(record["crowdIndex"])
-    kept = {key: [record.get(key) for record in records] for key in keep}
-    return CocoImages(ids, names, sizes, rows, lists, crowd_index, found, frozenset().union(*records), kept)
+    keys: frozenset[str] = frozenset().union(*records)
+    kept = {key: [record.get(key) for record in records] for key in (keys if keep is None else keep)}
+    return CocoImages(ids, names, sizes, rows, lists, crowd_index, found, keys, kept)
 
 
 def read_categories(records: list) -> CocoCategories:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from vertebra.config.extra_fields import FieldSection
+from vertebra.config.extra_fields import READ_KEYS, FieldSection
 from vertebra.data.coco.further_keys import declared_keys, kept_of_image
 from vertebra.structures import BoxMode
 from vertebra_eval.coco.data import CocoData
@@ -23,7 +23,6 @@ from vertebra_eval.files import Problems
 __all__ = ["Categories", "dataset_dicts", "derive_flip_map", "image_dicts", "kept_categories", "notes_on_objects"]
 
 _STOP = ("fatal", "error")
-_READ = frozenset(("bbox", "category_id", "segmentation", "keypoints"))  # what the dicts have in their own form
 _IGNORED_KINDS = ("num_keypoints", "segmentation unsized")  # nothing of a training is made of them
 _BECOME = {
     "bbox empty": ", dropped",
@@ -178,7 +177,8 @@ def dataset_dicts(
     kept[gone] = False
     points = found.keypoints + np.array([0.5, 0.5, 0.0])
     boxes, areas, crowd = found.boxes.tolist(), found.areas.tolist(), found.crowd.tolist()
-    kept_keys = declared_keys(fields or {}, of_instances=True) - _READ
+    of_images = declared_keys(fields or {}, of_instances=False) - declared_keys(fields or {}, of_instances=True)
+    kept_keys = found.kept.keys() - of_images - READ_KEYS
     numbers: list[Any] = [categories.to_contiguous.get(key) for key in data.categories.ids]
     for row in np.flatnonzero(kept).tolist():
         annotation = {

@@ -17,6 +17,7 @@ from vertebra.data.catalog import DatasetCatalog, Metadata, MetadataCatalog
 from vertebra.data.coco.dataset_dicts import Categories, dataset_dicts, image_dicts, kept_categories, notes_on_objects
 from vertebra.data.coco.further_keys import declared_keys, tell_unused
 from vertebra.data.coco.panoptic_file import add_panoptic
+from vertebra.data.extra_fields import declared_fields
 from vertebra.data.formats import ROOT_HINT, Dataset, Format, resolve_path
 from vertebra.errors import DataError
 from vertebra_eval.coco import read_coco
@@ -51,6 +52,9 @@ class CocoFormat(Format):
             names that differ by left and right.
         missing_images: `error` if a file is not there, or `leave` it to the loader's limit on bad images.
     """
+
+    keep_all = False
+    """Whether annotations keep the keys that nothing declares."""
 
     def __init__(
         self,
@@ -93,7 +97,7 @@ class CocoFormat(Format):
             DataError: names the file and every faulty record (the first 20).
         """
         file, image_root = resolve_path(self.annotations, root), resolve_path(self.images, root)
-        data = read_coco(file, hint=ROOT_HINT, keep=declared_keys(self.fields))
+        data = read_coco(file, hint=ROOT_HINT, keep=None if self.keep_all else declared_keys(self.fields))
         if not data.annotated:
             raise DataError(f'{file}: root: the key "annotations" is missing; write [] for none')
         problems = Problems(file)
@@ -101,7 +105,8 @@ class CocoFormat(Format):
         categories = kept_categories(data.categories, problems, self.classes, self.keypoint_flip_map, annotated)
         problems.raise_if_any()
         records = image_dicts(data.images, image_root, problems, self.fields)
-        tell_unused(file, data.images, data.annotations.keys, self.fields)
+        if not self.keep_all:
+            tell_unused(file, data.images, data.annotations.keys, self.fields)
         notes = dataset_dicts(data, records, categories, problems, self.fields)
         problems.raise_if_any()
         metadata = self._metadata(file, image_root, categories)
@@ -159,7 +164,10 @@ def register_coco_instances(name: str, metadata: dict[str, Any], json_file: str,
     """
 
     def load() -> list[dict]:
-        dataset = CocoFormat(json_file, image_root, name=name).load()
+        reader = CocoFormat(json_file, image_root, name=name)
+        reader.fields = declared_fields(MetadataCatalog.get(name))
+        reader.keep_all = True  # a recipe that names the dataset may declare fields later
+        dataset = reader.load()
         facts = dataset.metadata.as_dict()
         MetadataCatalog.get(name).set(**{key: facts[key] for key in facts.keys() - {"json_file", "image_root"}})
         return list(dataset)

@@ -49,7 +49,9 @@ def with_measured_pixels(recipe: Recipe, dataset: Dataset) -> Recipe:
     return replace(recipe, model=model, data=replace(recipe.data, fields=fields))
 
 
-def measure_pixels(dataset: Dataset, reader: ImageReader, key: str, name: str) -> tuple[list[float], list[float]]:
+def measure_pixels(
+    dataset: Dataset, reader: ImageReader, key: str, name: str
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation of each channel over up to 500 images, as the reader gives their values.
 
     Args:
@@ -77,4 +79,4 @@ def measure_pixels(dataset: Dataset, reader: ImageReader, key: str, name: str) -
     logger.info(
         "pixel values of %s, measured in %d images: mean %s, std %s", name, len(rows), mean.round(4), std.round(4)
     )
-    return [float(f"{value:.6g}") for value in mean], [float(f"{value:.6g}") for value in std]
+    return tuple(float(f"{value:.6g}") for value in mean), tuple(float(f"{value:.6g}") for value in std)

@@ -131,7 +131,7 @@ def read_values(path: str | os.PathLike) -> np.ndarray:
             raise DataError(f"{path}: cannot be read as .npy ({_reason(err)}); write it with numpy.save") from err
     with _open(path, pixels=True) as image:
         try:
-            values = np.array(image)
+            values = np.array(_upright(image))
         except Exception as err:
             raise DataError(f"{path}: damaged image ({_reason(err)})") from err
     return values.transpose(2, 0, 1) if values.ndim == 3 else values

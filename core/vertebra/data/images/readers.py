@@ -23,7 +23,7 @@ __all__ = ["RGB", "ArrayFile", "Bands", "Gray", "ImageReader", "Stacked", "as_te
 Depth = Literal["uint8", "uint16", "float32"]
 
 HIGHEST = {"uint8": 255.0, "uint16": 65535.0, "float32": 1.0}
-"""The value of white, where nothing else is said."""
+"""The value of white by default."""
 
 
 class ImageReader:
@@ -39,6 +39,8 @@ class ImageReader:
     channels: int = 3
     dtype: Depth = "uint8"
     highest: float = 255.0
+    suffixes: ClassVar[frozenset[str]] = frozenset()
+    """Of the files that prediction looks for in folders; empty: of all images."""
 
     def read(self, path: str | os.PathLike) -> np.ndarray:
         """(H, W, channels) of `dtype`.
@@ -111,7 +113,7 @@ class Bands(ImageReader):
     """Bands of a TIFF file, whether they are interleaved, planes or pages.
 
     Args:
-        bands: which, counted from 0, in this order; or a number: all of them, and there must be so many.
+        bands: which, counted from 0, in this order; or their number: all of them, no more and no less.
         dtype: of the values.
         highest: the value of white; None: 255, 65535 or 1. 10000 for reflectances of Sentinel-2.
     """
@@ -145,6 +147,8 @@ class ArrayFile(ImageReader):
         dtype: of the values.
         highest: the value of white; None: 255, 65535 or 1.
     """
+
+    suffixes = frozenset((".npy",))
 
     def __init__(
         self, channels: int, channels_first: bool = False, dtype: Depth = "float32", highest: float | None = None
@@ -182,7 +186,7 @@ class Stacked(ImageReader):
     def read(self, path: str | os.PathLike) -> np.ndarray:
         named = Path(path)
         parts = [
-            reader.read(named.parent / file.format(stem=named.stem, suffix=named.suffix))
+            reader.read(named.parent / file.replace("{stem}", named.stem).replace("{suffix}", named.suffix))
             for reader, file in zip(self.readers, self.files, strict=True)
         ]
         sizes = {part.shape[:2] for part in parts}

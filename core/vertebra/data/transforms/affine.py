@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from vertebra.config.extra_fields import FieldSection
 from vertebra.data.transforms.base import Transform
 from vertebra.data.transforms.sample import Sample
 
@@ -66,6 +67,10 @@ class RandomAffine(Transform):
         self.min_side = min_side
         self.tighten_boxes = tighten_boxes
         self.prob = prob
+
+    def refuses(self, field: FieldSection) -> str | None:
+        slants = self.perspective > 0 and field.geometry == "rotated_box"
+        return "a rotated box seen in perspective is not one any more (`perspective: 0` keeps it)" if slants else None
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
         height, width = self.size or sample.size

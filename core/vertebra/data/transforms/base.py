@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from vertebra.config.component import where_written
-from vertebra.config.extra_fields import Geometry
+from vertebra.config.extra_fields import FieldSection, Geometry
 from vertebra.data.transforms.sample import Sample
 from vertebra.errors import RecipeError
 
@@ -32,6 +32,10 @@ class Transform:
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
         """The changed sample: the one that was given, or another."""
         raise NotImplementedError
+
+    def refuses(self, field: FieldSection) -> str | None:
+        """Why it cannot take along such a declared field, or None: said before a training starts."""
+        return None
 
 
 class ColorTransform(Transform):
@@ -90,6 +94,10 @@ class MixTransform(Transform):
     For each image it first says how many others it wants. The mapper draws them, reads them and takes them through the
     transforms that stand before this one, all with the same generator; then `mix` makes one sample of them.
     """
+
+    def refuses(self, field: FieldSection) -> str | None:
+        whole = not field.of_instances and field.geometry not in ("dense_map", "image")
+        return "it belongs to the whole image, and this transform joins several" if whole else None
 
     def count_others(self, rng: np.random.Generator) -> int:
         """Number of other images that this image is joined with; 0 leaves it unchanged."""

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from vertebra.config.extra_fields import FieldSection
 from vertebra.data.transforms.base import Transform
 from vertebra.data.transforms.sample import Sample
 
@@ -50,6 +51,9 @@ class ElasticDeform(Transform):
         self.prob = prob
         self.border = _checked(border, "ElasticDeform")
         self.pad_value = pad_value
+
+    def refuses(self, field: FieldSection) -> str | None:
+        return "a rotated box that is bent is not one any more" if field.geometry == "rotated_box" else None
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
         if rng.uniform() >= self.prob:
@@ -153,7 +157,7 @@ class _Bend:
 
     def pixels(self, pixels: Tensor, fill: float, smooth: bool) -> Tensor:
         """Beyond the border mirrored, or `fill`."""
-        exact = torch.float32 if pixels.dtype in (torch.uint8, torch.float32) else torch.float64
+        exact = torch.float32 if pixels.dtype == torch.uint8 else torch.float64
         grid, mode = self.grid[None].to(exact), "bilinear" if smooth else "nearest"
         if self.border == "mirror":
             found = F.grid_sample(pixels.to(exact)[None], grid, mode, "reflection", align_corners=False)

@@ -56,6 +56,10 @@ class Drawn:
         """Of instances: the entries of these row numbers."""
         return self
 
+    def __len__(self) -> int:
+        """Number of instances, or 1 of an image."""
+        return 1
+
     @classmethod
     def joined(cls, values: Sequence[Self | None], counts: Sequence[int], size: Size) -> Self:
         """Those of several samples of one size as one, all instances one after the other.
@@ -79,6 +83,9 @@ class _ArrayDrawn(Drawn):
 
     values: np.ndarray
     of_instances: bool = True
+
+    def __len__(self) -> int:
+        return len(self.values)
 
     def select(self, rows: np.ndarray) -> Self:
         return replace(self, values=self.values[rows])
@@ -228,6 +235,9 @@ class MasksDrawn(Drawn):
         assert self.polygons is not None
         return replace(self, polygons=[self.polygons[row] for row in rows])
 
+    def __len__(self) -> int:
+        return len(self.bitmasks if self.bitmasks is not None else self.polygons or ())
+
     def drawn(self, size: Size) -> Tensor:
         """(N, H, W) uint8."""
         if self.bitmasks is not None:
@@ -288,6 +298,12 @@ class DenseMapDrawn(Drawn):
         flat = self.values.dim() == 2
         moved = move.pixels(self.values[None] if flat else self.values, self.fill, self.smooth)
         return replace(self, values=moved[0] if flat else moved)
+
+    def fitting(self, other: DenseMapDrawn) -> Self:
+        """In a type that holds the values of both. Raises RecipeError where they differ in channels."""
+        if self.values.shape[:-2] != other.values.shape[:-2]:
+            raise RecipeError(f"it has {list(self.values.shape[:-2])} and {list(other.values.shape[:-2])} channels")
+        return replace(self, values=self.values.to(torch.promote_types(self.values.dtype, other.values.dtype)))
 
     def blank(self, size: Size) -> Self:
         """The same of an image of (height, width), of `fill` alone."""

@@ -6,6 +6,7 @@ from typing import Literal
 
 import numpy as np
 
+from vertebra.config.extra_fields import FieldSection
 from vertebra.data.transforms.base import Transform
 from vertebra.data.transforms.sample import Sample
 
@@ -29,6 +30,10 @@ class RandomFlip(Transform):
         self.prob = prob
         self.horizontal = horizontal
         self.vertical = vertical
+
+    def refuses(self, field: FieldSection) -> str | None:
+        unknown = field.geometry == "points" and field.mirror is None and self.prob > 0
+        return "it mirrors, and which points change places is not known (`mirror:` pairs, or [])" if unknown else None
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
         if self.horizontal and rng.uniform() < self.prob:

@@ -20,14 +20,14 @@ def join_instances(canvas: Sample, samples: Sequence[Sample]) -> Sample:
         RecipeError: a field of the samples cannot be joined.
     """
     canvas.matrix = samples[0].matrix
-    given = [each for each in samples if each.rows is not None or each.boxes is not None]
-    counts = [len(each.boxes if each.boxes is not None else each.rows or ()) for each in given]
+    given = [each for each in samples if each.count is not None]
+    counts = [each.count or 0 for each in given]
     drawn = {name: type(field) for each in samples for name, field in each.fields.items()}
     for name, kind in drawn.items():
         if issubclass(kind, DenseMapDrawn):
             continue
         try:
-            canvas.fields[name] = kind.joined([each.fields.get(name) for each in given], counts, canvas.size)
+            canvas.fields[name] = kind.joined([each.fields.get(name) for each in given or samples], counts, canvas.size)
         except RecipeError as err:
             raise cannot_join(name, str(err)) from err
     return canvas

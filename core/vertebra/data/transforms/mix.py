@@ -9,10 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vertebra.config.extra_fields import FieldSection
 from vertebra.data.transforms.base import MixTransform
 from vertebra.data.transforms.drawn import DenseMapDrawn, ImageDrawn
 from vertebra.data.transforms.join import cannot_join, join_instances
 from vertebra.data.transforms.sample import Sample, gray
+from vertebra.errors import RecipeError
 
 __all__ = ["MixUp", "Mosaic"]
 
@@ -76,6 +78,13 @@ class MixUp(MixTransform):
         self.alpha = alpha
         self.fill = fill
 
+    def refuses(self, field: FieldSection) -> str | None:
+        if field.geometry == "dense_map" and not field.labels:
+            return (
+                "the values of two images at one pixel have no mean that is true of either (`labels: true` keeps one's)"
+            )
+        return super().refuses(field)
+
     def count_others(self, rng: np.random.Generator) -> int:
         return 1 if rng.uniform() < self.prob else 0
 
@@ -112,7 +121,13 @@ def _blank(samples: Sequence[Sample], height: int, width: int, fill: int) -> Sam
         for name, field in dense.items():
             if isinstance(field, ImageDrawn):
                 dense[name] = replace(field, fill=gray(fill, field.highest, field.values))
-        canvas.fields |= {name: field.blank((height, width)) for name, field in dense.items()}
+        for name, field in dense.items():
+            known = canvas.fields.get(name)
+            try:
+                fitting = field.fitting(known) if isinstance(known, DenseMapDrawn) else field
+            except RecipeError as err:
+                raise cannot_join(name, str(err)) from err
+            canvas.fields[name] = fitting.blank((height, width))
     return canvas
 
 

@@ -64,7 +64,7 @@ class Sample:
             raise ValueError("masks of a Sample are polygons or bitmasks, not both")
         self.image = image
         self.fields: dict[str, Drawn] = {}
-        self.ignore_label = ignore_label
+        self._ignore_label = ignore_label
         self.highest = highest
         self.matrix = np.eye(3) if matrix is None else matrix
         self._keypoint_mirror = keypoint_mirror
@@ -77,6 +77,19 @@ class Sample:
     def size(self) -> tuple[int, int]:
         """(height, width) in pixels."""
         return self.image.shape[-2], self.image.shape[-1]
+
+    @property
+    def count(self) -> int | None:
+        """Number of instances; None without any field of theirs."""
+        return next((len(field) for field in self.fields.values() if field.of_instances), None)
+
+    def __copy__(self) -> Sample:
+        copied = Sample.__new__(Sample)
+        copied.__dict__ = self.__dict__ | {"fields": dict(self.fields)}
+        return copied
+
+    def __repr__(self) -> str:
+        return f"Sample(image={tuple(self.image.shape)}, fields={self.fields})"
 
     @property
     def boxes(self) -> np.ndarray | None:
@@ -130,6 +143,15 @@ class Sample:
     @sem_seg.setter
     def sem_seg(self, labels: Tensor | None) -> None:
         self._put("sem_seg", None if labels is None else DenseMapDrawn(labels, self.ignore_label))
+
+    @property
+    def ignore_label(self) -> int:
+        return self._ignore_label
+
+    @ignore_label.setter
+    def ignore_label(self, label: int) -> None:
+        self._ignore_label = label
+        self.sem_seg = self.sem_seg
 
     @property
     def rows(self) -> np.ndarray | None:
