@@ -6,14 +6,8 @@ import torch
 
 from vertebra.config import ComponentSpec
 from vertebra.data.transforms import MixTransform, MixUp, Mosaic, RandomAffine, RandomFlip, Sample, Transform
-from vertebra.data.transforms.drawn import (
-    BoxesDrawn,
-    DenseMapDrawn,
-    MasksDrawn,
-    PointsDrawn,
-    RotatedBoxesDrawn,
-    ScalarsDrawn,
-)
+from vertebra.data.transforms.drawn import BoxesDrawn, PointsDrawn, RotatedBoxesDrawn, ScalarsDrawn
+from vertebra.data.transforms.drawn_pixels import DenseMapDrawn, MasksDrawn
 from vertebra.errors import RecipeError
 from vertebra.registry import TRANSFORMS
 from vertebra.structures.rotated_boxes import corners_of

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from vertebra.data.masks import decode_segmentation
-from vertebra.data.transforms.drawn import MasksDrawn
+from vertebra.data.transforms.drawn_pixels import MasksDrawn
 from vertebra.data.transforms.sample import Sample
 from vertebra.errors import DataError
 from vertebra.structures import BoxMode, Instances

@@ -14,15 +14,8 @@ from vertebra.config.extra_fields import FieldSection
 from vertebra.data.annotations import masks_of
 from vertebra.data.images.read import read_values
 from vertebra.data.images.readers import ImageReader, as_tensor
-from vertebra.data.transforms.drawn import (
-    BoxesDrawn,
-    DenseMapDrawn,
-    Drawn,
-    ImageDrawn,
-    PointsDrawn,
-    RotatedBoxesDrawn,
-    ScalarsDrawn,
-)
+from vertebra.data.transforms.drawn import BoxesDrawn, Drawn, PointsDrawn, RotatedBoxesDrawn, ScalarsDrawn
+from vertebra.data.transforms.drawn_pixels import DenseMapDrawn, ImageDrawn
 from vertebra.errors import DataError
 from vertebra_eval.coco.fields import numbers_of
 from vertebra_eval.files import Problems

@@ -18,7 +18,7 @@ from vertebra.data.extra_fields import declared_fields, readers_of
 from vertebra.data.images.readers import as_tensor
 from vertebra.data.placement import content_size
 from vertebra.data.transforms import Transform
-from vertebra.data.transforms.drawn import ImageDrawn
+from vertebra.data.transforms.drawn_pixels import ImageDrawn
 from vertebra.engine import autocast, choose_device
 from vertebra.engine.trained_model import load_trained_model
 from vertebra.errors import DataError, RecipeError

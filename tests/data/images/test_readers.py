@@ -24,7 +24,7 @@ from vertebra.data.transforms import (
     ResizeStretch,
     Sample,
 )
-from vertebra.data.transforms.drawn import ImageDrawn
+from vertebra.data.transforms.drawn_pixels import ImageDrawn
 from vertebra.errors import DataError, RecipeError
 from vertebra.predictor.sources import open_source
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from vertebra.data.transforms.drawn import DenseMapDrawn
+from vertebra.data.transforms.drawn_pixels import DenseMapDrawn
 from vertebra.data.transforms.sample import Sample
 from vertebra.errors import RecipeError
 

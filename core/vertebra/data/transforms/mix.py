@@ -11,7 +11,7 @@ from torch import Tensor
 
 from vertebra.config.extra_fields import FieldSection
 from vertebra.data.transforms.base import MixTransform
-from vertebra.data.transforms.drawn import DenseMapDrawn, ImageDrawn
+from vertebra.data.transforms.drawn_pixels import DenseMapDrawn, ImageDrawn
 from vertebra.data.transforms.join import cannot_join, join_instances
 from vertebra.data.transforms.sample import Sample, gray
 from vertebra.errors import RecipeError

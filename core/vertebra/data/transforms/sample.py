@@ -12,15 +12,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from vertebra.data.transforms.drawn import (
-    BoxesDrawn,
-    DenseMapDrawn,
-    Drawn,
-    ImageDrawn,
-    MasksDrawn,
-    PointsDrawn,
-    ScalarsDrawn,
-)
+from vertebra.data.transforms.drawn import BoxesDrawn, Drawn, PointsDrawn, ScalarsDrawn
+from vertebra.data.transforms.drawn_pixels import DenseMapDrawn, ImageDrawn, MasksDrawn
 from vertebra.data.transforms.moves import Crop, Mirror, Move, Pad, Projection, QuarterTurn, Resize
 from vertebra.errors import RecipeError
 
