@@ -132,6 +132,8 @@ def build_parts(recipe: Recipe, *, starting_weights: bool = True) -> Parts:
     schedule = section.schedule.build(**facts)
     with _told_of(section.schedule):
         schedule.check(plan.steps)
+    hooks = [spec.build(**facts) for spec in section.hooks]
+    check_needs(hooks, dataset.metadata)
     if section.compile:
         _compile(model)
     return Parts(
@@ -141,7 +143,7 @@ def build_parts(recipe: Recipe, *, starting_weights: bool = True) -> Parts:
         plan=plan,
         schedule=schedule,
         device=device,
-        hooks=[spec.build(**facts) for spec in section.hooks],
+        hooks=hooks,
         evaluate=_evaluation(recipe, dataset.metadata, device),
         recipe_text=recipe_with_copies(recipe, plugin_files),
         recipe_source=str(recipe.source),
