@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import socket
 from collections.abc import Callable
@@ -58,6 +59,9 @@ def _run(
         if isinstance(err, VertebraError):
             errors.put(err)
         raise
+    # Without taking down the interpreter, in which torch 2.14 aborts about once in ten times.
+    atexit._run_exitfuncs()  # leaves the group, removes temporary folders
+    distributed.end_process(0)
 
 
 def _free_port() -> int:
