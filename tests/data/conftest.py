@@ -7,6 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from field_samples import SQUARE
+from vertebra.structures import BoxMode
+
 
 @pytest.fixture
 def coco_folder(tmp_path):
@@ -42,3 +45,25 @@ def golden_data(repository: Path):
     """(arrays, tables) of Detectron2's transforms and samplers."""
     folder = repository / "tests" / "reference"
     return np.load(folder / "golden_data.npz"), json.loads((folder / "golden_data.json").read_text())
+
+
+@pytest.fixture
+def dicts(tmp_path):
+    """Two images of 40 x 60 pixels; the first shows two objects and a crowd, the second one object."""
+
+    def annotation(number, **more):
+        fields = {"angle": [15, 15, 10, 4, 30], "ends": [10, 15, 20, 15], "part": [SQUARE], "track_id": number}
+        box = {"bbox": [10, 10, 20, 20], "bbox_mode": BoxMode.XYXY_ABS, "category_id": 0}
+        return {**box, **fields, **more}
+
+    items = []
+    for number in range(2):
+        file = tmp_path / f"{number}.png"
+        Image.fromarray(np.full((40, 60, 3), 50 * number, np.uint8)).save(file)
+        np.save(file.with_suffix(".npy"), np.full((40, 60), 0.5 + number))
+        annotations = [annotation(5 + number, head=[12, 10, 4, 4], color=[1, 2, 3])]
+        if number == 0:
+            annotations += [annotation(9), {**annotation(10), "iscrowd": 1, "track_id": None}]
+        common = {"file_name": str(file), "height": 40, "width": 60, "image_id": number, "weather": number}
+        items.append({**common, "depth": str(file.with_suffix(".npy")), "annotations": annotations})
+    return items

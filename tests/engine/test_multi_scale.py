@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from vertebra.engine.hooks.multi_scale import MultiScale, resize_input
-from vertebra.structures import BitMasks, Boxes, Instances, Keypoints, PolygonMasks
+from vertebra.structures import BitMasks, Boxes, DenseMap, Instances, Keypoints, PolygonMasks, RotatedBoxes
 from vertebra.testing import HookConformance
 
 CPU = torch.device("cpu")
@@ -88,3 +88,25 @@ def test_settings_that_cannot_be_are_refused():
         MultiScale(every=0)
     with pytest.raises(ValueError, match="at least 1 pixel"):
         MultiScale(sizes=[])
+
+
+def test_declared_fields_and_further_images_are_scaled_with_the_image():
+    instances = Instances((20, 40), gt_boxes=Boxes([[2.0, 4, 10, 12]]), gt_heading=RotatedBoxes([[10.0, 8, 6, 2, 30]]))
+    instances.gt_track = torch.tensor([7])
+    sample = {
+        "image": torch.zeros(3, 20, 40, dtype=torch.uint8),
+        "radar": torch.rand(2, 20, 40),
+        "depth": DenseMap(torch.arange(800.0).view(20, 40), fill=-1),
+        "region": Boxes([[0.0, 0, 20, 10]]),
+        "weather": torch.tensor([3]),
+        "instances": instances,
+    }
+    found = resize_input(sample, 2.0, CPU, ("image", "radar"))
+    assert found["image"].shape == (3, 40, 80) and found["radar"].shape == (2, 40, 80)
+    assert found["depth"].tensor.shape == (40, 80) and found["depth"].fill == -1
+    assert torch.equal(
+        found["depth"].tensor[::2, ::2], sample["depth"].tensor
+    )  # the nearest pixel: no value is made up
+    assert found["region"].tensor.tolist() == [[0, 0, 40, 20]] and found["weather"].tolist() == [3]
+    assert found["instances"].gt_heading.tensor[0].tolist() == pytest.approx([20, 16, 12, 4, 30], abs=1e-4)
+    assert found["instances"].gt_track.tolist() == [7] and sample["region"].tensor[0, 2] == 20

@@ -7,8 +7,11 @@ import torch
 from torch import nn
 
 from vertebra.config import ComponentSpec, load_recipe
-from vertebra.errors import DataError, ExportError, RecipeError
+from vertebra.data import Metadata
+from vertebra.data.extra_fields import with_declared_images
+from vertebra.errors import CheckpointError, DataError, ExportError, RecipeError
 from vertebra.export.graph import ExportGraph
+from vertebra.export.onnx_file import _pixels
 from vertebra.models import Backbone, Model, ShapeSpec, build_model
 from vertebra.models.channels import adapted_state, take_channels
 from vertebra.models.inference import with_inference
@@ -48,10 +51,11 @@ def test_weights_for_rgb_see_equal_channels_as_before(channels):
     assert equal or torch.allclose(state["first.weight"][:, 0], backbone.first.weight[:, 0] * channels / 3)
     if channels == 1:
         assert torch.allclose(backbone(gray)["map"], expected, atol=1e-5)
-    again = Convolution(channels)
+    again = Convolution()
+    take_channels(again, channels)
     load_weights(again, state)
-    assert torch.allclose(again.first.weight, backbone.first.weight)
-    assert adapted_state(Convolution().state_dict(), state) is state
+    assert torch.equal(again.first.weight, backbone.first.weight)
+    assert adapted_state(Convolution(), state) is state
 
 
 def test_equal_weights_keep_the_sum_over_channels():
@@ -64,12 +68,35 @@ def test_equal_weights_keep_the_sum_over_channels():
 
 
 def test_a_backbone_without_such_a_convolution_is_named():
-    with pytest.raises(RecipeError, match="Sequential: its first convolution does not take 3 channels"):
+    with pytest.raises(RecipeError, match="Sequential: it has no convolution of 3 channels"):
         take_channels(nn.Sequential(nn.Conv2d(12, 4, 1)), 5)
 
 
 def model_of(**settings) -> Model:
     return Model(Convolution(5), pixel_mean=[100.0] * 5, pixel_std=[50.0] * 5, dtype="uint16", **settings)
+
+
+def test_the_pixel_range_is_for_8_bits():
+    with pytest.raises(ExportError, match="the pixel range is for images of 8 bits"):
+        ExportGraph(model_of(), "raw", 255)
+    assert _pixels(Pixels((1.0,) * 5, (1.0,) * 5, "uint16"), 1) == {
+        "channels": 5,
+        "values": "uint16 as read, as float32",
+    }
+    assert _pixels(Pixels((1.0,) * 3, (1.0,) * 3), 255) == {"channels": "RGB", "range": [0, 255]}
+
+
+def test_a_reader_that_a_dataset_declares_is_that_of_the_model():
+    metadata = Metadata("m").set(
+        thing_classes=["a", "b"],
+        image_reader={"name": "Gray", "bits": 16},
+        extra_fields={"depth": {"geometry": "image", "reader": {"name": "Gray"}}},
+    )
+    recipe = load_recipe("retinanet:retinanet_shapes_quick", ["model.pixel_mean=[9]", "model.pixel_std=[1]"])
+    model = build_model(recipe, metadata=metadata)
+    assert model.pixels == {"image": Pixels((9.0,), (1.0,), "uint16"), "depth": Pixels((9.0,), (1.0,), "uint8")}
+    assert with_declared_images(recipe, metadata).data.image.arguments == {"bits": 16}
+    assert with_declared_images(recipe, Metadata("n")) is recipe
 
 
 def test_values_are_normalized_by_channel_in_one_place():
@@ -127,6 +154,35 @@ def test_what_does_not_fit_together_is_said(overrides, text):
     assert text in str(caught.value)
 
 
+class TwoBranches(Backbone):
+    """A stem of two convolutions side by side, behind a table of positions."""
+
+    def __init__(self):
+        super().__init__()
+        self.positions = nn.Parameter(torch.zeros(1, 3, 4, 4))
+        self.wide, self.narrow = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(3, 4, 1)
+
+    def output_shape(self):
+        return {"map": ShapeSpec(4, 1)}
+
+    def forward(self, images):
+        return {"map": self.wide(images) + self.narrow(images) + self.positions.sum()}
+
+
+def test_all_convolutions_that_see_the_image_are_adapted_and_nothing_else():
+    backbone, state = TwoBranches(), copy.deepcopy(TwoBranches().state_dict())
+    take_channels(backbone, 4)
+    assert backbone(torch.rand(1, 4, 8, 8))["map"].shape == (1, 4, 8, 8)
+    load_weights(backbone, state)
+    assert torch.equal(backbone.narrow.weight[:, 0], state["narrow.weight"][:, 0] * 3 / 4)
+    with pytest.raises(CheckpointError, match=r"first\.weight: model"):  # these five channels are its own
+        load_weights(Convolution(5), Convolution().state_dict())
+
+
 def test_bgr_is_for_three_channels():
+    overrides = ["data.image={name: Gray}", "model.pixel_mean=[1]", "model.pixel_std=[1]", "model.pixel_order=bgr"]
+    with pytest.raises(RecipeError, match="pixel_order is bgr, which is for 3 channels, but the image reader gives 1"):
+        build_model(load_recipe("retinanet:retinanet_shapes_quick", overrides), num_classes=2)
+
     with pytest.raises(ValueError, match="pixel_order is 'bgr', which is for 3 channels"):
         model_of(pixel_order="bgr")

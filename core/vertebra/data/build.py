@@ -14,6 +14,8 @@ from vertebra.data.extra_fields import (
     check_moves,
     check_needs,
     declared_fields,
+    reader_of,
+    readers_of,
     unused_keys,
     unused_note,
     with_fields,
@@ -24,7 +26,7 @@ from vertebra.data.loader import EvalLoader, TrainLoader
 from vertebra.data.mapper import Mapper
 from vertebra.data.match_classes import match_classes
 from vertebra.data.samplers import Sampler, TrainingSampler
-from vertebra.data.transforms import Transform
+from vertebra.data.transforms import ColorTransform, Transform
 from vertebra.errors import DataError, RecipeError
 from vertebra_eval.files import Problems
 
@@ -167,6 +169,10 @@ def build_mapper(recipe: Recipe, dataset: Dataset, training: bool) -> Mapper:
     if training:
         check_needs(transforms, dataset.metadata)
         check_moves(transforms, dataset.metadata)
+    readers = {"image": reader_of(dataset.metadata), **readers_of(declared_fields(dataset.metadata))}
+    for transform in transforms:
+        if isinstance(transform, ColorTransform):
+            transform.check_images(readers)
     mapper = Mapper(
         transforms,
         training=training,

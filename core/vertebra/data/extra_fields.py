@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,6 +17,9 @@ from vertebra.data.catalog import Metadata
 from vertebra.data.images.readers import RGB, ImageReader
 from vertebra.errors import RecipeError
 
+if TYPE_CHECKING:
+    from vertebra.config import Recipe
+
 __all__ = [
     "absent_fields",
     "check_moves",
@@ -26,6 +30,7 @@ __all__ = [
     "readers_of",
     "unused_keys",
     "unused_note",
+    "with_declared_images",
     "with_fields",
 ]
 
@@ -55,13 +60,14 @@ def declared_fields(metadata: Metadata) -> dict[str, FieldSection]:
 
 def reader_of(metadata: Metadata) -> ImageReader:
     """The reader of a dataset's images: `image_reader` in its metadata, as a recipe's `data.image`; RGB without it."""
-    written = getattr(metadata, "image_reader", None)
-    if written is None:
-        return RGB()
+    return RGB() if getattr(metadata, "image_reader", None) is None else _reader_spec(metadata).build()
+
+
+def _reader_spec(metadata: Metadata) -> ComponentSpec:
     mistakes, where = Mistakes(), f"metadata of dataset {getattr(metadata, 'name', None)}"
-    spec = check_value(ReaderSpec, from_plain(written, where, Path()), "image_reader", mistakes)
+    spec = check_value(ReaderSpec, from_plain(metadata.image_reader, where, Path()), "image_reader", mistakes)
     mistakes.raise_if_any(where)
-    return spec.build()
+    return spec
 
 
 def picture_reader(metadata: Metadata) -> Callable[[Any], np.ndarray]:
@@ -78,7 +84,10 @@ def with_fields(metadata: Metadata, fields: Mapping[str, FieldSection], image: C
     """
     known = declared_fields(metadata)
     for name, field in fields.items():
-        if known.setdefault(name, field) != field:
+        measured = {
+            key: getattr(field, key) for key in ("pixel_mean", "pixel_std")
+        }  # perhaps out of the dataset's `auto`
+        if replace(known.setdefault(name, field), **measured) != field:
             raise RecipeError(
                 f"data.fields.{name} is {field.to_dict()}, but the dataset {metadata.name} declares it as "
                 f"{known[name].to_dict()}; remove it from the recipe"
@@ -87,10 +96,30 @@ def with_fields(metadata: Metadata, fields: Mapping[str, FieldSection], image: C
     if fields:
         facts["extra_fields"] = {name: field.to_dict() for name, field in known.items()}
     if image is not None and (image.name, image.arguments) != ("RGB", {}):
+        if "image_reader" in facts and _reader_spec(metadata) != image:
+            raise RecipeError(
+                f"data.image is {image.to_dict()}, but the images of the dataset {metadata.name} are read by "
+                f"{facts['image_reader']}; remove it from the recipe"
+            )
         facts["image_reader"] = image.to_dict()
     if facts == metadata.as_dict():
         return metadata
     return Metadata(facts.pop("name")).set(**facts)
+
+
+def with_declared_images(recipe: Recipe, metadata: Metadata | None) -> Recipe:
+    """The recipe with the reader and the further images that a dataset's metadata declares: what its models take."""
+    data, written = recipe.data, getattr(metadata, "image_reader", None)
+    image = data.image
+    if metadata is None:
+        return recipe
+    if written is not None and (image.name, image.arguments) == ("RGB", {}):
+        image = _reader_spec(metadata)
+    images = {name: field for name, field in declared_fields(metadata).items() if field.geometry == "image"}
+    fields = {**images, **data.fields}
+    if image is data.image and fields.keys() == data.fields.keys():
+        return recipe
+    return replace(recipe, data=replace(data, image=image, fields=fields))
 
 
 def unused_keys(keys: Iterable[str], fields: Mapping[str, FieldSection]) -> list[str]:

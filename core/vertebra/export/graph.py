@@ -39,6 +39,11 @@ class ExportGraph(nn.Module):
             raise ExportError(f"the form {form!r} is unknown; known are: {', '.join(FORMS)}")
         if pixel_range not in (1, 255):
             raise ExportError(f"the pixel range is {pixel_range!r}; it must be 1 (values 0 to 1) or 255 (0 to 255)")
+        dtype = model.pixels["image"].dtype
+        if dtype != "uint8" and pixel_range != 1:
+            raise ExportError(
+                f"the pixel range is for images of 8 bits; this model takes {dtype} values as they are read"
+            )
         if len(model.pixels) > 1:
             raise ExportError(
                 f"the model takes several images ({', '.join(model.pixels)}); an exported graph has one "
@@ -52,7 +57,7 @@ class ExportGraph(nn.Module):
         self.heads = [name for name, head in model.heads.items() if not getattr(head, "training_only", False)]
         if not self.heads:
             raise ExportError("the model has no heads, so it has no outputs to export")
-        self.scale = 255 / pixel_range if model.pixels["image"].dtype == "uint8" else 1.0
+        self.scale = 255 / pixel_range if dtype == "uint8" else 1.0
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """RGB images (N, 3, H, W), or with the model's channels, float32 to named outputs, in this input's pixels."""

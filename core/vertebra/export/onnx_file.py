@@ -31,6 +31,7 @@ from vertebra.runtime.folders import check_can_be_written
 
 if TYPE_CHECKING:
     from vertebra.config import Recipe
+    from vertebra.models.pixels import Pixels
 
 __all__ = ["ExportReport", "export_onnx"]
 
@@ -199,8 +200,7 @@ def _describe(proto: Any, graph: ExportGraph, model: Model, facts: dict[str, Any
             {
                 "name": "images",
                 "layout": "NCHW",
-                "channels": "RGB",
-                "range": [0, facts["pixel_range"]],
+                **_pixels(model.pixels["image"], facts["pixel_range"]),
                 "normalization": "inside the graph",
                 "placement": "the image in the upper left corner; the rest of a fixed size may hold any values",
             }
@@ -215,6 +215,14 @@ def _describe(proto: Any, graph: ExportGraph, model: Model, facts: dict[str, Any
     for key, text in texts.items():
         entry = proto.metadata_props.add()
         entry.key, entry.value = key, text
+
+
+def _pixels(pixels: Pixels, pixel_range: PixelRange) -> dict[str, Any]:
+    """What the graph's input holds."""
+    channels: Any = "RGB" if pixels.channels == 3 else pixels.channels
+    if pixels.dtype == "uint8":
+        return {"channels": channels, "range": [0, pixel_range]}
+    return {"channels": channels, "values": f"{pixels.dtype} as read, as float32"}
 
 
 def _save(proto: Any, path: Path) -> None:

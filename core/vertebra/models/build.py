@@ -7,8 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from vertebra.config.injection import Labels, count_classes, known_facts, labels_of
-from vertebra.data.catalog import Metadata
-from vertebra.data.extra_fields import declared_fields, readers_of
+from vertebra.data.extra_fields import readers_of, with_declared_images
 from vertebra.data.panoptic_labels import segment_stuff_names
 from vertebra.errors import PluginError, RecipeError, VertebraError
 from vertebra.models.channels import take_channels
@@ -52,12 +51,17 @@ def build_model(
         _check_written_classes(section, count_classes(metadata))
     injected = known_facts(metadata, **({"num_classes": num_classes} if given else {}))
 
-    fields = {**declared_fields(metadata or Metadata()), **recipe.data.fields}
-    reader = recipe.data.image.build()
+    data = with_declared_images(recipe, metadata).data
+    reader = data.image.build()
+    if section.pixel_order == "bgr" and reader.channels != 3:
+        raise RecipeError(
+            f"{recipe.source}: model.pixel_order is bgr, which is for 3 channels, but the image reader gives "
+            f"{reader.channels}; remove it"
+        )
     pixels = Pixels(*_numbers(section, reader.channels, "model"), reader.dtype)
     images = {
-        name: Pixels(*_numbers(fields[name], one.channels, f"data.fields.{name}", pixels), one.dtype)
-        for name, one in readers_of(fields).items()
+        name: Pixels(*_numbers(data.fields[name], one.channels, f"data.fields.{name}", pixels), one.dtype)
+        for name, one in readers_of(data.fields).items()
     }
     backbone = (section.backbone if pretrained else _without_weights(section.backbone)).build(**injected)
     take_channels(backbone, reader.channels)

@@ -12,39 +12,42 @@ from vertebra.errors import RecipeError
 
 __all__ = ["adapted_state", "take_channels"]
 
+_SEES_IMAGE = "_sees_image_of_other_channels"  # attribute of the convolutions that were changed
+
 
 def take_channels(backbone: nn.Module, channels: int) -> None:
-    """Makes the first convolution of a backbone for RGB take images of this many channels.
+    """Makes the convolutions of a backbone that see an RGB image take images of this many channels.
 
-    Its weights of red, green and blue are repeated over the channels in turn, times 3 / channels, so that the sum over
-    equal channels stays what it was; for one channel they are added up. (The rule of timm, `adapt_input_conv`.)
+    They are those of 3 input channels (a stem may have several side by side). Their weights of red, green and blue are
+    repeated over the channels in turn, times 3 / channels, so that answers stay of about the same size; for one channel
+    they are added up, so that a gray image gets the same answer as before. (The rule of timm, `adapt_input_conv`.)
 
     Raises:
         RecipeError: the backbone has no convolution of 3 channels.
     """
     if channels == 3:
         return
-    first = next((one for one in backbone.modules() if isinstance(one, nn.Conv2d)), None)
-    if first is None or (first.in_channels != 3 and first.in_channels != channels) or first.groups != 1:
+    convolutions = [one for one in backbone.modules() if isinstance(one, nn.Conv2d)]
+    seeing = [one for one in convolutions if one.in_channels == 3 and one.groups == 1]
+    if not seeing and not (convolutions and convolutions[0].in_channels == channels):
         raise RecipeError(
-            f"{where_written(backbone, type(backbone).__name__)}: its first convolution does not take 3 channels, so "
-            f"it cannot be made to take {channels}.\n  Use another backbone, or images of 3 channels (data.image)"
+            f"{where_written(backbone, type(backbone).__name__)}: it has no convolution of 3 channels, so it cannot be "
+            f"made to take {channels}.\n  Use another backbone, or images of 3 channels (data.image)"
         )
-    if first.in_channels == 3:
-        first.weight = nn.Parameter(_repeated(first.weight.detach(), channels), first.weight.requires_grad)
-        first.in_channels = channels
+    for one in seeing:
+        one.weight = nn.Parameter(_repeated(one.weight.detach(), channels), one.weight.requires_grad)
+        one.in_channels = channels
+        setattr(one, _SEES_IMAGE, True)
 
 
-def adapted_state(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """Weights to load, those of an RGB model's first convolution adapted where the module's takes other channels."""
-    name = next((name for name, tensor in own.items() if tensor.dim() == 4), None)
-    if name is None or name not in state or state[name].dim() != 4:
-        return state
-    wanted, given = own[name].shape, state[name].shape
-    same_but_channels = (wanted[0], *wanted[2:]) == (given[0], *given[2:])
-    if wanted[1] == given[1] or given[1] != 3 or not same_but_channels:
-        return state
-    return {**state, name: _repeated(state[name], wanted[1])}
+def adapted_state(module: nn.Module, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """Weights to load, those of an RGB model adapted where `take_channels` has changed the module's convolutions."""
+    adapted = {}
+    for name, one in module.named_modules():
+        key = f"{name}.weight" if name else "weight"
+        if getattr(one, _SEES_IMAGE, False) and key in state and state[key].dim() == 4 and state[key].shape[1] == 3:
+            adapted[key] = _repeated(state[key], one.weight.shape[1])
+    return {**state, **adapted} if adapted else state
 
 
 def _repeated(weight: Tensor, channels: int) -> Tensor:

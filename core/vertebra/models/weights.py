@@ -197,7 +197,7 @@ def load_weights(
             then.
     """
     own = {name: value for name, value in module.state_dict().items() if isinstance(value, Tensor)}
-    state = adapted_state(own, state)
+    state = adapted_state(module, state)
     report = LoadReport()
     for name, tensor in own.items():
         if name not in state:

@@ -14,7 +14,7 @@ import torch
 from vertebra.config import Recipe
 from vertebra.data import Sample
 from vertebra.data.build import build_transforms
-from vertebra.data.extra_fields import declared_fields, readers_of
+from vertebra.data.extra_fields import readers_of, with_declared_images
 from vertebra.data.images.readers import as_tensor
 from vertebra.data.placement import content_size
 from vertebra.data.transforms import Transform
@@ -97,9 +97,8 @@ class Predictor:
         if transforms is None:
             transforms = build_transforms(self.recipe.data.eval_transforms, self.metadata)
         self.transforms = list(transforms)
-        self.reader = self.recipe.data.image.build()
-        fields = {**declared_fields(self.metadata), **self.recipe.data.fields}
-        self.readers = readers_of(fields)
+        data = with_declared_images(self.recipe, self.metadata).data
+        self.reader, self.readers = data.image.build(), readers_of(data.fields)
 
     @property
     def class_names(self) -> list[str]:

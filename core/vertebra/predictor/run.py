@@ -87,7 +87,7 @@ def predict_files(
     output = check_can_be_written(output)
     given = [source] if isinstance(source, (str, Path, int, Camera)) else source
     predictor = recipe if isinstance(recipe, Predictor) else _predictor(recipe, weights, score, settings)
-    places = list_places(given, suffixes=predictor.reader.suffixes)
+    places = list_places(given, reader=predictor.reader)
     if classes is not None:
         class_numbers(classes, predictor.class_names)  # a wrong name is reported before anything is written
     saved = _checked(save, predictor)

@@ -6,7 +6,7 @@ import glob
 import logging
 import re
 import sys
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
@@ -88,11 +88,11 @@ def open_source(
     """
     given = [source] if isinstance(source, (str, Path, int, Camera, np.ndarray, torch.Tensor)) else source
     reader = reader or RGB()
-    return _frames(list_places(given, suffixes=reader.suffixes), unreadable, reader)
+    return _frames(list_places(given, reader=reader), unreadable, reader)
 
 
 def list_places(
-    places: Iterable[Place], stdin: TextIO | None = None, suffixes: Collection[str] = ()
+    places: Iterable[Place], stdin: TextIO | None = None, reader: ImageReader | None = None
 ) -> list[Path | Camera | np.ndarray | torch.Tensor]:
     """Every single image, video and camera that places stand for, in their order.
 
@@ -101,7 +101,7 @@ def list_places(
     input; a number for a camera, unless there is a file of that name.
 
     Args:
-        suffixes: of the files that count as images; none: of all that Pillow reads.
+        reader: of the images, which says which files in a folder are images; None: RGB.
     Raises:
         DataError: there is no such place, a folder without images, a pattern that fits nothing.
     """
@@ -115,17 +115,17 @@ def list_places(
             lines = [line.strip() for line in stdin or sys.stdin]
             if not any(lines):
                 raise DataError("-: standard input holds no names; expected one file, folder or pattern per line")
-            found += list_places([line for line in lines if line and line != _STDIN], None, suffixes)
+            found += list_places([line for line in lines if line and line != _STDIN], None, reader)
         else:
-            found += _named(str(place), suffixes)
+            found += _named(str(place), reader or RGB())
     return found
 
 
-def _named(place: str, suffixes: Collection[str]) -> Sequence[Path | Camera]:
+def _named(place: str, reader: ImageReader) -> Sequence[Path | Camera]:
     path = Path(place)
     try:
         if path.is_dir():
-            return _inside(path, suffixes)
+            return _inside(path, reader)
         if path.is_file():
             return [path]
     except OSError as err:  # a name that is too long, a folder that may not be entered
@@ -139,7 +139,7 @@ def _named(place: str, suffixes: Collection[str]) -> Sequence[Path | Camera]:
         return [Camera(int(place))]
     if glob.has_magic(place):
         fitting = [Path(name) for name in sorted(glob.glob(place, recursive=True))]
-        known = _known(place, fitting, suffixes)
+        known = _known(place, fitting, reader)
         if not known:
             what = f"fits {len(fitting)} files, none of them an image or a video" if fitting else "fits no file"
             raise DataError(f"{place}: this pattern {what}")
@@ -147,17 +147,17 @@ def _named(place: str, suffixes: Collection[str]) -> Sequence[Path | Camera]:
     raise DataError(f"{place}: no such file{near_file(path)} (expected an image, a video or a folder)")
 
 
-def _inside(folder: Path, suffixes: Collection[str]) -> list[Path]:
-    inside = _known(str(folder), sorted(folder.iterdir()), suffixes)
+def _inside(folder: Path, reader: ImageReader) -> list[Path]:
+    inside = _known(str(folder), sorted(folder.iterdir()), reader)
     if not inside:
-        known = ", ".join(sorted({*(suffixes or image_suffixes()), *VIDEO_SUFFIXES}))
+        known = ", ".join(sorted({*(reader.suffixes or image_suffixes()), *VIDEO_SUFFIXES}))
         raise DataError(f"{folder}: this folder holds no images or videos ({known})")
     return inside
 
 
-def _known(place: str, paths: Sequence[Path], of_images: Collection[str]) -> list[Path]:
+def _known(place: str, paths: Sequence[Path], reader: ImageReader) -> list[Path]:
     """The images and videos among them; hidden files do not count, and what else is skipped is logged."""
-    suffixes = {*(of_images or image_suffixes()), *VIDEO_SUFFIXES}
+    suffixes = {*(reader.suffixes or image_suffixes()), *VIDEO_SUFFIXES}
     visible = [path for path in paths if not path.name.startswith(".")]
     files = [path for path in visible if not path.is_dir()]
     known = [path for path in files if path.suffix.lower() in suffixes]
@@ -167,7 +167,7 @@ def _known(place: str, paths: Sequence[Path], of_images: Collection[str]) -> lis
     if known and len(files) < len(visible) and not glob.has_magic(place):
         inner = len(visible) - len(files)
         logger.warning("%s: %d folders in it are not looked into; %s/**/* would", place, inner, place)
-    return known
+    return reader.leaders(known)
 
 
 def _frames(places: list, unreadable: list[str] | None, reader: ImageReader) -> Iterator[Frame]:
@@ -212,14 +212,19 @@ def as_array(image: ImageLike, reader: ImageReader | None = None) -> np.ndarray:
         first = image.dim() == 3 and image.shape[0] == channels
         image = image.permute(1, 2, 0).cpu().numpy() if first else image.cpu().numpy()
     right = isinstance(image, np.ndarray) and image.ndim == 3 and image.shape[2] == channels
-    if not right or (image.dtype != dtype and not (dtype == "uint16" and image.dtype == np.int32)):
+    right = right and (image.dtype == dtype or (dtype == "uint16" and image.dtype == np.int32 and _fits_16(image)))
+    if not right:
         what = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
         colors = "RGB array" if channels == 3 else "array"
         raise DataError(
             f"the image is {what}; expected a file, an {colors} (H, W, {channels}) {dtype}, or a tensor "
             f"({channels}, H, W) {dtype}"
         )
-    return image
+    return reader.checked(image.astype(np.uint16) if image.dtype == np.int32 else image, "the image")
+
+
+def _fits_16(image: np.ndarray) -> bool:
+    return not image.size or (image.min() >= 0 and image.max() < 1 << 16)
 
 
 def _called(reader: ImageReader) -> str:

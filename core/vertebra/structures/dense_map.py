@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor
@@ -17,11 +17,13 @@ class DenseMap:
     Args:
         tensor: (H, W) or (C, H, W).
         fill: the value of pixels beyond the image, where a batch pads it.
+        smooth: interpolate where it is resized.
     """
 
     tensor: Tensor
     fill: float = 0.0
+    smooth: bool = False
 
     def to(self, *args: Any, **kwargs: Any) -> DenseMap:
         """On another device; takes what `Tensor.to` takes."""
-        return DenseMap(self.tensor.to(*args, **kwargs), self.fill)
+        return replace(self, tensor=self.tensor.to(*args, **kwargs))

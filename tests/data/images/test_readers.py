@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from vertebra.config import ComponentSpec, load_recipe
-from vertebra.data import CocoFormat, Dataset, Mapper, Metadata, load_dataset
+from vertebra.data import CocoFormat, Dataset, DatasetCatalog, Mapper, Metadata, MetadataCatalog, load_dataset
 from vertebra.data.build import build_mapper
 from vertebra.data.images.measure import with_measured_pixels
 from vertebra.data.images.readers import RGB, ArrayFile, Bands, Gray, Stacked, as_tensor
@@ -62,6 +62,12 @@ def test_a_damaged_tiff_and_other_files_are_named(tmp_path, bands):
     path.write_bytes(path.read_bytes()[:2000])
     with pytest.raises(DataError, match=r"b\.tif: cannot be read as TIFF"):
         Bands(5).read(path)
+    tifffile.imwrite(path, bands, photometric="minisblack", planarconfig="contig", compression="zlib")
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2 : len(content) // 2 + 40] = b"\xff" * 40
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"b\.tif: cannot be read as TIFF"):
+        Bands(5).read(path)
     with pytest.raises(DataError, match=r"none\.tif: cannot be read as TIFF"):
         Bands(5).read(tmp_path / "none.tif")
 
@@ -74,10 +80,35 @@ def test_gray_of_8_and_16_bits(tmp_path):
     assert Gray().read(tmp_path / "8.png").shape == (4, 6, 1) and Gray(16).read(tmp_path / "8.png").max() == 200
     with pytest.raises(DataError, match=r"16\.png: Gray read uint16 values, expected uint8"):
         Gray().read(tmp_path / "16.png")
-    with pytest.raises(DataError, match=r"rgb\.png: Gray needs one channel, this image has 3"):
+    with pytest.raises(DataError, match=r"rgb\.png: one channel is needed, this image has mode RGB"):
         Gray().read(tmp_path / "rgb.png")
-    with pytest.raises(ValueError, match="highest value must be above 0"):
-        Gray(16, highest=0)
+    for highest in (0, float("inf")):
+        with pytest.raises(ValueError, match="highest value must be a number above 0"):
+            Gray(16, highest=highest)
+
+
+def test_palettes_and_single_bits_become_gray(tmp_path):
+    colors = Image.new("P", (6, 4))
+    colors.putpalette([0, 0, 0, 255, 255, 255, 200, 200, 200])
+    colors.paste(2, (0, 0, 3, 4))
+    colors.save(tmp_path / "p.png")
+    Image.fromarray(np.eye(4, 6) > 0).save(tmp_path / "1.png")
+    assert np.unique(Gray().read(tmp_path / "p.png")).tolist() == [0, 200]
+    assert np.unique(Gray().read(tmp_path / "1.png")).tolist() == [0, 255]
+
+
+def test_pages_written_one_by_one_are_all_read(tmp_path, bands):
+    with tifffile.TiffWriter(tmp_path / "b.tif") as writer:
+        for band in range(5):
+            writer.write(bands[..., band], photometric="minisblack")
+    assert np.array_equal(Bands(5).read(tmp_path / "b.tif"), bands)
+    with pytest.raises(DataError, match="the file has 5 bands, expected 1"):
+        Bands(1).read(tmp_path / "b.tif")
+    with tifffile.TiffWriter(tmp_path / "sizes.tif") as writer:
+        for side in (8, 9):
+            writer.write(np.zeros((side, side), np.uint16), photometric="minisblack")
+    with pytest.raises(DataError, match=r"sizes\.tif: cannot be read as TIFF"):
+        Bands([0]).read(tmp_path / "sizes.tif")
 
 
 def test_arrays_and_stacked_files(tmp_path, bands):
@@ -86,6 +117,14 @@ def test_arrays_and_stacked_files(tmp_path, bands):
     assert read.shape == (40, 60, 5) and read.dtype == np.float32
     with pytest.raises(DataError, match=r"read the shape \(5, 40, 60\), expected \(height, width, 5\)"):
         ArrayFile(5).read(tmp_path / "a.npy")
+    np.savez(tmp_path / "several.npz", a=bands)
+    (tmp_path / "several.npz").rename(tmp_path / "several.npy")
+    with pytest.raises(DataError, match=r"several\.npy: holds several arrays"):
+        ArrayFile(5).read(tmp_path / "several.npy")
+    with pytest.raises(DataError, match=r"x\.png: ArrayFile reads \.npy files"):
+        ArrayFile(5).read(tmp_path / "x.png")
+    with pytest.raises(ValueError, match="at least one channel, got 0"):
+        ArrayFile(0)
     np.save(tmp_path / "nan.npy", np.full((4, 4, 1), np.nan, np.float32))
     with pytest.raises(DataError, match=r"16 values are not finite"):
         ArrayFile(1).read(tmp_path / "nan.npy")
@@ -95,6 +134,7 @@ def test_arrays_and_stacked_files(tmp_path, bands):
     assert stacked.read(tmp_path / "x.png")[0, 0].tolist() == [35, 35, 35, 63] and stacked.channels == 4
     with pytest.raises(ValueError, match="one dtype"):
         Stacked([RGB(), Gray(16)], ["a", "b"])
+    assert [frame.stem for frame in open_source(str(tmp_path), reader=stacked)] == ["x"]  # its partner is read with it
     Image.fromarray(np.zeros((5, 6), np.uint8)).save(tmp_path / "x_nir.png")
     with pytest.raises(DataError, match="have different sizes"):
         stacked.read(tmp_path / "x.png")
@@ -149,8 +189,33 @@ def test_color_transforms_change_the_named_images_alone(bands):
 
 @pytest.mark.parametrize("transform", [ColorJitter(hue=0.1), HSVJitter()])
 def test_color_transforms_refuse_channels_that_they_do_not_know(bands, transform):
-    with pytest.raises(RecipeError, match=r"knows images with .* channels of 8 bits, but 'image' has 5 of torch\.int"):
+    with pytest.raises(RecipeError, match=r"knows images with .* channels of 8 bits, but 'image' has 5 of more than"):
         transform(pair(bands), np.random.default_rng(0))
+
+
+def test_gamma_keeps_white_and_the_range_of_16_bits():
+    gamma = RandomGamma(0.5, 0.5)
+    white = Sample(torch.full((1, 2, 2), 100, dtype=torch.uint8), highest=100)
+    assert gamma(white, np.random.default_rng(0)).image.unique().tolist() == [100]
+    above = Sample(torch.full((1, 2, 2), 40000, dtype=torch.int32), highest=10000)
+    assert RandomGamma(3.0, 3.0)(above, np.random.default_rng(0)).image.unique().tolist() == [65535]
+
+
+def test_turned_values_of_16_bits_are_rounded_means(bands):
+    even = Sample(as_tensor(np.repeat(np.arange(41, dtype=np.uint16)[None, :, None], 20, axis=0)), highest=65535)
+    moved = even.warp(np.array([[1, 0, 0.25], [0, 1, 0], [0, 0, 1.0]]), 20, 41).image[0, 5, 2:-2]
+    assert (moved - torch.arange(2, 39)).abs().max() == 0  # a quarter less, rounded
+
+
+@pytest.mark.parametrize(
+    ("images", "text"),
+    [("[image]", "knows images with 1 or 3 channels of 8 bits, but 'image' has 5"), ("[depth]", "no image is called")],
+)
+def test_color_transforms_are_checked_before_the_start(folder, images, text):
+    recipe = recipe_of(folder, f"data.train_transforms=[{{name: ColorJitter, prob: 0.01, images: {images}}}]")
+    dataset = load_dataset(recipe.data.train, None, recipe.data.fields, recipe.data.image)
+    with pytest.raises(RecipeError, match=text):
+        build_mapper(recipe, dataset, training=True)
 
 
 @pytest.fixture
@@ -219,6 +284,11 @@ def test_a_registered_dataset_may_name_its_reader(folder):
     assert Mapper([], training=False, metadata=metadata)({"file_name": f"{folder}/0.tif"})["image"].shape == (2, 40, 60)
     with pytest.raises(RecipeError, match=r"image_reader\.bandz: Bands has no such argument"):
         Mapper([], training=False, metadata=Metadata("m").set(image_reader={"name": "Bands", "bandz": 2}))
+    other, declares = ComponentSpec("part", "Bands", {"bands": 5}), Dataset([], metadata)
+    DatasetCatalog.register("declares a reader", lambda: list(declares))
+    MetadataCatalog.get("declares a reader").set(image_reader=metadata.image_reader)
+    with pytest.raises(RecipeError, match=r"but the images of the dataset declares a reader are read by .*'bands'"):
+        load_dataset("declares a reader", image=other)
     with pytest.raises(DataError, match=r"0\.tif"):  # five bands make no photograph
         Mapper([], training=False)({"file_name": f"{folder}/0.tif"})
     assert CocoFormat(f"{folder}/data.json", str(folder)).load().metadata.get("image_reader") is None

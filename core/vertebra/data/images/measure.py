@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vertebra.data.extra_fields import declared_fields, reader_of, readers_of
+from vertebra.data.extra_fields import reader_of, readers_of, with_declared_images
 from vertebra.data.formats import Dataset
 from vertebra.data.images.readers import ImageReader
 from vertebra.errors import DataError
@@ -24,7 +24,9 @@ _MOST_IMAGES = 500  # evenly spread; the mean of as many photographs is known to
 
 
 def with_measured_pixels(recipe: Recipe, dataset: Dataset) -> Recipe:
-    """The recipe with numbers in the place of each `auto` of pixel_mean and pixel_std, in `model.pixel_order`."""
+    """The recipe with what the dataset declares of its images, and numbers in the place of each `auto` of pixel_mean
+    and pixel_std, in `model.pixel_order`."""
+    recipe = with_declared_images(recipe, dataset.metadata)
     model = recipe.model
     if "auto" in (model.pixel_mean, model.pixel_std):
         mean, std = measure_pixels(dataset, reader_of(dataset.metadata), "file_name", "image")
@@ -36,7 +38,7 @@ def with_measured_pixels(recipe: Recipe, dataset: Dataset) -> Recipe:
             pixel_std=std if model.pixel_std == "auto" else model.pixel_std,
         )
     fields = dict(recipe.data.fields)
-    for name, field in declared_fields(dataset.metadata).items():
+    for name, field in recipe.data.fields.items():
         if "auto" in (field.pixel_mean, field.pixel_std):
             mean, std = measure_pixels(dataset, readers_of({name: field})[name], field.key or name, name)
             fields[name] = replace(

@@ -35,6 +35,7 @@ __all__ = [
     "image_orientation",
     "image_size",
     "image_suffixes",
+    "read_gray",
     "read_image",
     "read_labels",
     "read_values",
@@ -118,17 +119,43 @@ def read_labels(path: str | os.PathLike) -> np.ndarray:
     return labels.astype(np.uint8 if labels.dtype.itemsize == 1 else np.int32)
 
 
+def read_gray(path: str | os.PathLike) -> np.ndarray:
+    """An image of one channel to (H, W) uint8, or uint16 where the file has 16 bits. Palettes and 1 bit become gray.
+
+    Raises:
+        DataError: as for `read_image`, and an image with more than one channel.
+    """
+    with _open(path, pixels=True) as image:
+        if image.mode not in ("L", "P", "1", "I", "I;16", "I;16L", "I;16B"):
+            raise DataError(
+                f"{path}: one channel is needed, this image has mode {image.mode}; convert it to gray first"
+            )
+        try:
+            image = _upright(image)
+            gray = np.array(image.convert("L") if image.mode in ("P", "1") else image)
+        except Exception as err:
+            raise DataError(f"{path}: damaged image ({_reason(err)})") from err
+    if gray.dtype == np.uint8:
+        return gray
+    if gray.min() < 0 or gray.max() >= 1 << 16:
+        raise DataError(f"{path}: values from {gray.min()} to {gray.max()}, which 16 bits do not hold")
+    return gray.astype(np.uint16)
+
+
 def read_values(path: str | os.PathLike) -> np.ndarray:
     """An image or .npy file to (H, W) or (C, H, W), every value as it is: 8 or 16 bits, int32 or float32 of TIFF files.
 
     Raises:
         DataError: as for `read_image`; an array of Python objects.
     """
-    if os.fspath(path).endswith(".npy"):
+    if Path(path).suffix.lower() == ".npy":
         try:
-            return np.load(io.BytesIO(read_bytes(path)), allow_pickle=False)
-        except (OSError, ValueError, EOFError) as err:
+            values = np.load(io.BytesIO(read_bytes(path)), allow_pickle=False)
+        except Exception as err:  # numpy raises whatever a damaged header makes it do
             raise DataError(f"{path}: cannot be read as .npy ({_reason(err)}); write it with numpy.save") from err
+        if not isinstance(values, np.ndarray):
+            raise DataError(f"{path}: holds several arrays (.npz); write one with numpy.save")
+        return values
     with _open(path, pixels=True) as image:
         try:
             values = np.array(_upright(image))

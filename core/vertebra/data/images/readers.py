@@ -5,8 +5,12 @@ A recipe names one as `data.image` (RGB by default), and one for each further im
 
 from __future__ import annotations
 
+import contextlib
 import io
+import logging
+import math
 import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -14,9 +18,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vertebra.data.images.read import read_image, read_values
+from vertebra.data.images.read import read_gray, read_image, read_values
 from vertebra.errors import DataError
 from vertebra_eval.files import read_bytes
+from vertebra_eval.image_types import MAX_PIXELS
 
 __all__ = ["RGB", "ArrayFile", "Bands", "Gray", "ImageReader", "Stacked", "as_tensor"]
 
@@ -39,7 +44,7 @@ class ImageReader:
     channels: int = 3
     dtype: Depth = "uint8"
     highest: float = 255.0
-    suffixes: ClassVar[frozenset[str]] = frozenset()
+    suffixes: frozenset[str] = frozenset()
     """Of the files that prediction looks for in folders; empty: of all images."""
 
     def read(self, path: str | os.PathLike) -> np.ndarray:
@@ -50,6 +55,10 @@ class ImageReader:
         """
         raise NotImplementedError
 
+    def leaders(self, paths: Sequence[Path]) -> list[Path]:
+        """Those of a folder's files that stand for an image: all, where each file is one."""
+        return list(paths)
+
     def picture(self, pixels: np.ndarray) -> np.ndarray:
         """(H, W, channels) to (H, W, 3) uint8 for people: one channel as gray, otherwise the first three."""
         shown = pixels[..., :3] if pixels.shape[-1] >= 3 else np.repeat(pixels[..., :1], 3, axis=-1)
@@ -57,8 +66,12 @@ class ImageReader:
             shown if shown.dtype == np.uint8 else (shown * (255 / self.highest)).clip(0, 255).round().astype(np.uint8)
         )
 
-    def _checked(self, pixels: np.ndarray, path: str | os.PathLike) -> np.ndarray:
-        """(H, W, C) with as many channels as said, in `dtype`; nothing is scaled."""
+    def checked(self, pixels: np.ndarray, path: str | os.PathLike) -> np.ndarray:
+        """(H, W, C) with as many channels as said, in `dtype`; nothing is scaled.
+
+        Raises:
+            DataError: names the file and what it is instead.
+        """
         if pixels.ndim == 2:
             pixels = pixels[..., None]
         if pixels.ndim != 3 or pixels.shape[-1] != self.channels or 0 in pixels.shape:
@@ -66,6 +79,7 @@ class ImageReader:
                 f"{path}: {type(self).__name__} read the shape {pixels.shape}, "
                 f"expected (height, width, {self.channels})"
             )
+        _check_pixels(path, *pixels.shape[:2])
         allowed = {"uint8": ("uint8",), "uint16": ("uint8", "uint16"), "float32": ("float16", "float32", "float64")}
         if pixels.dtype.name not in allowed[self.dtype]:
             raise DataError(
@@ -99,14 +113,7 @@ class Gray(ImageReader):
         self.highest = _highest(highest, self.dtype)
 
     def read(self, path: str | os.PathLike) -> np.ndarray:
-        pixels = read_values(path)
-        if pixels.ndim == 3:
-            raise DataError(
-                f"{path}: Gray needs one channel, this image has {len(pixels)}; convert it, or read it as RGB"
-            )
-        if pixels.dtype == np.int32 and pixels.min() >= 0 and pixels.max() < 1 << 16:  # how Pillow reads 16 bits
-            pixels = pixels.astype(np.uint16)
-        return self._checked(pixels, path)
+        return self.checked(read_gray(path), path)
 
 
 class Bands(ImageReader):
@@ -132,7 +139,7 @@ class Bands(ImageReader):
         count = pixels.shape[-1]
         if max(self.bands) >= count or (self.all_of and count != self.channels):
             raise DataError(f"{path}: the file has {count} bands, expected {self._expected()}")
-        return self._checked(pixels if self.all_of else pixels[..., self.bands], path)
+        return self.checked(pixels if self.all_of else pixels[..., self.bands], path)
 
     def _expected(self) -> str:
         return f"{self.channels}" if self.all_of else f"more than {max(self.bands)}"
@@ -153,15 +160,19 @@ class ArrayFile(ImageReader):
     def __init__(
         self, channels: int, channels_first: bool = False, dtype: Depth = "float32", highest: float | None = None
     ) -> None:
+        if channels < 1:
+            raise ValueError(f"ArrayFile needs at least one channel, got {channels}")
         self.channels, self.channels_first = channels, channels_first
         self.dtype = dtype
         self.highest = _highest(highest, dtype)
 
     def read(self, path: str | os.PathLike) -> np.ndarray:
+        if Path(path).suffix.lower() != ".npy":
+            raise DataError(f"{path}: ArrayFile reads .npy files; write the array with numpy.save")
         pixels = read_values(path)
         if self.channels_first and pixels.ndim == 3:
             pixels = pixels.transpose(1, 2, 0)
-        return self._checked(pixels, path)
+        return self.checked(pixels, path)
 
 
 class Stacked(ImageReader):
@@ -182,17 +193,25 @@ class Stacked(ImageReader):
         self.readers, self.files = readers, files
         self.channels = sum(one.channels for one in readers)
         self.dtype, self.highest = first.dtype, first.highest
+        self.suffixes = frozenset().union(*(one.suffixes for one in readers))
 
     def read(self, path: str | os.PathLike) -> np.ndarray:
-        named = Path(path)
-        parts = [
-            reader.read(named.parent / file.replace("{stem}", named.stem).replace("{suffix}", named.suffix))
-            for reader, file in zip(self.readers, self.files, strict=True)
-        ]
+        files = self._files_of(Path(path))
+        parts = [reader.read(file) for reader, file in zip(self.readers, files, strict=True)]
         sizes = {part.shape[:2] for part in parts}
         if len(sizes) > 1:
             raise DataError(f"{path}: the files that are stacked have different sizes: {sorted(sizes)} (height, width)")
         return np.concatenate(parts, axis=-1)
+
+    def leaders(self, paths: Sequence[Path]) -> list[Path]:
+        """Without the files that are read together with another."""
+        partners = {file for path in paths for file in self._files_of(path) if file != path}
+        return [path for path in paths if path not in partners]
+
+    def _files_of(self, named: Path) -> list[Path]:
+        return [
+            named.parent / file.replace("{stem}", named.stem).replace("{suffix}", named.suffix) for file in self.files
+        ]
 
 
 def as_tensor(pixels: np.ndarray) -> Tensor:
@@ -203,24 +222,46 @@ def as_tensor(pixels: np.ndarray) -> Tensor:
 
 
 def _highest(written: float | None, dtype: Depth) -> float:
-    if written is not None and not written > 0:
-        raise ValueError(f"the highest value must be above 0, got {written}")
+    if written is not None and not 0 < written < math.inf:
+        raise ValueError(f"the highest value must be a number above 0, got {written}")
     return HIGHEST[dtype] if written is None else float(written)
 
 
 def _read_tiff(path: str | os.PathLike) -> np.ndarray:
-    """(H, W, bands) of the first series of a TIFF file."""
+    """(H, W, bands) of all full-size images in a TIFF file: one of several bands, or pages of one band each."""
     import tifffile
 
     try:
-        with tifffile.TiffFile(io.BytesIO(read_bytes(path))) as file:
-            series = file.series[0]
-            pixels, axes = series.asarray(), series.axes
-    except (OSError, ValueError, IndexError, KeyError, tifffile.TiffFileError) as err:
+        with _quiet("tifffile"), tifffile.TiffFile(io.BytesIO(read_bytes(path))) as file:
+            series = [one for one in file.series if not (one.keyframe.is_reduced or one.keyframe.is_mask)]
+            for one in series:
+                _check_pixels(path, one.shape[one.axes.index("Y")], one.shape[one.axes.index("X")])
+            found = [_bands_last(one.asarray(), one.axes) for one in series]
+            return np.concatenate(found, axis=-1)
+    except DataError:
+        raise
+    except Exception as err:  # a decoder that raises, in whatever way, says that the file is damaged
         hint = "; `pip install imagecodecs` reads further compressions" if "imagecodecs" in str(err) else ""
         raise DataError(f"{path}: cannot be read as TIFF ({err}){hint}") from err
-    rows, columns = axes.find("Y"), axes.find("X")
-    if rows < 0 or columns < 0:
-        raise DataError(f"{path}: its axes are {axes}, expected Y and X among them")
-    pixels = np.moveaxis(pixels, (rows, columns), (0, 1))
+
+
+def _bands_last(pixels: np.ndarray, axes: str) -> np.ndarray:
+    pixels = np.moveaxis(pixels, (axes.index("Y"), axes.index("X")), (0, 1))
     return pixels.reshape(*pixels.shape[:2], -1)
+
+
+@contextlib.contextmanager
+def _quiet(name: str) -> Iterator[None]:
+    """Without the lines that a library logs about a damaged file, beside what it raises."""
+    logger = logging.getLogger(name)
+    before = logger.level
+    logger.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
+def _check_pixels(path: str | os.PathLike, height: int, width: int) -> None:
+    if height * width > MAX_PIXELS:
+        raise DataError(f"{path}: {width}x{height} pixels; at most {MAX_PIXELS:,} can be read. Cut it into tiles")

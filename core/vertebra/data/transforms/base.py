@@ -11,6 +11,7 @@ from torch import Tensor
 
 from vertebra.config.component import where_written
 from vertebra.config.extra_fields import FieldSection, Geometry
+from vertebra.data.images.readers import ImageReader
 from vertebra.data.transforms.sample import Sample
 from vertebra.errors import RecipeError
 
@@ -63,7 +64,7 @@ class ColorTransform(Transform):
         amounts = self.draw(rng)
         for name in self.images:
             pixels, highest = sample.image_of(name)
-            self._check(name, pixels)
+            self._check(name, len(pixels), pixels.dtype == torch.uint8)
             sample.set_image(name, self.recolor(pixels, highest, amounts, rng))
         return sample
 
@@ -75,15 +76,30 @@ class ColorTransform(Transform):
         """New pixels (C, H, W) of the same type; `highest` is the value of white."""
         raise NotImplementedError
 
-    def _check(self, name: str, pixels: Tensor) -> None:
-        known = not self.channels or len(pixels) in self.channels
-        if known and not (self.only_uint8 and pixels.dtype != torch.uint8):
+    def check_images(self, readers: Mapping[str, ImageReader]) -> None:
+        """Before a training: each image that it names is there, and it knows such images.
+
+        Args:
+            readers: of all images, by name.
+        Raises:
+            RecipeError: names the transform and the image.
+        """
+        for name in self.images:
+            if name not in readers:
+                raise RecipeError(
+                    f"{where_written(self, type(self).__name__)}: no image is called {name!r}; "
+                    f"there are: {', '.join(readers)}"
+                )
+            self._check(name, readers[name].channels, readers[name].dtype == "uint8")
+
+    def _check(self, name: str, channels: int, is_uint8: bool) -> None:
+        if (not self.channels or channels in self.channels) and (is_uint8 or not self.only_uint8):
             return
         counts = " or ".join(map(str, self.channels)) or "any number of"
         kind = " of 8 bits" if self.only_uint8 else ""
         raise RecipeError(
             f"{where_written(self, type(self).__name__)} knows images with {counts} channels{kind}, but {name!r} has "
-            f"{len(pixels)} of {pixels.dtype}.\n"
+            f"{channels} of {'8' if is_uint8 else 'more than 8'} bits.\n"
             "  Remove it from data.train_transforms, or name other images in its `images`"
         )
 

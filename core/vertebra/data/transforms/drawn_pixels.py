@@ -136,7 +136,7 @@ class DenseMapDrawn(Drawn):
         canvas.values[..., top : top + height, left : left + width] = self.values
 
     def structure(self, size: Size) -> Any:
-        return DenseMap(self.values, self.fill)
+        return DenseMap(self.values, self.fill, self.smooth)
 
 
 @dataclass

@@ -37,11 +37,11 @@ class RandomGamma(ColorTransform):
         return float(np.exp(rng.uniform(np.log(self.low), np.log(self.high))))
 
     def recolor(self, pixels: Tensor, highest: float, amounts: Any, rng: np.random.Generator) -> Tensor:
-        if pixels.dtype == torch.uint8:
+        if pixels.dtype == torch.uint8 and highest == 255:
             table = (255 * np.linspace(0, 1, 256) ** amounts).round().astype(np.uint8)
             return torch.from_numpy(table[pixels.numpy()])
         changed = (pixels / highest).clamp(min=0) ** amounts * highest
-        return changed if pixels.is_floating_point() else changed.round().to(pixels.dtype)
+        return changed if pixels.is_floating_point() else changed.round().clamp(max=_largest(pixels)).to(pixels.dtype)
 
 
 class GaussianNoise(ColorTransform):
@@ -72,5 +72,9 @@ class GaussianNoise(ColorTransform):
         noisy = pixels.numpy() + rng.standard_normal(tuple(pixels.shape), dtype=np.float32) * deviation
         if pixels.is_floating_point():
             return torch.from_numpy(noisy)
-        limit = 255 if pixels.dtype == torch.uint8 else 65535
-        return torch.from_numpy(noisy.round().clip(0, limit)).to(pixels.dtype)
+        return torch.from_numpy(noisy.round().clip(0, _largest(pixels))).to(pixels.dtype)
+
+
+def _largest(pixels: Tensor) -> int:
+    """The largest value of files of 8 or 16 bits."""
+    return 255 if pixels.dtype == torch.uint8 else 65535

@@ -40,10 +40,11 @@ def warp_pixels(pixels: Tensor, matrix: np.ndarray, height: int, width: int, val
         warped = one(np.ascontiguousarray(pixels.permute(1, 2, 0).numpy()), (int(value),) * 3)
         return torch.from_numpy(warped).permute(2, 0, 1)  # channels stay last in memory
     planes = pixels.numpy()
-    if planes.dtype not in (np.uint8, np.float32):
-        planes = planes.astype(np.int32)  # what Pillow has single channels of
+    if planes.dtype not in (np.uint8, np.float32):  # what Pillow has single channels of; it cuts means of int32 off
+        planes = planes.astype(np.float32 if smooth else np.int32)
     fill = value if planes.dtype == np.float32 else int(value)
     result = np.empty((len(planes), height, width), pixels.numpy().dtype)
     for plane, slot in zip(planes, result, strict=True):
-        slot[:] = one(np.ascontiguousarray(plane), fill)
+        warped = one(np.ascontiguousarray(plane), fill)
+        slot[:] = warped.round() if warped.dtype != slot.dtype else warped
     return torch.from_numpy(result)

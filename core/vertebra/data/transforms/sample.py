@@ -158,7 +158,7 @@ class Sample:
         """The pixels (C, H, W) of `image` or a further image, and the value of white in them.
 
         Raises:
-            RecipeError: there is no image of this name.
+            RecipeError: no image has this name.
         """
         field = self.fields.get(name)
         if name == "image":

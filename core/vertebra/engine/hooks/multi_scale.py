@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 
 from vertebra.engine.hook import Hook, Training
-from vertebra.structures import BitMasks, Boxes, Instances, Keypoints, PolygonMasks
+from vertebra.structures import BitMasks, Boxes, DenseMap, Instances, Keypoints, PolygonMasks, RotatedBoxes
 from vertebra.structures.resize import resize_pixels
 
 __all__ = ["MultiScale", "resize_input"]
@@ -42,44 +43,53 @@ class MultiScale(Hook):
     def before_forward(self, trainer: Training) -> None:
         longest = max(max(sample["image"].shape[-2:]) for sample in trainer.batch)
         scale = self.size_at(trainer.step, trainer.plan.seed) / longest
-        trainer.batch = [resize_input(sample, scale, trainer.device) for sample in trainer.batch]
+        images = getattr(trainer.model, "pixels", ("image",))
+        trainer.batch = [resize_input(sample, scale, trainer.device, images) for sample in trainer.batch]
 
 
-def resize_input(sample: dict[str, Any], scale: float, device: torch.device) -> dict[str, Any]:
-    """A copy of an input, scaled: image, `sem_seg`, and boxes, masks and keypoints of `instances`.
+def resize_input(
+    sample: dict[str, Any], scale: float, device: torch.device, images: Collection[str] = ("image",)
+) -> dict[str, Any]:
+    """A copy of an input, scaled: its images, `sem_seg`, `instances`, and declared fields of the whole image.
 
     Args:
         scale: of both sides, which become whole numbers of at least 1 pixel; the rest follows these.
         device: where the pixels are resized and stay.
+        images: names of the images.
     """
-    height, width = sample["image"].shape[-2:]
+    old = height, width = tuple(sample["image"].shape[-2:])
     size = (max(1, round(height * scale)), max(1, round(width * scale)))
-    if size == (height, width):
+    if size == old:
         return sample
-    image = sample["image"].to(device, non_blocking=True)
-    result = {**sample, "image": resize_pixels(image, size, smooth=True)}
-    if sample.get("sem_seg") is not None:
-        labels = sample["sem_seg"].to(device, non_blocking=True)[None]
-        result["sem_seg"] = resize_pixels(labels, size, smooth=False)[0]
-    if sample.get("instances") is not None:
-        result["instances"] = _resize_instances(sample["instances"], size)
+    result = {}
+    for name, value in sample.items():
+        if name in images:
+            value = resize_pixels(value.to(device, non_blocking=True), size, smooth=True)
+        elif name == "sem_seg" and value is not None:
+            value = _resized(DenseMap(value.to(device, non_blocking=True)), old, size).tensor
+        elif isinstance(value, Instances) and name == "instances":
+            fields = {key: _resized(field, value.image_size, size) for key, field in value.get_fields().items()}
+            value = Instances(size, **fields)
+        else:
+            value = _resized(value, old, size)
+        result[name] = value
     return result
 
 
-def _resize_instances(instances: Instances, size: tuple[int, int]) -> Instances:
-    """The same objects in an image of another (height, width); fields that hold no places stay as they are."""
-    old_height, old_width = instances.image_size
-    x, y = size[1] / old_width, size[0] / old_height
-    result = Instances(size)
-    for name, value in instances.get_fields().items():
-        if isinstance(value, Boxes):
-            value = value.clone()
-            value.scale(x, y)
-        elif isinstance(value, PolygonMasks):
-            value = PolygonMasks([[points * np.tile((x, y), len(points) // 2) for points in item] for item in value])
-        elif isinstance(value, BitMasks):
-            value = BitMasks(resize_pixels(value.tensor.to(torch.uint8), size, smooth=False).bool())
-        elif isinstance(value, Keypoints):
-            value = Keypoints(value.tensor * value.tensor.new_tensor((x, y, 1.0)))
-        result.set(name, value)
-    return result
+def _resized(value: Any, old: tuple[int, int], new: tuple[int, int]) -> Any:
+    """What holds places in an image of (height, width), in one of another; anything else as it is."""
+    x, y = new[1] / old[1], new[0] / old[0]
+    if isinstance(value, (Boxes, RotatedBoxes)):
+        value = value.clone()
+        value.scale(x, y)
+    elif isinstance(value, PolygonMasks):
+        value = PolygonMasks([[points * np.tile((x, y), len(points) // 2) for points in item] for item in value])
+    elif isinstance(value, BitMasks):
+        value = BitMasks(resize_pixels(value.tensor.to(torch.uint8), new, smooth=False).bool())
+    elif isinstance(value, Keypoints):
+        value = Keypoints(value.tensor * value.tensor.new_tensor((x, y, 1.0)))
+    elif isinstance(value, DenseMap):
+        flat = value.tensor.dim() == 2
+        pixels = resize_pixels(value.tensor[None] if flat else value.tensor, new, smooth=value.smooth)
+        value = replace(value, tensor=pixels[0] if flat else pixels)
+    return value
