@@ -4,6 +4,7 @@ import json
 import logging
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -184,8 +185,21 @@ def test_registered_coco_files_keep_what_a_recipe_may_declare(coco_folder):
         {"a.png": (16, 16)}, [{"image_id": 1, "category_id": 1, "bbox": [2, 2, 4, 4], "track": 3}]
     )
     register_coco_instances("kept coco", {}, file, folder)
-    dataset = load_dataset("kept coco", fields={"track": FieldSection(geometry="scalar")})
-    assert dataset[0]["annotations"][0]["track"] == 3
+    data = json.loads(Path(file).read_text())
+    data["images"][0] |= {"depth": "depth.npy", "camera": 3, "license": 1}
+    Path(file).write_text(json.dumps(data))
+    np.save(f"{folder}/depth.npy", np.zeros((16, 16)))
+    fields = {"track": FieldSection(geometry="scalar"), "depth": FieldSection(geometry="dense_map")}
+    (item,) = load_dataset("kept coco", fields=fields)
+    assert item["annotations"][0]["track"] == 3
+    assert item["depth"] == f"{folder}/depth.npy" and item["camera"] == 3 and "license" not in item
+
+
+def test_a_declared_image_that_a_registered_file_does_not_name_is_missing(coco_folder):
+    file, folder = coco_folder({"a.png": (16, 16)}, [])
+    register_coco_instances("no depth", {"extra_fields": {"depth": {"geometry": "dense_map"}}}, file, folder)
+    with pytest.raises(DataError, match=r"a\.png: 'depth' is missing, a declared field of geometry dense_map"):
+        load_dataset("no depth")
 
 
 def test_usual_names_cannot_be_declared_and_recipes_keep_their_fields():

@@ -121,12 +121,17 @@ def _unused_parent(by_id: dict[Any, dict], annotated: Collection[Any]) -> Any:
 
 
 def image_dicts(
-    found: CocoImages, image_root: Path, problems: Problems, fields: Mapping[str, FieldSection] | None = None
+    found: CocoImages,
+    image_root: Path,
+    problems: Problems,
+    fields: Mapping[str, FieldSection] | None = None,
+    keep_all: bool = False,
 ) -> dict[Any, dict]:
     """Standard dicts without annotations, by image id, in the file's order; `problems` gets the faulty ones.
 
     Args:
         fields: declared ones; paths of dense maps count from `image_root`.
+        keep_all: keep the keys that nothing declares too.
     """
     for one in found.findings.of(_STOP):
         if one.kind not in _IGNORED_KINDS:
@@ -140,7 +145,7 @@ def image_dicts(
             "height": sizes[row][0],
             "width": sizes[row][1],
             "image_id": key,
-            **kept_of_image(found, row, image_root, fields or {}),
+            **kept_of_image(found, row, image_root, fields or {}, keep_all),
             "annotations": [],
         }
         for row, (key, name) in enumerate(zip(found.ids, found.file_names, strict=True))

@@ -30,14 +30,19 @@ def declared_keys(fields: Mapping[str, FieldSection], *, of_instances: bool | No
     return {field.key or name for name, field in chosen.items()}
 
 
-def kept_of_image(found: CocoImages, row: int, image_root: Path, fields: Mapping[str, FieldSection]) -> dict[str, Any]:
-    """The declared fields of one image, by key. Paths count from `image_root`."""
+def kept_of_image(
+    found: CocoImages, row: int, image_root: Path, fields: Mapping[str, FieldSection], keep_all: bool
+) -> dict[str, Any]:
+    """The declared fields of one image, by key, or all that is not read otherwise. Paths count from `image_root`."""
+    of_files = {field.key or name for name, field in fields.items() if field.geometry in ("dense_map", "image")}
+    keys = found.kept.keys() - _USED_OF_IMAGES if keep_all else declared_keys(fields, of_instances=False)
     values = {}
-    for name, field in fields.items():
-        value = None if field.of_instances else found.kept[field.key or name][row]
+    for key in keys & found.kept.keys():
+        value = found.kept[key][row]
+        if isinstance(value, str) and (key in of_files or (keep_all and (image_root / value).is_file())):
+            value = str(image_root / value)
         if value is not None:
-            is_path = field.geometry in ("dense_map", "image") and isinstance(value, str)
-            values[field.key or name] = str(image_root / value) if is_path else value
+            values[key] = value
     return values
 
 

@@ -54,7 +54,7 @@ class CocoFormat(Format):
     """
 
     keep_all = False
-    """Whether annotations keep the keys that nothing declares."""
+    """Whether images and annotations keep the keys that nothing declares."""
 
     def __init__(
         self,
@@ -104,7 +104,7 @@ class CocoFormat(Format):
         annotated = {data.categories.ids[row] for row in np.unique(data.annotations.category).tolist() if row >= 0}
         categories = kept_categories(data.categories, problems, self.classes, self.keypoint_flip_map, annotated)
         problems.raise_if_any()
-        records = image_dicts(data.images, image_root, problems, self.fields)
+        records = image_dicts(data.images, image_root, problems, self.fields, self.keep_all)
         if not self.keep_all:
             tell_unused(file, data.images, data.annotations.keys, self.fields)
         notes = dataset_dicts(data, records, categories, problems, self.fields)
