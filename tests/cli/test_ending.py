@@ -220,3 +220,26 @@ def test_no_text_of_a_user_is_a_format():
             if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mod) and isinstance(node.left, ast.JoinedStr):
                 found.append(f"{path.relative_to(root)}:{node.lineno}")
     assert {place.partition(":")[0] for place in found} == _OWN_TEMPLATES, found
+
+
+ENDING = """
+import os, signal
+from vertebra.cli import ending
+from vertebra.errors import VertebraError
+message = ending._message
+def interrupted(err):
+    for _ in range({signals}):
+        os.kill(os.getpid(), signal.SIGTERM)
+    return message(err)
+ending._message = interrupted
+with ending.one_message("program"):
+    raise VertebraError("the reason")
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of Unix")
+@pytest.mark.parametrize(("signals", "code", "printed"), [(1, 2, "program: the reason\n"), (2, -15, "")])
+def test_a_signal_does_not_cut_off_the_message_that_ends_a_program(signals, code, printed):
+    script = ENDING.replace("{signals}", str(signals))
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (code, printed)

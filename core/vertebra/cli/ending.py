@@ -42,16 +42,17 @@ def one_message(program: str) -> Iterator[None]:
     Meanwhile nothing that is printed can control the terminal, see `PlainStream`. SIGTERM ends it as Ctrl-C does, after
     its clean-up, with exit code 143. VERTEBRA_TRACEBACK=1 adds the traceback.
     """
-    with _plain_streams():
-        yield from _ending(program)
+    with _plain_streams(), _terminating(program) as ending:
+        yield from _ending(program, ending)
 
 
-def _ending(program: str) -> Iterator[None]:
+def _ending(program: str, ending: threading.Event) -> Iterator[None]:
     try:
-        with _terminating(program):
-            yield
+        yield
+        ending.set()
         _end_one_of_several()
     except BaseException as err:
+        ending.set()
         broken = err.__context__ if isinstance(err, SystemExit) else None
         if isinstance(broken, OSError) and broken.errno == errno.EPIPE:  # click takes each for that of standard output
             err = broken
@@ -169,18 +170,26 @@ def _plain_streams() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _terminating(program: str) -> Iterator[None]:
+def _terminating(program: str) -> Iterator[threading.Event]:
+    """SIGTERM raises SystemExit, until the event is set. Then it waits: torchrun sends it to all processes once one of
+    them has failed, and what this one is about to say of that would be lost. A second one ends the process."""
+
     def stop(number: int, frame: object) -> None:
-        if os.getpid() == owner:  # not a data worker that was forked with this handler
-            print(f"{program}: terminated", file=sys.stderr)
-            sys.exit(128 + number)
+        if os.getpid() != owner:  # a data worker that was forked with this handler
+            return
+        if ending.is_set():
+            signal.signal(number, signal.SIG_DFL)
+            return
+        print(f"{program}: terminated", file=sys.stderr)
+        sys.exit(128 + number)
 
     owner = os.getpid()
+    ending = threading.Event()
     free = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     if free:
         signal.signal(signal.SIGTERM, stop)
     try:
-        yield
+        yield ending
     finally:
         if free:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -9,6 +9,7 @@ import atexit
 import contextlib
 import inspect
 import os
+import signal
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -18,7 +19,7 @@ import torch.distributed as dist
 from torch import nn
 
 from vertebra.errors import SetupError, VertebraError
-from vertebra.runtime.fellows import Fellows, end_process
+from vertebra.runtime.fellows import NO_STORE, Fellows, end_process
 
 __all__ = [
     "any_process",
@@ -44,6 +45,7 @@ Result = TypeVar("Result")
 
 _fellows: Fellows | None = None
 
+_STOPPED = "stopped by SIGTERM"
 _TIMEOUT = timedelta(minutes=60)  # one process evaluates or writes while the others wait
 
 
@@ -116,6 +118,11 @@ def failed(err: BaseException, message: str | None = None) -> str | None:
     """
     if _fellows is None:
         return None
+    if isinstance(err, SystemExit) and err.code == 128 + signal.SIGTERM:  # torchrun ends the others that way
+        first = _fellows.failure()
+        if first not in (None, NO_STORE) and not first.endswith(_STOPPED):
+            return first
+        message = message or _STOPPED
     if isinstance(err, RuntimeError):  # of a collective whose partner has gone: it may just be telling why
         first = _fellows.failure(wait=3.0)
         if first is not None:

@@ -19,13 +19,13 @@ from typing import Any
 
 from vertebra.runtime.folders import drop_empty_folders
 
-__all__ = ["Fellows", "end_process"]
+__all__ = ["NO_STORE", "Fellows", "end_process"]
 
 _LOOK = 1.0  # seconds between two looks
 _GRACE = 5.0  # seconds in which this process may end by itself, after another has failed
 _SILENT = 300.0  # seconds without a sign of life; a library that holds Python's lock for long gives none
 _FAILED = "vertebra/failed"
-_NO_STORE = "the process that holds the store (rank 0, or torchrun) is gone"
+NO_STORE = "the process that holds the store (rank 0, or torchrun) is gone"
 
 
 class Fellows:
@@ -89,7 +89,7 @@ class Fellows:
                     told = self.store.get(_FAILED).decode("utf-8", "replace")
                     return None if told.startswith(f"rank {self.rank} ") else told
             except Exception:
-                return _NO_STORE
+                return NO_STORE
             if time.monotonic() >= end:
                 return None
             time.sleep(0.1)
@@ -102,8 +102,8 @@ class Fellows:
                 self.store.set(_key("alive", self.rank), str(number))
                 lost = self.failure() or self._lost_one()
             except Exception:
-                lost = _NO_STORE
-            if lost == _NO_STORE and 0 in self._left:
+                lost = NO_STORE
+            if lost == NO_STORE and 0 in self._left:
                 return
             if lost is not None:
                 if not self._stopped.wait(_GRACE):
