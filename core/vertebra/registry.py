@@ -23,6 +23,7 @@ __all__ = [
     "HEADS",
     "HOOKS",
     "LOSSES",
+    "MODELS",
     "NECKS",
     "OPTIMIZERS",
     "PARTS",
@@ -209,6 +210,7 @@ def _forget_module(module: str) -> None:
 
 WHEN_FORGOTTEN.append(_forget_module)
 
+MODELS = REGISTRIES["model"]
 BACKBONES = REGISTRIES["backbone"]
 NECKS = REGISTRIES["neck"]
 HEADS = REGISTRIES["head"]

@@ -27,7 +27,7 @@ from vertebra.config import ComponentSpec
 from vertebra.config.injection import INJECTED
 from vertebra.data import Metadata, TrainingSampler, build_train_loader, load_split
 from vertebra.errors import RecipeError
-from vertebra.models import ShapeSpec
+from vertebra.models import Model, ShapeSpec
 from vertebra.models.inference import InferenceMode
 from vertebra.registry import REGISTRIES
 from vertebra.structures import Boxes
@@ -71,6 +71,10 @@ class ProbedHead(Head):
         return [{"instances": Instances(size, **empty)} for size in batch.original_sizes]
 
 
+class ProbedModel(Model):
+    """The usual model, with arguments beside."""
+
+
 class ProbedTransform(Transform):
     def __call__(self, sample, rng):
         return sample
@@ -95,6 +99,7 @@ class PlainPart:
 
 
 BASES = {
+    "model": ProbedModel,
     "backbone": ProbedBackbone,
     "neck": ProbedNeck,
     "head": ProbedHead,
@@ -113,6 +118,7 @@ def seen():
     for kind, base in BASES.items():
         if kind != "part":
             nested = {"part": PlainPart, "loss": Loss} if kind in ("neck", "head") else {"part": PlainPart}
+            nested |= {"backbone": Backbone, "neck": Neck, "heads": dict[str, Head]} if kind == "model" else {}
             REGISTRIES[kind].register(_probe(kind, base, found, **({} if kind == "loss" else nested)))
     REGISTRIES["part"].register(_probe("part", PlainPart, found, place=str))
     REGISTRIES["part"].register(_probe("part", ProbedMode, found, name="ProbeMode", place=str))
@@ -124,7 +130,8 @@ def _probe(kind, base, found, name="Probe", **own):
     """A subclass of `base` whose constructor takes all that the table promises to its kind, and `own` arguments."""
 
     def init(self, **given):
-        super(cls, self).__init__()
+        of_model = ("backbone", "neck", "heads", "metadata") if isinstance(self, Model) else ()
+        super(cls, self).__init__(**{one: given[one] for one in of_model})
         if isinstance(self, ProbedBackbone):
             self.gain = nn.Parameter(torch.ones(1))
         key = f"{given['place']}: part" if "place" in given else kind
@@ -151,6 +158,7 @@ def recipe(tmp_path, monkeypatch, seen):
         return {"name": "Probe", "part": {"name": "Probe", "place": place}, **more}
 
     content = {
+        "model": block("model"),
         "model.backbone": block("backbone"),
         "model.neck": block("neck", loss="Probe"),
         "model.heads": {"boxes": block("head", loss="Probe")},
@@ -176,6 +184,7 @@ def is_right(argument, value, images):
         "num_classes": lambda: value == len(CLASSES),
         "metadata": lambda: value.thing_classes == CLASSES,
         "dataset": lambda: len(value) in images and value.metadata.thing_classes == CLASSES,
+        "in_channels": lambda: value == 3,
         "output_dir": lambda: value is None or value.name == "evaluation" or value.name.startswith("step"),
     }
     return checks[argument]()
@@ -188,7 +197,18 @@ def test_every_kind_is_given_what_the_table_promises_it(recipe, seen):
     evaluate(predictor.model, recipe, output_dir="evaluation")
     assert {key for key in seen if ": " not in key} == {*INJECTED, "hook"} - {"part"}
     assert {key.partition(":")[0] for key in seen if ": " in key} == {
-        *("backbone", "neck", "head", "train transform", "eval transform", "sampler", "hook", "evaluator", "inference")
+        *(
+            "model",
+            "backbone",
+            "neck",
+            "head",
+            "train transform",
+            "eval transform",
+            "sampler",
+            "hook",
+            "evaluator",
+            "inference",
+        )
     }
     for key, probes in seen.items():
         for given in probes:

@@ -13,11 +13,12 @@ from vertebra.plugins.locate import locate_module
 
 PUBLIC = set(
     """
-    __version__ AnchorGenerator BACKBONES Backbone Batch BitMasks Box2BoxTransform BoxMode Boxes CheckpointError
-    DataError Dataset DatasetCatalog EVALUATORS Evaluator ExportError FORMATS Format HEADS HOOKS Head Hook ImageList
-    Instances Keypoints LOSSES Loss Matcher Metadata MetadataCatalog Model NECKS Neck OPTIMIZERS PARTS PluginError
-    PolygonMasks Predictor Recipe RecipeError Registry SAMPLERS SCHEDULES SetupError ShapeSpec TRANSFORMS Trainer
-    TrainingDiverged Transform VertebraError build_model evaluate export_onnx load_recipe pairwise_iou
+    __version__ AnchorGenerator BACKBONES Backbone BaseModel Batch BitMasks Box2BoxTransform BoxMode Boxes
+    CheckpointError DataError Dataset DatasetCatalog EVALUATORS Evaluator ExportError FORMATS Format HEADS HOOKS
+    Head Hook ImageList Instances Keypoints LOSSES Loss MODELS Matcher Metadata MetadataCatalog Model NECKS Neck
+    OPTIMIZERS PARTS PluginError PolygonMasks Predictor Recipe RecipeError Registry SAMPLERS SCHEDULES SetupError
+    ShapeSpec TRANSFORMS Trainer TrainingDiverged Transform VertebraError build_model evaluate export_onnx
+    load_recipe pairwise_iou
     """.split()  # noqa: SIM905  one name a line would fill two screens
 )
 

@@ -25,7 +25,7 @@ def test_a_process_that_torchrun_ends_says_what_another_failed_of(ranks):
     assert distributed.failed(ValueError("the mixture is unstable")) is None
     ranks(0)
     assert distributed.failed(TERMINATED) == "rank 1 failed: ValueError: the mixture is unstable"
-    assert distributed.failed(ValueError("mine")) is None  # its own words are no consequence
+    assert distributed.failed(ValueError("mine")) is None  # an error of its own stays as it is
 
 
 def test_where_all_are_terminated_nobody_failed(ranks):

@@ -5,7 +5,7 @@ laid over earlier ones, the file itself over all of them, overrides over that. L
 
 - two blocks merge key by key; lists and scalars replace what was there, `null` too;
 - a component block with another `name` (or `format`) than the one below it replaces it whole, so that no argument
-  of the old component stays behind;
+  of the old component stays behind; `model` without a `name` is a `Model`;
 - a block without `name` laid over a bare component name (`neck: FPN`) adds arguments to that component;
 - a section with nothing in it (`train:` and no more) changes nothing;
 - `requires` is the union of both lists;
@@ -18,6 +18,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from vertebra.config.component import USUAL_MODEL
 from vertebra.config.foreign_files import refuse_foreign_block, refuse_foreign_suffix
 from vertebra.config.recipe_files import find_recipe
 from vertebra.config.requires import REQUIRES, check_requires, join_requires
@@ -74,7 +75,9 @@ def merge(below: Node | None, above: Node, path: tuple[str, ...] = ()) -> Node:
         return above
     if isinstance(below.value, str) and not {"name", "format"} & above.value.keys():
         below = Node({"name": below}, below.where, below.folder)
-    if not isinstance(below.value, dict) or (path and _is_other_component(below.value, above.value)):
+    if not isinstance(below.value, dict):
+        return above
+    if path and _is_other_component(below.value, above.value, USUAL_MODEL if path == ("model",) else None):
         return above
     result = dict(below.value)
     for left, right in (_EXCLUSIVE.get(path, ("", "")), _EXCLUSIVE.get(path, ("", ""))[::-1]):
@@ -135,11 +138,11 @@ def _split(key: str, where: str) -> tuple[str, ...]:
     return keys
 
 
-def _is_other_component(below: dict[str, Node], above: dict[str, Node]) -> bool:
+def _is_other_component(below: dict[str, Node], above: dict[str, Node], usual: str | None) -> bool:
     kind_key = "format" if "format" in below or "format" in above else "name"
     if kind_key not in above:
         return False
-    return kind_key not in below or below[kind_key].value != above[kind_key].value
+    return (below[kind_key].value if kind_key in below else usual) != above[kind_key].value
 
 
 def _given(block: Node, key: str) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
-from vertebra.config.component import ComponentSpec, Kind, to_plain
+from vertebra.config.component import USUAL_MODEL, ComponentSpec, Kind, to_plain
 from vertebra.config.scalars import INVALID, check_scalar, describe_type, show
 from vertebra.config.section import Section
 from vertebra.config.sections import Recipe
@@ -70,6 +70,8 @@ def check_section(cls: type[Section], node: Node, path: str, mistakes: Mistakes,
         return INVALID
     hints = get_type_hints(cls, include_extras=True)
     fields = {item.name: item for item in dataclasses.fields(cls) if item.compare}
+    if cls.component is not None:
+        block = _component_apart(cls.component, set(fields) - {cls.component}, block)
     for key, child in block.value.items():
         if key not in fields:
             places = _elsewhere(key, cls, block)
@@ -77,7 +79,7 @@ def check_section(cls: type[Section], node: Node, path: str, mistakes: Mistakes,
             mistakes.add(child.where, f"{_join(path, key)}: {title} has no such key.\n  {hint}")
     values = dict(known)
     for name, item in fields.items():
-        inner = _join(path, name)
+        inner = path if name == cls.component else _join(path, name)
         child = block.value.get(name) or _default_of(item, block)
         if child is None:
             mistakes.add(block.where, f"{inner} is missing; {title} needs it")
@@ -89,6 +91,13 @@ def check_section(cls: type[Section], node: Node, path: str, mistakes: Mistakes,
     for name, text in problems:
         mistakes.add(block.value.get(name, block).where, f"{_join(path, name)} {text}")
     return INVALID if problems or not fields.keys() <= values.keys() else cls(**values)
+
+
+def _component_apart(component: str, fields: set[str], block: Node) -> Node:
+    """The block of a section that is a component too: the keys of other names than its fields are the component's."""
+    own = {key: child for key, child in block.value.items() if key in fields}
+    rest = {key: child for key, child in block.value.items() if key not in fields}
+    return Node({**own, component: Node(rest, block.where, block.folder)}, block.where, block.folder)
 
 
 def check_value(annotation: Any, node: Node, path: str, mistakes: Mistakes) -> Any:
@@ -133,6 +142,9 @@ def _check_component(kind: str, annotation: Any, node: Node, path: str, mistakes
     if not isinstance(block.value, dict):
         mistakes.add(node.where, f"{path} is {show(node)}, expected {_block_text(kind)}")
         return INVALID
+    if kind == "model" and key not in block.value:
+        usual = Node(USUAL_MODEL, block.where, block.folder)
+        block = Node({key: usual, **block.value}, block.where, block.folder)
     if key not in block.value:
         written = ", ".join(block.value) or "nothing"
         mistakes.add(
@@ -150,14 +162,17 @@ def _check_component(kind: str, annotation: Any, node: Node, path: str, mistakes
         mistakes.add(name.where, f"{path}: {getattr(err, 'summary', err)}", err)
         return INVALID
     wanted = get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
-    if wanted is not ComponentSpec and not getattr(wanted, "_is_protocol", False) and not issubclass(cls, wanted):
+    # A contract stands for all components of its kind: a registered class need not derive from it.
+    contract = kind != "part" and "component_kind" in vars(wanted)
+    any_class = wanted is ComponentSpec or contract or getattr(wanted, "_is_protocol", False)
+    if not any_class and not issubclass(cls, wanted):
         mistakes.add(
             name.where, f"{path}: {name.value} is a {kind}, but not a {wanted.__name__}, which is expected here"
         )
         return INVALID
-    contract = _contract_of(annotation)
-    if contract is not None and contract not in (base.__name__ for base in cls.__mro__):
-        mistakes.add(name.where, f"{path}: {name.value} is a {kind}, but not a {contract}, which is expected here")
+    named = _contract_of(annotation)
+    if named is not None and named not in (base.__name__ for base in cls.__mro__):
+        mistakes.add(name.where, f"{path}: {name.value} is a {kind}, but not a {named}, which is expected here")
         return INVALID
     arguments, before = {}, len(mistakes.found)
     for argument, child in block.value.items():
@@ -174,6 +189,9 @@ def _check_component(kind: str, annotation: Any, node: Node, path: str, mistakes
             mistakes.add(child.where, f"{inner} is set by the framework; remove it from the recipe")
         else:
             arguments[argument] = check_value(known.annotation, child, inner, mistakes)
+    if len(mistakes.found) == before and hasattr(cls, "recipe_problems"):
+        for argument, text in cls.recipe_problems(arguments):
+            mistakes.add(block.value.get(argument, block).where, f"{_join(path, argument)} {text}")
     for known in known_arguments.values():
         if known.required and known.name not in block.value:
             text = describe_type(known.annotation)

@@ -9,13 +9,15 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from vertebra.config.injection import INJECTED, WHERE_KNOWN, facts_of_head, is_injected
+from vertebra.config.injection import INJECTED, WHERE_KNOWN, facts_of_head, facts_of_model, is_injected
 from vertebra.config.signature import Signature, signature_of
-from vertebra.errors import RecipeError, VertebraError
+from vertebra.errors import PluginError, RecipeError, VertebraError
 from vertebra.registry import REGISTRIES
 
-__all__ = ["ComponentSpec", "Kind", "to_plain", "where_written"]
+__all__ = ["USUAL_MODEL", "ComponentSpec", "Kind", "to_plain", "where_written"]
 
+USUAL_MODEL = "Model"  # what a model's block means that has no `name`
+_GIVE_SHAPES = ("backbone", "neck")
 _written: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
 
 
@@ -64,7 +66,8 @@ class ComponentSpec:
             injected: what the framework knows (`input_shape`, `num_classes`, ...). Each goes to every constructor,
                 nested ones too, that has a parameter of this name and whose kind is promised it (`INJECTED`); what the
                 recipe writes goes before it, and holds for what is nested in the component as well. From
-                `label_counts`, where it is given, each head takes the `num_classes` that it asks for.
+                `label_counts`, where it is given, each head takes the `num_classes` that it asks for. Inside a model,
+                what a backbone or neck gives is the `input_shape` of the parts after it.
         Raises:
             RecipeError: the constructor raised; names file and line and the place in the code. Or it takes a promised
                 argument that is not known here.
@@ -75,7 +78,13 @@ class ComponentSpec:
         injected |= {key: value for key, value in self.arguments.items() if is_injected(self.kind, key)}
         if self.kind == "head":
             injected = facts_of_head(cls, injected, self.arguments.get("num_classes"))
-        arguments = _with_specs(self.arguments, lambda nested: nested.build(**injected))
+        elif self.kind == "model":
+            injected = facts_of_model(cls, injected)
+        arguments = {}
+        for key, value in sorted(self.arguments.items(), key=lambda item: signature.place_of(item[0])):
+            arguments[key] = _with_specs(value, lambda nested: nested.build(**injected))
+            if self.kind == "model" and isinstance(value, ComponentSpec) and value.kind in _GIVE_SHAPES:
+                injected["input_shape"] = _shapes_of(arguments[key], value)
         for key in INJECTED.get(self.kind, ()):
             if key in arguments or key not in signature.parameters:
                 continue
@@ -144,6 +153,23 @@ def to_plain(value: Any) -> Any:
     from pydantic_core import to_jsonable_python  # paths, enums, sets, dataclasses
 
     return to_jsonable_python(value)
+
+
+def _shapes_of(part: Any, spec: ComponentSpec) -> dict[str, Any]:
+    """What `output_shape` of a backbone or neck returns, checked: other parts are built from it."""
+    called = f"{spec.where}: {spec.kind} {spec.name}"
+    try:
+        shapes = part.output_shape()
+    except (NotImplementedError, AttributeError) as err:
+        if not isinstance(err, NotImplementedError) and hasattr(part, "output_shape"):
+            raise
+        raise PluginError(f"{called} has no method output_shape(), from which the next parts are built") from err
+    fields = ("channels", "stride")
+    if not isinstance(shapes, Mapping) or not shapes or not all(hasattr(s, f) for s in shapes.values() for f in fields):
+        raise PluginError(
+            f"{called}: output_shape() returned {shapes!r:.80}, expected {{name: ShapeSpec(channels, stride)}}"
+        )
+    return dict(shapes)
 
 
 def _with_specs(value: Any, change: Callable[[ComponentSpec], Any]) -> Any:

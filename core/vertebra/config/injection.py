@@ -15,6 +15,7 @@ __all__ = [
     "Labels",
     "count_classes",
     "facts_of_head",
+    "facts_of_model",
     "is_injected",
     "known_facts",
     "labels_of",
@@ -28,6 +29,7 @@ _CONTRACTS = "vertebra.models.contracts"
 _OF_DATASET = ("num_classes", "metadata")
 _MODEL_PARTS = ("input_shape", *_OF_DATASET)
 INJECTED = {
+    "model": (*_OF_DATASET, "in_channels"),
     "backbone": _OF_DATASET,
     "neck": _MODEL_PARTS,
     "head": _MODEL_PARTS,
@@ -44,6 +46,7 @@ WHERE_KNOWN = {
     "num_classes": "It is the number of the dataset's thing_classes or stuff_classes: set one of them in its "
     "metadata, or write num_classes",
     "metadata": "It is that of the dataset, or of the checkpoint that a model was loaded from",
+    "in_channels": "It is the number of channels that data.image gives",
     "dataset": "It is the one that samplers and evaluators are built for",
     "output_dir": "It is the folder of an evaluation",
 }
@@ -99,17 +102,27 @@ def labels_of(head: type) -> Labels:
     return "stuff"
 
 
+def facts_of_model(model: type, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The facts for a model: `num_classes` is the number of the classes that it asks for. Its heads ask for theirs."""
+    counts = {} if "given_classes" in facts else facts.get("label_counts", {})
+    labels = labels_of(model)
+    return {**facts, **({"num_classes": counts[labels]} if labels in counts else {})}
+
+
 def facts_of_head(head: type, facts: Mapping[str, Any], written: int | None) -> dict[str, Any]:
     """The facts for a head and what is nested in it: `num_classes` is the number of the classes that it asks for.
 
     Args:
-        facts: `label_counts` holds {labels: number of classes}, as far as they are known.
+        facts: `label_counts` holds {labels: number of classes}, as far as they are known; `given_classes` the number
+            that this head takes all the same, but not the heads inside it.
         written: `num_classes` as the recipe writes it for this head. It also holds for heads inside it that have the
             same `labels`.
     """
+    facts = dict(facts)
+    given = facts.pop("given_classes", None)
     labels, counts = labels_of(head), dict(facts.get("label_counts", {}))
-    if written is not None:
-        counts[labels] = written
+    if written is not None or given is not None:
+        counts[labels] = given if written is None else written
     return {**facts, "label_counts": counts, **({"num_classes": counts[labels]} if labels in counts else {})}
 
 

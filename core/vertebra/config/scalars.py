@@ -81,7 +81,7 @@ def describe_type(annotation: Any) -> str:
         return " or ".join(show(member.value) for member in annotation)
     kind = getattr(annotation, "component_kind", None)
     if isinstance(kind, str):
-        return f"a {kind} ({annotation.__name__})"
+        return f"a {kind}" if annotation.__name__.lower() == kind else f"a {kind} ({annotation.__name__})"
     return getattr(annotation, "__name__", str(annotation))
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, ClassVar
 
-from vertebra.config.component import to_plain
+from vertebra.config.component import USUAL_MODEL, to_plain
 from vertebra.errors import RecipeError
 
 __all__ = ["Section", "within"]
@@ -14,7 +14,13 @@ __all__ = ["Section", "within"]
 
 @dataclass(frozen=True)
 class Section:
-    """Base of the sections: checks that go beyond one value's type."""
+    """Base of the sections: checks that go beyond one value's type.
+
+    A section may be a component with a few fields beside: its field `component` holds it, and takes the keys of the
+    block that are not fields of the section.
+    """
+
+    component: ClassVar[str | None] = None
 
     def __post_init__(self) -> None:
         found = [f"{name} {text}" for name, text in self.problems(vars(self))]
@@ -29,9 +35,13 @@ class Section:
     def to_dict(self) -> dict[str, Any]:
         """Every field in plain data, as a recipe would write it."""
         values = {item.name: getattr(self, item.name) for item in fields(self) if item.compare}
-        return {
-            name: value.to_dict() if isinstance(value, Section) else to_plain(value) for name, value in values.items()
-        }
+        plain: dict[str, Any] = {}
+        for name, value in values.items():
+            if name == self.component:
+                plain |= {key: one for key, one in value.to_dict().items() if (key, one) != ("name", USUAL_MODEL)}
+            else:
+                plain[name] = value.to_dict() if isinstance(value, Section) else to_plain(value)
+        return plain
 
 
 def within(values: Mapping[str, Any], **bounds: tuple[int, float]) -> Iterator[tuple[str, str]]:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from vertebra.config.component import ComponentSpec, Kind
 from vertebra.config.extra_fields import FieldSection, ReaderSpec, name_fault
@@ -19,9 +19,7 @@ from vertebra_eval.files import write_text
 
 __all__ = ["DataSection", "DatasetSpec", "EvaluateSection", "ModelSection", "Recipe", "TrainSection"]
 
-BackboneSpec = Annotated[ComponentSpec, Kind("backbone")]
-NeckSpec = Annotated[ComponentSpec, Kind("neck")]
-HeadSpec = Annotated[ComponentSpec, Kind("head")]
+ModelSpec = Annotated[ComponentSpec, Kind("model")]
 FormatSpec = Annotated[ComponentSpec, Kind("format")]
 TransformSpec = Annotated[ComponentSpec, Kind("transform")]
 SamplerSpec = Annotated[ComponentSpec, Kind("sampler")]
@@ -52,11 +50,11 @@ def _detectron2_training() -> list[ComponentSpec]:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSection(Section):
-    """Section `model`: backbone, neck and heads; how their input is normalized."""
+    """Section `model`: a component of that kind (`Model`, of backbone, neck and heads, where it has no `name`), and how
+    its input is normalized."""
 
-    backbone: BackboneSpec
-    neck: NeckSpec | None = None
-    heads: dict[str, HeadSpec]  # several heads share one backbone; `name: null` removes one that a base has
+    component: ClassVar[str] = "whole"
+    whole: ModelSpec
     pixel_mean: tuple[float, ...] | Literal["auto"] = (123.675, 116.28, 103.53)
     """Of each channel, in `pixel_order`; by default ImageNet's, 0 to 255. auto: measured when the training starts."""
     pixel_std: tuple[float, ...] | Literal["auto"] = (58.395, 57.12, 57.375)
@@ -65,14 +63,6 @@ class ModelSection(Section):
 
     @classmethod
     def problems(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-        if values.get("heads") == {}:
-            yield "heads", "is empty, expected at least one head"
-        for name in values.get("heads", ()):
-            if not name.isidentifier():
-                yield (
-                    "heads",
-                    f"has a head called {name!r}, expected letters, digits and _ (it names losses and weights)",
-                )
         counts = [len(v) for v in (values.get("pixel_mean"), values.get("pixel_std")) if v is not None and v != "auto"]
         if len(set(counts)) > 1:
             yield "pixel_std", f"has {counts[1]} values, but pixel_mean has {counts[0]}; expected one for each channel"
@@ -82,6 +72,35 @@ class ModelSection(Section):
                 continue
             if not numbers or not all(map(math.isfinite, numbers)) or (name == "pixel_std" and min(numbers) <= 0):
                 yield name, f"is {list(numbers)}, expected numbers{' above 0' if name == 'pixel_std' else ''}"
+
+    @property
+    def backbone(self) -> Any:
+        """Of a model that has one of this name, as `Model` has, its ComponentSpec."""
+        return self.whole.arguments.get("backbone")
+
+    @property
+    def neck(self) -> Any:
+        return self.whole.arguments.get("neck")
+
+    @property
+    def heads(self) -> dict[str, ComponentSpec]:
+        """The heads of a `Model`; of another one, what it has under this name."""
+        return self.whole.arguments.get("heads") or {}
+
+    @property
+    def parts(self) -> dict[str, ComponentSpec]:
+        """The components that the model is built of, by path (`backbone`, `heads.boxes`); those of models in it too."""
+        return dict(_parts_of(self.whole.arguments, ""))
+
+
+def _parts_of(value: Any, path: str) -> Iterator[tuple[str, ComponentSpec]]:
+    if isinstance(value, ComponentSpec) and value.kind != "model":
+        yield path, value
+        return
+    inside = value.arguments if isinstance(value, ComponentSpec) else value
+    items = inside.items() if isinstance(inside, Mapping) else enumerate(inside) if isinstance(inside, list) else ()
+    for key, child in items:
+        yield from _parts_of(child, f"{path}.{key}" if path else str(key))
 
 
 @dataclass(frozen=True, kw_only=True)

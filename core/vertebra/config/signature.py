@@ -72,7 +72,7 @@ class Signature:
                 name,
                 hints.get(name, Any),
                 required=self.needs(name) and not is_injected(self.kind, name),
-                writable=may_be_written(self.kind, name),
+                writable=may_be_written(self.kind, name) and name not in getattr(cls, "not_in_recipe", ()),
             )
             for name, parameter in self.parameters.items()
             if parameter.kind is not parameter.VAR_KEYWORD
@@ -82,6 +82,10 @@ class Signature:
     def writable(self) -> list[str]:
         """Names of the arguments that a recipe may write."""
         return [argument.name for argument in self.arguments.values() if argument.writable]
+
+    def place_of(self, name: str) -> int:
+        """Where it stands among the arguments; keys of **kwargs come last."""
+        return [*self.parameters, name].index(name)
 
     def needs(self, name: str) -> bool:
         """Whether it cannot be called without this argument."""

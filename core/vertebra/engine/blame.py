@@ -10,7 +10,7 @@ from torch import nn
 
 from vertebra.config.component import where_written
 from vertebra.errors import PluginError, RecipeError, VertebraError
-from vertebra.models import Backbone, Head, Model, Neck
+from vertebra.models import Backbone, BaseModel, Head, Neck
 from vertebra.traces import frames_of
 
 __all__ = ["check_all_used", "check_methods", "explained"]
@@ -20,10 +20,11 @@ _METHODS = {
     Backbone: ("forward(images)", "output_shape()"),
     Neck: ("forward(features)", "output_shape()"),
     Head: ("forward(features)", "losses(raw, batch)"),
+    BaseModel: ("network(images)", "losses(raw, batch)"),
 }
 
 
-def check_methods(model: Model, *, predicts: bool) -> None:
+def check_methods(model: BaseModel, *, predicts: bool) -> None:
     """Before the first step: does each part have the methods that a training calls?
 
     Args:
@@ -31,15 +32,26 @@ def check_methods(model: Model, *, predicts: bool) -> None:
     Raises:
         PluginError: a method is missing; names the part.
     """
-    for name, part in (("backbone", model.backbone), ("neck", model.neck), *_heads(model)):
+    for name, part in {"": model, **model.parts()}.items():
         kind = next((kind for kind in _METHODS if isinstance(part, kind)), None)
-        if part is None or kind is None:
+        if kind is None:
             continue
-        predict = kind is Head and predicts and not getattr(part, "training_only", False)
-        for method in (*_METHODS[kind], *(("predict(raw, batch)",) if predict else ())):
-            bare = method.partition("(")[0]
-            if getattr(type(part), bare) is getattr(kind, bare) and bare not in vars(part):
+        task = name in (
+            "",
+            *(f"heads.{key}" for key in model.tasks),
+        )  # what a head inside another model does is its own
+        methods = _METHODS[kind] if task or kind is not Head else _METHODS[Head][:1]
+        predict = task and predicts and not getattr(part, "training_only", False)
+        for method in (*methods, *(("predict(raw, batch)",) if predict else ())):
+            if not _has(part, method.partition("(")[0], kind):
                 raise PluginError(f"{_called(name, part)} has no method {method}, which a training needs")
+
+
+def _has(part: nn.Module, method: str, contract: type[nn.Module]) -> bool:
+    """Whether it has a method of its own where the contract's only raises. A model may override `forward`."""
+    names = (method, "compute") if method == "network" else (method,)
+    names = (*names, "forward") if contract is BaseModel else names
+    return any(getattr(type(part), name) is not getattr(contract, name) or name in vars(part) for name in names)
 
 
 def explained(err: Exception, model: nn.Module) -> Exception:
@@ -83,10 +95,6 @@ def check_all_used(parameters: list[tuple[str, nn.Parameter]], step: int) -> Non
         )
 
 
-def _heads(model: Model) -> Iterator[tuple[str, nn.Module]]:
-    yield from ((f"heads.{name}", head) for name, head in model.heads.items())
-
-
 def _parts(err: Exception, model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """The model's modules whose methods were running, outermost first; the model itself is not one."""
     names = {id(module): name for name, module in model.named_modules() if module is not model}
@@ -107,4 +115,4 @@ def _levels(err: Exception) -> list[str] | None:
 
 
 def _called(name: str, part: nn.Module) -> str:
-    return f"model.{name} ({where_written(part, type(part).__name__)})"
+    return f"{f'model.{name}' if name else 'model'} ({where_written(part, type(part).__name__)})"

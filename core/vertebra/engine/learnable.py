@@ -10,14 +10,14 @@ from vertebra.data import Dataset
 from vertebra.data.missing_classes import missing_labels, missing_objects
 from vertebra.data.semantic.label_facts import look_for_labels
 from vertebra.errors import DataError, RecipeError
-from vertebra.models import Head, Loss, Model
+from vertebra.models import BaseModel, Head, Loss
 from vertebra.models.losses.pixel_labels import check_weights, too_few_classes
 from vertebra.runtime import distributed
 
 __all__ = ["check_learnable"]
 
 
-def check_learnable(model: Model, dataset: Dataset) -> list[str]:
+def check_learnable(model: BaseModel, dataset: Dataset) -> list[str]:
     """Warnings of named classes that the training set does not show, for the head of the log.
 
     Objects are counted in all annotations, labels in some of the files. A head that does not declare its outputs may
@@ -30,8 +30,8 @@ def check_learnable(model: Model, dataset: Dataset) -> list[str]:
     return distributed.on_main_process(lambda: _check(model, dataset))
 
 
-def _check(model: Model, dataset: Dataset) -> list[str]:
-    declared = [set(head.task_outputs) for head in model.heads.values()]
+def _check(model: BaseModel, dataset: Dataset) -> list[str]:
+    declared = [set(task.task_outputs) for task in model.tasks.values()]
     outputs, unknown = set().union(*declared), not all(declared)
     _check_losses(model, len(dataset.metadata.get("stuff_classes") or ()))
     missing = []
@@ -50,7 +50,7 @@ def _check(model: Model, dataset: Dataset) -> list[str]:
     return notes
 
 
-def _check_losses(model: Model, num_labels: int) -> None:
+def _check_losses(model: BaseModel, num_labels: int) -> None:
     """Losses of the semantic heads, wherever those stand, against the number of labels."""
     semantic = (one for one in model.modules() if isinstance(one, Head) and labels_of(type(one)) == "stuff")
     for head in semantic:

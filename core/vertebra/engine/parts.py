@@ -21,6 +21,7 @@ from vertebra.engine.rng import seed_everything
 from vertebra.engine.schedules import Schedule
 from vertebra.engine.starting_weights import start_from
 from vertebra.errors import RecipeError
+from vertebra.models.contracts import Loss
 from vertebra.runtime import distributed, use_channels_last
 from vertebra.runtime.process import open_process
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from vertebra.config import ComponentSpec, Recipe
     from vertebra.data import Metadata
     from vertebra.engine.hook import Hook
-    from vertebra.models import Model
+    from vertebra.models import BaseModel
 
 __all__ = ["Parts", "Plan", "build_parts", "parse_period"]
 
@@ -231,8 +232,8 @@ def _evaluation(
     return evaluate_now
 
 
-def _compile(model: Model) -> None:
+def _compile(model: BaseModel) -> None:
     """Compiles the tensor-only middle of the model; target assignment and decoding stay as they are."""
-    for part in (model.backbone, model.neck, *model.heads.values()):
-        if part is not None:
+    for part in model.parts().values():
+        if not isinstance(part, Loss):
             part.compile()

@@ -13,14 +13,14 @@ from vertebra_eval.nearest import listed
 
 if TYPE_CHECKING:
     from vertebra.config import Recipe
-    from vertebra.models import Model
+    from vertebra.models import BaseModel
 
 __all__ = ["start_from"]
 
 _LISTED = 20
 
 
-def start_from(model: Model, recipe: Recipe, source: str) -> str:
+def start_from(model: BaseModel, recipe: Recipe, source: str) -> str:
     """Loads what fits of a weights file into a model that was built from `recipe`, and returns a note for the log.
 
     Where the file names its classes and they are others, or in another order, rows of classes that the model has too

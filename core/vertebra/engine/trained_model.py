@@ -12,7 +12,7 @@ from vertebra.data import Dataset, Metadata, load_split
 from vertebra.engine.dataset_facts import facts_in
 from vertebra.engine.plugin_files import warn_of_changes
 from vertebra.errors import CheckpointError, VertebraError
-from vertebra.models import Model, build_model, load_weights
+from vertebra.models import BaseModel, build_model, load_weights
 from vertebra.models.weights import read_contents, weights_in
 
 __all__ = ["TrainedModel", "load_trained_model"]
@@ -29,7 +29,7 @@ class TrainedModel:
             either, as with imported weights where the dataset is not at hand, it is empty.
     """
 
-    model: Model
+    model: BaseModel
     recipe: Recipe
     metadata: Metadata
     weights: str

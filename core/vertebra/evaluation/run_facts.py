@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
+from vertebra.config.component import USUAL_MODEL
+
 if TYPE_CHECKING:
     from vertebra.config import Recipe
 
@@ -23,12 +25,16 @@ def dataset_name(dataset: Any) -> str:
 
 def model_facts(model: nn.Module, recipe: Recipe) -> dict[str, str]:
     """Parts and size of the model."""
-    section = recipe.model
+    whole = recipe.model.whole
+    usual = whole.name == USUAL_MODEL
+    named = {} if usual else {"model": whole.name}
+    for path, spec in recipe.model.parts.items():
+        named[path if spec.kind != "head" else f"head {path.removeprefix('heads.')}"] = spec.name
+    if usual:
+        named.setdefault("neck", "none")
     parameters = sum(parameter.numel() for parameter in model.parameters())
     return {
-        "backbone": section.backbone.name,
-        "neck": section.neck.name if section.neck is not None else "none",
-        **{f"head {name}": spec.name for name, spec in section.heads.items()},
+        **named,
         "parameters": f"{parameters / 1e6:.1f} million",
     }
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vertebra.errors import ExportError
-from vertebra.models import Model
+from vertebra.models import BaseModel
 from vertebra.models.fuse import fuse_conv_bn
 
 __all__ = ["FORMS", "ExportGraph", "Form", "PixelRange"]
@@ -28,12 +28,13 @@ class ExportGraph(nn.Module):
 
     Args:
         model: is copied, and stays as it is.
-        form: `raw` gives what the heads' `export_raw` does, `end-to-end` what their `export_predictions` does.
+        form: `raw` gives what `export_raw` of the heads, or of a whole model, does; `end-to-end` what their
+            `export_predictions` does.
         pixel_range: the highest value of the input's pixels, 1 or 255; images of 16 bits or floats go in as read.
         fused: fold batch norms into convolutions.
     """
 
-    def __init__(self, model: Model, form: Form, pixel_range: PixelRange = 1, *, fused: bool = True) -> None:
+    def __init__(self, model: BaseModel, form: Form, pixel_range: PixelRange = 1, *, fused: bool = True) -> None:
         super().__init__()
         if form not in FORMS:
             raise ExportError(f"the form {form!r} is unknown; known are: {', '.join(FORMS)}")
@@ -54,7 +55,7 @@ class ExportGraph(nn.Module):
         if fused:
             fuse_conv_bn(self.model)
         self.form = form
-        self.heads = [name for name, head in model.heads.items() if not getattr(head, "training_only", False)]
+        self.heads = [name for name, task in model.tasks.items() if not getattr(task, "training_only", False)]
         if not self.heads:
             raise ExportError("the model has no heads, so it has no outputs to export")
         self.scale = 255 / pixel_range if dtype == "uint8" else 1.0
@@ -67,7 +68,7 @@ class ExportGraph(nn.Module):
         raw = self.model.compute(images)
         outputs: dict[str, Tensor] = {}
         for name in self.heads:
-            found = _within_image(self._outputs_of(name, raw[name], padded_size), height, width)
+            found = _within_image(self._outputs_of(name, raw[name] if name else raw, padded_size), height, width)
             for key, value in found.items():
                 outputs[f"{name}_{key}" if key in outputs else key] = value
         return outputs
@@ -81,8 +82,8 @@ class ExportGraph(nn.Module):
         return images if known and right == below == 0 else F.pad(images, (0, right, 0, below))
 
     def _outputs_of(self, name: str, raw: Any, image_size: tuple[int, int]) -> dict[str, Tensor]:
-        head = self.model.heads[name]
-        return head.export_raw(raw, image_size) if self.form == "raw" else head.export_predictions(raw, image_size)
+        task = self.model.tasks[name]
+        return task.export_raw(raw, image_size) if self.form == "raw" else task.export_predictions(raw, image_size)
 
 
 def _within_image(outputs: dict[str, Tensor], height: int, width: int) -> dict[str, Tensor]:

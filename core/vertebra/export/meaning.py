@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from vertebra.export.graph import ExportGraph
-from vertebra.models import Model
+from vertebra.models import BaseModel
 
 __all__ = ["describe_outputs"]
 
@@ -20,21 +20,21 @@ _MEANINGS = {
 _SETTINGS = ("score_threshold", "nms_threshold", "class_agnostic_nms", "max_detections")
 
 
-def describe_outputs(model: Model, graph: ExportGraph, outputs: Iterable[Any]) -> dict[str, dict[str, Any]]:
+def describe_outputs(model: BaseModel, graph: ExportGraph, outputs: Iterable[Any]) -> dict[str, dict[str, Any]]:
     """{output: {meaning, head, and the thresholds that are in the graph}} for the outputs of an ONNX graph."""
     described = {}
     for output in outputs:
         name = output.name
-        owner = next((head for head in graph.heads if name.startswith(f"{head}_")), None)
+        owner = next((head for head in graph.heads if head and name.startswith(f"{head}_")), None)
         base = name.removeprefix(f"{owner}_") if owner and name not in _MEANINGS else name
         facts: dict[str, Any] = {}
         if owner is None and len(graph.heads) == 1:
             owner = graph.heads[0]
         facts["meaning"] = _MEANINGS.get(base, "what the head computes, before it is decoded")
         if owner is not None:
-            facts["head"] = f"{owner}: {type(model.heads[owner]).__name__}"
+            head = model.tasks[owner]
+            facts["head" if owner else "model"] = f"{owner}: {type(head).__name__}".removeprefix(": ")
             if graph.form == "end-to-end":
-                head = model.heads[owner]
                 facts |= {
                     key: getattr(head, key) for key in _SETTINGS if isinstance(getattr(head, key, None), (int, float))
                 }

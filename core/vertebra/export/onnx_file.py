@@ -26,7 +26,7 @@ from vertebra.export.meaning import describe_outputs
 from vertebra.export.onnx_runtime import OnnxModel, need_onnx
 from vertebra.export.suppression import onnx_translations
 from vertebra.export.trace import InputShape, trace
-from vertebra.models import Model
+from vertebra.models import BaseModel
 from vertebra.runtime.folders import check_can_be_written
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class ExportReport:
 
 
 def export_onnx(
-    model: Model | Recipe | str | Path,
+    model: BaseModel | Recipe | str | Path,
     output: str | Path,
     *,
     weights: str | Path | None = None,
@@ -105,7 +105,7 @@ def export_onnx(
     output = Path(output)
     _check_output(output, force)
     facts: dict[str, Any] = {}
-    if not isinstance(model, Model):
+    if not isinstance(model, BaseModel):
         model, facts = _load(model, weights)
     elif weights is not None:
         raise ExportError("weights can be given with a recipe only; a model already has its own")
@@ -143,7 +143,7 @@ def _check_output(output: Path, force: bool) -> None:
     check_can_be_written(output.parent)
 
 
-def _load(recipe: Any, weights: Any) -> tuple[Model, dict[str, Any]]:
+def _load(recipe: Any, weights: Any) -> tuple[BaseModel, dict[str, Any]]:
     from vertebra.engine.trained_model import load_trained_model
 
     trained = load_trained_model(recipe, weights)
@@ -189,7 +189,7 @@ def _name_axes(proto: Any, shape: InputShape) -> None:
                 dim.dim_param = symbol.sub(lambda found: names[found[0]], dim.dim_param)
 
 
-def _describe(proto: Any, graph: ExportGraph, model: Model, facts: dict[str, Any]) -> None:
+def _describe(proto: Any, graph: ExportGraph, model: BaseModel, facts: dict[str, Any]) -> None:
     """Metadata that a reader of the file needs, as texts: names and recipe as they are, the rest in JSON."""
     proto.producer_name, proto.producer_version = "vertebra", __version__
     texts = {
@@ -235,7 +235,12 @@ def _save(proto: Any, path: Path) -> None:
 
 
 def _compared(
-    model: Model, form: Form, pixel_range: PixelRange, path: Path, shape: InputShape, photographs: list[torch.Tensor]
+    model: BaseModel,
+    form: Form,
+    pixel_range: PixelRange,
+    path: Path,
+    shape: InputShape,
+    photographs: list[torch.Tensor],
 ) -> list[Comparison]:
     """Against the model as it is, its batch norms not folded."""
     reference = ExportGraph(model, form, pixel_range, fused=False)

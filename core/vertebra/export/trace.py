@@ -9,6 +9,7 @@ from torch import Tensor
 
 from vertebra.errors import ExportError
 from vertebra.export.graph import ExportGraph
+from vertebra.models import Backbone, Neck
 
 __all__ = ["InputShape", "trace"]
 
@@ -79,5 +80,6 @@ def trace(graph: ExportGraph, shape: InputShape) -> torch.export.ExportedProgram
 
 
 def _coarsest_stride(graph: ExportGraph) -> int:
-    parts = [part for part in (graph.model.backbone, graph.model.neck) if part is not None]
-    return max(graph.model.size_divisibility, *(spec.stride for part in parts for spec in part.output_shape().values()))
+    parts = [part for part in graph.model.parts().values() if isinstance(part, (Backbone, Neck))]
+    strides = (spec.stride for part in parts for spec in part.output_shape().values())
+    return max(graph.model.size_divisibility, *strides, 1)

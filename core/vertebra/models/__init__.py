@@ -1,6 +1,7 @@
 """Models: the contracts, common backbones, necks and losses, and the Model that runs them."""
 
 import vertebra._torch  # noqa: F401  first: says so where torch and torchvision do not fit
+from vertebra.models.base_model import BaseModel
 from vertebra.models.batch import Batch
 from vertebra.models.build import build_model
 from vertebra.models.class_rows import ClassRows
@@ -11,6 +12,7 @@ from vertebra.models.weights import LoadReport, load_weights, read_checkpoint, r
 
 __all__ = [
     "Backbone",
+    "BaseModel",
     "Batch",
     "ClassRows",
     "Head",

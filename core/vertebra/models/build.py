@@ -1,22 +1,24 @@
-"""build_model: from a recipe's `model` section to a Model."""
+"""build_model: from a recipe's `model` section to a model."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
+
+from torch import nn
 
 from vertebra.config.injection import Labels, count_classes, known_facts, labels_of
 from vertebra.data.extra_fields import readers_of, with_declared_images
 from vertebra.data.panoptic_labels import segment_stuff_names
 from vertebra.errors import PluginError, RecipeError, VertebraError
+from vertebra.models.base_model import BaseModel
 from vertebra.models.channels import take_channels
-from vertebra.models.contracts import Backbone, Neck, ShapeSpec
+from vertebra.models.contracts import Backbone
 from vertebra.models.model import Model
 from vertebra.models.pixels import Pixels
 
 if TYPE_CHECKING:
-    from vertebra.config import ComponentSpec, ModelSection, Recipe
+    from vertebra.config import ComponentSpec, DataSection, ModelSection, Recipe
 
 __all__ = ["build_model", "with_one_more_class"]
 
@@ -29,8 +31,8 @@ _KINDS_OF: dict[Labels, tuple[str, ...]] = {
 
 def build_model(
     recipe: Recipe, num_classes: int | None = None, metadata: Any | None = None, *, pretrained: bool = True
-) -> Model:
-    """Backbone, neck and heads of a recipe as a Model, on the CPU, in training mode.
+) -> BaseModel:
+    """The model of a recipe, on the CPU, in training mode: a `Model` of backbone, neck and heads, or another one.
 
     The whole model's `model.weights` are not read here: see `vertebra.models.weights`.
 
@@ -44,49 +46,50 @@ def build_model(
             weights are loaded afterwards, so that their files need not be at hand.
     """
     section = recipe.model
-    given = num_classes is not None
     if num_classes is None and metadata is None and (where := _needs_dataset(section)):
         metadata = _own_metadata(recipe, where)
     if metadata is not None:
         _check_written_classes(section, count_classes(metadata))
-    injected = known_facts(metadata, **({"num_classes": num_classes} if given else {}))
-
     data = with_declared_images(recipe, metadata).data
-    reader = data.image.build()
+    pixels = _pixels(recipe, data)
+    channels = pixels["image"].channels
+    given = {} if num_classes is None else {"num_classes": num_classes, "given_classes": num_classes}
+    counts = {} if metadata is None else _label_counts(metadata)
+    whole = section.whole if pretrained else _without_weights(section.whole)
+    model = whole.build(**known_facts(metadata, label_counts=counts, in_channels=channels, **given))
+    if not isinstance(model, BaseModel):
+        raise PluginError(f"{whole.where}: model {whole.name} is not a vertebra.models.BaseModel; derive it from that")
+    for one in model.modules():
+        if isinstance(one, BaseModel):
+            one.metadata = metadata
+            one.set_pixels(pixels, section.pixel_order)
+    _take_channels(model, whole, channels)
+    return model
+
+
+def _pixels(recipe: Recipe, data: DataSection) -> dict[str, Pixels]:
+    """How the images of a recipe are normalized, by name."""
+    section, reader = recipe.model, data.image.build()
     if section.pixel_order == "bgr" and reader.channels != 3:
         raise RecipeError(
             f"{recipe.source}: model.pixel_order is bgr, which is for 3 channels, but the image reader gives "
             f"{reader.channels}; remove it"
         )
-    pixels = Pixels(*_numbers(section, reader.channels, "model"), reader.dtype)
-    images = {
-        name: Pixels(*_numbers(data.fields[name], one.channels, f"data.fields.{name}", pixels), one.dtype)
+    own = Pixels(*_numbers(section, reader.channels, "model"), reader.dtype)
+    further = {
+        name: Pixels(*_numbers(data.fields[name], one.channels, f"data.fields.{name}", own), one.dtype)
         for name, one in readers_of(data.fields).items()
     }
-    backbone = (section.backbone if pretrained else _without_weights(section.backbone)).build(**injected)
-    take_channels(backbone, reader.channels)
-    shapes = _shapes_of(backbone, section.backbone)
-    neck = None
-    if section.neck is not None:
-        neck = section.neck.build(input_shape=shapes, **injected)
-        shapes = _shapes_of(neck, section.neck)
-    counts = {} if metadata is None else _label_counts(metadata)
-    heads = {}
-    for name, spec in section.heads.items():
-        known = counts if num_classes is None else counts | {labels_of(spec.signature.cls): num_classes}
-        spec = spec if pretrained else _without_weights(spec)
-        heads[name] = spec.build(input_shape=shapes, label_counts=known, **injected)
-    return Model(
-        backbone,
-        neck,
-        heads,
-        pixel_mean=pixels.mean,
-        pixel_std=pixels.std,
-        pixel_order=section.pixel_order,
-        metadata=metadata,
-        dtype=pixels.dtype,
-        images=images,
-    )
+    return {"image": own, **further}
+
+
+def _take_channels(model: BaseModel, whole: ComponentSpec, channels: int) -> None:
+    """Makes all backbones take images of this many channels; a model without one, unless it has asked for them."""
+    backbones: list[nn.Module] = [one for one in model.modules() if isinstance(one, Backbone)]
+    backbones = backbones or [one.backbone for one in model.modules() if isinstance(one, Model)]
+    asked = "in_channels" in whole.signature.parameters
+    for one in backbones or ([] if asked else [model]):
+        take_channels(one, channels)
 
 
 def _numbers(
@@ -110,21 +113,6 @@ def _numbers(
     return found[0], found[1]
 
 
-def _shapes_of(part: Backbone | Neck, spec: ComponentSpec) -> dict[str, ShapeSpec]:
-    """What `output_shape` returns, checked: other parts are built from it."""
-    called = f"{spec.where}: {spec.kind} {spec.name}"
-    inherited = type(part).output_shape in (Backbone.output_shape, Neck.output_shape)
-    if inherited and "output_shape" not in vars(part):
-        raise PluginError(f"{called} has no method output_shape(), from which the next parts are built")
-    shapes = part.output_shape()
-    fields = ("channels", "stride")
-    if not isinstance(shapes, Mapping) or not shapes or not all(hasattr(s, f) for s in shapes.values() for f in fields):
-        raise PluginError(
-            f"{called}: output_shape() returned {shapes!r:.80}, expected {{name: ShapeSpec(channels, stride)}}"
-        )
-    return dict(shapes)
-
-
 def _without_weights(spec: ComponentSpec) -> ComponentSpec:
     """The block, and those nested in it, with `weights` (ours) and `pretrained` (timm's) switched off."""
     off = {"weights": None, "pretrained": False}
@@ -133,12 +121,12 @@ def _without_weights(spec: ComponentSpec) -> ComponentSpec:
 
 def _check_written_classes(section: ModelSection, in_dataset: int | None) -> None:
     """A detection head must have room for the dataset's classes; more are allowed (weights of another dataset)."""
-    for name, spec in section.heads.items():
+    for name, spec in section.parts.items():
         written = spec.arguments.get("num_classes")
         detects = "instances" in getattr(spec.signature.cls, "task_outputs", ())
         if detects and isinstance(written, int) and in_dataset is not None and written < in_dataset:
             raise RecipeError(
-                f"{spec.where}: model.heads.{name}.num_classes is {written}, but the dataset has {in_dataset} "
+                f"{spec.where}: model.{name}.num_classes is {written}, but the dataset has {in_dataset} "
                 "classes.\n"
                 f"  Remove num_classes (the dataset then decides), or write at least {in_dataset}"
             )
@@ -146,9 +134,8 @@ def _check_written_classes(section: ModelSection, in_dataset: int | None) -> Non
 
 def _needs_dataset(section: ModelSection) -> str | None:
     """Which part cannot be built without a dataset's classes or metadata (`file:line: kind name`); None if all can."""
-    specs = [section.backbone, *([section.neck] if section.neck else []), *section.heads.values()]
-    for spec in specs:
-        for part in (spec, *spec.nested()):
+    for spec in (section.whole, *section.parts.values()):
+        for part in (spec, *(spec.nested() if spec is not section.whole else ())):
             needed = [name for name in ("num_classes", "metadata") if part.signature.needs(name)]
             if any(name not in part.arguments and name not in spec.arguments for name in needed):
                 return f"{part.where}: {part.kind} {part.name}"
@@ -191,8 +178,9 @@ def with_one_more_class(recipe: Recipe, kind: str) -> Recipe:
 
     def raised(spec: ComponentSpec) -> dict[str, int]:
         written = spec.arguments.get("num_classes")
-        labels = labels_of(spec.signature.cls) if spec.kind == "head" else "things"
-        return {"num_classes": written + 1} if isinstance(written, int) and kind in _KINDS_OF[labels] else {}
+        if not isinstance(written, int) or spec.kind in ("backbone", "neck"):
+            return {}
+        labels = labels_of(spec.signature.cls) if spec.kind in ("head", "model") else "things"
+        return {"num_classes": written + 1} if kind in _KINDS_OF[labels] else {}
 
-    heads = {name: spec.rewritten(raised) for name, spec in recipe.model.heads.items()}
-    return replace(recipe, model=replace(recipe.model, heads=heads))
+    return replace(recipe, model=replace(recipe.model, whole=recipe.model.whole.rewritten(raised)))

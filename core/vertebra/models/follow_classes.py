@@ -87,7 +87,10 @@ def _declared(model: nn.Module) -> dict[str, ClassRows]:
     """{name of a module or parameter: its rows}, from every module that tells; names as in the state dict."""
     tells = {prefix: getattr(module, "class_rows", None) for prefix, module in model.named_modules()}
     return {
-        f"{prefix}.{name}": rows for prefix, tell in tells.items() if callable(tell) for name, rows in tell().items()
+        f"{prefix}.{name}".lstrip("."): rows
+        for prefix, tell in tells.items()
+        if callable(tell)
+        for name, rows in tell().items()
     }
 
 

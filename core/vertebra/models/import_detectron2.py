@@ -12,9 +12,9 @@ from torch import Tensor
 from vertebra.config import Recipe
 from vertebra.detection import AnchorGenerator
 from vertebra.models import import_weights as generic
+from vertebra.models.base_model import BaseModel
 from vertebra.models.caffe2_names import caffe2_to_detectron2, is_caffe2_name
 from vertebra.models.import_weights import ImportReport, Layout
-from vertebra.models.model import Model
 
 __all__ = ["DETECTRON2", "ImportReport", "import_detectron2", "translate_names"]
 
@@ -26,7 +26,7 @@ def _detectron2_names(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     return {caffe2_to_detectron2(name) or name: value for name, value in weights.items()}
 
 
-def _differing(given: Mapping[str, Tensor], model: Model) -> list[str]:
+def _differing(given: Mapping[str, Tensor], model: BaseModel) -> list[str]:
     """Pixel normalization and anchors, which older files contain: those that are not the model's, with their values."""
     own = {"pixel_mean": model.pixel_mean, "pixel_std": model.pixel_std}
     generators = [module for module in model.modules() if isinstance(module, AnchorGenerator)]
@@ -87,6 +87,6 @@ def import_detectron2(
     )
 
 
-def translate_names(names: Iterable[str], model: Model) -> tuple[dict[str, str], list[str]]:
+def translate_names(names: Iterable[str], model: BaseModel) -> tuple[dict[str, str], list[str]]:
     """Detectron2's parameter names to the model's, see `import_weights.translate_names`."""
     return generic.translate_names(names, model, DETECTRON2)

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from vertebra.config import Recipe
 from vertebra.errors import CheckpointError
+from vertebra.models.base_model import BaseModel
 from vertebra.models.import_weights import ImportReport, Layout, import_weights, translate_names
-from vertebra.models.model import Model
 from vertebra.models.weights import LoadReport, load_weights, read_weights
 
 __all__ = ["TORCHVISION", "ImportReport", "import_torchvision", "load_torchvision"]
@@ -52,7 +52,7 @@ def import_torchvision(
     return import_weights(TORCHVISION, weights, recipe, output, num_classes=num_classes, force=force, partial=partial)
 
 
-def load_torchvision(model: Model, weights: Mapping[str, Tensor] | str | Path) -> LoadReport:
+def load_torchvision(model: BaseModel, weights: Mapping[str, Tensor] | str | Path) -> LoadReport:
     """Fills a model with torchvision's weights, a state dict or a file.
 
     Returns:

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 import vertebra
 from vertebra.config import Recipe, load_recipe
 from vertebra.errors import CheckpointError
+from vertebra.models.base_model import BaseModel
 from vertebra.models.build import build_model
-from vertebra.models.model import Model
 from vertebra.models.weights import read_weights
 from vertebra.runtime.folders import check_can_be_written
 from vertebra_eval.files import open_whole
@@ -52,7 +52,7 @@ class Layout:
     extra: str = r"(?!)"
     folds_norms: bool = False
     prepare: Callable[[dict[str, Tensor]], dict[str, Tensor]] = dict
-    differing: Callable[[Mapping[str, Tensor], Model], list[str]] = lambda given, model: []
+    differing: Callable[[Mapping[str, Tensor], BaseModel], list[str]] = lambda given, model: []
 
     def unplaced(self, unused: Iterable[str]) -> list[str]:
         """Those of the names without a place in the model that are not known to be harmless."""
@@ -145,7 +145,7 @@ def import_weights(
     return ImportReport(output, len(renamed), num_classes, tuple(kept), tuple(unused))
 
 
-def translate_names(names: Iterable[str], model: Model, layout: Layout) -> tuple[dict[str, str], list[str]]:
+def translate_names(names: Iterable[str], model: BaseModel, layout: Layout) -> tuple[dict[str, str], list[str]]:
     """The library's parameter names to the model's.
 
     Returns:
@@ -172,14 +172,11 @@ def translate_names(names: Iterable[str], model: Model, layout: Layout) -> tuple
     return renamed, unused
 
 
-def _rules(model: Model, attribute: str) -> list[tuple[re.Pattern[str], str, str]]:
+def _rules(model: BaseModel, attribute: str) -> list[tuple[re.Pattern[str], str, str]]:
     """(pattern, replacement, prefix in the model) of every part's words for this library."""
-    parts: dict[str, nn.Module | None] = {"backbone": model.backbone, "neck": model.neck}
-    parts |= {f"heads.{name}": head for name, head in model.heads.items()}
     return [
-        (re.compile(pattern), replacement, f"{place}.")
-        for place, part in parts.items()
-        if part is not None
+        (re.compile(pattern), replacement, f"{place}." if place else "")
+        for place, part in {**model.parts(), "": model}.items()
         for pattern, replacement in getattr(part, attribute, ())
     ]
 
@@ -196,7 +193,7 @@ def _num_classes_of(given: Mapping[str, Tensor], recipe: Recipe, weights: str | 
 
     Sizes grow linearly with the classes, so two trial models tell how; None if none of the sizes does.
     """
-    heads = recipe.model.heads.values()
+    heads = [spec for spec in recipe.model.parts.values() if spec.kind == "head"] or [recipe.model.whole]
     written = [count for head in heads if (count := head.arguments.get("num_classes")) is not None]
     if len(written) == len(heads):
         return max(written)
@@ -237,7 +234,7 @@ def _check_shapes(
 
 
 def _check_complete(
-    renamed: dict[str, str], unused: list[str], model: Model, weights: str | Path, partial: bool, layout: Layout
+    renamed: dict[str, str], unused: list[str], model: BaseModel, weights: str | Path, partial: bool, layout: Layout
 ) -> list[str]:
     """The model's entries that the weights do not have. Only counters may be missing, and nothing may be without a
     place, unless `partial`.

@@ -42,6 +42,7 @@ __all__ = [
 
 CORE = "vertebra"
 KINDS = (
+    "model",
     "backbone",
     "neck",
     "head",

@@ -126,7 +126,7 @@ def _predictor(recipe: Recipe | str, weights: str | None, score: float, settings
 
 
 def _outputs(predictor: Predictor) -> set[str]:
-    return {key for keys in predictor.model.task_outputs.values() for key in keys}
+    return predictor.model.output_keys
 
 
 def _detects(predictor: Predictor) -> bool:

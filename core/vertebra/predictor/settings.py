@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from vertebra.errors import DataError, RecipeError
-from vertebra.models import Model
+from vertebra.models import BaseModel
 from vertebra.structures import Instances
 from vertebra_eval.nearest import nearest
 
@@ -23,7 +23,7 @@ _MEANINGS = {
 
 
 def set_thresholds(
-    model: Model,
+    model: BaseModel,
     *,
     score_threshold: float | None = None,
     nms_threshold: float | None = None,
@@ -43,18 +43,19 @@ def set_thresholds(
     }
     for name, value in wanted.items():
         if value is not None and not _change(model, name, value):
-            heads = ", ".join(f"{key} ({type(head).__name__})" for key, head in model.heads.items())
+            heads = ", ".join(f"{key or 'model'} ({type(task).__name__})" for key, task in model.tasks.items())
             raise RecipeError(f"{name} cannot be set: no head of this model has {_MEANINGS[name]}. Its heads: {heads}")
 
 
-def look_from_score(model: Model, score: float) -> None:
+def look_from_score(model: BaseModel, score: float) -> None:
     """Lets the heads that have a score threshold look from this score on: none lower is lost, and none is worked on."""
     _change(model, "score_threshold", score)
 
 
-def _change(model: Model, name: str, value: float) -> bool:
+def _change(model: BaseModel, name: str, value: float) -> bool:
     """Sets it in every part of the heads that has it; False where there is none."""
-    owners = [part for part in model.heads.modules() if isinstance(vars(part).get(name), (bool, int, float))]
+    parts = (part for task in model.tasks.values() for part in task.modules())
+    owners = [part for part in parts if isinstance(vars(part).get(name), (bool, int, float))]
     for owner in owners:
         setattr(owner, name, value)
     return bool(owners)

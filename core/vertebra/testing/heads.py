@@ -188,7 +188,10 @@ class HeadConformance:
     def make_model(self, seed: int = 0) -> Model:
         """Builds the recipe's model for the classes of the inputs made by hand, in training mode."""
         torch.manual_seed(seed)
-        return build_model(self.load(), metadata=make_metadata(self.num_things), pretrained=False)
+        model = build_model(self.load(), metadata=make_metadata(self.num_things), pretrained=False)
+        require(isinstance(model, Model), f"recipe {self.recipe} has another model than backbone, neck and heads")
+        assert isinstance(model, Model)
+        return model
 
     def copy_model(self) -> Model:
         """A copy of `make_model()`, which is called once per class."""

@@ -12,7 +12,7 @@ from vertebra.config import ComponentSpec, Recipe
 from vertebra.data import Dataset
 from vertebra.data.build import build_mapper, load_dataset
 from vertebra.evaluation import COCOEvaluator
-from vertebra.models import Model, build_model
+from vertebra.models import BaseModel, build_model
 from vertebra.models.batch import IGNORED_LABEL
 from vertebra.testing.checks import check_losses, checked_spec, require
 
@@ -100,7 +100,7 @@ def _shapes(semantic: bool, size: tuple[int, int]) -> ComponentSpec:
 
 
 @torch.no_grad()
-def _measure(model: Model, inputs: list[dict[str, Any]], dataset: Dataset) -> dict[str, float | None]:
+def _measure(model: BaseModel, inputs: list[dict[str, Any]], dataset: Dataset) -> dict[str, float | None]:
     outputs = model.eval()(inputs)
     facts: dict[str, float | None] = {}
     if "instances" in outputs[0]:

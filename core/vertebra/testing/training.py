@@ -52,7 +52,11 @@ def check_trains_by_recipe(
 
 def specs_of(recipe: Recipe) -> list[ComponentSpec]:
     """Every component that a recipe names in its model, training and evaluation."""
-    model = recipe.model
-    top = [model.backbone, *([model.neck] if model.neck else []), *model.heads.values()]
-    top += [recipe.train.optimizer, recipe.train.schedule, *recipe.train.hooks, *recipe.evaluate.evaluators]
+    top = [
+        recipe.model.whole,
+        recipe.train.optimizer,
+        recipe.train.schedule,
+        *recipe.train.hooks,
+        *recipe.evaluate.evaluators,
+    ]
     return [one for spec in top for one in (spec, *spec.nested())]

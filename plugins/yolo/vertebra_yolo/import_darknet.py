@@ -89,6 +89,7 @@ def build_darknet(cfg: str | Path) -> tuple[Model, str, dict]:
         if changes is None:
             continue
         model = build_model(load_recipe(base, changes), network.num_classes, pretrained=False)
+        assert isinstance(model, Model)  # by the recipes above
         found = first_difference(network.sections, network_layers(name, model_convs(model)))
         if found is None:
             return model, base, changes

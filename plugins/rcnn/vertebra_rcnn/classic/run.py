@@ -12,7 +12,7 @@ from vertebra.data import load_split, match_classes
 from vertebra.data.images.read import read_image
 from vertebra.engine.rng import seed_everything
 from vertebra.errors import DataError, RecipeError
-from vertebra.models import build_model, load_weights, read_weights
+from vertebra.models import Model, build_model, load_weights, read_weights
 from vertebra_rcnn.classic.detector import ClassicRCNN
 from vertebra_rcnn.classic.selective_search import selective_search
 from vertebra_rcnn.classic.warped import WarpedFeatures
@@ -49,6 +49,10 @@ def run_classic(
     match_classes(load_split(loaded, "val"), dataset.metadata)  # a mistake is reported now, not after the training
     seed_everything(loaded.seed)  # without weights the backbone is random, but the same each time
     model = build_model(loaded, metadata=dataset.metadata, pretrained=weights is None)
+    if not isinstance(model, Model):
+        raise RecipeError(
+            f"{loaded.source}: model.name is {loaded.model.whole.name}; R-CNN needs a model with a backbone"
+        )
     if weights is not None:
         load_weights(model, read_weights(weights), source=weights)
     features = WarpedFeatures(model.backbone, model.get_buffer("pixel_mean"), model.get_buffer("pixel_std"), size=size)
