@@ -199,6 +199,8 @@ def test_a_whole_model_exports_what_it_says(folder):
     ("overrides", "words"),
     [
         (["model.widht=3"], r"model\.widht: Pixels has no such argument.*Nearest: width"),
+        (["model.wieghts=3"], r"model\.wieghts: Pixels has no such argument.*Nearest: weights"),
+        (["model.batch_size=3"], r"model\.batch_size: Pixels has no such argument.*Nearest: train\.batch_size"),
         (["model.name=Pixel"], r"no model has the name 'Pixel'.*Nearest: Pixels"),
         (["model.name=ResNet"], "ResNet is a backbone; you asked for a model"),
         (["model.in_channels=3"], "model.in_channels is set by the framework"),

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 from vertebra.config.component import USUAL_MODEL, ComponentSpec, Kind, to_plain
 from vertebra.config.scalars import INVALID, check_scalar, describe_type, show
 from vertebra.config.section import Section
-from vertebra.config.sections import Recipe
+from vertebra.config.sections import ModelSection, Recipe
 from vertebra.config.yaml_reader import Node, from_plain
 from vertebra.errors import PluginError, RecipeError, VertebraError
 from vertebra.plugins.isolation import PluginImportError
@@ -74,8 +74,7 @@ def check_section(cls: type[Section], node: Node, path: str, mistakes: Mistakes,
         block = _component_apart(cls.component, set(fields) - {cls.component}, block)
     for key, child in block.value.items():
         if key not in fields:
-            places = _elsewhere(key, cls, block)
-            hint = f"Nearest: {', '.join(places)}" if places else _nearest_of(key, fields)
+            hint = _hint(key, fields, cls, block)
             mistakes.add(child.where, f"{_join(path, key)}: {title} has no such key.\n  {hint}")
     values = dict(known)
     for name, item in fields.items():
@@ -183,7 +182,7 @@ def _check_component(kind: str, annotation: Any, node: Node, path: str, mistakes
         if known is None and signature.open:
             arguments[argument] = child.plain()
         elif known is None:
-            hint = _nearest_of(argument, signature.writable)
+            hint = _hint(argument, signature.writable, ModelSection if path == "model" else None, block)
             mistakes.add(child.where, f"{inner}: {name.value} has no such argument.\n  {hint}")
         elif not known.writable:
             mistakes.add(child.where, f"{inner} is set by the framework; remove it from the recipe")
@@ -302,6 +301,18 @@ def _nearest_of(name: str, known: Iterable[str]) -> str:
     if not names:
         return "It takes none"
     return f"Nearest: {', '.join(near)}" if near else f"Known: {', '.join(names)}"
+
+
+def _hint(key: str, known: Iterable[str], section: type[Section] | None, block: Node) -> str:
+    """Where in a recipe an unknown key of a block belongs, or which known ones are near it.
+
+    Args:
+        section: whose block it is, if it is a section's.
+    """
+    places = _elsewhere(key, section, block) if section is not None else []
+    if section is not None and section.component is not None:
+        known = [*known, *(item.name for item in dataclasses.fields(section) if item.name != section.component)]
+    return f"Nearest: {', '.join(places)}" if places else _nearest_of(key, known)
 
 
 def _elsewhere(key: str, cls: type[Section], block: Node) -> list[str]:

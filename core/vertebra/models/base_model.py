@@ -253,7 +253,9 @@ class BaseModel(nn.Module):
         return named
 
     def _no_export(self, form: str, method: str) -> str:
-        return f"{type(self).__name__} has no {form} export: it has no method {method}(raw, image_size)"
+        raw_works = type(self).export_raw is not BaseModel.export_raw
+        hint = ". Its raw form works: --form raw" if form != "raw" and raw_works else ""
+        return f"{type(self).__name__} has no {form} export: it has no method {method}(raw, image_size){hint}"
 
 
 def _buffer(kind: str, name: str) -> str:

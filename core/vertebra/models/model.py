@@ -29,7 +29,9 @@ else:
 
 
 class Model(BaseModel):
-    """Normalizes images on the device, runs the parts, and nothing else.
+    """A backbone, perhaps a neck, and one or more heads: what a recipe's `model` without a `name` is.
+
+    It normalizes images on the device, runs the parts, and nothing else.
 
     Args:
         backbone: images to features.
