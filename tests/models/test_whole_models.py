@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from vertebra import BaseModel, Model, PluginError, Predictor, RecipeError, Trainer, build_model, load_recipe
+from vertebra import BaseModel, Hook, Model, PluginError, Predictor, RecipeError, Trainer, build_model, load_recipe
 from vertebra.data import Metadata
 from vertebra.export import export_onnx
 
@@ -113,6 +113,14 @@ data:
 train: {steps: 2, batch_size: 2, device: cpu, amp: "off", log_every: 1}
 evaluate: {report: false}
 """
+
+
+class Stopped(Hook):
+    def before_step(self, trainer):
+        if trainer.step == 2:
+            raise RuntimeError("stopped")
+
+
 SEMANTIC_FACTS = Metadata("s").set(thing_classes=["a"], stuff_classes=["a", "sky", "sea"])
 
 
@@ -128,7 +136,8 @@ def folder(tmp_path, monkeypatch):
 def test_a_whole_model_is_trained_evaluated_predicted_and_resumed_to_the_same_bits(folder):
     results = Trainer(load_recipe("r.yaml"), "one").train()
     assert results["loss"] > 0 and 0 <= results["sem_seg/mIoU"] <= 1
-    Trainer(load_recipe("r.yaml", ["train.steps=2"]), "two").train()
+    with pytest.raises(RuntimeError, match="stopped"):
+        Trainer(load_recipe("r.yaml"), "two", hooks=[Stopped()]).train()
     Trainer(load_recipe("r.yaml"), "two", resume=True).train()
     one, two = (torch.load(f"{run}/final.pth", weights_only=True)["model"] for run in ("one", "two"))
     assert one.keys() == two.keys() and all(torch.equal(one[key], two[key]) for key in one)
@@ -171,7 +180,9 @@ def test_models_nest_by_annotation_and_normalize_as_the_outer_one(folder):
     assert model.size_divisibility == 16 and not any("pixel" in key for key in model.state_dict())
     results = Trainer(recipe, "run").train()
     lines = map(json.loads, (folder / "run/metrics.jsonl").read_text().splitlines())
-    assert {"boxes/loss_cls", "loss_distill"} <= {key for line in lines for key in line} and "bbox/AP" in results
+    assert {"loss/boxes/loss_cls", "loss/loss_distill"} <= {
+        key for line in lines for key in line
+    } and "bbox/AP" in results
     assert "instances" in Predictor("run/recipe.yaml", "run/final.pth")(torch.zeros(64, 64, 3).byte().numpy())
 
 
