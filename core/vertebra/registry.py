@@ -182,6 +182,9 @@ class Registry(FvcoreRegistry):
         kind = getattr(obj, "component_kind", self.kind)
         if kind != self.kind:
             raise PluginError(f"{name}{origin} is {_a(kind)}, but it is registered as {_a(self.kind)}")
+        check = getattr(obj, "check_class", None) if hasattr(obj, "component_kind") else None
+        if callable(check):
+            check()
 
 
 def _is_new_version(known: type, obj: type) -> bool:

@@ -23,6 +23,8 @@ from vertebra.models import ShapeSpec
 
 @BACKBONES.register()
 class OpticalAndRadar(Backbone):
+    needs_fields = {"radar": "image"}
+
     def __init__(self):
         super().__init__()
         self.optical = nn.Conv2d(3, 8, 8, stride=8)

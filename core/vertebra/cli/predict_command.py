@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -77,6 +78,14 @@ def predict(
     stretch: Annotated[
         str | None, typer.Option(metavar="HxW", help="Stretch images to this size; replaces the recipe's transforms.")
     ] = None,
+    input_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--input",
+            metavar="NAME=VALUE",
+            help="What the model takes beside images, as YAML: --input 'text=[cat, dog]'; may be repeated.",
+        ),
+    ] = None,
     batch: Annotated[int, typer.Option(min=1, max=1 << 17, help="Batch size.")] = 1,
     limit: Annotated[int | None, typer.Option(min=1, help="Stop after this many images or frames.")] = None,
     device: Annotated[
@@ -114,6 +123,7 @@ def predict(
             nms_threshold=nms,
             class_agnostic_nms=class_agnostic,
             max_detections=max_detections,
+            inputs=_inputs(input_ or ()),
         )
     listing.end()
     results = [path for path in written.files if path.suffix not in (".png", ".mp4")]
@@ -144,6 +154,19 @@ def _formats(save: list[str] | None) -> list[str] | None:
         return None
     names = [name.strip() for item in save for name in item.split(",") if name.strip()]
     return [] if names == ["none"] else names
+
+
+def _inputs(written: Sequence[str]) -> dict[str, Any]:
+    """NAME=VALUE texts as plain values by name."""
+    from vertebra.config.yaml_reader import parse_yaml
+
+    found = {}
+    for text in written:
+        name, equals, value = text.partition("=")
+        if not equals or not name.strip():
+            raise RecipeError(f"--input {text!r}: expected NAME=VALUE, for example --input 'text=[cat, dog]'")
+        found[name.strip()] = parse_yaml(value, f"--input {name.strip()}", Path.cwd(), lines=False).plain()
+    return found
 
 
 def _transforms(letterbox: str | None, stretch: str | None) -> list[Transform] | None:

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from vertebra.errors import ExportError
 from vertebra.models import BaseModel
 from vertebra.models.fuse import fuse_conv_bn
+from vertebra.models.given import further_parameters, not_exportable
 
 __all__ = ["FORMS", "ExportGraph", "Form", "PixelRange"]
 
@@ -58,6 +59,10 @@ class ExportGraph(nn.Module):
         self.heads = [name for name, task in model.tasks.items() if not getattr(task, "training_only", False)]
         if not self.heads:
             raise ExportError("the model has no heads, so it has no outputs to export")
+        if problem := next(not_exportable(model.running_parts()), None):
+            raise ExportError(f"the model cannot be exported: {problem}")
+        asked = (further_parameters(getattr(type(part), method)) for part, method in model.running_parts())
+        self.masks = any("padding_mask" in names for names in asked)
         self.scale = 255 / pixel_range if dtype == "uint8" else 1.0
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
@@ -65,7 +70,7 @@ class ExportGraph(nn.Module):
         height, width = images.shape[-2:]
         images = self._padded(self.model.normalize(images if self.scale == 1 else images * self.scale))
         padded_size = images.shape[-2], images.shape[-1]
-        raw = self.model.compute(images)
+        raw = self.model.compute(images, **({"padding_mask": _padding(images, height, width)} if self.masks else {}))
         outputs: dict[str, Tensor] = {}
         for name in self.heads:
             found = _within_image(self._outputs_of(name, raw[name] if name else raw, padded_size), height, width)
@@ -84,6 +89,13 @@ class ExportGraph(nn.Module):
     def _outputs_of(self, name: str, raw: Any, image_size: tuple[int, int]) -> dict[str, Tensor]:
         task = self.model.tasks[name]
         return task.export_raw(raw, image_size) if self.form == "raw" else task.export_predictions(raw, image_size)
+
+
+def _padding(images: Tensor, height: int, width: int) -> Tensor:
+    """(N, H', W') bool, True beyond the image's H and W."""
+    below = torch.arange(images.shape[-2], device=images.device) >= height
+    right = torch.arange(images.shape[-1], device=images.device) >= width
+    return (below[:, None] | right).expand(images.shape[0], -1, -1)
 
 
 def _within_image(outputs: dict[str, Tensor], height: int, width: int) -> dict[str, Tensor]:

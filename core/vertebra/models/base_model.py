@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import inspect
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -15,6 +14,7 @@ from vertebra.config.injection import Labels
 from vertebra.errors import DataError
 from vertebra.models.batch import Batch, describe, pad_ground_truth, pad_sem_seg
 from vertebra.models.contracts import check_losses
+from vertebra.models.given import Given, check_signature, further_parameters
 from vertebra.models.pixels import Pixels, checked_image
 
 __all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "BaseModel"]
@@ -50,7 +50,9 @@ class BaseModel(nn.Module):
     labels: ClassVar[Labels] = "things"
     """Which classes are counted in `num_classes`, see `Head.labels`."""
     needs_fields: ClassVar[Mapping[str, Geometry]] = {}
-    """Declared fields that its losses ask for, see `Head.needs_fields`."""
+    """Declared fields that it asks for, see `Head.needs_fields`."""
+    needs_inputs: ClassVar[Sequence[str]] = ()
+    """Keys of the inputs that `network` takes, see `Head.needs_inputs`."""
     task_outputs: Any = ()
     """Keys of the dicts that `predict` returns, as far as they are known beforehand: a sequence of names."""
 
@@ -65,6 +67,15 @@ class BaseModel(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.set_pixels({"image": Pixels(IMAGENET_MEAN, IMAGENET_STD)})
+
+    @classmethod
+    def check_class(cls) -> None:
+        """Called when the class is registered.
+
+        Raises:
+            PluginError: `network` requires a parameter that nothing gives.
+        """
+        check_signature(cls, "network")
 
     @classmethod
     def recipe_problems(cls, arguments: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -125,6 +136,20 @@ class BaseModel(nn.Module):
         tasks = (task for task in self.tasks.values() if not getattr(task, "training_only", False))
         return {key for task in tasks for key in task.task_outputs}
 
+    @property
+    def extra_inputs(self) -> dict[str, bool]:
+        """{name: whether it is required} of what inputs have beside images for its parts (`needs_inputs`)."""
+        found: dict[str, bool] = {}
+        for part in self.modules():
+            takes = further_parameters(type(part).network if isinstance(part, BaseModel) else type(part).forward)
+            for name in getattr(part, "needs_inputs", ()):
+                found[name] = found.get(name, False) or takes.get(name, False)
+        return found
+
+    def running_parts(self) -> list[tuple[nn.Module, str]]:
+        """The parts that give raw outputs outside of training, each with the method that does."""
+        return [(self, "network")]
+
     def parts(self) -> dict[str, nn.Module]:
         """The modules that it consists of, by path: `backbone`, `heads.boxes`; those of models inside it too."""
         found: dict[str, nn.Module] = {}
@@ -161,11 +186,17 @@ class BaseModel(nn.Module):
         that exports."""
         raise NotImplementedError(f"{type(self).__name__} computes nothing: it has no method network(images)")
 
-    def compute(self, batch: Batch | Tensor) -> Any:
-        """Raw outputs of a batch, or of normalized images (N, C, H, W). `network` gets each further image that it has a
-        parameter for, by name."""
-        images, named = (batch.images, batch.named_images) if isinstance(batch, Batch) else (batch, {})
-        return self.network(images, **{name: named[name] for name in self.named_images_of(self.network)})
+    def compute(self, batch: Batch | Tensor, padding_mask: Tensor | None = None) -> Any:
+        """Raw outputs of a batch, or of normalized images (N, C, H, W).
+
+        `network` gets `batch`, `padding_mask`, further images and inputs where it has parameters of these names, see
+        `vertebra.models.given`.
+
+        Args:
+            padding_mask: of images alone: (N, H, W) bool, True where there is padding.
+        """
+        given = Given(batch, padding_mask)
+        return self.network(given.images, **given.to(self, "network"))
 
     def losses(self, raw: Any, batch: Batch) -> dict[str, Tensor]:
         """Raw outputs and the batch's ground truth to named scalar losses, already weighted; the total is their sum."""
@@ -221,11 +252,6 @@ class BaseModel(nn.Module):
             blue_first = [images[..., channel : channel + 1, :, :] for channel in (2, 1, 0)]
             images = torch.cat(blue_first, dim=-3)  # slices, which every runtime of a graph knows, rather than a flip
         return torch.sub(images.float(), mean, out=out).div_(std) if out is not None else (images.float() - mean) / std
-
-    def named_images_of(self, method: Any) -> list[str]:
-        """The further images that a method has parameters for."""
-        takes = inspect.signature(method).parameters
-        return [name for name in self.pixels if name != "image" and name in takes]
 
     def _normalize(self, images: list[Tensor], padded_size: tuple[int, int], name: str) -> Tensor:
         """Images (C, h, w) of any sizes to (N, C, H, W) float32: on the device, zero where padded."""

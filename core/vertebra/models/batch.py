@@ -73,6 +73,15 @@ class Batch:
         return self.images.device
 
     @cached_property
+    def padding_mask(self) -> Tensor:
+        """(N, H, W) bool on the device, True where `images` has padding."""
+        height, width = self.padded_size
+        sizes = torch.tensor(self.image_sizes).to(self.device, non_blocking=True)
+        below = torch.arange(height, device=self.device) >= sizes[:, :1]
+        right = torch.arange(width, device=self.device) >= sizes[:, 1:]
+        return below[:, :, None] | right[:, None, :]
+
+    @cached_property
     def instances(self) -> list[Instances] | None:
         """Each image's Instances (`gt_boxes`, `gt_classes`, and `gt_masks`, `gt_keypoints` where given), on the device.
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from vertebra.config.extra_fields import Geometry
 from vertebra.config.injection import Labels
 from vertebra.errors import PluginError
+from vertebra.models.given import check_signature
 
 if TYPE_CHECKING:
     from vertebra.models.batch import Batch
@@ -39,11 +40,34 @@ class ShapeSpec:
     stride: int
 
 
-class Backbone(nn.Module):
+class _Part(nn.Module):
+    """What the parts of a model have in common: what their `forward` may ask for beside its first argument."""
+
+    needs_fields: ClassVar[Mapping[str, Geometry]] = {}
+    """Declared fields that it asks for, as {name: geometry}; data without one are an error before the first step. Those
+    of the geometry `image` may be parameters of `forward`.
+    """
+    needs_inputs: ClassVar[Sequence[str]] = ()
+    """Keys of the inputs, beside `image`, that are parameters of `forward`: each gets the list of the inputs' values.
+    In training they are keys of the dataset's dicts, in prediction arguments: `predictor(image, text=...)`.
+    """
+
+    @classmethod
+    def check_class(cls) -> None:
+        """Called when the class is registered.
+
+        Raises:
+            PluginError: it does not keep to the contract.
+        """
+        check_signature(cls)
+
+
+class Backbone(_Part):
     """Images to named feature maps.
 
     Subclasses implement `forward(images: (N, 3, H, W) float) -> dict[str, Tensor]` and `output_shape`.
-    The model pads images so that H and W are multiples of `size_divisibility`.
+    The model pads images so that H and W are multiples of `size_divisibility`. `forward` gets `batch`, `padding_mask`,
+    a further image or an input where it has a parameter of that name, see `vertebra.models.given`.
     """
 
     component_kind: ClassVar[str] = "backbone"
@@ -66,8 +90,9 @@ class Backbone(nn.Module):
         raise NotImplementedError
 
 
-class Neck(nn.Module):
-    """Feature maps in, feature maps out. Its constructor takes `input_shape: dict[str, ShapeSpec]` first."""
+class Neck(_Part):
+    """Feature maps in, feature maps out. Its constructor takes `input_shape: dict[str, ShapeSpec]` first. `forward` may
+    have the further parameters of a backbone's."""
 
     component_kind: ClassVar[str] = "neck"
     detectron2_names: ClassVar[Sequence[tuple[str, str]]] = ()
@@ -87,11 +112,14 @@ class Neck(nn.Module):
         raise NotImplementedError
 
 
-class Head(nn.Module):
+class Head(_Part):
     """A task on top of the features, in three parts so that the middle is plain tensors that export.
 
     Its constructor takes `input_shape: dict[str, ShapeSpec]` first and usually `num_classes: int`;
     both are injected, never written in a recipe (`num_classes` may be).
+
+    `forward(features)` may have the further parameters of a backbone's, and `raw`: the raw outputs of the heads that
+    `needs` names. One that requires `batch` cannot be exported.
 
     A detection head keeps what its `predict` decides by as attributes of these names, as far as it has them, so that
     they can be changed after training: `score_threshold`, `nms_threshold`, `class_agnostic_nms` (bool) and
@@ -110,10 +138,8 @@ class Head(nn.Module):
     labels), or "all" (things, then the stuff that is not among them). Where a dataset has no classes of that sort, its
     others count. A head of heads leaves it as it is: each head inside says its own.
     """
-    needs_fields: ClassVar[Mapping[str, Geometry]] = {}
-    """Declared fields that its losses ask for, as {name: geometry}; a training set without one is an error before the
-    first step. `Batch.field` gives them.
-    """
+    needs: Sequence[str] = ()
+    """Names of heads of the model that run before this one: `forward` gets their raw outputs as `raw`, {name: ...}."""
     training_only: bool = False
     """An auxiliary head: it is trained with the others, and the model skips it in eval mode."""
 

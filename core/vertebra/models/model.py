@@ -11,6 +11,7 @@ from vertebra.config.component import where_written
 from vertebra.models.base_model import IMAGENET_MEAN, IMAGENET_STD, BaseModel
 from vertebra.models.batch import Batch
 from vertebra.models.contracts import Backbone, Head, Neck, check_losses
+from vertebra.models.given import Given, check_nested_heads, in_order
 from vertebra.models.pixels import Pixels, PixelType
 
 __all__ = ["Model"]
@@ -68,6 +69,8 @@ class Model(BaseModel):
         self.neck = neck
         self.heads = _Heads(heads or {})
         self.metadata = metadata
+        self._order = in_order(dict(self.heads.items()))
+        check_nested_heads(self.heads.values())
         own = Pixels(tuple(pixel_mean), tuple(pixel_std), dtype)
         self.set_pixels({"image": own, **(images or {})}, pixel_order)
 
@@ -83,11 +86,6 @@ class Model(BaseModel):
                     f"has a head called {name!r}, expected letters, digits and _ (it names losses and weights)",
                 )
 
-    def set_pixels(self, pixels: Mapping[str, Pixels], pixel_order: Literal["rgb", "bgr"] = "rgb") -> None:
-        super().set_pixels(pixels, pixel_order)
-        if hasattr(self, "backbone"):
-            self.seen_by_backbone = self.named_images_of(self.backbone.forward)
-
     @property
     def task_outputs(self) -> dict[str, tuple[str, ...]]:
         """By head that predicts: the keys of its predictions, as far as it declares them."""
@@ -99,19 +97,33 @@ class Model(BaseModel):
         return dict(self.heads.items())
 
     def features(self, batch: Batch | Tensor) -> dict[str, Tensor]:
-        """What the heads see of a batch, or of normalized images (N, C, H, W). A backbone whose `forward` has a
-        parameter with the name of a further image gets it."""
-        images, named = (batch.images, batch.named_images) if isinstance(batch, Batch) else (batch, {})
-        features = self.backbone(images, **{name: named[name] for name in self.seen_by_backbone})
-        return features if self.neck is None else self.neck(features)
+        """What the heads see of a batch, or of normalized images (N, C, H, W)."""
+        return self._features(Given(batch))
 
-    def compute(self, batch: Batch | Tensor) -> dict[str, Any]:
+    def _features(self, given: Given) -> dict[str, Tensor]:
+        features = self.backbone(given.images, **given.to(self.backbone))
+        return features if self.neck is None else self.neck(features, **given.to(self.neck))
+
+    def compute(self, batch: Batch | Tensor, padding_mask: Tensor | None = None) -> dict[str, Any]:
         """A batch, or normalized images (N, C, H, W), to each head's raw outputs: the part that compiles and exports.
 
-        Heads for training only are skipped in eval mode.
+        Each part gets what its `forward` names, see `vertebra.models.given`. Heads for training only are skipped in
+        eval mode.
+
+        Args:
+            padding_mask: of images alone: (N, H, W) bool, True where there is padding.
         """
-        features = self.features(batch)
-        return {name: head(features) for name, head in self.heads.items() if self.training or not _training_only(head)}
+        given = Given(batch, padding_mask)
+        features = self._features(given)
+        for name in self._order:
+            head = self.heads[name]
+            if self.training or not _training_only(head):
+                given.raw[name] = head(features, **given.to(head))
+        return {name: given.raw[name] for name in self.heads if name in given.raw}
+
+    def running_parts(self) -> list[tuple[nn.Module, str]]:
+        heads = [head for head in self.heads.values() if not _training_only(head)]
+        return [(part, "forward") for part in (self.backbone, self.neck, *heads) if part is not None]
 
     def losses(self, raw: dict[str, Any], batch: Batch) -> dict[str, Tensor]:
         """Raw outputs of `compute` to {"<head>/<loss>": scalar}.

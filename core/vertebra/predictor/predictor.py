@@ -105,22 +105,26 @@ class Predictor:
         """Names of the classes that `pred_classes` counts from 0; of a semantic model those of its labels."""
         return list(self.metadata.get("thing_classes") or self.metadata.get("stuff_classes") or [])
 
-    def __call__(self, image: ImageLike) -> dict[str, Any]:
+    def __call__(self, image: ImageLike, **inputs: Any) -> dict[str, Any]:
         """Predictions of one image, in its own size.
 
         Args:
             image: a file, or RGB values 0 to 255: an array (H, W, 3) uint8 or a tensor (3, H, W) uint8; for a model of
                 other images, what its reader (`data.image`) gives. For a model of several images a dict of them by
                 name, `{"image": ..., "image_b": ...}`.
+            inputs: what the model takes beside images (`needs_inputs` of its parts), such as `text=["cat", "dog"]`.
 
         Returns:
             The head's outputs, such as `instances` with `pred_boxes`, `scores`, `pred_classes`, on the CPU.
         """
-        return self.predict_batch([image])[0]
+        return self.predict_batch([image], **inputs)[0]
 
-    def predict_batch(self, images: Sequence[ImageLike], *, times: StageTimes | None = None) -> list[dict[str, Any]]:
-        """The same for several images, which go through the model together."""
-        return [{key: _to_cpu(value) for key, value in output.items()} for output in self._outputs(images, times)]
+    def predict_batch(
+        self, images: Sequence[ImageLike], *, times: StageTimes | None = None, **inputs: Any
+    ) -> list[dict[str, Any]]:
+        """The same for several images, which go through the model together; all have the same further inputs."""
+        outputs = self._outputs(images, times, inputs)
+        return [{key: _to_cpu(value) for key, value in output.items()} for output in outputs]
 
     def stream(
         self,
@@ -132,6 +136,7 @@ class Predictor:
         labels_only: bool = False,
         unreadable: list[str] | None = None,
         times: StageTimes | None = None,
+        inputs: Mapping[str, Any] | None = None,
     ) -> Iterator[Prediction]:
         """Predictions of one image after the other, as they come; only `batch_size` images are held at a time.
 
@@ -145,6 +150,7 @@ class Predictor:
             unreadable: gets what is wrong with each image that cannot be read, and the stream goes on; None: the first
                 one ends it with a DataError.
             times: records how long each stage takes.
+            inputs: what the model takes beside images, the same for all.
         """
         times = times or StageTimes(self.device)
         wanted = DetectionFilter(score, None if classes is None else class_numbers(classes, self.class_names))
@@ -155,19 +161,40 @@ class Predictor:
             )
         frames = iter(open_source(source, unreadable, self.reader))
         while batch := _next_batch(frames, batch_size, times):
-            outputs = self._outputs([frame.image for frame in batch], times)
+            outputs = self._outputs([frame.image for frame in batch], times, inputs or {})
             with times.stage("postprocess"):
                 found = [{key: _finished(value, wanted, labels_only) for key, value in one.items()} for one in outputs]
             times.images += len(batch)
             for frame, output in zip(batch, found, strict=True):
                 yield Prediction(frame, output)
 
-    def _outputs(self, images: Sequence[ImageLike], times: StageTimes | None) -> list[dict[str, Any]]:
+    def check_inputs(self, inputs: Mapping[str, Any]) -> None:
+        """What the model takes beside images is given, and nothing else.
+
+        Raises:
+            DataError: one is missing or not known; names those that there are.
+        """
+        takes = self.model.extra_inputs
+        unknown = [name for name in inputs if name not in takes]
+        missing = [name for name, required in takes.items() if required and inputs.get(name) is None]
+        if unknown or missing:
+            has = ", ".join(f"{name}{'' if required else ' (may be left away)'}" for name, required in takes.items())
+            fault = f"does not take {', '.join(unknown)}" if unknown else f"was not given {', '.join(missing)}"
+            call = "".join(f", {name}=..." for name in takes)
+            raise DataError(
+                f"the model {fault}. Beside images it takes: {has or 'nothing'}"
+                + (f".\n  Give it: predictor(image{call}), or vertebra predict --input NAME=VALUE" if takes else "")
+            )
+
+    def _outputs(
+        self, images: Sequence[ImageLike], times: StageTimes | None, given: Mapping[str, Any]
+    ) -> list[dict[str, Any]]:
         """What the model gives for each image, on its device."""
         times = times or StageTimes()
+        self.check_inputs(given)
         with torch.inference_mode(), autocast(self.device, self.recipe.evaluate.amp):
             with times.stage("preprocess"):
-                inputs = [self._input(image) for image in images]
+                inputs = [{**given, **self._input(image)} for image in images]
             if self._modes is not None:  # a mode asks the model as it likes, so its work cannot be told apart
                 with times.stage("model"):
                     return self._predict(inputs)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -64,6 +64,7 @@ def predict_files(
     batch_size: int = 1,
     max_images: int | None = None,
     on_written: Callable[[Path], None] | None = None,
+    inputs: Mapping[str, Any] | None = None,
     **settings: Any,
 ) -> WrittenPredictions:
     """Predicts on files, folders, patterns, videos, cameras; writes results into `output`, overwriting nothing.
@@ -77,6 +78,7 @@ def predict_files(
             coco, labels or panoptic, whichever the model's outputs fill.
         max_images: stop after this many images or frames.
         on_written: called with each picture when it is written, and with each video when it is begun.
+        inputs: what the model takes beside images, the same for all.
         settings: of the Predictor: `device`, `transforms`, `nms_threshold`, `class_agnostic_nms`, `max_detections`.
 
     Raises:
@@ -90,6 +92,7 @@ def predict_files(
     places = list_places(given, reader=predictor.reader)
     if classes is not None:
         class_numbers(classes, predictor.class_names)  # a wrong name is reported before anything is written
+    predictor.check_inputs(inputs or {})
     saved = _checked(save, predictor)
     unreadable: list[str] = []
     times = StageTimes(predictor.device)
@@ -101,6 +104,7 @@ def predict_files(
         labels_only=True,
         unreadable=unreadable,
         times=times,
+        inputs=inputs,
     )
     writers: list[Writer] = []
     endless = any(isinstance(place, Camera) for place in places)

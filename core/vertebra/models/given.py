@@ -1,0 +1,188 @@
+"""What a part of a model gets beside its first argument: whatever its `forward` names, out of what there is to give.
+
+| parameter | what it gets |
+| --- | --- |
+| `batch` | the Batch, with the ground truth in training; None where only images are at hand (export) |
+| `padding_mask` | (N, H, W) bool, True beyond each image |
+| `raw` | of a head: {name: raw outputs} of the heads in its `needs` |
+| a further image | (N, C, H, W), normalized, as the recipe's `data.fields` declares it; see `needs_fields` |
+| an input in `needs_inputs` | a list with the value of each input |
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property, lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vertebra.config.component import where_written
+from vertebra.errors import DataError, PluginError
+from vertebra.models.batch import Batch, describe
+from vertebra_eval.nearest import nearest
+
+__all__ = ["Given", "check_nested_heads", "check_signature", "further_parameters", "in_order", "not_exportable"]
+
+_OF_BATCH = ("batch", "padding_mask")
+
+
+@lru_cache(maxsize=1024)
+def further_parameters(method: Any) -> dict[str, bool]:
+    """{name: whether it is required} of a function's parameters after `self` and the first one."""
+    several = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    named = [one for one in inspect.signature(method).parameters.values() if one.kind not in several]
+    return {one.name: one.default is one.empty for one in named[2:]}
+
+
+def check_signature(cls: type, method: str = "forward") -> None:
+    """What a component's class requires in `forward` is something that it is given.
+
+    Raises:
+        PluginError: a parameter is nothing of that; names it and says what to do.
+    """
+    kind = getattr(cls, "component_kind", "component")
+    reserved = (*_OF_BATCH, *(("raw",) if kind == "head" else ()))
+    images = [name for name, geometry in getattr(cls, "needs_fields", {}).items() if geometry == "image"]
+    inputs = tuple(getattr(cls, "needs_inputs", ()))
+    for name, required in further_parameters(getattr(cls, method)).items():
+        if not required or name in (*reserved, *images, *inputs):
+            continue
+        near = nearest(name, reserved)
+        raise PluginError(
+            f"{kind} {cls.__module__}.{cls.__qualname__}: {method} requires {name!r}, which nothing gives it."
+            + (f"\n  Is it {near[0]!r}?" if near else "")
+            + f"\n  It gets what it names of: {', '.join(reserved)}; an image that the class names in needs_fields "
+            f"({{{name!r}: 'image'}}); an input that it names in needs_inputs ({name!r},).\n"
+            "  Other parameters need a default"
+        )
+
+
+class Given:
+    """What there is to give in one pass through a model.
+
+    Args:
+        batch: a Batch, or normalized images (N, C, H, W) alone.
+        padding_mask: of images alone, (N, H, W) bool; None: nothing is padding.
+    """
+
+    def __init__(self, batch: Batch | Tensor, padding_mask: Tensor | None = None) -> None:
+        self.batch = batch if isinstance(batch, Batch) else None
+        self.images = batch.images if isinstance(batch, Batch) else batch
+        self.raw: dict[str, Any] = {}
+        self._mask = padding_mask
+
+    def to(self, part: nn.Module, method: str = "forward") -> dict[str, Any]:
+        """The arguments for a part, beside the first.
+
+        Raises:
+            DataError: an input has no value for a required parameter.
+            PluginError: the part requires the batch, but there are images alone.
+        """
+        found = {}
+        for name, required in further_parameters(getattr(type(part), method)).items():
+            value = self._value(name, part)
+            if value is not None:
+                found[name] = value
+            elif required:
+                raise self._missing(name, part)
+        return found
+
+    def _value(self, name: str, part: nn.Module) -> Any:
+        if name == "batch":
+            return self.batch
+        if name == "padding_mask":
+            return self._padding_mask
+        if name == "raw":
+            return {head: self.raw[head] for head in getattr(part, "needs", ())} or None
+        if self.batch is None:
+            return None
+        if name in getattr(part, "needs_inputs", ()):
+            values = [one.get(name) for one in self.batch.inputs]
+            return None if any(value is None for value in values) else values
+        return self.batch.named_images.get(name)
+
+    @cached_property
+    def _padding_mask(self) -> Tensor:
+        if self.batch is not None:
+            return self.batch.padding_mask
+        if self._mask is not None:
+            return self._mask
+        return torch.zeros_like(self.images[:, 0], dtype=torch.bool)
+
+    def _missing(self, name: str, part: nn.Module) -> Exception:
+        where = where_written(part, type(part).__name__)
+        if self.batch is None:
+            return PluginError(f"{where} requires {name!r}, but was given images alone")
+        lacking = [row for row, one in enumerate(self.batch.inputs) if one.get(name) is None]
+        source = describe(self.batch.inputs[lacking[0]], lacking[0]) if lacking else "the batch"
+        return DataError(
+            f"{source} has no {name!r}, which {where} takes.\n"
+            f"  In training the dicts of the dataset need the key {name!r}; in prediction: predictor(image, {name}=...)"
+        )
+
+
+def in_order(heads: Mapping[str, nn.Module]) -> list[str]:
+    """Names of heads, each after those that it needs.
+
+    Raises:
+        PluginError: a head needs one that is not there or is skipped outside of training, or two need each other.
+    """
+    done: list[str] = []
+    waiting = {name: _needs_of(name, heads) for name in heads}
+    while waiting:
+        ready = next((name for name, needs in waiting.items() if set(needs) <= set(done)), None)
+        if ready is None:
+            raise PluginError(f"the heads {', '.join(waiting)} need each other's raw outputs in a circle")
+        done.append(ready)
+        del waiting[ready]
+    return done
+
+
+def _needs_of(name: str, heads: Mapping[str, nn.Module]) -> Sequence[str]:
+    head = heads[name]
+    where, needs = where_written(head, type(head).__name__), tuple(getattr(head, "needs", ()))
+    if further_parameters(type(head).forward).get("raw") and not needs:
+        raise PluginError(f"{where}: forward requires `raw`, but `needs` names no head whose raw outputs are meant")
+    for other in needs:
+        if other not in heads:
+            near = ", ".join(nearest(other, heads)) or ", ".join(one for one in heads if one != name) or "none"
+            raise PluginError(f"{where} needs the raw outputs of the head {other!r}.\n  Heads beside it: {near}")
+        if getattr(heads[other], "training_only", False) and not getattr(head, "training_only", False):
+            raise PluginError(f"{where} needs the raw outputs of the head {other!r}, which is for training only")
+    return needs
+
+
+def check_nested_heads(heads: Iterable[nn.Module]) -> None:
+    """A head inside another one gets from that what it requires: the model only knows the outer one.
+
+    Raises:
+        PluginError: the outer one's `forward` does not have what an inner one requires.
+    """
+    for outer in heads:
+        has = further_parameters(type(outer).forward)
+        for inner in outer.modules():
+            if inner is outer or getattr(inner, "component_kind", None) != "head":
+                continue
+            for name, required in further_parameters(type(inner).forward).items():
+                if required and name not in has:
+                    raise PluginError(
+                        f"{where_written(inner, type(inner).__name__)} requires {name!r} in forward, but stands inside "
+                        f"{where_written(outer, type(outer).__name__)}, which does not take it.\n"
+                        "  Make it a head of the model"
+                    )
+
+
+def not_exportable(parts: Iterable[tuple[nn.Module, str]]) -> Iterator[str]:
+    """What parts require in a method that a graph of images cannot give, in sentences."""
+    for part, method in parts:
+        for name, required in further_parameters(getattr(type(part), method, None) or type(part).forward).items():
+            if not required or name in ("padding_mask", "raw"):
+                continue
+            where = where_written(part, type(part).__name__)
+            if name == "batch":
+                yield f"{where} takes the batch with its ground truth in {method}, which no graph of images has"
+            else:
+                yield f"{where} takes {name!r} in {method}, but a graph has images as its only input"
