@@ -215,17 +215,35 @@ def test_heads_that_cannot_be_ordered():
         Model(Pooled(), None, {"a": Needs("plain", training_only=True), "plain": Plain(), "b": Needs("a")})
 
 
-def test_a_head_inside_another_must_be_given_what_it_requires():
-    class Outer(Told):
-        def __init__(self):
-            super().__init__()
-            self.inner = MasksOnly()
+def test_a_head_may_be_added_later_and_one_that_is_only_trained_asks_a_predictor_for_nothing():
+    class Aux(Told):
+        needs_inputs = ("text",)
+        training_only = True
 
-        def forward(self, features):
-            return self.inner(features)
+        def forward(self, features, text):
+            return text
 
-    with pytest.raises(PluginError, match=r"MasksOnly requires 'padding_mask' in forward, but stands inside Outer"):
-        Model(Pooled(), None, {"outer": Outer()})
+    class Seen(Model):
+        def features(self, batch):
+            self.asked = True
+            return super().features(batch)
+
+    model = Seen(Pooled(), None, {"plain": Plain(), "aux": Aux()}).eval()
+    model.heads["later"] = Plain()
+    assert list(model.compute(torch.zeros(1, 3, 8, 8))) == ["plain", "later"] and model.asked
+    assert model.extra_inputs == {}
+
+
+def test_an_optional_input_is_given_to_all_of_a_batch_or_to_none():
+    class Optional(Told):
+        needs_inputs = ("text",)
+
+        def forward(self, features, text=None):
+            return text
+
+    model = Model(Pooled(), None, {"one": Optional()})
+    with pytest.raises(DataError, match=r"input 1 of the batch has no 'text'"):
+        model.compute(model.make_batch([image(8, 8, text="a"), image(8, 8)]))
 
 
 def test_export_refuses_ground_truth_and_inputs_and_makes_the_padding_mask(tmp_path):

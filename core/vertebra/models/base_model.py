@@ -138,11 +138,14 @@ class BaseModel(nn.Module):
 
     @property
     def extra_inputs(self) -> dict[str, bool]:
-        """{name: whether it is required} of what inputs have beside images for its parts (`needs_inputs`)."""
+        """{name: whether it is required} of what inputs have beside images for its parts, outside of training."""
         found: dict[str, bool] = {}
         for part in self.modules():
+            names = getattr(part, "needs_inputs", ())
+            if not names or getattr(part, "training_only", False):
+                continue
             takes = further_parameters(type(part).network if isinstance(part, BaseModel) else type(part).forward)
-            for name in getattr(part, "needs_inputs", ()):
+            for name in names:
                 found[name] = found.get(name, False) or takes.get(name, False)
         return found
 

@@ -24,7 +24,7 @@ from vertebra.errors import DataError, PluginError
 from vertebra.models.batch import Batch, describe
 from vertebra_eval.nearest import nearest
 
-__all__ = ["Given", "check_nested_heads", "check_signature", "further_parameters", "in_order", "not_exportable"]
+__all__ = ["Given", "check_signature", "further_parameters", "in_order", "not_exportable"]
 
 _OF_BATCH = ("batch", "padding_mask")
 
@@ -101,7 +101,11 @@ class Given:
             return None
         if name in getattr(part, "needs_inputs", ()):
             values = [one.get(name) for one in self.batch.inputs]
-            return None if any(value is None for value in values) else values
+            if any(value is None for value in values):
+                if any(value is not None for value in values):  # not for a part of the batch alone
+                    raise self._missing(name, part)
+                return None
+            return values
         return self.batch.named_images.get(name)
 
     @cached_property
@@ -153,26 +157,6 @@ def _needs_of(name: str, heads: Mapping[str, nn.Module]) -> Sequence[str]:
         if getattr(heads[other], "training_only", False) and not getattr(head, "training_only", False):
             raise PluginError(f"{where} needs the raw outputs of the head {other!r}, which is for training only")
     return needs
-
-
-def check_nested_heads(heads: Iterable[nn.Module]) -> None:
-    """A head inside another one gets from that what it requires: the model only knows the outer one.
-
-    Raises:
-        PluginError: the outer one's `forward` does not have what an inner one requires.
-    """
-    for outer in heads:
-        has = further_parameters(type(outer).forward)
-        for inner in outer.modules():
-            if inner is outer or getattr(inner, "component_kind", None) != "head":
-                continue
-            for name, required in further_parameters(type(inner).forward).items():
-                if required and name not in has:
-                    raise PluginError(
-                        f"{where_written(inner, type(inner).__name__)} requires {name!r} in forward, but stands inside "
-                        f"{where_written(outer, type(outer).__name__)}, which does not take it.\n"
-                        "  Make it a head of the model"
-                    )
 
 
 def not_exportable(parts: Iterable[tuple[nn.Module, str]]) -> Iterator[str]:

@@ -11,7 +11,7 @@ from vertebra.config.component import where_written
 from vertebra.models.base_model import IMAGENET_MEAN, IMAGENET_STD, BaseModel
 from vertebra.models.batch import Batch
 from vertebra.models.contracts import Backbone, Head, Neck, check_losses
-from vertebra.models.given import Given, check_nested_heads, in_order
+from vertebra.models.given import Given, in_order
 from vertebra.models.pixels import Pixels, PixelType
 
 __all__ = ["Model"]
@@ -69,8 +69,7 @@ class Model(BaseModel):
         self.neck = neck
         self.heads = _Heads(heads or {})
         self.metadata = metadata
-        self._order = in_order(dict(self.heads.items()))
-        check_nested_heads(self.heads.values())
+        in_order(self.tasks)  # raises where there is none
         own = Pixels(tuple(pixel_mean), tuple(pixel_std), dtype)
         self.set_pixels({"image": own, **(images or {})}, pixel_order)
 
@@ -96,11 +95,9 @@ class Model(BaseModel):
         """The heads by name."""
         return dict(self.heads.items())
 
-    def features(self, batch: Batch | Tensor) -> dict[str, Tensor]:
+    def features(self, batch: Batch | Tensor, padding_mask: Tensor | None = None) -> dict[str, Tensor]:
         """What the heads see of a batch, or of normalized images (N, C, H, W)."""
-        return self._features(Given(batch))
-
-    def _features(self, given: Given) -> dict[str, Tensor]:
+        given = Given(batch, padding_mask)
         features = self.backbone(given.images, **given.to(self.backbone))
         return features if self.neck is None else self.neck(features, **given.to(self.neck))
 
@@ -114,8 +111,8 @@ class Model(BaseModel):
             padding_mask: of images alone: (N, H, W) bool, True where there is padding.
         """
         given = Given(batch, padding_mask)
-        features = self._features(given)
-        for name in self._order:
+        features = self.features(batch) if padding_mask is None else self.features(batch, padding_mask)
+        for name in in_order(self.tasks):
             head = self.heads[name]
             if self.training or not _training_only(head):
                 given.raw[name] = head(features, **given.to(head))
