@@ -126,7 +126,7 @@ def test_a_backbone_gets_the_further_images_that_it_names():
     model = Model(Pair(), images={"depth": Pixels((1.0,), (2.0,), "float32")})
     inputs = [{"image": torch.zeros(3, 4, 4, dtype=torch.uint8), "depth": torch.full((1, 4, 4), 5.0)}]
     batch = model.make_batch(inputs)
-    assert batch.named_images["depth"].unique().tolist() == [2.0] and model.seen_by_backbone == ["depth"]
+    assert batch.named_images["depth"].unique().tolist() == [2.0]
     assert torch.equal(model.features(batch)["map"], model.backbone.first(batch.images) * 2)
     with pytest.raises(DataError, match=r"an input is a dict with the key 'depth', but this one is/has 'image'"):
         model.make_batch([{"image": inputs[0]["image"]}])
