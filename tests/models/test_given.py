@@ -161,7 +161,7 @@ def test_a_missing_input_is_named():
 @pytest.mark.parametrize(
     ("parameter", "words"),
     [
-        ("targets", r"head .*Odd: forward requires 'targets', which nothing gives it"),
+        ("targets", r"<string>:2: head Odd: forward requires 'targets', which nothing gives it"),
         ("padding_masks", r"Is it 'padding_mask'\?"),
         ("text", r"needs_inputs \('text',\)"),
     ],
@@ -171,6 +171,50 @@ def test_a_parameter_that_nothing_gives_is_an_error_at_registration(parameter, w
     exec(f"class Odd(Head):\n    def forward(self, features, {parameter}): ...", space)
     with pytest.raises(PluginError, match=f"(?s){words}"):
         HEADS.register()(space["Odd"])
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (
+            "needs_inputs = 'text'\n    def forward(self, features, text): ...",
+            r"needs_inputs is 'text', expected a tuple",
+        ),
+        (
+            "needs_inputs = ('text',)\n    def forward(self, features, txt=None): ...",
+            r"forward has no parameter of that",
+        ),
+        (
+            "needs_inputs = ('times',)\n    def forward(self, features, times): ...",
+            r"'times', which means something else",
+        ),
+        ("def forward(self, features, padding_mask, /): ...", r"takes 'padding_mask' by position only"),
+        ("def forward(self, *features, targets): ...", r"requires 'targets', which nothing gives"),
+    ],
+)
+def test_inputs_and_signatures_that_cannot_work_are_errors_at_registration(body, words):
+    space = {"Head": Head}
+    exec(compile(f"class Odd(Head):\n    {body}", "odd.py", "exec"), space)
+    with pytest.raises(PluginError, match=rf"odd\.py:[23]: head Odd: .*{words}"):
+        HEADS.register()(space["Odd"])
+
+
+def test_a_mask_that_is_required_is_not_made_up():
+    model = Model(Pooled(), None, {"one": MasksOnly()}).eval()
+    images = torch.zeros(1, 3, 8, 8)
+    with pytest.raises(PluginError, match=r"requires 'padding_mask', but was given images alone: .*padding_mask\)"):
+        model.compute(images)
+    assert model.compute(images, torch.zeros(1, 8, 8, dtype=torch.bool))["one"].shape == (1, 1, 2, 2)
+
+
+def test_what_nothing_gives_is_not_asked_of_the_data():
+    class Odd(Told):  # not registered, so not checked before
+        def forward(self, features, targets):
+            return targets
+
+    model = Model(Pooled(), None, {"one": Odd()})
+    with pytest.raises(PluginError, match=r"Odd requires 'targets', which is not an input in its needs_inputs"):
+        model.compute(model.make_batch([image(8, 8, targets=1)]))
 
 
 def test_each_kind_is_checked_at_registration():
@@ -321,4 +365,6 @@ def test_a_predictor_takes_further_inputs(tmp_path, monkeypatch, command_line):
     command_line(*base, "out", "--input", "text=[cat, dog]", cwd=tmp_path, code=0)
     assert len((tmp_path / "out/predictions.csv").read_text().splitlines()) == 2
     assert "was not given text" in command_line(*base, "two", cwd=tmp_path, code=2).stderr
+    twice = ("--input", "text=[a]", "--input", "text=[b]")
+    assert "--input text is given twice" in command_line(*base, "two", *twice, cwd=tmp_path, code=2).stderr
     assert "expected NAME=VALUE" in command_line(*base, "two", "--input", "text", cwd=tmp_path, code=2).stderr

@@ -71,6 +71,13 @@ class Ordered(BaseModel):
         self.encoder, self.reducer, self.head = encoder, reducer, head
 
 @MODELS.register()
+class Several(BaseModel):
+    """Models in a list and in a dict."""
+    def __init__(self, members: list[Model], others: dict[str, Model]) -> None:
+        super().__init__()
+        self.members, self.others = nn.ModuleList(members), nn.ModuleDict(others)
+
+@MODELS.register()
 class NoLosses(BaseModel):
     def __init__(self) -> None:
         super().__init__()
@@ -198,6 +205,16 @@ def test_backbones_and_necks_give_their_shapes_to_what_stands_after_them(folder)
         build_model(load_recipe("r.yaml", [f"model={{name: Chain, {parts}}}"]), num_classes=2)
 
 
+def test_models_nest_in_lists_and_dicts(folder):
+    parts = PARTS.replace("\n", " ")
+    recipe = load_recipe("r.yaml", [f"model={{name: Several, members: [{parts}, {parts}], others: {{one: {parts}}}}}"])
+    model = build_model(recipe, num_classes=2)
+    inside = ("backbone", "neck", "heads.boxes")
+    expected = {f"{place}.{part}" for place in ("members.0", "members.1", "others.one") for part in inside}
+    assert set(model.parts()) == expected == set(recipe.model.parts)
+    assert model.size_divisibility == 16  # of the members, whose coarsest stride it is
+
+
 def test_a_whole_model_exports_what_it_says(folder):
     model = build_model(load_recipe("r.yaml"), metadata=SEMANTIC_FACTS).eval()
     report = export_onnx(model, "m.onnx", form="raw", size=(32, 48))
@@ -207,35 +224,29 @@ def test_a_whole_model_exports_what_it_says(folder):
 
 
 @pytest.mark.parametrize(
-    ("overrides", "words"),
+    ("recipe", "overrides", "words"),
     [
-        (["model.widht=3"], r"model\.widht: Pixels has no such argument.*Nearest: width"),
-        (["model.wieghts=3"], r"model\.wieghts: Pixels has no such argument.*Nearest: weights"),
-        (["model.batch_size=3"], r"model\.batch_size: Pixels has no such argument.*Nearest: train\.batch_size"),
-        (["model.name=Pixel"], r"no model has the name 'Pixel'.*Nearest: Pixels"),
-        (["model.name=ResNet"], "ResNet is a backbone; you asked for a model"),
-        (["model.in_channels=3"], "model.in_channels is set by the framework"),
-        (["model.pixel_std=[1, 2]"], "pixel_std has 2 values, but pixel_mean has 3"),
+        ("r.yaml", ["model.widht=3"], r"model\.widht: Pixels has no such argument.*Nearest: width"),
+        ("r.yaml", ["model.wieghts=3"], r"model\.wieghts: Pixels has no such argument.*Nearest: weights"),
+        (
+            "r.yaml",
+            ["model.batch_size=3"],
+            r"model\.batch_size: Pixels has no such argument.*Nearest: train\.batch_size",
+        ),
+        ("r.yaml", ["model.name=Pixel"], r"no model has the name 'Pixel'.*Nearest: Pixels"),
+        ("r.yaml", ["model.name=ResNet"], "ResNet is a backbone; you asked for a model"),
+        ("r.yaml", ["model.in_channels=3"], "model.in_channels is set by the framework"),
+        ("r.yaml", ["model.pixel_std=[1, 2]"], "pixel_std has 2 values, but pixel_mean has 3"),
+        ("d.yaml", ["model.student.pixel_mean=[1, 2, 3]"], r"model\.student\.pixel_mean is set by the framework"),
+        ("d.yaml", ["model.student.heads=null"], r"model\.student\.heads is missing, expected at least one head"),
+        ("d.yaml", ["model.student.heads={a-b: RetinaNetHead}"], r"model\.student\.heads has a head called 'a-b'"),
+        ("d.yaml", ["model.teacher={name: Pixels}"], r"model\.teacher: Pixels is a model, but not a Model"),
+        ("d.yaml", ["model.student.backbone.dept=18"], r"model\.student\.backbone\.dept: ResNet has no such argument"),
     ],
 )
-def test_mistakes_in_the_block_of_a_whole_model(overrides, words):
+def test_mistakes_in_the_block_of_a_whole_model_and_of_nested_ones(recipe, overrides, words):
     with pytest.raises(RecipeError, match=f"(?s){words}"):
-        load_recipe("r.yaml", overrides)
-
-
-@pytest.mark.parametrize(
-    ("overrides", "words"),
-    [
-        (["model.student.pixel_mean=[1, 2, 3]"], r"model\.student\.pixel_mean is set by the framework"),
-        (["model.student.heads=null"], r"model\.student\.heads is missing, expected at least one head"),
-        (["model.student.heads={a-b: RetinaNetHead}"], r"model\.student\.heads has a head called 'a-b'"),
-        (["model.teacher={name: Pixels}"], r"model\.teacher: Pixels is a model, but not a Model"),
-        (["model.student.backbone.dept=18"], r"model\.student\.backbone\.dept: ResNet has no such argument"),
-    ],
-)
-def test_mistakes_in_a_nested_model(overrides, words):
-    with pytest.raises(RecipeError, match=f"(?s){words}"):
-        load_recipe("d.yaml", overrides)
+        load_recipe(recipe, overrides)
 
 
 def test_a_model_without_a_method_is_named_before_the_first_step():

@@ -165,7 +165,10 @@ def _inputs(written: Sequence[str]) -> dict[str, Any]:
         name, equals, value = text.partition("=")
         if not equals or not name.strip():
             raise RecipeError(f"--input {text!r}: expected NAME=VALUE, for example --input 'text=[cat, dog]'")
-        found[name.strip()] = parse_yaml(value, f"--input {name.strip()}", Path.cwd(), lines=False).plain()
+        key = name.strip()
+        if key in found:
+            raise RecipeError(f"--input {key} is given twice; several values are a list: {key}=[a, b]")
+        found[key] = parse_yaml(value, f"--input {key}", Path.cwd(), lines=False).plain()
     return found
 
 

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 from vertebra.config.component import USUAL_MODEL, ComponentSpec, Kind, to_plain
 from vertebra.config.scalars import INVALID, check_scalar, describe_type, show
 from vertebra.config.section import Section
-from vertebra.config.sections import ModelSection, Recipe
+from vertebra.config.sections import Recipe
 from vertebra.config.yaml_reader import Node, from_plain
 from vertebra.errors import PluginError, RecipeError, VertebraError
 from vertebra.plugins.isolation import PluginImportError
@@ -78,12 +78,15 @@ def check_section(cls: type[Section], node: Node, path: str, mistakes: Mistakes,
             mistakes.add(child.where, f"{_join(path, key)}: {title} has no such key.\n  {hint}")
     values = dict(known)
     for name, item in fields.items():
-        inner = path if name == cls.component else _join(path, name)
+        inner = _join(path, name)
         child = block.value.get(name) or _default_of(item, block)
         if child is None:
             mistakes.add(block.where, f"{inner} is missing; {title} needs it")
             continue
-        value = check_value(hints[name], child, inner, mistakes)
+        if name == cls.component:
+            value = _check_component(component_kind_of(hints[name]) or "", hints[name], child, path, mistakes, cls)
+        else:
+            value = check_value(hints[name], child, inner, mistakes)
         if value is not INVALID:
             values[name] = value
     problems = list(cls.problems(values))
@@ -133,7 +136,9 @@ def _contract_of(annotation: Any) -> str | None:
     return next((mark.contract for mark in marks if isinstance(mark, Kind)), None)
 
 
-def _check_component(kind: str, annotation: Any, node: Node, path: str, mistakes: Mistakes) -> Any:
+def _check_component(
+    kind: str, annotation: Any, node: Node, path: str, mistakes: Mistakes, section: type[Section] | None = None
+) -> Any:
     key = Kind(kind).key
     block = node
     if isinstance(node.value, str) and key == "name":
@@ -182,7 +187,7 @@ def _check_component(kind: str, annotation: Any, node: Node, path: str, mistakes
         if known is None and signature.open:
             arguments[argument] = child.plain()
         elif known is None:
-            hint = _hint(argument, signature.writable, ModelSection if path == "model" else None, block)
+            hint = _hint(argument, signature.writable, section, block)
             mistakes.add(child.where, f"{inner}: {name.value} has no such argument.\n  {hint}")
         elif not known.writable:
             mistakes.add(child.where, f"{inner} is set by the framework; remove it from the recipe")

@@ -98,8 +98,9 @@ def _parts_of(value: Any, path: str) -> Iterator[tuple[str, ComponentSpec]]:
         yield path, value
         return
     inside = value.arguments if isinstance(value, ComponentSpec) else value
-    items = inside.items() if isinstance(inside, Mapping) else enumerate(inside) if isinstance(inside, list) else ()
-    for key, child in items:
+    if isinstance(inside, (list, tuple)):
+        inside = dict(enumerate(inside))
+    for key, child in inside.items() if isinstance(inside, Mapping) else ():
         yield from _parts_of(child, f"{path}.{key}" if path else str(key))
 
 

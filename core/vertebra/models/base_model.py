@@ -22,6 +22,7 @@ __all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "BaseModel"]
 # Means and deviations of ImageNet's RGB values, as torchvision's weights were trained with, times 255.
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
 IMAGENET_STD = (58.395, 57.12, 57.375)
+_CONTAINERS = (nn.ModuleDict, nn.ModuleList)
 
 
 class BaseModel(nn.Module):
@@ -112,7 +113,7 @@ class BaseModel(nn.Module):
     def size_divisibility(self) -> int:
         """Batches are padded so that H and W are multiples of this, in input pixels: by default of what its backbones,
         necks and models ask for."""
-        return math.lcm(*(getattr(part, "size_divisibility", 1) for part in self.children()))
+        return math.lcm(*(getattr(part, "size_divisibility", 1) for part in _members(self)))
 
     @property
     def channels_last(self) -> bool:
@@ -155,15 +156,7 @@ class BaseModel(nn.Module):
 
     def parts(self) -> dict[str, nn.Module]:
         """The modules that it consists of, by path: `backbone`, `heads.boxes`; those of models inside it too."""
-        found: dict[str, nn.Module] = {}
-        for name, child in self.named_children():
-            if isinstance(child, BaseModel):
-                found |= {f"{name}.{path}": part for path, part in child.parts().items()}
-            elif isinstance(child, (nn.ModuleDict, nn.ModuleList)):
-                found |= {f"{name}.{key}": part for key, part in child.named_children()}
-            else:
-                found[name] = child
-        return found
+        return dict(_parts(self, ""))
 
     def forward(self, inputs: list[dict[str, Any]]) -> dict[str, Tensor] | list[dict[str, Any]]:
         """Returns a dict of scalar losses in training mode, and one dict of predictions per image otherwise.
@@ -196,7 +189,8 @@ class BaseModel(nn.Module):
         `vertebra.models.given`.
 
         Args:
-            padding_mask: of images alone: (N, H, W) bool, True where there is padding.
+            padding_mask: of images alone: (N, H, W) bool, True where there is padding. A part that requires it is an
+                error without.
         """
         given = Given(batch, padding_mask)
         return self.network(given.images, **given.to(self, "network"))
@@ -285,6 +279,18 @@ class BaseModel(nn.Module):
         raw_works = type(self).export_raw is not BaseModel.export_raw
         hint = ". Its raw form works: --form raw" if form != "raw" and raw_works else ""
         return f"{type(self).__name__} has no {form} export: it has no method {method}(raw, image_size){hint}"
+
+
+def _members(module: nn.Module) -> Iterator[nn.Module]:
+    """Its children, and those in lists and dicts of modules."""
+    for child in module.children():
+        yield from _members(child) if isinstance(child, _CONTAINERS) else (child,)
+
+
+def _parts(module: nn.Module, path: str) -> Iterator[tuple[str, nn.Module]]:
+    for name, child in module.named_children():
+        inner = f"{path}.{name}" if path else name
+        yield from _parts(child, inner) if isinstance(child, (BaseModel, *_CONTAINERS)) else ((inner, child),)
 
 
 def _buffer(kind: str, name: str) -> str:

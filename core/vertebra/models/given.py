@@ -13,10 +13,9 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from vertebra.config.component import where_written
@@ -27,14 +26,28 @@ from vertebra_eval.nearest import nearest
 __all__ = ["Given", "check_signature", "further_parameters", "in_order", "not_exportable"]
 
 _OF_BATCH = ("batch", "padding_mask")
+_TAKEN = (
+    *_OF_BATCH,
+    "raw",
+    "image",
+    "images",
+    "height",
+    "width",
+    "content_size",
+    "instances",
+    "sem_seg",
+    "self",
+    "times",
+)
+"""Names that an input cannot have: of other keys of the inputs, of what `forward` gets, of a predictor's arguments."""
 
 
 @lru_cache(maxsize=1024)
 def further_parameters(method: Any) -> dict[str, bool]:
     """{name: whether it is required} of a function's parameters after `self` and the first one."""
     several = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    named = [one for one in inspect.signature(method).parameters.values() if one.kind not in several]
-    return {one.name: one.default is one.empty for one in named[2:]}
+    found = [*inspect.signature(method).parameters.values()][2:]
+    return {one.name: one.default is one.empty for one in found if one.kind not in several}
 
 
 def check_signature(cls: type, method: str = "forward") -> None:
@@ -43,16 +56,26 @@ def check_signature(cls: type, method: str = "forward") -> None:
     Raises:
         PluginError: a parameter is nothing of that; names it and says what to do.
     """
+    function = getattr(cls, method)
     kind = getattr(cls, "component_kind", "component")
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    place = f"{code.co_filename}:{code.co_firstlineno}: " if code is not None else ""
+    where = f"{place}{kind} {cls.__qualname__}"
     reserved = (*_OF_BATCH, *(("raw",) if kind == "head" else ()))
     images = [name for name, geometry in getattr(cls, "needs_fields", {}).items() if geometry == "image"]
-    inputs = tuple(getattr(cls, "needs_inputs", ()))
-    for name, required in further_parameters(getattr(cls, method)).items():
+    takes = further_parameters(function)
+    inputs = _checked_inputs(cls, where, method, takes)
+    for one in [*inspect.signature(function).parameters.values()][2:]:
+        if one.kind is one.POSITIONAL_ONLY:
+            raise PluginError(
+                f"{where}: {method} takes {one.name!r} by position only, but it is given by name; remove /"
+            )
+    for name, required in takes.items():
         if not required or name in (*reserved, *images, *inputs):
             continue
         near = nearest(name, reserved)
         raise PluginError(
-            f"{kind} {cls.__module__}.{cls.__qualname__}: {method} requires {name!r}, which nothing gives it."
+            f"{where}: {method} requires {name!r}, which nothing gives it."
             + (f"\n  Is it {near[0]!r}?" if near else "")
             + f"\n  It gets what it names of: {', '.join(reserved)}; an image that the class names in needs_fields "
             f"({{{name!r}: 'image'}}); an input that it names in needs_inputs ({name!r},).\n"
@@ -60,12 +83,24 @@ def check_signature(cls: type, method: str = "forward") -> None:
         )
 
 
+def _checked_inputs(cls: type, where: str, method: str, takes: Mapping[str, bool]) -> tuple[str, ...]:
+    inputs = getattr(cls, "needs_inputs", ())
+    if not isinstance(inputs, (tuple, list)):
+        raise PluginError(f"{where}: needs_inputs is {inputs!r}, expected a tuple of names, such as ('text',)")
+    for name in inputs:
+        if name in _TAKEN:
+            raise PluginError(f"{where}: needs_inputs has {name!r}, which means something else; choose another name")
+        if name not in takes:
+            raise PluginError(f"{where}: needs_inputs has {name!r}, but {method} has no parameter of that name")
+    return tuple(inputs)
+
+
 class Given:
     """What there is to give in one pass through a model.
 
     Args:
         batch: a Batch, or normalized images (N, C, H, W) alone.
-        padding_mask: of images alone, (N, H, W) bool; None: nothing is padding.
+        padding_mask: of images alone, (N, H, W) bool; None: not known.
     """
 
     def __init__(self, batch: Batch | Tensor, padding_mask: Tensor | None = None) -> None:
@@ -94,7 +129,7 @@ class Given:
         if name == "batch":
             return self.batch
         if name == "padding_mask":
-            return self._padding_mask
+            return self._mask if self.batch is None else self.batch.padding_mask
         if name == "raw":
             return {head: self.raw[head] for head in getattr(part, "needs", ())} or None
         if self.batch is None:
@@ -108,18 +143,16 @@ class Given:
             return values
         return self.batch.named_images.get(name)
 
-    @cached_property
-    def _padding_mask(self) -> Tensor:
-        if self.batch is not None:
-            return self.batch.padding_mask
-        if self._mask is not None:
-            return self._mask
-        return torch.zeros_like(self.images[:, 0], dtype=torch.bool)
-
     def _missing(self, name: str, part: nn.Module) -> Exception:
         where = where_written(part, type(part).__name__)
         if self.batch is None:
-            return PluginError(f"{where} requires {name!r}, but was given images alone")
+            fix = "compute(batch)" if name != "padding_mask" else "compute(batch), or compute(images, padding_mask)"
+            return PluginError(f"{where} requires {name!r}, but was given images alone: {fix}")
+        if name not in getattr(part, "needs_inputs", ()):
+            return PluginError(
+                f"{where} requires {name!r}, which is not an input in its needs_inputs, and the model has no further "
+                f"image of that name.\n  An image: declare it in data.fields.{name}, with the geometry image"
+            )
         lacking = [row for row, one in enumerate(self.batch.inputs) if one.get(name) is None]
         source = describe(self.batch.inputs[lacking[0]], lacking[0]) if lacking else "the batch"
         return DataError(
@@ -147,7 +180,9 @@ def in_order(heads: Mapping[str, nn.Module]) -> list[str]:
 
 def _needs_of(name: str, heads: Mapping[str, nn.Module]) -> Sequence[str]:
     head = heads[name]
-    where, needs = where_written(head, type(head).__name__), tuple(getattr(head, "needs", ()))
+    where, needs = where_written(head, type(head).__name__), getattr(head, "needs", ())
+    if isinstance(needs, str):
+        raise PluginError(f"{where}: needs is {needs!r}, expected a tuple of names: ({needs!r},)")
     if further_parameters(type(head).forward).get("raw") and not needs:
         raise PluginError(f"{where}: forward requires `raw`, but `needs` names no head whose raw outputs are meant")
     for other in needs:
@@ -162,7 +197,7 @@ def _needs_of(name: str, heads: Mapping[str, nn.Module]) -> Sequence[str]:
 def not_exportable(parts: Iterable[tuple[nn.Module, str]]) -> Iterator[str]:
     """What parts require in a method that a graph of images cannot give, in sentences."""
     for part, method in parts:
-        for name, required in further_parameters(getattr(type(part), method, None) or type(part).forward).items():
+        for name, required in further_parameters(getattr(type(part), method)).items():
             if not required or name in ("padding_mask", "raw"):
                 continue
             where = where_written(part, type(part).__name__)

@@ -92,6 +92,7 @@ class Predictor:
         self.device = choose_device(device)
         fuse_conv_bn(self.model.to(self.device))
         self.model.channels_last = use_channels_last(self.recipe.train.channels_last, self.device, training=False)
+        self._takes = self.model.extra_inputs
         self._modes = self.recipe.evaluate.inference
         self._predict = with_inference(self.model, self._modes, self.metadata)
         if transforms is None:
@@ -174,7 +175,7 @@ class Predictor:
         Raises:
             DataError: one is missing or not known; names those that there are.
         """
-        takes = self.model.extra_inputs
+        takes = self._takes
         unknown = [name for name in inputs if name not in takes]
         missing = [name for name, required in takes.items() if required and inputs.get(name) is None]
         if unknown or missing:

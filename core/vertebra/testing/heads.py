@@ -189,8 +189,8 @@ class HeadConformance:
         """Builds the recipe's model for the classes of the inputs made by hand, in training mode."""
         torch.manual_seed(seed)
         model = build_model(self.load(), metadata=make_metadata(self.num_things), pretrained=False)
-        require(isinstance(model, Model), f"recipe {self.recipe} has another model than backbone, neck and heads")
-        assert isinstance(model, Model)
+        if not isinstance(model, Model):
+            raise AssertionError(f"recipe {self.recipe} has another model than backbone, neck and heads")
         return model
 
     def copy_model(self) -> Model:
