@@ -73,19 +73,20 @@ def test_joined_datasets_must_declare_the_same(dicts):
     assert both.metadata.extra_fields == {"angle": {"geometry": "rotated_box"}} and len(both) == 4
 
 
-def test_a_coco_file_gives_declared_keys_and_names_the_others(coco_folder, caplog):
+def test_a_coco_file_gives_keys_of_images_and_declared_ones_of_annotations_and_names_the_others(coco_folder, caplog):
     more = {"angle": [4, 4, 4, 2, 10], "attributes": {"color": "red"}}
     file, folder = coco_folder({"a.png": (16, 16)}, [{"image_id": 1, "category_id": 1, "bbox": [2, 2, 4, 4], **more}])
     data = json.loads(Path(file).read_text())
-    data["images"][0] |= {"depth": "depth/a.png", "camera": 3, "license": 1}
+    data["images"][0] |= {"depth": "depth/a.png", "camera": 3, "license": 1, "image": "a"}
     Path(file).write_text(json.dumps(data))
     reader = CocoFormat(file, folder)
     reader.fields = {"angle": FIELDS["angle"], "depth": FIELDS["depth"]}
     (item,) = reader.load()
     assert item["annotations"][0]["angle"] == [4, 4, 4, 2, 10] and "attributes" not in item["annotations"][0]
-    assert item["depth"] == f"{folder}/depth/a.png" and "camera" not in item
+    assert item["depth"] == f"{folder}/depth/a.png" and item["camera"] == 3
+    assert "image" not in item and "license" not in item
     first, second = [record.message for record in caplog.records]
-    assert first.startswith(f"{file}: images have keys that are not used: camera. data.fields declares")
+    assert first == f"{file}: images have keys that mean something else here and are not used: image. Rename them"
     assert second.startswith(f"{file}: annotations have keys that are not used: attributes. data.fields declares")
 
 

@@ -348,7 +348,7 @@ def test_a_predictor_takes_further_inputs(tmp_path, monkeypatch, command_line):
     (tmp_path / "prompted.py").write_text(PROMPTS)
     (tmp_path / "r.yaml").write_text(RECIPE)
     recipe = load_recipe("r.yaml")
-    with pytest.raises(DataError, match=r"input 0 of the batch \(.*\) has no 'text', which .*head Prompted takes"):
+    with pytest.raises(DataError, match=r"0000001\.jpg has no 'text', which .*head Prompted takes"):
         Trainer(recipe, "run").train()
     torch.save(build_model(recipe, num_classes=3).state_dict(), "w.pth")
     predictor = Predictor(recipe, "w.pth")

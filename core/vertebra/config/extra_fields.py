@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from vertebra.config.component import ComponentSpec, Kind
 from vertebra.config.section import Section, within
 
-__all__ = ["READ_KEYS", "FieldSection", "Geometry", "ReaderSpec", "name_fault"]
+__all__ = ["READ_KEYS", "RESERVED", "FieldSection", "Geometry", "ReaderSpec", "name_fault"]
 
 ReaderSpec = Annotated[ComponentSpec, Kind("part", "ImageReader")]
 

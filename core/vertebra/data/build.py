@@ -98,7 +98,7 @@ def _declare(dataset: Dataset, fields: Mapping[str, FieldSection], image: Compon
         if absent := absent_fields(dataset.annotation_keys, checked):
             logger.warning("dataset %s: no annotation has %s", dataset.name, absent)
     if unused := unused_keys(dataset.annotation_keys, declared):
-        logger.warning("dataset %s: %s", dataset.name, unused_note("annotations", unused))
+        logger.warning("dataset %s: %s", dataset.name, unused_note(unused))
 
 
 def load_split(recipe: Recipe, split: str | None = None) -> Dataset:

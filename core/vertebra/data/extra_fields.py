@@ -128,10 +128,10 @@ def unused_keys(keys: Iterable[str], fields: Mapping[str, FieldSection]) -> list
     return sorted(str(key) for key in set(keys) - _USED - declared)
 
 
-def unused_note(what: str, keys: Collection[str]) -> str:
-    """The line on keys that are not used; `what` has them: "annotations", "images"."""
+def unused_note(keys: Collection[str]) -> str:
+    """The line on keys of annotations that are not used."""
     return (
-        f"{what} have keys that are not used: {', '.join(keys)}. "
+        f"annotations have keys that are not used: {', '.join(keys)}. "
         "data.fields declares those that a component shall get, with their geometry"
     )
 

@@ -226,7 +226,7 @@ class Mapper:
         new = unused_keys(set().union(*annotations) - self.told, self.declared)
         if new:
             self.told.update(new)
-            logger.warning(unused_note("annotations", new))
+            logger.warning(unused_note(new))
 
 
 @contextlib.contextmanager

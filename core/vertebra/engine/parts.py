@@ -22,6 +22,7 @@ from vertebra.engine.schedules import Schedule
 from vertebra.engine.starting_weights import start_from
 from vertebra.errors import RecipeError
 from vertebra.models.contracts import Loss
+from vertebra.models.given import check_inputs
 from vertebra.runtime import distributed, use_channels_last
 from vertebra.runtime.process import open_process
 
@@ -119,6 +120,7 @@ def build_parts(recipe: Recipe, *, starting_weights: bool = True) -> Parts:
     loader = build_train_loader(recipe, dataset, rank, world_size)
     model = build_model(recipe, metadata=dataset.metadata, pretrained=starting_weights)
     check_needs(model.modules(), dataset.metadata)
+    check_inputs(model, dataset, training=True)
     check_methods(model, predicts=getattr(recipe.data, recipe.evaluate.split) is not None)
     notes = [*check_learnable(model, dataset), *_notes_on_facts(dataset.metadata)]
     if starting_weights and recipe.model.weights is not None:
@@ -145,7 +147,7 @@ def build_parts(recipe: Recipe, *, starting_weights: bool = True) -> Parts:
         schedule=schedule,
         device=device,
         hooks=hooks,
-        evaluate=_evaluation(recipe, dataset.metadata, device),
+        evaluate=_evaluation(recipe, model, dataset.metadata, device),
         recipe_text=recipe_with_copies(recipe, plugin_files),
         recipe_source=str(recipe.source),
         notes=notes,
@@ -207,7 +209,7 @@ def _plan(recipe: Recipe, steps_per_epoch: float) -> Plan:
 
 
 def _evaluation(
-    recipe: Recipe, metadata: Metadata, device: torch.device
+    recipe: Recipe, trained: BaseModel, metadata: Metadata, device: torch.device
 ) -> Callable[[nn.Module, Path | None, bool], dict] | None:
     """How the run evaluates itself, or None where the recipe has no dataset to evaluate on.
 
@@ -223,6 +225,7 @@ def _evaluation(
 
     with_inference(list, recipe.evaluate.inference, metadata)
     dataset = match_classes(load_split(recipe), metadata, f"the training set {metadata.name}")
+    check_inputs(trained, dataset, training=False)
     check_evaluation(recipe, dataset)
 
     def evaluate_now(model: nn.Module, folder: Path | None, last: bool) -> dict[str, float | None]:

@@ -21,6 +21,7 @@ from vertebra.evaluation.loop import device_of, predict_all
 from vertebra.evaluation.report import Section, dataset_sections, write_report
 from vertebra.evaluation.run_facts import dataset_name, model_facts, versions
 from vertebra.evaluation.subset import SubsetOfClasses
+from vertebra.models.given import check_inputs
 from vertebra.models.inference import with_inference
 from vertebra.runtime.distributed import initialize, on_main_process, rank, world_size
 from vertebra.runtime.folders import check_can_be_written
@@ -91,6 +92,7 @@ def evaluate(
     on_main_process(lambda: check_can_be_written(folder, files=_FILES).mkdir(parents=True, exist_ok=True))
     if device is not None:
         model.to(device)
+    check_inputs(model, dataset, training=False)
     evaluators = build_evaluators(recipe, dataset, folder)
     loader = build_eval_loader(recipe, dataset, rank(), world_size())
     predict = with_inference(model, recipe.evaluate.inference, dataset.metadata)

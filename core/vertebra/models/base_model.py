@@ -14,7 +14,7 @@ from vertebra.config.injection import Labels
 from vertebra.errors import DataError
 from vertebra.models.batch import Batch, describe, pad_ground_truth, pad_sem_seg
 from vertebra.models.contracts import check_losses
-from vertebra.models.given import Given, check_signature, further_parameters
+from vertebra.models.given import Given, check_signature, inputs_of
 from vertebra.models.pixels import Pixels, checked_image
 
 __all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "BaseModel"]
@@ -140,15 +140,7 @@ class BaseModel(nn.Module):
     @property
     def extra_inputs(self) -> dict[str, bool]:
         """{name: whether it is required} of what inputs have beside images for its parts, outside of training."""
-        found: dict[str, bool] = {}
-        for part in self.modules():
-            names = getattr(part, "needs_inputs", ())
-            if not names or getattr(part, "training_only", False):
-                continue
-            takes = further_parameters(type(part).network if isinstance(part, BaseModel) else type(part).forward)
-            for name in names:
-                found[name] = found.get(name, False) or takes.get(name, False)
-        return found
+        return inputs_of(self.modules())
 
     def running_parts(self) -> list[tuple[nn.Module, str]]:
         """The parts that give raw outputs outside of training, each with the method that does."""

@@ -23,7 +23,15 @@ from vertebra.errors import DataError, PluginError
 from vertebra.models.batch import Batch, describe
 from vertebra_eval.nearest import nearest
 
-__all__ = ["Given", "check_signature", "further_parameters", "in_order", "not_exportable"]
+__all__ = [
+    "Given",
+    "check_inputs",
+    "check_signature",
+    "further_parameters",
+    "in_order",
+    "inputs_of",
+    "not_exportable",
+]
 
 _OF_BATCH = ("batch", "padding_mask")
 _TAKEN = (
@@ -40,6 +48,8 @@ _TAKEN = (
     "times",
 )
 """Names that an input cannot have: of other keys of the inputs, of what `forward` gets, of a predictor's arguments."""
+
+_GIVE = "In training and evaluation it is a key {!r} of the dataset's dicts, such as of the images in a COCO file"
 
 
 @lru_cache(maxsize=1024)
@@ -156,9 +166,42 @@ class Given:
         lacking = [row for row, one in enumerate(self.batch.inputs) if one.get(name) is None]
         source = describe(self.batch.inputs[lacking[0]], lacking[0]) if lacking else "the batch"
         return DataError(
-            f"{source} has no {name!r}, which {where} takes.\n"
-            f"  In training the dicts of the dataset need the key {name!r}; in prediction: predictor(image, {name}=...)"
+            f"{source} has no {name!r}, which {where} takes.\n  {_GIVE.format(name)}; in prediction: "
+            f"predictor(image, {name}=...)"
         )
+
+
+def inputs_of(parts: Iterable[nn.Module], *, training: bool = False) -> dict[str, bool]:
+    """{name: whether it is required} of what parts take from the inputs beside images.
+
+    Args:
+        training: count those of parts that are for training only, too.
+    """
+    found: dict[str, bool] = {}
+    for part in parts:
+        names = getattr(part, "needs_inputs", ())
+        if names and (training or not getattr(part, "training_only", False)):
+            method = "network" if getattr(part, "component_kind", None) == "model" else "forward"
+            takes = further_parameters(getattr(type(part), method))
+            found |= {name: found.get(name, False) or takes.get(name, False) for name in names}
+    return found
+
+
+def check_inputs(model: nn.Module, dataset: Iterable[Mapping[str, Any]], *, training: bool) -> None:
+    """Every dict of a dataset has the inputs that a model requires.
+
+    Raises:
+        DataError: one has not; names its image.
+    """
+    required = [name for name, needed in inputs_of(model.modules(), training=training).items() if needed]
+    for row, one in enumerate(dataset) if required else ():
+        for name in required:
+            if one.get(name) is None:
+                part = next(each for each in model.modules() if name in getattr(each, "needs_inputs", ()))
+                raise DataError(
+                    f"{one.get('file_name', f'image {row}')} has no {name!r}, which "
+                    f"{where_written(part, type(part).__name__)} takes.\n  {_GIVE.format(name)}"
+                )
 
 
 def in_order(heads: Mapping[str, nn.Module]) -> list[str]:

@@ -121,14 +121,19 @@ class CocoData:
 
 
 def read_coco(
-    source: Any, name: str = "the ground truth", hint: str = "", keep: Collection[str] | None = ()
+    source: Any,
+    name: str = "the ground truth",
+    hint: str = "",
+    keep: Collection[str] | None = (),
+    keep_of_images: Collection[str] | None = (),
 ) -> CocoData:
     """COCO ground truth: a path, the dict in it, pycocotools' COCO, or what this returned before.
 
     Args:
         name: what messages call a source that is not a path.
         hint: a sentence for a file that is not there.
-        keep: further keys of images and annotations, whose values are kept as they are written; None: all.
+        keep: further keys of annotations, whose values are kept as they are written; None: all.
+        keep_of_images: the same of images; None: all that COCO, LVIS and CrowdPose do not have.
 
     Raises:
         DataError: not there, not JSON, or not an object with lists of images and categories.
@@ -139,7 +144,7 @@ def read_coco(
     if isinstance(source, (str, os.PathLike)):
         name, data = str(source), read_json(source, hint=hint)
     _check_top_level(data, name)
-    images, categories = read_images(data["images"], keep), read_categories(data["categories"])
+    images, categories = read_images(data["images"], keep_of_images), read_categories(data["categories"])
     records = data.get("annotations", [])
     return CocoData(name, images, categories, CocoAnnotations(records, images, categories, keep), "annotations" in data)
 

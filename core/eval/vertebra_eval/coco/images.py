@@ -12,6 +12,14 @@ from vertebra_eval.coco.fields import id_fault, is_hashable, size_fault
 from vertebra_eval.files.file_names import file_name_fault
 from vertebra_eval.findings import Findings
 
+_USUAL = frozenset(
+    (
+        *("id", "file_name", "width", "height", "license", "coco_url", "flickr_url", "date_captured"),
+        *("neg_category_ids", "not_exhaustive_category_ids", "crowdIndex"),
+    )
+)
+"""Keys of image records in COCO itself, LVIS and CrowdPose."""
+
 __all__ = ["CocoCategories", "CocoImages", "read_categories", "read_images"]
 
 
@@ -85,7 +93,7 @@ def read_images(records: list, keep: Collection[str] | None = ()) -> CocoImages:
         if isinstance(record.get("crowdIndex"), (int, float)) and not isinstance(record["crowdIndex"], bool):
             crowd_index[row] = float(record["crowdIndex"])
     keys: frozenset[str] = frozenset().union(*records)
-    kept = {key: [record.get(key) for record in records] for key in (keys if keep is None else keep)}
+    kept = {key: [record.get(key) for record in records] for key in (keys - _USUAL if keep is None else keep)}
     return CocoImages(ids, names, sizes, rows, lists, crowd_index, found, keys, kept)
 
 

@@ -125,13 +125,13 @@ def image_dicts(
     image_root: Path,
     problems: Problems,
     fields: Mapping[str, FieldSection] | None = None,
-    keep_all: bool = False,
+    paths_too: bool = False,
 ) -> dict[Any, dict]:
     """Standard dicts without annotations, by image id, in the file's order; `problems` gets the faulty ones.
 
     Args:
         fields: declared ones; paths of dense maps count from `image_root`.
-        keep_all: keep the keys that nothing declares too.
+        paths_too: see `kept_of_image`.
     """
     for one in found.findings.of(_STOP):
         if one.kind not in _IGNORED_KINDS:
@@ -145,7 +145,7 @@ def image_dicts(
             "height": sizes[row][0],
             "width": sizes[row][1],
             "image_id": key,
-            **kept_of_image(found, row, image_root, fields or {}, keep_all),
+            **kept_of_image(found, row, image_root, fields or {}, paths_too),
             "annotations": [],
         }
         for row, (key, name) in enumerate(zip(found.ids, found.file_names, strict=True))

@@ -97,7 +97,8 @@ class CocoFormat(Format):
             DataError: names the file and every faulty record (the first 20).
         """
         file, image_root = resolve_path(self.annotations, root), resolve_path(self.images, root)
-        data = read_coco(file, hint=ROOT_HINT, keep=None if self.keep_all else declared_keys(self.fields))
+        keep = None if self.keep_all else declared_keys(self.fields)
+        data = read_coco(file, hint=ROOT_HINT, keep=keep, keep_of_images=None)
         if not data.annotated:
             raise DataError(f'{file}: root: the key "annotations" is missing; write [] for none')
         problems = Problems(file)

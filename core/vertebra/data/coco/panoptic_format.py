@@ -74,7 +74,7 @@ class CocoPanopticFormat(Format):
         ids = {one.id for one in panoptic_categories(data["categories"], file) if one.isthing}
         things = [record for record in data["categories"] if record["id"] in ids]
         categories = kept_categories(read_categories(things), problems)
-        images = read_images(self.image_records(data["images"]), declared_keys(self.fields))
+        images = read_images(self.image_records(data["images"]), None)
         records = image_dicts(images, image_root, problems, self.fields)
         tell_unused(file, images, (), self.fields)
         problems.raise_if_any()
