@@ -9,7 +9,8 @@ laid over earlier ones, the file itself over all of them, overrides over that. L
 - a block without `name` laid over a bare component name (`neck: FPN`) adds arguments to that component;
 - a section with nothing in it (`train:` and no more) changes nothing;
 - `requires` is the union of both lists;
-- `train.steps` and `train.epochs` exclude each other: the one given later drops the other.
+- `train.steps` and `train.epochs` exclude each other, as do `train.optimizer` and `train.optimizers`: the one given
+  later drops the other.
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ __all__ = ["BASE", "Overrides", "apply_overrides", "merge", "read_with_bases"]
 
 BASE = "_base_"
 Overrides = Iterable["str | Mapping[str, Any]"] | Mapping[str, Any]
-_EXCLUSIVE: dict[tuple[str, ...], tuple[str, str]] = {("train",): ("steps", "epochs")}
+_EXCLUSIVE: dict[tuple[str, ...], tuple[tuple[str, str], ...]] = {
+    ("train",): (("steps", "epochs"), ("optimizer", "optimizers"))
+}
 
 
 def read_with_bases(path: Path, opened: tuple[Path, ...] = ()) -> Node:
@@ -80,9 +83,10 @@ def merge(below: Node | None, above: Node, path: tuple[str, ...] = ()) -> Node:
     if path and _is_other_component(below.value, above.value, USUAL_MODEL if path == ("model",) else None):
         return above
     result = dict(below.value)
-    for left, right in (_EXCLUSIVE.get(path, ("", "")), _EXCLUSIVE.get(path, ("", ""))[::-1]):
-        if _given(above, left) and not _given(above, right):
-            result.pop(right, None)
+    for pair in _EXCLUSIVE.get(path, ()):
+        for given, other in (pair, pair[::-1]):
+            if _given(above, given) and not _given(above, other):
+                result.pop(other, None)
     for key, child in above.value.items():
         result[key] = merge(below.value.get(key), child, (*path, key))
     return Node(result, above.where, above.folder)

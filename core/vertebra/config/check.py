@@ -65,6 +65,8 @@ def check_section(cls: type[Section], node: Node, path: str, mistakes: Mistakes,
     """A section from its block, or INVALID. `known` are fields that no recipe writes."""
     title = f"section {path}" if path else "a recipe"
     block = Node({}, node.where, node.folder) if node.value is None else node
+    if cls.component is not None and isinstance(node.value, str):
+        block = Node({"name": node}, node.where, node.folder)
     if not isinstance(block.value, dict):
         mistakes.add(node.where, f"{title} is {show(node)}, expected a block of `key: value` lines")
         return INVALID
@@ -254,7 +256,7 @@ def _check_dict(annotation: Any, node: Node, path: str, mistakes: Mistakes) -> A
         mistakes.add(node.where, f"{path} is {show(node)}, expected {describe_type(annotation)}")
         return INVALID
     member = get_args(annotation)[1]
-    removable = component_kind_of(member) is not None
+    removable = component_kind_of(member) is not None or getattr(member, "component", None) is not None
     values = {
         key: check_value(member, child, _join(path, key), mistakes)
         for key, child in node.value.items()

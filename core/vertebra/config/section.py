@@ -40,7 +40,7 @@ class Section:
             if name == self.component:
                 plain |= {key: one for key, one in value.to_dict().items() if (key, one) != ("name", USUAL_MODEL)}
             else:
-                plain[name] = value.to_dict() if isinstance(value, Section) else to_plain(value)
+                plain[name] = to_plain(value)
         return plain
 
 

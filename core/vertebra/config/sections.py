@@ -33,11 +33,12 @@ Amp = Literal["auto", "bf16", "fp16", "off"]
 
 _MOST_IMAGES, _MOST_WORKERS, _MOST_EPOCHS = 1 << 17, 1024, 1_000_000_000
 """More than anyone has used of each: beyond it stands a slip, with which a run would fill the memory or never end."""
+_DEFAULT = "(default)"  # ends `where` of what no recipe writes
 _EPOCHS = re.compile(r"(\d+(\.\d*)?|\.\d+) epochs?")
 
 
 def _default(kind: str, name: str, **arguments: Any) -> ComponentSpec:
-    return ComponentSpec(kind, name, arguments, "(default)")
+    return ComponentSpec(kind, name, arguments, _DEFAULT)
 
 
 def _detectron2_training() -> list[ComponentSpec]:
@@ -139,6 +140,15 @@ class DataSection(Section):
 
 
 @dataclass(frozen=True, kw_only=True)
+class OptimizerSection(Section):
+    """An entry of `train.optimizers`: an optimizer, and the modules of the model that it trains."""
+
+    component: ClassVar[str] = "whole"
+    whole: OptimizerSpec
+    modules: list[str] = field(default_factory=list)  # such as student.backbone; by default the one of the entry's name
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainSection(Section):
     """Section `train`: how long, how fast, and what happens on the way."""
 
@@ -146,6 +156,7 @@ class TrainSection(Section):
     epochs: float | None = None
     batch_size: int = 16  # images per step, over all processes
     optimizer: OptimizerSpec = field(default_factory=lambda: _default("optimizer", "SGD"))
+    optimizers: dict[str, OptimizerSection] = field(default_factory=dict)  # of a model that owns its step, by name
     schedule: ScheduleSpec = field(default_factory=lambda: _default("schedule", "WarmupMultiStep"))
     amp: Amp = "auto"  # auto: bf16 where the device computes in it, otherwise off
     channels_last: Literal["auto"] | bool = "auto"  # weights and batches in memory as NHWC; auto: where that is faster
@@ -164,6 +175,11 @@ class TrainSection(Section):
             object.__setattr__(self, "steps", 90_000)
         super().__post_init__()
 
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values; of `optimizer` and `optimizers` the one that is used."""
+        unused = "optimizer" if self.optimizers else "optimizers"
+        return {name: value for name, value in super().to_dict().items() if name != unused}
+
     @classmethod
     def problems(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         steps, epochs, norm = (values.get(name) for name in ("steps", "epochs", "clip_gradients"))
@@ -173,6 +189,9 @@ class TrainSection(Section):
             yield "epochs", f"is {epochs:g}, expected a number above 0 and below {_MOST_EPOCHS:,}"
         if norm is not None and not norm > 0:
             yield "clip_gradients", f"is {norm:g}, expected a norm above 0, or null for no clipping"
+        written = not getattr(values.get("optimizer"), "where", _DEFAULT).endswith(_DEFAULT)
+        if values.get("optimizers") and written:
+            yield "optimizers", "stands beside train.optimizer; expected one of the two"
         yield from within(values, steps=(1, _MOST_EPOCHS), batch_size=(1, _MOST_IMAGES))
         yield from within(values, keep_checkpoints=(1, math.inf), log_every=(1, math.inf))
         for name in ("checkpoint_every", "evaluate_every"):

@@ -18,6 +18,7 @@ _HOMES = {
     "vertebra.runtime": ("autocast", "choose_device", "supports_bf16"),
     "vertebra.engine.run_folder": ("RunFolder", "choose_run_folder"),
     "vertebra.engine.schedules": ("Schedule",),
+    "vertebra.engine.step": ("Step",),
     "vertebra.engine.trainer": ("Trainer",),
 }
 

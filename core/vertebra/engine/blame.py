@@ -13,7 +13,7 @@ from vertebra.errors import PluginError, RecipeError, VertebraError
 from vertebra.models import Backbone, BaseModel, Head, Neck
 from vertebra.traces import frames_of
 
-__all__ = ["check_all_used", "check_methods", "explained"]
+__all__ = ["check_all_used", "check_methods", "explained", "owns_step"]
 
 _SHOWN = 6
 _METHODS = {
@@ -40,7 +40,9 @@ def check_methods(model: BaseModel, *, predicts: bool) -> None:
             "",
             *(f"heads.{key}" for key in model.tasks),
         )  # what a head inside another model does is its own
-        methods = _METHODS[kind] if task or kind is not Head else _METHODS[Head][:1]
+        methods: tuple[str, ...] = _METHODS[kind] if task or kind is not Head else _METHODS[Head][:1]
+        if part is model and owns_step(model):
+            methods = ()
         predict = task and predicts and not getattr(part, "training_only", False)
         for method in (*methods, *(("predict(raw, batch)",) if predict else ())):
             if not _has(part, method.partition("(")[0], kind):
@@ -52,6 +54,11 @@ def _has(part: nn.Module, method: str, contract: type[nn.Module]) -> bool:
     names = (method, "compute") if method == "network" else (method,)
     names = (*names, "forward") if contract is BaseModel else names
     return any(getattr(type(part), name) is not getattr(contract, name) or name in vars(part) for name in names)
+
+
+def owns_step(model: nn.Module) -> bool:
+    """Whether it has a `training_step(batch, step)`."""
+    return isinstance(model, BaseModel) and callable(getattr(model, "training_step", None))
 
 
 def explained(err: Exception, model: nn.Module) -> Exception:

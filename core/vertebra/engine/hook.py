@@ -39,18 +39,19 @@ class Training(Protocol):
     resumed_rng: Any
     data_seconds: Any
     evaluated_model: Any
+    optimizer: Any
 
     @property
     def model(self) -> Any: ...
-
-    @property
-    def optimizer(self) -> Any: ...
 
     @property
     def device(self) -> torch.device: ...
 
     @property
     def is_main_process(self) -> bool: ...
+
+    def update_weights(self, optimizer: Any) -> None:
+        """From scaled gradients to new weights, with the hooks' `after_backward` between."""
 
     def save_checkpoint(self) -> Any:
         """A checkpoint of this step."""
@@ -90,7 +91,8 @@ class Hook:
         """`trainer.batch` is there, the model has not seen it; a hook may put another in its place."""
 
     def after_backward(self, trainer: Training) -> None:
-        """`trainer.losses` and the gradients are there (unscaled also in fp16), the weights unchanged."""
+        """`trainer.losses` and the gradients are there (unscaled also in fp16), the weights unchanged. In a step that
+        the model owns it is called for each `step.minimize`, with its optimizer as `trainer.optimizer`."""
 
     def after_step(self, trainer: Training) -> None:
         """The weights changed; `trainer.step` counts this step already."""

@@ -14,11 +14,12 @@ import torch
 from torch import nn
 
 from vertebra.config.injection import known_facts
-from vertebra.engine.blame import check_methods
+from vertebra.engine.blame import check_methods, owns_step
 from vertebra.engine.dataset_facts import facts_to_keep
 from vertebra.engine.plugin_files import PluginFile, read_plugin_files, recipe_with_copies
 from vertebra.engine.rng import seed_everything
 from vertebra.engine.schedules import Schedule
+from vertebra.engine.several_optimizers import SeveralOptimizers, build_several
 from vertebra.engine.starting_weights import start_from
 from vertebra.errors import RecipeError
 from vertebra.models.contracts import Loss
@@ -27,7 +28,7 @@ from vertebra.runtime import distributed, use_channels_last
 from vertebra.runtime.process import open_process
 
 if TYPE_CHECKING:
-    from vertebra.config import ComponentSpec, Recipe
+    from vertebra.config import ComponentSpec, Recipe, TrainSection
     from vertebra.data import Metadata
     from vertebra.engine.hook import Hook
     from vertebra.models import BaseModel
@@ -76,7 +77,7 @@ class Parts:
     """
 
     model: nn.Module
-    optimizer: torch.optim.Optimizer
+    optimizer: torch.optim.Optimizer | SeveralOptimizers
     batches: Callable[[int], Iterator[Any]]
     plan: Plan
     schedule: Schedule | None = None
@@ -130,8 +131,7 @@ def build_parts(recipe: Recipe, *, starting_weights: bool = True) -> Parts:
     model.train()
     plan = _plan(recipe, loader.steps_per_epoch)
     facts = known_facts(dataset.metadata)  # for parts nested in the following
-    with _told_of(section.optimizer):
-        optimizer = section.optimizer.build(**facts).build(model)
+    optimizer = _optimizer(section, model, facts)
     schedule = section.schedule.build(**facts)
     with _told_of(section.schedule):
         schedule.check(plan.steps)
@@ -177,6 +177,20 @@ def parse_period(value: int | str | None, steps_per_epoch: float, where: str) ->
             f"{where} is {value!r}; expected a number of steps, or a text such as '1 epoch' or '0.5 epochs'"
         )
     return max(1, round(float(match[1]) * steps_per_epoch))
+
+
+def _optimizer(
+    section: TrainSection, model: BaseModel, facts: dict[str, Any]
+) -> torch.optim.Optimizer | SeveralOptimizers:
+    if section.optimizers:
+        if not owns_step(model):
+            raise RecipeError(
+                f"train.optimizers is for models that own their step, but {type(model).__name__} has no method "
+                "training_step(batch, step).\n  Write train.optimizer"
+            )
+        return build_several(section.optimizers, model, facts)
+    with _told_of(section.optimizer):
+        return section.optimizer.build(**facts).build(model)
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,6 +16,7 @@ from vertebra.engine.environment import version
 from vertebra.engine.plugin_files import changes_since
 from vertebra.engine.rng import preserved_rng, rng_state, set_rng_state
 from vertebra.engine.run_folder import recipe_changes
+from vertebra.engine.several_optimizers import SeveralOptimizers
 from vertebra.errors import CheckpointError, VertebraError
 from vertebra.runtime import distributed
 from vertebra.traces import frames_of
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["checkpoint_of", "resume_from", "resume_newest", "weights_of"]
 
+_SEVERAL = "several"
 _LIKE_THE_PARAMETER = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer", "square_avg", "grad_avg")
 """What torch's own optimizers keep in the shape of each parameter; others may keep something else by that name."""
 _ALWAYS_KEPT = {"Adam": ("step", "exp_avg", "exp_avg_sq"), "AdamW": ("step", "exp_avg", "exp_avg_sq")}
@@ -172,13 +175,27 @@ def _load_buffers(model: nn.Module, saved: list[dict[str, torch.Tensor]]) -> Non
                 own[name].copy_(value)
 
 
-def _optimizer_state(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Any]:
-    """torch's state dict plus the parameters' names, so that a regrouping cannot mix them up."""
+def _optimizer_state(optimizer: Any, model: nn.Module) -> dict[str, Any]:
+    """torch's state dict plus the parameters' names, so that a regrouping cannot mix them up; of several, one each."""
+    if isinstance(optimizer, SeveralOptimizers):
+        each = {name: _optimizer_state(one, model) for name, one in optimizer.optimizers.items()}
+        return {"type": _SEVERAL, "optimizers": each}
     return {**optimizer.state_dict(), "type": type(optimizer).__name__, "names": _names(optimizer, model)}
 
 
-def _load_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module, saved: dict[str, Any], path: Any) -> None:
+def _load_optimizer(optimizer: Any, model: nn.Module, saved: dict[str, Any], path: Any) -> None:
     """Takes over each parameter's state by its name; rates and other settings stay those of the recipe."""
+    own, there = (set(getattr(one, "optimizers", ())) for one in (optimizer, SimpleNamespace(**saved)))
+    if own != there:
+        was, now = (", ".join(sorted(names)) or "one optimizer without a name" for names in (there, own))
+        raise CheckpointError(
+            f"{path}: was written with other optimizers: {was}; the recipe has: {now}.\n"
+            "  Resume with the same optimizers; to start anew from these weights set model.weights in a new run"
+        )
+    if isinstance(optimizer, SeveralOptimizers):
+        for name, one in optimizer.optimizers.items():
+            _load_optimizer(one, model, saved["optimizers"][name], path)
+        return
     kind = type(optimizer).__name__
     count = sum(len(group["params"]) for group in saved["param_groups"])
     if not isinstance(saved["type"], str) or len(set(saved["names"])) != count or len(saved["names"]) != count:
@@ -189,7 +206,7 @@ def _load_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module, saved: d
             "  Resume with the same optimizer; to start anew from these weights set model.weights in a new run"
         )
     state_of = {name: saved["state"].get(index) for index, name in enumerate(saved["names"])}
-    own = optimizer.state_dict()
+    current = optimizer.state_dict()
     names = _names(optimizer, model)
     unknown = [name for name in names if name not in state_of]
     if unknown:
@@ -201,7 +218,7 @@ def _load_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module, saved: d
     if type(optimizer).__module__.startswith("torch.optim"):
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         _check_kept(state, parameters, names, _ALWAYS_KEPT.get(kind, ()))
-    optimizer.load_state_dict({"state": state, "param_groups": own["param_groups"]})
+    optimizer.load_state_dict({"state": state, "param_groups": current["param_groups"]})
     _lay_out_like_parameters(optimizer)
 
 

@@ -6,14 +6,14 @@ import contextlib
 import logging
 import operator
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial, reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from vertebra.engine.blame import check_all_used, explained
+from vertebra.engine.blame import check_all_used, explained, owns_step
 from vertebra.engine.checkpoint import CheckpointStore, write_checkpoint
 from vertebra.engine.environment import describe_run, version
 from vertebra.engine.hook import Hook
@@ -25,6 +25,7 @@ from vertebra.engine.rng import preserved_rng, seed_everything, set_rng_state
 from vertebra.engine.run_folder import TO_FILE_ONLY, RunFolder, choose_run_folder, first_folder, logging_to, newest_run
 from vertebra.engine.signals import Signals, StopNow
 from vertebra.engine.state import checkpoint_of, resume_newest, weights_of
+from vertebra.engine.step import Step
 from vertebra.errors import RecipeError
 from vertebra.models.contracts import check_losses
 from vertebra.runtime import autocast, distributed, make_grad_scaler
@@ -91,7 +92,8 @@ class Trainer:
             parts = build_parts(recipe, starting_weights=found is None)
         self.parts = parts
         self.plan = self.parts.plan
-        self.model, self.optimizer, self.device = self.parts.model, self.parts.optimizer, self.parts.device
+        self.model, self.device = self.parts.model, self.parts.device
+        self.optimizer: Any = self.parts.optimizer
         self.evaluated_model = self.model
         self.scaler = make_grad_scaler(self.device, self.plan.amp)
         self.hooks = default_hooks(self.parts, [*self.parts.hooks, *hooks])
@@ -144,7 +146,9 @@ class Trainer:
         with contextlib.ExitStack() as stack:
             self._open(stack)
             self._call("before_train")
-            forward = distributed.wrap(self.model, self.device, find_unused=self.plan.find_unused_parameters)
+            owned = owns_step(self.model)
+            find_unused = self.plan.find_unused_parameters
+            forward = self.model if owned else distributed.wrap(self.model, self.device, find_unused=find_unused)
             averaged = distributed.world_size() > 1 and not self.plan.find_unused_parameters
             parameters = list(self.model.named_parameters()) if averaged else []
             while self.step < self.max_steps and self.stop_reason is None:
@@ -152,26 +156,38 @@ class Trainer:
                 with self.interruptible():
                     self.batch = self._next_batch()
                 self._call("before_forward")
-                with autocast(self.device, self.plan.amp):
-                    try:
-                        self.losses = forward(self.batch)
-                    except Exception as err:
-                        found = explained(err, self.model)
-                        if found is err:
-                            raise
-                        raise found from err
-                self.loss = _total(self.losses)
-                self.optimizer.zero_grad()
-                self.scaler.scale(self.loss).backward()
-                check_all_used(parameters, self.step)
-                self.scaler.unscale_(self.optimizer)
-                self._call("after_backward")
-                self.scaler.step(self.optimizer)
-                self.scaler.update()
+                if owned:
+                    step = Step(self)
+                    self.losses, self.loss = step.closed(self._forward(self.model, step))
+                else:
+                    self.losses = self._forward(forward)
+                    self.loss = _total(self.losses)
+                    self.optimizer.zero_grad()
+                    self.scaler.scale(self.loss).backward()
+                    check_all_used(parameters, self.step)
+                    self.update_weights(self.optimizer)
                 self.step += 1
                 self._call("after_step")
             self._call("after_train")
         return self.results
+
+    def _forward(self, forward: Callable[..., Any], *further: Any) -> Any:
+        """The model's answer to the batch; an error names the part that raised it."""
+        with autocast(self.device, self.plan.amp):
+            try:
+                return forward(self.batch, *further)
+            except Exception as err:
+                found = explained(err, self.model)
+                if found is err:
+                    raise
+                raise found from err
+
+    def update_weights(self, optimizer: Any) -> None:
+        """From scaled gradients to new weights, with the hooks' `after_backward` between."""
+        self.scaler.unscale_(optimizer)
+        self._call("after_backward")
+        self.scaler.step(optimizer)
+        self.scaler.update()
 
     @contextlib.contextmanager
     def interruptible(self) -> Iterator[None]:

@@ -150,18 +150,26 @@ class BaseModel(nn.Module):
         """The modules that it consists of, by path: `backbone`, `heads.boxes`; those of models inside it too."""
         return dict(_parts(self, ""))
 
-    def forward(self, inputs: list[dict[str, Any]]) -> dict[str, Tensor] | list[dict[str, Any]]:
+    def forward(
+        self, inputs: list[dict[str, Any]], step: Any | None = None
+    ) -> dict[str, Tensor] | list[dict[str, Any]]:
         """Returns a dict of scalar losses in training mode, and one dict of predictions per image otherwise.
+
+        A model with a method `training_step(batch, step)` owns its training: it calls `step.minimize(name, loss)`, see
+        `vertebra.engine.Step`, and returns what is logged.
 
         Args:
             inputs: one dict per image: `image` (3, h, w) uint8 RGB, or C
                 channels of the model's type; where known `height`, `width` of the output,
                 `instances` and `sem_seg` for training. `content_size` (height, width) where the image is padded on the
                 right and below already: the part of it that is not padding.
+            step: in a training of a model that owns its step.
         Raises:
             PluginError: a loss is not a scalar, or is detached from the parameters.
         """
         batch = self.make_batch(inputs)
+        if step is not None:
+            return self.training_step(batch, step)  # type: ignore[operator]  # only a model that has it is given a step
         raw = self.compute(batch)
         if not self.training:
             return self.predict(raw, batch)

@@ -23,7 +23,7 @@ class Metrics(Hook):
         self.every = every
         self.batch_size = batch_size
         self.sums: dict[str, Any] = {}
-        self.count = 0
+        self.counts: dict[str, int] = {}  # a model that owns its step may give a number in some steps only
         self._timed_steps = 0
         self._started = 0.0
         self._waited = 0.0
@@ -37,24 +37,25 @@ class Metrics(Hook):
         for name, value in (values | trainer.scalars).items():
             value = torch.as_tensor(value, dtype=torch.float32, device=trainer.device).detach()
             self.sums[name] = self.sums[name] + value if name in self.sums else value.clone()
-        self.count += 1
+            self.counts[name] = self.counts.get(name, 0) + 1
         self._timed_steps += 1
         if trainer.step % self.every == 0 or trainer.step == trainer.max_steps:
             self._report(trainer)
 
     def after_train(self, trainer: Training) -> None:
-        if self.count and self._timed_steps:  # stopped between two logs
+        if self.counts and self._timed_steps:  # stopped between two logs
             self._report(trainer)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"sums": self.sums, "count": self.count}
+        return {"sums": self.sums, "counts": self.counts}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.sums = {str(name): torch.as_tensor(value) for name, value in state["sums"].items()}
-        self.count = int(state["count"])
+        counts = state["counts"] if "counts" in state else dict.fromkeys(self.sums, state["count"])
+        self.counts = {name: int(counts[name]) for name in self.sums}
 
     def _report(self, trainer: Training) -> None:
-        means = {name: float(value) / self.count for name, value in self.sums.items()}
+        means = {name: float(value) / self.counts[name] for name, value in self.sums.items()}
         seconds = max(time.perf_counter() - self._started, 1e-9)
         means = distributed.mean_over_processes(means)
         step_seconds = seconds / self._timed_steps
@@ -70,7 +71,7 @@ class Metrics(Hook):
         }
         if trainer.device.type == "cuda":
             record["gpu_memory_gib"] = torch.cuda.max_memory_allocated(trainer.device) / 2**30
-        self.sums, self.count = {}, 0
+        self.sums, self.counts = {}, {}
         trainer.write(distributed.broadcast_object(record))
         self._start_clock(trainer)
 

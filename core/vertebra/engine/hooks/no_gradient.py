@@ -28,7 +28,7 @@ class StopWithoutGradient(Hook):
     def after_backward(self, trainer: Training) -> None:
         if self._found:
             return
-        self._looked += 1
+        self._looked = trainer.step + 1
         self._found = any(_is_not_0(parameter.grad) for parameter in trainer.model.parameters())
         if self._looked == self.steps:
             self._check(trainer)
