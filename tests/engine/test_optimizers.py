@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from vertebra.engine.optimizers import SGD, AdamW, parameter_groups
+from vertebra.engine.optimizers import SGD, AdamW
+from vertebra.engine.parameter_groups import parameter_groups
 from vertebra.engine.state import _load_optimizer, _optimizer_state
 
 
@@ -126,3 +127,21 @@ def test_a_checkpoint_of_another_memory_layout_goes_on_as_if_it_were_of_this_one
     train(other, second, batches[3:])
     for one, two in zip(model.parameters(), other.parameters(), strict=True):
         torch.testing.assert_close(one, two, rtol=1e-5, atol=1e-6)
+
+
+def test_parameters_that_are_used_later_get_momentum_as_without_fusing():
+    one = Two()
+    two = copy.deepcopy(one)
+    fused = SGD(lr=0.1, weight_decay=0.01).build(one)
+    plain = SGD(lr=0.1, weight_decay=0.01).build(two)
+    for group in plain.param_groups:
+        group["fused"] = False
+    assert fused.param_groups[0]["fused"]
+    for step in range(4):
+        for model, optimizer in ((one, fused), (two, plain)):
+            optimizer.zero_grad()
+            x = model.backbone(torch.full((2, 3, 2, 2), float(step + 1))) if step > 1 else torch.ones(2, 4, 1, 1)
+            model.head(x.mean((2, 3))).square().sum().backward()
+            optimizer.step()
+    for a, b in zip(one.parameters(), two.parameters(), strict=True):
+        torch.testing.assert_close(a, b)

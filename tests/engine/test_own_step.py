@@ -34,7 +34,7 @@ class Pixels(BaseModel):
 
 @MODELS.register()
 class Adversarial(Pixels):
-    """Labels each pixel, and is told by a critic whether the labels look right."""
+    """Labels each pixel, and a critic says whether the labels look right."""
     def training_step(self, batch, step):
         raw = self.compute(batch)
         fooled = F.softplus(-self.discriminator(raw.softmax(1))).mean()

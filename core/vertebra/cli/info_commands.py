@@ -84,11 +84,21 @@ def config(
     recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A YAML file, or `plugin:recipe`.")],
     overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...")] = None,
     plugin: PluginFiles = None,
+    parameters: Annotated[
+        bool,
+        typer.Option("--parameters", help="Print each parameter with its rate and weight decay instead."),
+    ] = False,
 ) -> None:
     """Check a recipe and print it resolved: bases merged, overrides applied, defaults filled in."""
     from vertebra.config import load_recipe
 
-    print(load_recipe(recipe, overrides or (), plugin_files(context, plugin)).to_yaml(), end="")
+    found = load_recipe(recipe, overrides or (), plugin_files(context, plugin))
+    if parameters:
+        from vertebra.engine.parameter_table import parameter_table
+
+        print("\n".join(parameter_table(found)))
+        return
+    print(found.to_yaml(), end="")
 
 
 def doctor() -> None:

@@ -109,7 +109,7 @@ def check_value(annotation: Any, node: Node, path: str, mistakes: Mistakes) -> A
     kind = component_kind_of(annotation)
     if kind is not None:
         return _check_component(kind, annotation, node, path, mistakes)
-    if isinstance(annotation, type) and issubclass(annotation, Section):
+    if _is_section(annotation):
         return check_section(annotation, node, path, mistakes)
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin in (Union, types.UnionType):
@@ -278,7 +278,11 @@ def _fits_shape(member: Any, node: Node) -> bool:
 
 
 def _is_structured(member: Any) -> bool:
-    return component_kind_of(member) is not None or get_origin(member) in (*_LISTS, *_DICTS)
+    return _is_section(member) or component_kind_of(member) is not None or get_origin(member) in (*_LISTS, *_DICTS)
+
+
+def _is_section(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, Section)
 
 
 def _holds_component(annotation: Any) -> bool:

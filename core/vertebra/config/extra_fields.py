@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import MISSING, dataclass, fields
-from typing import Annotated, Any, Literal
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal
 
 from vertebra.config.component import ComponentSpec, Kind
 from vertebra.config.section import Section, within
@@ -87,6 +87,7 @@ class FieldSection(Section):
         labels: the values are classes or the like: where images are mixed, those of the stronger one stay.
     """
 
+    brief: ClassVar[bool] = True
     geometry: Geometry
     key: str | None = None
     of: Literal["instance", "image"] | None = None
@@ -145,12 +146,6 @@ class FieldSection(Section):
     @property
     def of_instances(self) -> bool:
         return self.geometry not in _OF_IMAGES and self.of != "image"
-
-    def to_dict(self) -> dict[str, Any]:
-        """What differs from the defaults."""
-        plain = super().to_dict()
-        defaults = {item.name: item.default for item in fields(self) if item.default is not MISSING}
-        return {name: value for name, value in plain.items() if name not in defaults or value != defaults[name]}
 
 
 def name_fault(name: str) -> str | None:

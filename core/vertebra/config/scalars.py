@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import re
@@ -79,6 +80,8 @@ def describe_type(annotation: Any) -> str:
         return f"a list of {describe_type(arguments[0])}"
     if isinstance(annotation, type) and issubclass(annotation, Enum):
         return " or ".join(show(member.value) for member in annotation)
+    if dataclasses.is_dataclass(annotation) and hasattr(annotation, "problems"):
+        return f"a block of {', '.join(item.name for item in dataclasses.fields(annotation))}"
     kind = getattr(annotation, "component_kind", None)
     if isinstance(kind, str):
         return f"a {kind}" if annotation.__name__.lower() == kind else f"a {kind} ({annotation.__name__})"

@@ -21,6 +21,8 @@ class Section:
     """
 
     component: ClassVar[str | None] = None
+    brief: ClassVar[bool] = False
+    """Whether only what differs from the defaults is written."""
 
     def __post_init__(self) -> None:
         found = [f"{name} {text}" for name, text in self.problems(vars(self))]
@@ -33,8 +35,11 @@ class Section:
         yield from ()
 
     def to_dict(self) -> dict[str, Any]:
-        """Every field in plain data, as a recipe would write it."""
-        values = {item.name: getattr(self, item.name) for item in fields(self) if item.compare}
+        """Its fields in plain data, as a recipe would write them."""
+        shown = [item for item in fields(self) if item.compare]
+        values = {item.name: getattr(self, item.name) for item in shown}
+        if self.brief:
+            values = {item.name: one for item in shown if (one := values[item.name]) != item.default}
         plain: dict[str, Any] = {}
         for name, value in values.items():
             if name == self.component:

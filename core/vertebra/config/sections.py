@@ -149,6 +149,24 @@ class OptimizerSection(Section):
 
 
 @dataclass(frozen=True, kw_only=True)
+class FreezeSection(Section):
+    """An entry of `train.freeze`: parameters that are not trained.
+
+    Args:
+        match: patterns of names, with * for anything, dots included; a module's name stands for all in it.
+        until: step from which on they are trained, or "N epochs"; None: never.
+    """
+
+    brief: ClassVar[bool] = True
+    match: str | list[str]
+    until: int | str | None = None
+
+    @classmethod
+    def problems(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        yield from _period_fault("until", values.get("until"))
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainSection(Section):
     """Section `train`: how long, how fast, and what happens on the way."""
 
@@ -157,6 +175,7 @@ class TrainSection(Section):
     batch_size: int = 16  # images per step, over all processes
     optimizer: OptimizerSpec = field(default_factory=lambda: _default("optimizer", "SGD"))
     optimizers: dict[str, OptimizerSection] = field(default_factory=dict)  # of a model that owns its step, by name
+    freeze: list[FreezeSection] = field(default_factory=list)  # parameters that are not trained, or not from the start
     schedule: ScheduleSpec = field(default_factory=lambda: _default("schedule", "WarmupMultiStep"))
     amp: Amp = "auto"  # auto: bf16 where the device computes in it, otherwise off
     channels_last: Literal["auto"] | bool = "auto"  # weights and batches in memory as NHWC; auto: where that is faster
@@ -195,13 +214,17 @@ class TrainSection(Section):
         yield from within(values, steps=(1, _MOST_EPOCHS), batch_size=(1, _MOST_IMAGES))
         yield from within(values, keep_checkpoints=(1, math.inf), log_every=(1, math.inf))
         for name in ("checkpoint_every", "evaluate_every"):
-            value = values.get(name)
-            if isinstance(value, str):
-                match = _EPOCHS.fullmatch(value)
-                if match is None or not 0 < float(match[1]) < _MOST_EPOCHS:
-                    yield name, f'is "{value:.60}", expected a number of steps, or text like "1 epoch" or "5 epochs"'
-            elif value is not None and value < 1:
-                yield name, f"is {value}, expected at least 1 step"
+            yield from _period_fault(name, values.get(name))
+
+
+def _period_fault(name: str, value: int | str | None) -> Iterator[tuple[str, str]]:
+    """What is wrong with a number of steps, or a text of epochs."""
+    if isinstance(value, str):
+        match = _EPOCHS.fullmatch(value)
+        if match is None or not 0 < float(match[1]) < _MOST_EPOCHS:
+            yield name, f'is "{value:.60}", expected a number of steps, or text like "1 epoch" or "5 epochs"'
+    elif value is not None and value < 1:
+        yield name, f"is {value}, expected at least 1 step"
 
 
 @dataclass(frozen=True, kw_only=True)

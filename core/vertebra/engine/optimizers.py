@@ -1,27 +1,18 @@
-"""Optimizers as components, and the parameter groups that they share.
-
-A component holds the settings; `build(model)` makes the torch optimizer. The groups follow Detectron2's rules:
-weights of norm layers have their own weight decay (0 by default), biases may have their own rate and decay,
-and parameters with the same settings share one group.
-"""
+"""Optimizers as components: a component holds the settings, `build(model)` makes the torch optimizer."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from torch import nn
 
-__all__ = ["SGD", "AdamW", "OptimizerBuilder", "parameter_groups"]
+from vertebra.engine.parameter_groups import ParameterGroup, parameter_groups
 
-_NORMS = (
-    nn.modules.batchnorm._NormBase,  # batch, sync-batch and instance norm
-    nn.GroupNorm,
-    nn.LayerNorm,
-    nn.LocalResponseNorm,
-)
+__all__ = ["SGD", "AdamW", "OptimizerBuilder"]
+
 _FUSED_ON = ("cpu", "cuda")  # where torch.optim's fused kernels exist (torch >= 2.4)
 
 
@@ -44,6 +35,7 @@ class SGD(OptimizerBuilder):
         weight_decay_bias: weight decay of all biases; None: like their layer's weights.
         bias_lr_factor: multiplies the rate of biases.
         backbone_lr_factor: multiplies the rate of everything in `model.backbone`.
+        groups: parameters that have another rate or weight decay, by name, depth or kind: see `ParameterGroup`.
     """
 
     lr: float = 0.01
@@ -54,6 +46,7 @@ class SGD(OptimizerBuilder):
     weight_decay_bias: float | None = None
     bias_lr_factor: float = 1.0
     backbone_lr_factor: float = 1.0
+    groups: Sequence[ParameterGroup] = ()
 
     def __post_init__(self) -> None:
         if self.nesterov and self.momentum == 0:
@@ -62,7 +55,10 @@ class SGD(OptimizerBuilder):
     def build(self, model: nn.Module) -> torch.optim.Optimizer:
         groups = _groups_of(model, self)
         fused = _can_fuse(groups)
-        return torch.optim.SGD(groups, self.lr, self.momentum, nesterov=self.nesterov, fused=fused)
+        optimizer = torch.optim.SGD(groups, self.lr, self.momentum, nesterov=self.nesterov, fused=fused)
+        if fused and self.momentum:
+            optimizer.register_step_pre_hook(_complete_momentum)
+        return optimizer
 
 
 @dataclass(eq=False)
@@ -80,44 +76,12 @@ class AdamW(OptimizerBuilder):
     weight_decay_bias: float | None = None
     bias_lr_factor: float = 1.0
     backbone_lr_factor: float = 1.0
+    groups: Sequence[ParameterGroup] = ()
 
     def build(self, model: nn.Module) -> torch.optim.Optimizer:
         groups = _groups_of(model, self)
         first, second = self.betas
         return torch.optim.AdamW(groups, self.lr, (first, second), self.eps, fused=_can_fuse(groups))
-
-
-def parameter_groups(
-    model: nn.Module,
-    *,
-    lr: float,
-    weight_decay: float,
-    weight_decay_norm: float | None = 0.0,
-    weight_decay_bias: float | None = None,
-    bias_lr_factor: float = 1.0,
-    backbone_lr_factor: float = 1.0,
-) -> list[dict[str, Any]]:
-    """The trainable parameters in as few groups as their settings allow, in the order of the model.
-
-    Returns:
-        [{"params": [...], "lr": ..., "weight_decay": ...}, ...]; a shared parameter appears once.
-    Raises:
-        ValueError: the model has nothing to train.
-    """
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for name, parameter, module in _trainable(model):
-        rate, decay = lr, weight_decay
-        if isinstance(module, _NORMS) and weight_decay_norm is not None:
-            decay = weight_decay_norm
-        if name.rpartition(".")[2] == "bias":
-            rate *= bias_lr_factor
-            decay = decay if weight_decay_bias is None else weight_decay_bias
-        if name.startswith("backbone."):
-            rate *= backbone_lr_factor
-        groups.setdefault((rate, decay), []).append(parameter)
-    if not groups:
-        raise ValueError("the model has no trainable parameter: everything is frozen")
-    return [{"params": params, "lr": rate, "weight_decay": decay} for (rate, decay), params in groups.items()]
 
 
 def _groups_of(model: nn.Module, settings: SGD | AdamW) -> list[dict[str, Any]]:
@@ -129,17 +93,18 @@ def _groups_of(model: nn.Module, settings: SGD | AdamW) -> list[dict[str, Any]]:
         weight_decay_bias=settings.weight_decay_bias,
         bias_lr_factor=settings.bias_lr_factor,
         backbone_lr_factor=settings.backbone_lr_factor,
+        groups=settings.groups,
     )
 
 
-def _trainable(model: nn.Module) -> Iterator[tuple[str, nn.Parameter, nn.Module]]:
-    """Each trainable parameter once: its whole name, itself, the module that owns it."""
-    seen: set[nn.Parameter] = set()
-    for prefix, module in model.named_modules():
-        for name, parameter in module.named_parameters(recurse=False):
-            if parameter.requires_grad and parameter not in seen:
-                seen.add(parameter)
-                yield f"{prefix}.{name}" if prefix else name, parameter, module
+def _complete_momentum(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+    """Parameters that have a gradient for the first time after others of their group (unused or frozen before) start
+    with a momentum of 0, as without fusing; torch's fused SGD takes a group only with all of it or with nothing."""
+    for group in optimizer.param_groups:
+        moving = [one for one in group["params"] if one.grad is not None]
+        new = [one for one in moving if optimizer.state[one].get("momentum_buffer") is None]
+        for one in new if len(new) < len(moving) else ():
+            optimizer.state[one]["momentum_buffer"] = torch.zeros_like(one)
 
 
 def _can_fuse(groups: list[dict[str, Any]]) -> bool:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from torch import nn
 from vertebra.config.injection import known_facts
 from vertebra.engine.blame import check_methods, owns_step
 from vertebra.engine.dataset_facts import facts_to_keep
+from vertebra.engine.hooks.freeze import frozen_by
 from vertebra.engine.plugin_files import PluginFile, read_plugin_files, recipe_with_copies
 from vertebra.engine.rng import seed_everything
 from vertebra.engine.schedules import Schedule
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
     from vertebra.engine.hook import Hook
     from vertebra.models import BaseModel
 
-__all__ = ["Parts", "Plan", "build_parts", "parse_period"]
+__all__ = ["Parts", "Plan", "build_optimizer", "build_parts", "frozen_parameters", "parse_period"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +70,7 @@ class Parts:
         model: on its device; maps a batch to {name: scalar loss}.
         batches: `batches(start)` yields batch number `start` and all that follow, just as a run that never stopped
             would see them; it draws nothing from the global random generators.
+        frozen: step from which on a parameter is trained, by name; None: never.
         hooks: those of the recipe, beside the default ones.
         evaluate: `evaluate(model, folder or None, last) -> {name: number or None}`, in all processes; `last` where the
             training is over and pictures are worth their time. None: nothing to evaluate on.
@@ -82,6 +85,7 @@ class Parts:
     plan: Plan
     schedule: Schedule | None = None
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    frozen: Mapping[str, int | None] = field(default_factory=dict)
     hooks: Sequence[Hook] = ()
     evaluate: Callable[[nn.Module, Path | None, bool], dict[str, float | None]] | None = None
     recipe_text: str = ""
@@ -130,8 +134,16 @@ def build_parts(recipe: Recipe, *, starting_weights: bool = True) -> Parts:
     model.channels_last = use_channels_last(section.channels_last, device, training=True)
     model.train()
     plan = _plan(recipe, loader.steps_per_epoch)
+    steps_of = partial(parse_period, steps_per_epoch=loader.steps_per_epoch, where="train.freeze")
+    frozen = {
+        name: None if None in until else max(steps_of(one) or 0 for one in until)
+        for name, until in frozen_parameters(recipe, model).items()
+    }
+    if frozen:
+        later = sum(until is not None for until in frozen.values())
+        notes.append(f"train.freeze: {len(frozen) - later} parameters are never trained, {later} from a later step on")
     facts = known_facts(dataset.metadata)  # for parts nested in the following
-    optimizer = _optimizer(section, model, facts)
+    optimizer = build_optimizer(section, model, facts)
     schedule = section.schedule.build(**facts)
     with _told_of(section.schedule):
         schedule.check(plan.steps)
@@ -145,6 +157,7 @@ def build_parts(recipe: Recipe, *, starting_weights: bool = True) -> Parts:
         batches=loader.batches,
         plan=plan,
         schedule=schedule,
+        frozen=frozen,
         device=device,
         hooks=hooks,
         evaluate=_evaluation(recipe, model, dataset.metadata, device),
@@ -179,9 +192,32 @@ def parse_period(value: int | str | None, steps_per_epoch: float, where: str) ->
     return max(1, round(float(match[1]) * steps_per_epoch))
 
 
-def _optimizer(
+def frozen_parameters(recipe: Recipe, model: BaseModel) -> dict[str, list[int | str | None]]:
+    """{name: periods until which it is frozen, None for ever} of the parameters in `train.freeze`.
+
+    Those that are never trained get no gradient from now on, so that no optimizer has them.
+
+    Raises:
+        RecipeError: a pattern is for no parameter, or nothing is left to train.
+    """
+    try:
+        found = frozen_by(recipe.train.freeze, model)
+    except ValueError as err:
+        raise RecipeError(f"{recipe.source}: {err}") from err
+    for name, parameter in model.named_parameters():
+        if None in found.get(name, ()):
+            parameter.requires_grad_(False)
+    return found
+
+
+def build_optimizer(
     section: TrainSection, model: BaseModel, facts: dict[str, Any]
 ) -> torch.optim.Optimizer | SeveralOptimizers:
+    """The optimizer of a recipe, or those of `train.optimizers`, for a model on its device.
+
+    Raises:
+        RecipeError: it does not fit the model.
+    """
     if section.optimizers:
         if not owns_step(model):
             raise RecipeError(

@@ -66,7 +66,8 @@ class Step:
             raise PluginError(
                 f"{self._owner}: step.minimize: no optimizer is named {name!r}.\n  Nearest: {near} (train.optimizers)"
             )
-        if not isinstance(loss, Tensor) or loss.numel() != 1 or not loss.requires_grad:
+        named = self._own_parameters(name)
+        if not isinstance(loss, Tensor) or loss.numel() != 1 or (named and not loss.requires_grad):
             what = f"of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else f"a {type(loss).__name__}"
             raise PluginError(
                 f"{self._owner}: step.minimize: the loss of {name!r} is {what}; expected a scalar tensor that has a "
@@ -75,7 +76,7 @@ class Step:
         self._agree(name)
         with torch.autocast(self._trainer.device.type, enabled=False):
             try:
-                self._descend(name, loss, retain_graph)
+                self._descend(name, named, loss, retain_graph)
             except RuntimeError as err:
                 found = next((hint for text, hint in _GRAPH_GONE.items() if text in str(err)), None)
                 if found is None:
@@ -99,12 +100,18 @@ class Step:
         check_losses(logged, f"{self._owner}: training_step")
         return {name: loss.detach() for name, loss in logged.items()}, self.loss
 
-    def _descend(self, name: str, loss: Tensor, retain_graph: bool) -> None:
+    def _own_parameters(self, name: str) -> list[tuple[str, nn.Parameter]]:
+        """What an optimizer trains in this step, with its names."""
+        own = {one for group in self._optimizers[name].param_groups for one in group["params"]}
+        parameters = self._trainer.model.named_parameters()
+        return [(path, one) for path, one in parameters if one in own and one.requires_grad]
+
+    def _descend(self, name: str, named: list[tuple[str, nn.Parameter]], loss: Tensor, retain_graph: bool) -> None:
         """Hooks see this optimizer and this loss as they see those of a usual step."""
+        if not named:  # all of them are frozen until later
+            return
         trainer, optimizer = self._trainer, self._optimizers[name]
         every, before = trainer.optimizer, dict(trainer.scalars)
-        own = {one for group in optimizer.param_groups for one in group["params"]}
-        named = [(path, one) for path, one in trainer.model.named_parameters() if one in own and one.requires_grad]
         trainer.optimizer, trainer.loss, trainer.losses = optimizer, loss, {f"{name}/loss": loss}
         try:
             optimizer.zero_grad()

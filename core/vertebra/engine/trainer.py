@@ -146,16 +146,16 @@ class Trainer:
         with contextlib.ExitStack() as stack:
             self._open(stack)
             self._call("before_train")
-            owned = owns_step(self.model)
-            find_unused = self.plan.find_unused_parameters
-            forward = self.model if owned else distributed.wrap(self.model, self.device, find_unused=find_unused)
-            averaged = distributed.world_size() > 1 and not self.plan.find_unused_parameters
+            owned, forward, trained = owns_step(self.model), self.model, None
+            averaged, find_unused = distributed.world_size() > 1 and not owned, self.plan.find_unused_parameters
             parameters = list(self.model.named_parameters()) if averaged else []
             while self.step < self.max_steps and self.stop_reason is None:
                 self._call("before_step")
                 with self.interruptible():
                     self.batch = self._next_batch()
                 self._call("before_forward")
+                if averaged and trained != (trained := [one.requires_grad for _, one in parameters]):  # frozen or not
+                    forward = distributed.wrap(self.model, self.device, find_unused=find_unused)
                 if owned:
                     step = Step(self)
                     self.losses, self.loss = step.closed(self._forward(self.model, step))
@@ -164,7 +164,7 @@ class Trainer:
                     self.loss = _total(self.losses)
                     self.optimizer.zero_grad()
                     self.scaler.scale(self.loss).backward()
-                    check_all_used(parameters, self.step)
+                    check_all_used([] if find_unused else parameters, self.step)
                     self.update_weights(self.optimizer)
                 self.step += 1
                 self._call("after_step")

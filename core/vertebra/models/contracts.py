@@ -19,6 +19,7 @@ from vertebra.config.extra_fields import Geometry
 from vertebra.config.injection import Labels
 from vertebra.errors import PluginError
 from vertebra.models.given import check_signature
+from vertebra.models.parameter_layers import parameter_layers
 
 if TYPE_CHECKING:
     from vertebra.models.batch import Batch
@@ -84,6 +85,11 @@ class Backbone(_Part):
     def output_shape(self) -> dict[str, ShapeSpec]:
         """Channels and stride of each feature map that `forward` returns, finest first."""
         raise NotImplementedError
+
+    def parameter_layers(self) -> list[list[str]]:
+        """Names of its parameters, layer by layer from input to output, for rates that fall toward the input
+        (`layer_decay`). By default in the order in which its modules are defined."""
+        return parameter_layers(self)
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Normalized images (N, 3, H, W) to {name: (N, C, H/s, W/s)}."""

@@ -49,7 +49,7 @@ _TAKEN = (
 )
 """Names that an input cannot have: of other keys of the inputs, of what `forward` gets, of a predictor's arguments."""
 
-_GIVE = "In training and evaluation it is a key {!r} of the dataset's dicts, such as of the images in a COCO file"
+_GIVE = "In training and evaluation it is a key of the dataset's dicts, such as of the images in a COCO file"
 
 
 @lru_cache(maxsize=1024)
@@ -166,8 +166,7 @@ class Given:
         lacking = [row for row, one in enumerate(self.batch.inputs) if one.get(name) is None]
         source = describe(self.batch.inputs[lacking[0]], lacking[0]) if lacking else "the batch"
         return DataError(
-            f"{source} has no {name!r}, which {where} takes.\n  {_GIVE.format(name)}; in prediction: "
-            f"predictor(image, {name}=...)"
+            f"{source} has no {name!r}, which {where} takes.\n  {_GIVE}; in prediction: predictor(image, {name}=...)"
         )
 
 
@@ -200,7 +199,7 @@ def check_inputs(model: nn.Module, dataset: Iterable[Mapping[str, Any]], *, trai
                 part = next(each for each in model.modules() if name in getattr(each, "needs_inputs", ()))
                 raise DataError(
                     f"{one.get('file_name', f'image {row}')} has no {name!r}, which "
-                    f"{where_written(part, type(part).__name__)} takes.\n  {_GIVE.format(name)}"
+                    f"{where_written(part, type(part).__name__)} takes.\n  {_GIVE}"
                 )
 
 

@@ -9,6 +9,7 @@ from vertebra.engine.hooks.bad_loss import StopOnBadLoss
 from vertebra.engine.hooks.checkpoint import Checkpoint
 from vertebra.engine.hooks.clip import ClipGradients
 from vertebra.engine.hooks.evaluate import Evaluate
+from vertebra.engine.hooks.freeze import Freeze
 from vertebra.engine.hooks.interrupt import SaveOnInterrupt
 from vertebra.engine.hooks.metrics import Metrics
 from vertebra.engine.hooks.metrics_file import MetricsFile
@@ -33,6 +34,8 @@ def default_hooks(parts: Parts, own: Sequence[Hook] = ()) -> list[Hook]:
     hooks: list[Hook] = []
     if parts.schedule is not None:
         hooks.append(ApplySchedule(parts.schedule))
+    if parts.frozen:
+        hooks.append(Freeze(parts.frozen))
     hooks += [StopOnBadLoss(plan.log_every), StopWithoutGradient()]
     if plan.clip_gradients is not None:
         hooks.append(ClipGradients(plan.clip_gradients))
