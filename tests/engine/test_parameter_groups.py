@@ -109,6 +109,16 @@ def test_entries_add_up_in_their_order():
     assert found["head.bias"] == (0.5, 0.0)
 
 
+def test_the_factor_of_backbones_is_for_each_of_them():
+    model = BaseModel()
+    model.student, model.encoder = Detector(Transformer()), Transformer()
+    found = settings_of(SGD(lr=1.0, backbone_lr_factor=0.5).build(model), model)
+    assert found["student.backbone.norm.weight"][0] == found["encoder.norm.weight"][0] == 0.5
+    assert found["student.head.weight"][0] == 1.0
+    with pytest.raises(ValueError, match=r"backbone_lr_factor is 0\.5, but no parameter of a backbone is trained here"):
+        SGD(backbone_lr_factor=0.5).build(nn.Linear(2, 2))
+
+
 QUICK = "retinanet:retinanet_shapes_quick"
 SHORT = ["train.epochs=null", "train.steps=2", "data.workers=0", "train.device=cpu", "data.val=null"]
 

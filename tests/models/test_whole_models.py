@@ -8,6 +8,7 @@ import torch
 from vertebra import BaseModel, Hook, Model, PluginError, Predictor, RecipeError, Trainer, build_model, load_recipe
 from vertebra.data import Metadata
 from vertebra.export import export_onnx
+from vertebra.models.follow_classes import follow_classes
 
 PLUGIN = '''
 import torch
@@ -83,6 +84,24 @@ class NoLosses(BaseModel):
         super().__init__()
         self.stem = nn.Conv2d(3, 1, 1)
     def network(self, images): return self.stem(images)
+
+@MODELS.register()
+class Wrapped(BaseModel):
+    def __init__(self, inner: BaseModel, odd: Pixels | None = None) -> None:
+        super().__init__()
+        self.inner = inner
+
+@MODELS.register()
+class Segmenter(BaseModel):
+    labels = "stuff"
+    def __init__(self, num_classes: int, encoder: Backbone, head: Head) -> None:
+        super().__init__()
+        self.num_classes, self.encoder, self.head = num_classes, encoder, head
+
+@MODELS.register()
+class EverySegment(Pixels):
+    labels = "all"
+    task_outputs = ("panoptic_seg",)
 
 @MODELS.register()
 class Odd(nn.Module): ...
@@ -271,3 +290,43 @@ def test_the_usual_model_is_a_component_too(folder):
     recipe = load_recipe("base.yaml")
     assert recipe.model.whole.name == "Model" and recipe.model.whole.kind == "model"
     assert issubclass(Model, BaseModel) and load_recipe("base.yaml", ["model.name=Model"]) == recipe
+
+
+def test_a_model_in_a_model_gets_the_dataset_and_the_channels():
+    recipe = load_recipe("r.yaml", ["model={name: Wrapped, inner: Pixels}"])
+    assert build_model(recipe).inner.score.out_channels == 7
+    gray = ["data.image={name: Gray}", "model.pixel_mean=[1]", "model.pixel_std=[1]"]
+    assert (
+        build_model(load_recipe("r.yaml", ["model={name: Wrapped, inner: Pixels}", *gray])).inner.stem.in_channels == 1
+    )
+
+
+def test_a_written_number_of_classes_holds_inside():
+    parts = "encoder: {name: ResNet, depth: 18, weights: null}, head: SemSegFPNHead"
+    recipe = load_recipe("r.yaml", [f"model={{name: Segmenter, num_classes: 9, {parts}}}"], ["parts.py"])
+    model = build_model(recipe, metadata=SEMANTIC_FACTS)
+    assert (model.num_classes, model.head.predictor.out_channels) == (9, 9)
+
+
+def test_rows_of_a_whole_model_for_all_classes_follow_their_names():
+    there, here = (
+        Metadata(name).set(thing_classes=things, stuff_classes=[*things, "sky"], segment_stuff_classes=["sky"])
+        for name, things in (("a", ["circle", "square"]), ("b", ["square", "circle"]))
+    )
+    recipe = load_recipe("r.yaml", ["model={name: EverySegment}"])
+    old, new = (build_model(recipe, metadata=one) for one in (there, here))
+    old.score.bias.data = torch.tensor([1.0, 2.0, 3.0])  # circle, square, sky
+    found, anew = follow_classes(new, recipe, old.state_dict(), there, here)
+    assert found["score.bias"].tolist() == [2, 1, 3] and anew == []
+
+
+def test_bare_names_and_bases(folder):
+    assert load_recipe("r.yaml", ["model=Pixels"]).model.whole.name == "Pixels"
+    (folder / "b.yaml").write_text("_base_: d.yaml\nmodel: {student: {name: Model, backbone: {depth: 34}}}\n")
+    student = load_recipe("b.yaml").model.whole.arguments["student"]
+    assert student.arguments["backbone"].arguments["depth"] == 34 and "heads" in student.arguments
+    (folder / "c.yaml").write_text("_base_: d.yaml\nmodel: {name: Pixels}\n")
+    model = load_recipe("c.yaml").model
+    assert (model.pixel_mean, model.pixel_order, model.whole.arguments) == ((1.0, 2.0, 3.0), "bgr", {})
+    with pytest.raises(RecipeError, match=r"model.odd: the model's `name` is missing \(written: width\)"):
+        load_recipe("r.yaml", ["model={name: Wrapped, inner: Pixels, odd: {width: 3}}"])

@@ -16,6 +16,7 @@ laid over earlier ones, the file itself over all of them, overrides over that. L
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ __all__ = ["BASE", "Overrides", "apply_overrides", "merge", "read_with_bases"]
 
 BASE = "_base_"
 Overrides = Iterable["str | Mapping[str, Any]"] | Mapping[str, Any]
+_PIXELS = ("pixel_mean", "pixel_std", "pixel_order")
 _EXCLUSIVE: dict[tuple[str, ...], tuple[tuple[str, str], ...]] = {
     ("train",): (("steps", "epochs"), ("optimizer", "optimizers"))
 }
@@ -80,8 +82,10 @@ def merge(below: Node | None, above: Node, path: tuple[str, ...] = ()) -> Node:
         below = Node({"name": below}, below.where, below.folder)
     if not isinstance(below.value, dict):
         return above
-    if path and _is_other_component(below.value, above.value, USUAL_MODEL if path == ("model",) else None):
-        return above
+    if path and _is_other_component(below.value, above.value, path):
+        pixels = _PIXELS if path == ("model",) else ()  # of the images, whatever the model
+        kept = {key: child for key, child in below.value.items() if key in pixels and key not in above.value}
+        return replace(above, value=above.value | kept) if kept else above
     result = dict(below.value)
     for pair in _EXCLUSIVE.get(path, ()):
         for given, other in (pair, pair[::-1]):
@@ -142,10 +146,12 @@ def _split(key: str, where: str) -> tuple[str, ...]:
     return keys
 
 
-def _is_other_component(below: dict[str, Node], above: dict[str, Node], usual: str | None) -> bool:
+def _is_other_component(below: dict[str, Node], above: dict[str, Node], path: tuple[str, ...]) -> bool:
     kind_key = "format" if "format" in below or "format" in above else "name"
     if kind_key not in above:
         return False
+    # A model without a name is the usual one; other components in a model have one.
+    usual = USUAL_MODEL if path == ("model",) or (path[0] == "model" and above[kind_key].value == USUAL_MODEL) else None
     return (below[kind_key].value if kind_key in below else usual) != above[kind_key].value
 
 

@@ -148,7 +148,8 @@ def _check_component(
     if not isinstance(block.value, dict):
         mistakes.add(node.where, f"{path} is {show(node)}, expected {_block_text(kind)}")
         return INVALID
-    if kind == "model" and key not in block.value:
+    wanted = get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
+    if kind == "model" and key not in block.value and _may_be_usual(wanted):
         usual = Node(USUAL_MODEL, block.where, block.folder)
         block = Node({key: usual, **block.value}, block.where, block.folder)
     if key not in block.value:
@@ -167,7 +168,6 @@ def _check_component(
     except VertebraError as err:
         mistakes.add(name.where, f"{path}: {getattr(err, 'summary', err)}", err)
         return INVALID
-    wanted = get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
     # A contract stands for all components of its kind: a registered class need not derive from it.
     contract = kind != "part" and "component_kind" in vars(wanted)
     any_class = wanted is ComponentSpec or contract or getattr(wanted, "_is_protocol", False)
@@ -203,6 +203,11 @@ def _check_component(
             text = describe_type(known.annotation)
             mistakes.add(block.where, f"{_join(path, known.name)} is missing; {name.value} needs it: {text}")
     return INVALID if len(mistakes.found) > before else ComponentSpec(kind, name.value, arguments, block.where)
+
+
+def _may_be_usual(wanted: type) -> bool:
+    """Whether a model without a name is one that is expected."""
+    return wanted is ComponentSpec or issubclass(REGISTRIES["model"].get(USUAL_MODEL), wanted)
 
 
 def _check_union(annotation: Any, node: Node, path: str, mistakes: Mistakes) -> Any:

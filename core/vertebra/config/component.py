@@ -79,7 +79,7 @@ class ComponentSpec:
         if self.kind == "head":
             injected = facts_of_head(cls, injected, self.arguments.get("num_classes"))
         elif self.kind == "model":
-            injected = facts_of_model(cls, injected)
+            injected = facts_of_model(cls, injected, self.arguments.get("num_classes"))
         arguments = {}
         for key, value in sorted(self.arguments.items(), key=lambda item: signature.place_of(item[0])):
             arguments[key] = _with_specs(value, lambda nested: nested.build(**injected))
@@ -129,8 +129,13 @@ class ComponentSpec:
 
     def nested(self) -> Iterator[ComponentSpec]:
         """The components among the arguments, theirs included."""
-        for value in self.arguments.values():
-            yield from _specs_in(value)
+        for child in self.children():
+            yield child
+            yield from child.nested()
+
+    def children(self) -> Iterator[ComponentSpec]:
+        """The components among the arguments, theirs not included."""
+        yield from _specs_in(self.arguments)
 
 
 def where_written(component: Any, otherwise: str) -> str:
@@ -186,7 +191,6 @@ def _with_specs(value: Any, change: Callable[[ComponentSpec], Any]) -> Any:
 def _specs_in(value: Any) -> Iterator[ComponentSpec]:
     if isinstance(value, ComponentSpec):
         yield value
-        yield from value.nested()
     elif isinstance(value, dict):
         for child in value.values():
             yield from _specs_in(child)

@@ -20,11 +20,12 @@ __all__ = [
     "known_facts",
     "labels_of",
     "may_be_written",
+    "outputs_of",
 ]
 
 Labels = Literal["things", "stuff", "all"]
 """Which classes of a dataset a head has scores for, see `Head.labels`."""
-_CONTRACTS = "vertebra.models.contracts"
+_CONTRACTS = ("vertebra.models.contracts", "vertebra.models.base_model")
 
 _OF_DATASET = ("num_classes", "metadata")
 _MODEL_PARTS = ("input_shape", *_OF_DATASET)
@@ -42,7 +43,8 @@ INJECTED = {
 """By kind the promised arguments. `ComponentSpec.build` gives these and no others, or says that one is not known."""
 
 WHERE_KNOWN = {
-    "input_shape": "It is known in necks and heads, and in what is nested there",
+    "input_shape": "It is known in necks and heads of a model, and in what is nested there; in a model of your own a "
+    "backbone or neck gives it to the arguments after its own (one in a list or dict does not)",
     "num_classes": "It is the number of the dataset's thing_classes or stuff_classes: set one of them in its "
     "metadata, or write num_classes",
     "metadata": "It is that of the dataset, or of the checkpoint that a model was loaded from",
@@ -75,6 +77,12 @@ def known_facts(metadata: Any | None, **further: Any) -> dict[str, Any]:
     return {"metadata": metadata, **({} if count is None else {"num_classes": count}), **further}
 
 
+def outputs_of(cls: type) -> set[str]:
+    """Keys that a head's or model's class says it predicts; none where only its instances know."""
+    outputs = getattr(cls, "task_outputs", ())
+    return set() if isinstance(outputs, property) else set(outputs)
+
+
 def labels_of(head: type) -> Labels:
     """Which classes a head class has scores for, as its `labels` says.
 
@@ -85,12 +93,12 @@ def labels_of(head: type) -> Labels:
         PluginError: `labels` is something else.
     """
     name = f"{head.__module__}.{head.__qualname__}"
-    if any("labels" in vars(base) for base in head.__mro__ if base.__module__ != _CONTRACTS):
+    if any("labels" in vars(base) for base in head.__mro__ if base.__module__ not in _CONTRACTS):
         labels = head.labels  # type: ignore[attr-defined]  # a registered class need not derive from the contract
         if labels not in get_args(Labels):
             raise PluginError(f"{name}: labels is {labels!r}, expected {' or '.join(map(repr, get_args(Labels)))}")
         return labels
-    outputs = set(getattr(head, "task_outputs", ()))
+    outputs = outputs_of(head)
     if "sem_seg" not in outputs or outputs & {"instances", "panoptic_seg"}:
         return "things"
     warnings.warn(
@@ -102,11 +110,20 @@ def labels_of(head: type) -> Labels:
     return "stuff"
 
 
-def facts_of_model(model: type, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """The facts for a model: `num_classes` is the number of the classes that it asks for. Its heads ask for theirs."""
-    counts = {} if "given_classes" in facts else facts.get("label_counts", {})
-    labels = labels_of(model)
-    return {**facts, **({"num_classes": counts[labels]} if labels in counts else {})}
+def facts_of_model(model: type, facts: Mapping[str, Any], written: int | None) -> dict[str, Any]:
+    """The facts for a model: `num_classes` is the number of the classes that it asks for. Its heads ask for theirs.
+
+    Args:
+        written: `num_classes` as the recipe writes it for this model, which also holds for what is nested in it and has
+            the same `labels`.
+    """
+    counts, labels = dict(facts.get("label_counts", {})), labels_of(model)
+    if written is not None:
+        counts[labels] = written
+        return {**facts, "label_counts": counts, "num_classes": written}
+    if "given_classes" in facts or labels not in counts:
+        return dict(facts)
+    return {**facts, "num_classes": counts[labels]}
 
 
 def facts_of_head(head: type, facts: Mapping[str, Any], written: int | None) -> dict[str, Any]:

@@ -30,8 +30,14 @@ def check_methods(model: BaseModel, *, predicts: bool) -> None:
     Args:
         predicts: the training evaluates, so heads have to predict too.
     Raises:
-        PluginError: a method is missing; names the part.
+        PluginError: a method is missing, or a module keeps what checkpoints do not hold; names the part.
     """
+    for name, module in model.named_modules():
+        if type(module).get_extra_state is not nn.Module.get_extra_state:
+            raise PluginError(
+                f"{_called(name, module)} has get_extra_state, which checkpoints do not hold: keep it in a buffer, "
+                "self.register_buffer(name, tensor)"
+            )
     for name, part in {"": model, **model.parts()}.items():
         kind = next((kind for kind in _METHODS if isinstance(part, kind)), None)
         if kind is None:

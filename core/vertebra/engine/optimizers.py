@@ -34,7 +34,7 @@ class SGD(OptimizerBuilder):
         weight_decay_norm: weight decay of norm layers' weights and biases; None: `weight_decay`.
         weight_decay_bias: weight decay of all biases; None: like their layer's weights.
         bias_lr_factor: multiplies the rate of biases.
-        backbone_lr_factor: multiplies the rate of everything in `model.backbone`.
+        backbone_lr_factor: multiplies the rate of everything in backbones.
         groups: parameters that have another rate or weight decay, by name, depth or kind: see `ParameterGroup`.
     """
 

@@ -96,6 +96,11 @@ def parameter_groups(
     trainable = list(_trainable(model))
     if not trainable:
         raise ValueError("the model has no trainable parameter: everything is frozen")
+    backbones = _backbones(model)
+    if backbone_lr_factor != 1 and not any(name.startswith(tuple(backbones)) for name, *_ in trainable):
+        raise ValueError(
+            f"backbone_lr_factor is {backbone_lr_factor:g}, but no parameter of a backbone is trained here; remove it"
+        )
     changes = [_Change(model, number, group, [name for name, *_ in trainable]) for number, group in enumerate(groups)]
     found: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter, module in trainable:
@@ -106,7 +111,7 @@ def parameter_groups(
         if is_bias:
             rate *= bias_lr_factor
             decay = decay if weight_decay_bias is None else weight_decay_bias
-        if name.startswith("backbone."):
+        if name.startswith(tuple(backbones)):
             rate *= backbone_lr_factor
         for change in changes:
             rate, decay = change.applied(name, is_norm or is_bias, rate, decay)
@@ -157,14 +162,21 @@ def matching(patterns: str | Sequence[str], names: Iterable[str], where: str) ->
 def _layer_factors(model: nn.Module, decay: float) -> dict[str, float]:
     """{name: factor of the rate} of the parameters of all backbones."""
     factors: dict[str, float] = {}
-    for path, module in model.named_modules():
-        prefix = f"{path}." if path else ""
-        if getattr(module, "component_kind", None) != "backbone" or any(name.startswith(prefix) for name in factors):
-            continue
+    for prefix, module in _backbones(model).items():
         layers = getattr(module, "parameter_layers", lambda one=module: parameter_layers(one))()
         for number, names in enumerate(layers):
             factors |= {f"{prefix}{name}": decay ** (len(layers) - number) for name in names}
     return factors
+
+
+def _backbones(model: nn.Module) -> dict[str, nn.Module]:
+    """The outermost backbones of a model, by what the names of their parameters start with."""
+    found: dict[str, nn.Module] = {}
+    for path, module in model.named_modules():
+        is_one = getattr(module, "component_kind", None) == "backbone" or path == "backbone"
+        if is_one and path and not path.startswith(tuple(found)):
+            found[f"{path}."] = module
+    return found
 
 
 def _trainable(model: nn.Module) -> Iterator[tuple[str, nn.Parameter, nn.Module]]:

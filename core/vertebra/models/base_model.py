@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
+from vertebra.config.component import where_written
 from vertebra.config.extra_fields import Geometry
 from vertebra.config.injection import Labels
-from vertebra.errors import DataError
+from vertebra.config.sections import ModelSection
+from vertebra.errors import DataError, PluginError
 from vertebra.models.batch import Batch, describe, pad_ground_truth, pad_sem_seg
-from vertebra.models.contracts import check_losses
+from vertebra.models.contract import Contract
+from vertebra.models.contracts import check_losses, check_predictions
 from vertebra.models.given import Given, check_signature, inputs_of
 from vertebra.models.pixels import Pixels, checked_image
 
@@ -25,7 +30,7 @@ IMAGENET_STD = (58.395, 57.12, 57.375)
 _CONTAINERS = (nn.ModuleDict, nn.ModuleList)
 
 
-class BaseModel(nn.Module):
+class BaseModel(Contract):
     """From lists of input dicts to losses or predictions: Detectron2's meta architecture.
 
     `Model`, of a backbone, a neck and heads, is the usual one. Another one derives from this class, is registered in
@@ -74,9 +79,15 @@ class BaseModel(nn.Module):
         """Called when the class is registered.
 
         Raises:
-            PluginError: `network` requires a parameter that nothing gives.
+            PluginError: `network` requires a parameter that nothing gives, or the constructor has one that a recipe
+                cannot write.
         """
         check_signature(cls, "network")
+        taken = {item.name for item in fields(ModelSection)} - {ModelSection.component, *cls.not_in_recipe}
+        for name in inspect.signature(cls.__init__).parameters.keys() & taken:
+            raise PluginError(
+                f"model {cls.__qualname__}: its argument {name!r} is a key of the section `model`; rename it"
+            )
 
     @classmethod
     def recipe_problems(cls, arguments: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -172,10 +183,14 @@ class BaseModel(nn.Module):
             return self.training_step(batch, step)  # type: ignore[operator]  # only a model that has it is given a step
         raw = self.compute(batch)
         if not self.training:
-            return self.predict(raw, batch)
+            return check_predictions(self.predict(raw, batch), len(batch), self._called)
         losses = self.losses(raw, batch)
-        check_losses(losses, f"model ({type(self).__name__})", self)
+        check_losses(losses, self._called, self)
         return losses
+
+    @property
+    def _called(self) -> str:
+        return where_written(self, f"model {type(self).__name__}")
 
     def network(self, images: Tensor) -> Any:
         """Normalized images (N, C, H, W) to raw outputs: a tensor, or a dict, list or NamedTuple of tensors. The part

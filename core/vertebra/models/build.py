@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from vertebra.config.injection import Labels, count_classes, known_facts, labels_of
+from vertebra.config.injection import Labels, count_classes, known_facts, labels_of, outputs_of
 from vertebra.data.extra_fields import readers_of, with_declared_images
 from vertebra.data.panoptic_labels import segment_stuff_names
 from vertebra.errors import PluginError, RecipeError, VertebraError
@@ -84,10 +84,11 @@ def _pixels(recipe: Recipe, data: DataSection) -> dict[str, Pixels]:
 
 
 def _take_channels(model: BaseModel, whole: ComponentSpec, channels: int) -> None:
-    """Makes all backbones take images of this many channels; a model without one, unless it has asked for them."""
+    """Makes all backbones take images of this many channels; a model without one, unless it, or one in it, has asked
+    for them."""
     backbones: list[nn.Module] = [one for one in model.modules() if isinstance(one, Backbone)]
     backbones = backbones or [one.backbone for one in model.modules() if isinstance(one, Model)]
-    asked = "in_channels" in whole.signature.parameters
+    asked = any("in_channels" in one.signature.parameters for one in (whole, *whole.nested()) if one.kind == "model")
     for one in backbones or ([] if asked else [model]):
         take_channels(one, channels)
 
@@ -121,12 +122,12 @@ def _without_weights(spec: ComponentSpec) -> ComponentSpec:
 
 def _check_written_classes(section: ModelSection, in_dataset: int | None) -> None:
     """A detection head must have room for the dataset's classes; more are allowed (weights of another dataset)."""
-    for name, spec in section.parts.items():
+    for name, spec in {"": section.whole, **section.parts}.items():
         written = spec.arguments.get("num_classes")
-        detects = "instances" in getattr(spec.signature.cls, "task_outputs", ())
+        detects = "instances" in outputs_of(spec.signature.cls)
         if detects and isinstance(written, int) and in_dataset is not None and written < in_dataset:
             raise RecipeError(
-                f"{spec.where}: model.{name}.num_classes is {written}, but the dataset has {in_dataset} "
+                f"{spec.where}: model{name and '.'}{name}.num_classes is {written}, but the dataset has {in_dataset} "
                 "classes.\n"
                 f"  Remove num_classes (the dataset then decides), or write at least {in_dataset}"
             )
@@ -134,12 +135,16 @@ def _check_written_classes(section: ModelSection, in_dataset: int | None) -> Non
 
 def _needs_dataset(section: ModelSection) -> str | None:
     """Which part cannot be built without a dataset's classes or metadata (`file:line: kind name`); None if all can."""
-    for spec in (section.whole, *section.parts.values()):
-        for part in (spec, *(spec.nested() if spec is not section.whole else ())):
-            needed = [name for name in ("num_classes", "metadata") if part.signature.needs(name)]
-            if any(name not in part.arguments and name not in spec.arguments for name in needed):
-                return f"{part.where}: {part.kind} {part.name}"
-    return None
+    return _first_without(section.whole, frozenset())
+
+
+def _first_without(spec: ComponentSpec, written: frozenset[str]) -> str | None:
+    """Which component needs a fact that neither it nor one around it writes."""
+    written |= spec.arguments.keys()
+    if any(spec.signature.needs(name) and name not in written for name in ("num_classes", "metadata")):
+        return f"{spec.where}: {spec.kind} {spec.name}"
+    found = (_first_without(child, written) for child in spec.children())
+    return next((one for one in found if one is not None), None)
 
 
 def _own_metadata(recipe: Recipe, where: str) -> Any:

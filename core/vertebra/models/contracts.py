@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from vertebra.config.extra_fields import Geometry
 from vertebra.config.injection import Labels
 from vertebra.errors import PluginError
+from vertebra.models.contract import Contract
 from vertebra.models.given import check_signature
 from vertebra.models.parameter_layers import parameter_layers
 
@@ -25,7 +26,16 @@ if TYPE_CHECKING:
     from vertebra.models.batch import Batch
     from vertebra.models.class_rows import ClassRows
 
-__all__ = ["Backbone", "Head", "Loss", "Neck", "ShapeSpec", "check_losses", "named_tensors"]
+__all__ = [
+    "Backbone",
+    "Head",
+    "Loss",
+    "Neck",
+    "ShapeSpec",
+    "check_losses",
+    "check_predictions",
+    "named_tensors",
+]
 
 
 @dataclass(frozen=True)
@@ -41,7 +51,7 @@ class ShapeSpec:
     stride: int
 
 
-class _Part(nn.Module):
+class _Part(Contract):
     """What the parts of a model have in common: what their `forward` may ask for beside its first argument."""
 
     needs_fields: ClassVar[Mapping[str, Geometry]] = {}
@@ -234,9 +244,23 @@ def check_losses(losses: Any, owner: str, head: nn.Module | None = None) -> None
         parameters = list(head.parameters())
         if parameters and all(parameter.requires_grad for parameter in parameters):
             raise PluginError(
-                f"{owner}: its loss {name!r} does not depend on the head's parameters, so nothing is learned from it.\n"
+                f"{owner}: its loss {name!r} does not depend on its parameters, so nothing is learned from it.\n"
                 "  Is it detached from the outputs (.detach(), .item(), torch.tensor(loss), torch.no_grad())?"
             )
+
+
+def check_predictions(found: Any, count: int, owner: str) -> list[dict[str, Any]]:
+    """What `predict` of a head or model returns against its contract: one dict per image.
+
+    Raises:
+        PluginError: it is something else.
+    """
+    if isinstance(found, Sequence) and len(found) == count and all(isinstance(one, Mapping) for one in found):
+        return list(found)
+    what = f"{len(found)} values" if isinstance(found, Sequence) else _described(found)
+    raise PluginError(
+        f"{owner}: predict must return one dict per image, such as {{'instances': ...}}; got {what} for {count} images"
+    )
 
 
 def _described(value: Any) -> str:

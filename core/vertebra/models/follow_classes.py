@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from vertebra.data.catalog import Metadata
 from vertebra.data.panoptic_labels import segment_stuff_names
+from vertebra.models.base_model import BaseModel
 from vertebra.models.build import build_model, with_one_more_class
 from vertebra.models.class_rows import ClassRows
 from vertebra.models.contracts import Head
@@ -110,11 +111,11 @@ def _depending(model: nn.Module, recipe: Recipe, metadata: Any, kind: str) -> di
 
 
 def _in_heads_for_all(model: nn.Module) -> set[str]:
-    """Names of the tensors whose innermost head has scores for all classes."""
+    """Names of the tensors whose innermost head, or whole model, has scores for all classes."""
     labels: dict[str, str] = {}
     for path, head in model.named_modules():  # outer ones first
-        if isinstance(head, Head):
-            labels |= {f"{path}.{name}": head.labels for name in head.state_dict()}
+        if isinstance(head, (Head, BaseModel)):
+            labels |= {f"{path}.{name}".lstrip("."): head.labels for name in head.state_dict()}
     return {name for name, counted in labels.items() if counted == "all"}
 
 

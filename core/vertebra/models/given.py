@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from vertebra.config.component import where_written
 from vertebra.errors import DataError, PluginError
 from vertebra.models.batch import Batch, describe
+from vertebra.models.contract import check_attributes
 from vertebra_eval.nearest import nearest
 
 __all__ = [
@@ -61,16 +62,17 @@ def further_parameters(method: Any) -> dict[str, bool]:
 
 
 def check_signature(cls: type, method: str = "forward") -> None:
-    """What a component's class requires in `forward` is something that it is given.
+    """What a component's class says of itself is right, and what it requires in `forward` it is given.
 
     Raises:
-        PluginError: a parameter is nothing of that; names it and says what to do.
+        PluginError: one is not; names it and says what to do.
     """
     function = getattr(cls, method)
     kind = getattr(cls, "component_kind", "component")
     code = getattr(inspect.unwrap(function), "__code__", None)
     place = f"{code.co_filename}:{code.co_firstlineno}: " if code is not None else ""
     where = f"{place}{kind} {cls.__qualname__}"
+    check_attributes(cls, where)
     reserved = (*_OF_BATCH, *(("raw",) if kind == "head" else ()))
     images = [name for name, geometry in getattr(cls, "needs_fields", {}).items() if geometry == "image"]
     takes = further_parameters(function)

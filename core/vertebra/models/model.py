@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from vertebra.config.component import where_written
 from vertebra.models.base_model import IMAGENET_MEAN, IMAGENET_STD, BaseModel
 from vertebra.models.batch import Batch
-from vertebra.models.contracts import Backbone, Head, Neck, check_losses
+from vertebra.models.contracts import Backbone, Head, Neck, check_losses, check_predictions
 from vertebra.models.given import Given, in_order
 from vertebra.models.pixels import Pixels, PixelType
 
@@ -142,7 +142,9 @@ class Model(BaseModel):
         for name, head in self.heads.items():
             if _training_only(head):
                 continue
-            for target, output in zip(merged, head.predict(raw[name], batch), strict=True):
+            where = f"model.heads.{name} ({where_written(head, type(head).__name__)})"
+            found = check_predictions(head.predict(raw[name], batch), len(batch), where)
+            for target, output in zip(merged, found, strict=True):
                 for key, value in output.items():
                     target[f"{name}/{key}" if key in target else key] = value
         return merged

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -216,9 +217,9 @@ def load_weights(
             f"{source}: {len(broken)} of {len(report.loaded)} tensors hold NaN: {', '.join(broken[:_SHOWN])}.\n"
             "  The training that wrote them diverged, or the file was damaged: take an earlier checkpoint"
         )
-    with torch.no_grad():
-        for name in report.loaded:
-            own[name].copy_(state[name])
+    values = OrderedDict((name, state[name]) for name in report.loaded)
+    values._metadata = getattr(module.state_dict(), "_metadata", None)  # type: ignore[attr-defined]  # versions of layers
+    module.load_state_dict(values, strict=False)
     return report
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from vertebra.config import Recipe
+from vertebra.config.component import where_written
 from vertebra.data import Sample
 from vertebra.data.build import build_transforms
 from vertebra.data.extra_fields import readers_of, with_declared_images
@@ -23,6 +24,7 @@ from vertebra.engine import autocast, choose_device
 from vertebra.engine.trained_model import load_trained_model
 from vertebra.errors import DataError, RecipeError
 from vertebra.models import fuse_conv_bn
+from vertebra.models.contracts import check_predictions
 from vertebra.models.inference import with_inference
 from vertebra.predictor.settings import DetectionFilter, class_numbers, set_thresholds
 from vertebra.predictor.sources import Frame, ImageLike, Place, as_array, open_source
@@ -204,7 +206,8 @@ class Predictor:
             with times.stage("model"):
                 raw = self.model.compute(batch)
             with times.stage("postprocess"):
-                return self.model.predict(raw, batch)
+                owner = where_written(self.model, f"model {type(self.model).__name__}")
+                return check_predictions(self.model.predict(raw, batch), len(batch), owner)
 
     def _input(self, image: ImageLike | Mapping[str, ImageLike]) -> dict[str, Any]:
         """An image, or several by name, through the transforms, as the model takes it."""
