@@ -23,8 +23,8 @@ __all__ = ["LAYERS", "PICTURE", "imported_modules", "main", "picture", "top_leve
 ROOT = Path(__file__).resolve().parents[1]
 PICTURE = Path("docs/images/architecture.svg")
 LAYERS = {
-    "foundation": {"errors", "files", "printable", "traces"},
-    "names, recipes": {"registry", "plugins", "config", "_torch", "_deprecation"},
+    "foundation": {"errors", "files", "printable", "traces", "_deprecation"},
+    "names, recipes": {"registry", "plugins", "config", "_torch"},
     "machine, objects": {"runtime", "structures"},
     "detection parts": {"detection"},
     "data, models": {"data", "models"},

@@ -7,10 +7,8 @@ The public names below are imported on first use, so that `import vertebra` is i
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
-
-from vertebra import _deprecation  # finds modules by their former names
+from vertebra._deprecation import former_names  # which finds modules by their former names, too
+from vertebra_eval._lazy import lazy_exports
 
 __version__ = "0.1.0"
 
@@ -60,21 +58,9 @@ _HOMES = {
     "vertebra.export": ("export_onnx",),
     "vertebra.predictor": ("Predictor",),
 }
-_MODULE_OF = {name: module for module, names in _HOMES.items() for name in names}
+_get, __dir__, _names = lazy_exports(__name__, _HOMES)
 
-__all__ = ["__version__", *sorted(_MODULE_OF)]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULE_OF:
-        new = _deprecation.new_name_of(name)
-        if new is not None:
-            return globals()[new] if new in globals() else __getattr__(new)
-        raise AttributeError(f"module 'vertebra' has no attribute {name!r}")
-    value = getattr(importlib.import_module(_MODULE_OF[name]), name)
-    globals()[name] = value
-    return value
+__all__ = ["__version__", *_names]
 
 
-def __dir__() -> list[str]:
-    return sorted(set(globals()) | set(__all__))
+__getattr__ = former_names(__name__, _get)

@@ -1,6 +1,6 @@
 """Names that are to go: each still works, and warns, for one minor release before it goes.
 
-RENAMED = {"OldName": Renamed("NewName", until="0.3")}        # in vertebra 0.2; the line itself goes with 0.3
+RENAMED = {"models.OldName": Renamed("models.NewName", until="0.3")}  # in vertebra 0.2; the line itself goes with 0.3
 MOVED = {"data.old_module": Renamed("data.new_module", until="0.3")}
 """
 
@@ -9,13 +9,13 @@ from __future__ import annotations
 import importlib
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.abc import Loader
 from importlib.machinery import ModuleSpec
 from types import ModuleType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-__all__ = ["MOVED", "RENAMED", "MovedModules", "Renamed", "VertebraDeprecationWarning", "new_name_of"]
+__all__ = ["MOVED", "RENAMED", "MovedModules", "Renamed", "VertebraDeprecationWarning", "former_names", "new_name_of"]
 
 
 class VertebraDeprecationWarning(FutureWarning):
@@ -29,12 +29,14 @@ class Renamed(NamedTuple):
     until: str
 
 
-RENAMED: dict[str, Renamed] = {}  # former names of `vertebra.__all__`
+RENAMED: dict[str, Renamed] = {}
+"""Former public names: of `vertebra` itself bare, of another package with its path, such as `models.OldName`."""
 MOVED = {  # former modules, without `vertebra.`
     old: Renamed(new, until="0.3")
     for old, new in {
         "class_source": "plugins.class_source",
-        "cli.tables": "cli.print_evaluation",
+        "cli.print_evaluation": "evaluation.printed",
+        "cli.tables": "evaluation.printed",
         "components": "config.describe",
         "data.coco_panoptic": "data.coco.panoptic_format",
         "data.coco_records": "data.coco.dataset_dicts",
@@ -87,6 +89,25 @@ def new_name_of(name: str, renamed: dict[str, Renamed] = RENAMED, stacklevel: in
         stacklevel=stacklevel,
     )
     return new
+
+
+def former_names(package: str, current: Callable[[str], Any] | None = None) -> Callable[[str], Any]:
+    """`__getattr__` of a public package: former names in `RENAMED` warn and are what took their place.
+
+    Args:
+        current: `__getattr__` for the names of today, where they are imported on first use.
+    """
+
+    def get(name: str) -> Any:
+        new = new_name_of(f"{package}.{name}".removeprefix("vertebra."))
+        if new is not None:
+            module, _, successor = f"vertebra.{new}".rpartition(".")
+            return getattr(importlib.import_module(module), successor)
+        if current is not None:
+            return current(name)
+        raise AttributeError(f"module {package!r} has no attribute {name!r}")
+
+    return get
 
 
 class MovedModules(Loader):

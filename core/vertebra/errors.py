@@ -3,6 +3,7 @@
 Library code raises these; only the command line prints them (one message, exit code 2).
 """
 
+from vertebra._deprecation import former_names
 from vertebra_eval.errors import DataError, VertebraError
 
 __all__ = [
@@ -39,3 +40,6 @@ class SetupError(VertebraError):
 
 class TrainingDiverged(VertebraError):
     """A loss became NaN or infinite; names the step and the losses."""
+
+
+__getattr__ = former_names(__name__)

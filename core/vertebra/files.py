@@ -1,5 +1,6 @@
 """Files that a user named, for plugins: read only if they are files, written whole or not at all."""
 
+from vertebra._deprecation import former_names
 from vertebra_eval.files import (
     check_regular,
     free_path,
@@ -25,3 +26,5 @@ __all__ = [
     "write_json",
     "write_text",
 ]
+
+__getattr__ = former_names(__name__)

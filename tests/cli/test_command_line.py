@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from vertebra.cli.print_evaluation import format_metrics
+from vertebra.evaluation.printed import format_metrics
 
 TINY = """
 model:

@@ -1,5 +1,7 @@
 """Imports run downwards, the core names no plugin, and a plugin imports the core alone."""
 
+import ast
+import functools
 import importlib.util
 import subprocess
 import sys
@@ -13,6 +15,7 @@ draw_architecture = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(draw_architecture)  # the picture of the layers, and this test, have them from one place
 imported_modules = draw_architecture.imported_modules
 RANK = {name: rank for rank, names in enumerate(draw_architecture.LAYERS.values()) for name in names}
+CORE = ("vertebra", "vertebra_eval")
 LIGHT = (
     "vertebra",
     "vertebra.registry",
@@ -85,6 +88,33 @@ def test_a_plugin_imports_no_other_plugin(repository):
                 if top.startswith("vertebra_") and top != package.name:
                     wrong.append(f"{path} imports {module}")
     assert not wrong, "\n".join(wrong)
+
+
+def test_a_plugin_imports_public_names_alone(repository):
+    wrong, seen = [], 0
+    for path in repository.glob("plugins/*/vertebra_*/**/*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                modules = [alias.name for alias in node.names]
+                wrong += [
+                    f"{path}: import {name}" for name in modules if name.split(".")[0] in CORE and name != "vertebra"
+                ]
+            if not isinstance(node, ast.ImportFrom) or (node.module or "").split(".")[0] not in CORE:
+                continue
+            names = public_names().get(node.module, set())
+            seen += len(node.names)
+            wrong += [f"{path}: {node.module}.{alias.name}" for alias in node.names if alias.name not in names]
+    assert seen > 200
+    assert not wrong, "\n".join(wrong)
+
+
+@functools.cache
+def public_names() -> dict[str, set[str]]:
+    """Of the modules whose names are promised to stay, see tests/plugins/test_public_names.py."""
+    text = (TOOL.parents[1] / "tests/plugins/test_public_names.py").read_text(encoding="utf-8")
+    tree = ast.parse(text)
+    table = next(node.value for node in tree.body if isinstance(node, ast.Assign) and node.targets[0].id == "PUBLIC")
+    return {module: set(names.split()) for module, names in ast.literal_eval(table).items()}
 
 
 @pytest.mark.parametrize("module", LIGHT)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from vertebra.cli.print_evaluation import print_evaluation
+from vertebra.evaluation.printed import print_evaluation
 
 __all__ = ["evaluate_weights", "train_recipe"]
 

@@ -1,5 +1,6 @@
 """Data: datasets and their metadata, formats, transforms, samplers and loaders."""
 
+from vertebra._deprecation import former_names
 from vertebra.data.build import (
     build_eval_loader,
     build_mapper,
@@ -16,6 +17,7 @@ from vertebra.data.images.readers import ImageReader
 from vertebra.data.loader import EvalLoader, TrainLoader
 from vertebra.data.mapper import Mapper
 from vertebra.data.match_classes import match_classes
+from vertebra.data.panoptic_labels import stuff_segment_names
 from vertebra.data.samplers import RepeatFactorSampler, Sampler, TrainingSampler
 from vertebra.data.semantic import (
     LabelReader,
@@ -63,4 +65,7 @@ __all__ = [
     "records_of",
     "register_coco_instances",
     "resolve_path",
+    "stuff_segment_names",
 ]
+
+__getattr__ = former_names(__name__)

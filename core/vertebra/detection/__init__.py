@@ -1,5 +1,6 @@
 """What dense and two-stage detectors share: anchors, matching, box coders, sampling, NMS and postprocessing."""
 
+from vertebra._deprecation import former_names
 from vertebra.detection.anchors import AnchorGenerator
 from vertebra.detection.box_coders import Box2BoxTransform, Box2BoxTransformLinear
 from vertebra.detection.matcher import BACKGROUND, IGNORE, Matcher
@@ -33,3 +34,5 @@ __all__ = [
     "top_values",
     "topk_candidates",
 ]
+
+__getattr__ = former_names(__name__)

@@ -5,6 +5,7 @@ Names are imported on first use: to evaluate result files takes neither torch no
 
 from __future__ import annotations
 
+from vertebra._deprecation import former_names
 from vertebra_eval._lazy import lazy_exports
 
 _HOMES = {
@@ -14,10 +15,12 @@ _HOMES = {
     "vertebra_eval.lvis": ("lvis_evaluate",),
     "vertebra.evaluation.lvis_evaluator": ("LVISEvaluator",),
     "vertebra.evaluation.panoptic": ("PanopticEvaluator", "panoptic_evaluate"),
+    "vertebra.evaluation.printed": ("print_evaluation",),
     "vertebra.evaluation.run": ("EvaluationResult", "evaluate"),
     "vertebra.evaluation.semantic": ("SemSegEvaluator",),
     "vertebra_eval.voc": ("voc_evaluate",),
     "vertebra.evaluation.voc_evaluator": ("VOCEvaluator",),
 }
 
-__getattr__, __dir__, __all__ = lazy_exports(__name__, _HOMES)
+_get, __dir__, __all__ = lazy_exports(__name__, _HOMES)
+__getattr__ = former_names(__name__, _get)

@@ -1,8 +1,9 @@
 """Models as files that other runtimes read: ONNX, and torch.export's own format."""
 
+from vertebra._deprecation import former_names
 from vertebra_eval._lazy import lazy_exports
 
-__getattr__, __dir__, __all__ = lazy_exports(
+_get, __dir__, __all__ = lazy_exports(
     __name__,
     {
         "vertebra.export.onnx_file": ("ExportReport", "export_onnx"),
@@ -10,3 +11,4 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "vertebra.export.suppression": ("suppressed", "suppressed_candidates"),
     },
 )
+__getattr__ = former_names(__name__, _get)

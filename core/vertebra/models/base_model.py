@@ -16,7 +16,7 @@ from vertebra.config.extra_fields import Geometry
 from vertebra.config.injection import Labels
 from vertebra.config.sections import ModelSection
 from vertebra.errors import DataError, PluginError
-from vertebra.models.batch import Batch, describe, pad_ground_truth, pad_sem_seg
+from vertebra.models.batch import Batch, describe_input, pad_ground_truth, pad_sem_seg
 from vertebra.models.contract import Contract
 from vertebra.models.contracts import check_losses, check_predictions
 from vertebra.models.given import Given, check_signature, inputs_of
@@ -284,8 +284,8 @@ class BaseModel(Contract):
             for row, (image, size) in enumerate(zip(images, sizes, strict=True)):
                 if image.shape[1:] != size:
                     raise DataError(
-                        f"{describe(inputs[row], row)}: {name!r} has {tuple(image.shape[1:])} pixels (height, width), "
-                        f"but 'image' has {size}; both go through the same transforms"
+                        f"{describe_input(inputs[row], row)}: {name!r} has {tuple(image.shape[1:])} pixels (height, "
+                        f"width), but 'image' has {size}; both go through the same transforms"
                     )
             named[name] = self._normalize(images, padded_size, name)
         return named

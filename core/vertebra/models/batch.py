@@ -165,14 +165,14 @@ def pad_sem_seg(
             continue
         if tuple(given.shape) != (height, width):
             raise DataError(
-                f"{describe(sample, row)}: sem_seg has shape {tuple(given.shape)}, but the image is {height} x {width} "
-                "(height x width). Transform image and labels together."
+                f"{describe_input(sample, row)}: sem_seg has shape {tuple(given.shape)}, but the image is {height} x "
+                f"{width} (height x width). Transform image and labels together."
             )
         labels[row, :height, :width] = given.to(device, non_blocking=True)
     return labels
 
 
-def describe(sample: Any, row: int) -> str:
+def describe_input(sample: Any, row: int) -> str:
     """Where an input came from, for an error message."""
     name = sample.get("file_name") if isinstance(sample, dict) else None
     return f"input {row} of the batch" + (f" ({name})" if name else "")
@@ -185,8 +185,8 @@ def _boxes_and_classes(sample: dict[str, Any], row: int) -> tuple[Tensor, Tensor
         return None
     if not (instances.has("gt_boxes") and instances.has("gt_classes")):
         raise DataError(
-            f"{describe(sample, row)}: ground truth needs the fields gt_boxes and gt_classes, but its instances have "
-            f"{', '.join(instances.get_fields()) or 'no fields'}"
+            f"{describe_input(sample, row)}: ground truth needs the fields gt_boxes and gt_classes, but its instances "
+            f"have {', '.join(instances.get_fields()) or 'no fields'}"
         )
     return instances.gt_boxes.tensor.cpu(), instances.gt_classes.to("cpu", torch.int64)
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from vertebra.config.component import where_written
 from vertebra.errors import DataError, PluginError
-from vertebra.models.batch import Batch, describe
+from vertebra.models.batch import Batch, describe_input
 from vertebra.models.contract import check_attributes
 from vertebra_eval.nearest import nearest
 
@@ -166,7 +166,7 @@ class Given:
                 f"image of that name.\n  An image: declare it in data.fields.{name}, with the geometry image"
             )
         lacking = [row for row, one in enumerate(self.batch.inputs) if one.get(name) is None]
-        source = describe(self.batch.inputs[lacking[0]], lacking[0]) if lacking else "the batch"
+        source = describe_input(self.batch.inputs[lacking[0]], lacking[0]) if lacking else "the batch"
         return DataError(
             f"{source} has no {name!r}, which {where} takes.\n  {_GIVE}; in prediction: predictor(image, {name}=...)"
         )

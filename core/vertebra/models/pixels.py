@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from vertebra.errors import DataError
-from vertebra.models.batch import describe
+from vertebra.models.batch import describe_input
 
 __all__ = ["PixelType", "Pixels", "checked_image"]
 
@@ -49,7 +49,7 @@ def checked_image(sample: Any, row: int, pixels: Pixels, name: str = "image") ->
     Raises:
         DataError: it is missing, or not what the model takes; names the input and says what to do.
     """
-    where, channels = describe(sample, row), pixels.channels
+    where, channels = describe_input(sample, row), pixels.channels
     if not isinstance(sample, dict) or sample.get(name) is None:
         has = ", ".join(map(repr, sample)) if isinstance(sample, dict) else f"a {type(sample).__name__}"
         raise DataError(f"{where}: an input is a dict with the key {name!r}, but this one is/has {has}")

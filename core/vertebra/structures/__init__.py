@@ -1,5 +1,6 @@
 """What is in an image: boxes, masks, keypoints and the instances that hold them. Detectron2's names and meaning."""
 
+from vertebra._deprecation import former_names
 from vertebra.structures.bit_masks import BitMasks
 from vertebra.structures.box_mode import BoxMode
 from vertebra.structures.boxes import Boxes, clip_to_size
@@ -59,3 +60,5 @@ __all__ = [
     "segmentation_to_bitmask",
     "touched_cells",
 ]
+
+__getattr__ = former_names(__name__)

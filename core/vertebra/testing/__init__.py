@@ -12,6 +12,7 @@ use, so that a spawned process loads no more than it needs.
 
 from __future__ import annotations
 
+from vertebra._deprecation import former_names
 from vertebra_eval._lazy import lazy_exports
 
 _HOMES = {
@@ -23,4 +24,5 @@ _HOMES = {
     "vertebra.testing.necks": ("NeckConformance",),
 }
 
-__getattr__, __dir__, __all__ = lazy_exports(__name__, _HOMES)
+_get, __dir__, __all__ = lazy_exports(__name__, _HOMES)
+__getattr__ = former_names(__name__, _get)

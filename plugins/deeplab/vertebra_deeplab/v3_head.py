@@ -13,12 +13,18 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from vertebra.models import Batch, Head, Loss, ShapeSpec
-from vertebra.models.convolution import ConvNorm, normal_fill, xavier_fill
-from vertebra.models.layers import ASPP
+from vertebra.models import (
+    Batch,
+    Head,
+    Loss,
+    ShapeSpec,
+    exported_labels,
+    exported_scores,
+    semantic_losses,
+    semantic_predictions,
+)
+from vertebra.models.layers import ASPP, ConvNorm, NormName, normal_fill, xavier_fill
 from vertebra.models.losses import CrossEntropy
-from vertebra.models.norms import NormName
-from vertebra.models.semantic import exported_labels, exported_scores, semantic_losses, semantic_predictions
 from vertebra_deeplab.levels import choose_level, rates_at
 
 __all__ = ["DeepLabV3Head", "make_predictor"]

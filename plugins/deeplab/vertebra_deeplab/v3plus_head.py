@@ -14,13 +14,18 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from vertebra.models import Batch, Head, Loss, ShapeSpec
-from vertebra.models.convolution import ConvNorm, xavier_fill
-from vertebra.models.layers import ASPP, SeparableConvNorm
-from vertebra.models.layers.upsampling import resize
+from vertebra.models import (
+    Batch,
+    Head,
+    Loss,
+    ShapeSpec,
+    exported_labels,
+    exported_scores,
+    semantic_losses,
+    semantic_predictions,
+)
+from vertebra.models.layers import ASPP, ConvNorm, NormName, SeparableConvNorm, resize, xavier_fill
 from vertebra.models.losses import CrossEntropy
-from vertebra.models.norms import NormName
-from vertebra.models.semantic import exported_labels, exported_scores, semantic_losses, semantic_predictions
 from vertebra_deeplab.levels import choose_level, rates_at
 from vertebra_deeplab.v3_head import make_predictor
 

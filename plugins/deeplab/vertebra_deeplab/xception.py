@@ -13,11 +13,8 @@ from typing import Literal, cast
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vertebra.models import Backbone, ShapeSpec
-from vertebra.models.convolution import ConvNorm, msra_fill
-from vertebra.models.layers import SeparableConvNorm
-from vertebra.models.norms import NormName
-from vertebra.models.weights import load_weights, read_weights
+from vertebra.models import Backbone, ShapeSpec, load_weights, read_weights
+from vertebra.models.layers import ConvNorm, NormName, SeparableConvNorm, msra_fill
 
 __all__ = ["Xception"]
 

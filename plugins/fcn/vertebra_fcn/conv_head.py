@@ -10,11 +10,18 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from vertebra.models import Batch, Head, Loss, ShapeSpec
-from vertebra.models.convolution import ConvNorm, msra_fill, normal_fill
+from vertebra.models import (
+    Batch,
+    Head,
+    Loss,
+    ShapeSpec,
+    exported_labels,
+    exported_scores,
+    semantic_losses,
+    semantic_predictions,
+)
+from vertebra.models.layers import ConvNorm, NormName, msra_fill, normal_fill
 from vertebra.models.losses import CrossEntropy
-from vertebra.models.norms import NormName
-from vertebra.models.semantic import exported_labels, exported_scores, semantic_losses, semantic_predictions
 
 __all__ = ["FCNConvHead"]
 

@@ -15,11 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from vertebra.errors import CheckpointError
-from vertebra.models import Batch, Head, Loss, ShapeSpec, read_weights
-from vertebra.models.convolution import fill_bias
-from vertebra.models.layers import BilinearConvTranspose2d, crop, crop_like
+from vertebra.models import Batch, Head, Loss, ShapeSpec, read_weights, semantic_losses, semantic_predictions
+from vertebra.models.layers import BilinearConvTranspose2d, crop, crop_like, fill_bias
 from vertebra.models.losses import CrossEntropy
-from vertebra.models.semantic import semantic_losses, semantic_predictions
 from vertebra_fcn.scores import WideConv2d, score_conv
 
 __all__ = ["FCNHead"]

@@ -11,11 +11,9 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from vertebra.models import Batch, Head, Loss, ShapeSpec
-from vertebra.models.convolution import normal_fill
-from vertebra.models.layers import BilinearConvTranspose2d, crop, crop_like
+from vertebra.models import Batch, Head, Loss, ShapeSpec, semantic_losses, semantic_predictions
+from vertebra.models.layers import BilinearConvTranspose2d, crop, crop_like, normal_fill
 from vertebra.models.losses import CrossEntropy
-from vertebra.models.semantic import semantic_losses, semantic_predictions
 from vertebra_fcn.scores import WideConv2d, repeating_conv, score_conv
 
 __all__ = ["FCNLightHead", "FCNSumHead"]

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vertebra.models.convolution import becomes_graph, fill_bias, msra_fill, visible_taps
+from vertebra.models.layers import becomes_graph, fill_bias, msra_fill, visible_taps
 
 __all__ = ["WideConv2d", "repeating_conv", "score_conv"]
 

@@ -13,8 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vertebra.models import Batch, Head, ShapeSpec
-from vertebra.models.layers.upsampling import resize
-from vertebra.models.norms import NormName
+from vertebra.models.layers import NormName, resize
 from vertebra_panoptic.combined_ids import num_thing_labels
 from vertebra_panoptic.decoder import PanopticDecoder, prediction_branch
 from vertebra_panoptic.targets import center_targets

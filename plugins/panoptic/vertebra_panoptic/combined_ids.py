@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vertebra.data.panoptic_labels import stuff_segment_names
+from vertebra.data import stuff_segment_names
 
 __all__ = ["num_thing_labels", "panoptic_ids"]
 

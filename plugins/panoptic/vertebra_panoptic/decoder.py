@@ -10,10 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from vertebra.models import ShapeSpec
-from vertebra.models.convolution import ConvNorm, normal_fill, xavier_fill
-from vertebra.models.layers import ASPP, SeparableConvNorm
-from vertebra.models.layers.upsampling import resize
-from vertebra.models.norms import NormName
+from vertebra.models.layers import ASPP, ConvNorm, NormName, SeparableConvNorm, normal_fill, resize, xavier_fill
 
 __all__ = ["PanopticDecoder", "prediction_branch"]
 

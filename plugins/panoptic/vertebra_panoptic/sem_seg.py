@@ -7,10 +7,18 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from vertebra.models import Batch, Head, Loss, ShapeSpec
+from vertebra.models import (
+    Batch,
+    Head,
+    Loss,
+    ShapeSpec,
+    exported_labels,
+    exported_scores,
+    semantic_losses,
+    semantic_predictions,
+)
+from vertebra.models.layers import NormName
 from vertebra.models.losses import HardPixelCrossEntropy
-from vertebra.models.norms import NormName
-from vertebra.models.semantic import exported_labels, exported_scores, semantic_losses, semantic_predictions
 from vertebra_panoptic.decoder import PanopticDecoder, prediction_branch
 
 __all__ = ["PanopticDeepLabSemSegHead"]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from vertebra.detection import Box2BoxTransform
 from vertebra.models import ClassRows, Loss, ShapeSpec
-from vertebra.models.convolution import normal_fill
+from vertebra.models.layers import normal_fill
 from vertebra.models.losses import CrossEntropy, SmoothL1Loss
 from vertebra_rcnn.box_losses import BoxRegression
 from vertebra_rcnn.pooling import RegionPooler, ROIPooler

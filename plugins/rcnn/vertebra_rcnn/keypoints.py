@@ -14,9 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vertebra.errors import DataError
-from vertebra.models import Batch, ShapeSpec
-from vertebra.models.batch import describe
-from vertebra.models.convolution import msra_fill
+from vertebra.models import Batch, ShapeSpec, describe_input
+from vertebra.models.layers import msra_fill
 from vertebra.structures import Instances, Keypoints, heatmaps_to_keypoints, pad_rows
 from vertebra_rcnn.pooling import RegionPooler, ROIPooler
 from vertebra_rcnn.regions import Regions
@@ -127,14 +126,14 @@ def _true_keypoints(regions: Regions, batch: Batch, count: int) -> Keypoints:
     for number, instances in enumerate(batch.ground_truth_instances("a keypoint branch")):
         if len(instances) and not instances.has("gt_keypoints"):
             raise DataError(
-                f"{describe(batch.inputs[number], number)}: has objects but no gt_keypoints, and a keypoint branch "
-                "learns from them; the annotations need `keypoints`"
+                f"{describe_input(batch.inputs[number], number)}: has objects but no gt_keypoints, and a keypoint "
+                "branch learns from them; the annotations need `keypoints`"
             )
         found = instances.gt_keypoints.tensor if len(instances) else regions.rois.new_zeros(0, count, 3)
         if found.shape[1] != count:
             raise DataError(
-                f"{describe(batch.inputs[number], number)}: its objects have {found.shape[1]} keypoints, the model "
-                f"{count}; write num_keypoints: {found.shape[1]}"
+                f"{describe_input(batch.inputs[number], number)}: its objects have {found.shape[1]} keypoints, the "
+                f"model {count}; write num_keypoints: {found.shape[1]}"
             )
         given.append(found)
     padded, _ = pad_rows(given)  # (N, M, J, 3)

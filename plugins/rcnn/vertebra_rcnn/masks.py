@@ -13,11 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vertebra.errors import DataError
-from vertebra.models import Batch, Loss, ShapeSpec
-from vertebra.models.batch import describe
-from vertebra.models.convolution import ConvNorm, msra_fill, normal_fill
+from vertebra.models import Batch, Loss, ShapeSpec, describe_input
+from vertebra.models.layers import ConvNorm, NormName, msra_fill, normal_fill
 from vertebra.models.losses import BinaryCrossEntropy
-from vertebra.models.norms import NormName
 from vertebra.structures import BitMasks, PolygonMasks
 from vertebra_rcnn.mask_output import BitmapOutput, MaskOutput
 from vertebra_rcnn.pooling import RegionPooler, ROIPooler
@@ -131,8 +129,8 @@ def mask_targets(regions: Regions, batch: Batch, size: int) -> Tensor:
             continue
         if not instances.has("gt_masks"):
             raise DataError(
-                f"{describe(batch.inputs[number], number)}: has objects but no gt_masks, and a mask branch learns from "
-                "them. The annotations need `segmentation`, and data.mask_format must not be none"
+                f"{describe_input(batch.inputs[number], number)}: has objects but no gt_masks, and a mask branch "
+                "learns from them. The annotations need `segmentation`, and data.mask_format must not be none"
             )
         targets[rows] = _crop(instances.gt_masks, regions.row[rows], regions.boxes[rows], size)
     return targets

@@ -14,12 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from vertebra.data import Dataset, Format
-from vertebra.data.formats import resolve_path
+from vertebra.data import Dataset, Format, resolve_path
 from vertebra.errors import CheckpointError, DataError
 from vertebra.files import open_whole, read_json
-from vertebra.models.growth import check_archive
-from vertebra.models.pickles import read_pickle_content
+from vertebra.models import check_archive, read_pickle_content
 from vertebra.structures import BoxMode
 
 __all__ = ["WithProposals", "read_proposals", "write_proposals"]

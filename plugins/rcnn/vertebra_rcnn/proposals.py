@@ -8,8 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from vertebra.errors import DataError
-from vertebra.models import Batch
-from vertebra.models.batch import describe
+from vertebra.models import Batch, describe_input
 from vertebra.structures import pad_rows
 from vertebra_rcnn.regions import Proposals, Truth
 
@@ -69,8 +68,8 @@ class PrecomputedProposals(ProposalGenerator):
         found = sample.get("proposals")
         if found is None or not found.has("proposal_boxes") or not found.has("objectness_logits"):
             raise DataError(
-                f"{describe(sample, row)}: has no `proposals` (Instances with proposal_boxes and objectness_logits), "
-                "and the model makes none.\n"
+                f"{describe_input(sample, row)}: has no `proposals` (Instances with proposal_boxes and "
+                "objectness_logits), and the model makes none.\n"
                 "  Give the dataset as {format: with_proposals, dataset: ..., proposals: FILE}, or use the RPN"
             )
         boxes, logits = found.proposal_boxes.tensor.to(device), found.objectness_logits.float().to(device)

@@ -13,9 +13,8 @@ from typing import ClassVar, Literal, Protocol
 
 from torch import Tensor, nn
 
-from vertebra.models.backbones.resnet import ResNet
-from vertebra.models.convolution import ConvNorm, msra_fill, xavier_fill
-from vertebra.models.norms import NormName
+from vertebra.models import ResNet
+from vertebra.models.layers import ConvNorm, NormName, msra_fill, xavier_fill
 
 __all__ = ["FastRCNNConvFCHead", "RegionHead", "RegionModule", "Res5"]
 

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from vertebra.detection import Box2BoxTransform
 from vertebra.models import Loss, ShapeSpec
-from vertebra.models.convolution import normal_fill, xavier_fill
+from vertebra.models.layers import normal_fill, xavier_fill
 from vertebra.models.losses import CrossEntropy, SmoothL1Loss
 from vertebra_rcnn.box_losses import BoxRegression
 from vertebra_rcnn.boxes import BoxBranch, region_losses

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from vertebra.detection import AnchorGenerator, Box2BoxTransform, Matcher, batched_nms
 from vertebra.models import Batch, Loss, ShapeSpec
-from vertebra.models.convolution import normal_fill
+from vertebra.models.layers import normal_fill
 from vertebra.models.losses import SmoothL1Loss
 from vertebra.structures import clip_to_size, pad_rows
 from vertebra_rcnn.box_losses import BoxRegression

@@ -25,9 +25,8 @@ from vertebra.detection import (
 )
 from vertebra.export import suppressed_candidates
 from vertebra.models import Batch, ClassRows, Head, Loss, ShapeSpec
-from vertebra.models.convolution import fill_bias, normal_fill
+from vertebra.models.layers import NormName, fill_bias, get_norm, normal_fill
 from vertebra.models.losses import CIoULoss, DIoULoss, GIoULoss, IoULoss, SigmoidFocalLoss, SmoothL1Loss
-from vertebra.models.norms import NormName, get_norm
 
 __all__ = ["RetinaNetHead", "RetinaNetRaw"]
 

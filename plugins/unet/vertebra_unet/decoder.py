@@ -11,8 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from vertebra.models import Neck, ShapeSpec
-from vertebra.models.layers import crop_like
-from vertebra.models.norms import NormName
+from vertebra.models.layers import NormName, crop_like
 from vertebra_unet.attention import AttentionGate
 from vertebra_unet.stage import ConvStage, Padding
 from vertebra_unet.upsampling import TransposedConvolution, Upsampling

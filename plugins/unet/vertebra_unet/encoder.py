@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vertebra.models import Backbone, ShapeSpec
-from vertebra.models.norms import NormName
+from vertebra.models.layers import NormName
 from vertebra_unet.stage import ConvStage, Padding
 from vertebra_unet.valid import mirror, valid_input, valid_margin
 

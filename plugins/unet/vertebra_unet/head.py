@@ -8,10 +8,19 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from vertebra.models import Batch, Head, Loss, Neck, ShapeSpec
-from vertebra.models.convolution import fill_bias
+from vertebra.models import (
+    Batch,
+    Head,
+    Loss,
+    Neck,
+    ShapeSpec,
+    exported_labels,
+    exported_scores,
+    semantic_losses,
+    semantic_predictions,
+)
+from vertebra.models.layers import fill_bias
 from vertebra.models.losses import CrossEntropy
-from vertebra.models.semantic import exported_labels, exported_scores, semantic_losses, semantic_predictions
 from vertebra_unet.coverage import cover, covered_labels
 from vertebra_unet.decoder import UNetDecoder
 

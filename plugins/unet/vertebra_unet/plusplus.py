@@ -12,11 +12,19 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from vertebra.models import Batch, Head, Loss, Neck, ShapeSpec
-from vertebra.models.convolution import fill_bias
+from vertebra.models import (
+    Batch,
+    Head,
+    Loss,
+    Neck,
+    ShapeSpec,
+    exported_labels,
+    exported_scores,
+    semantic_losses,
+    semantic_predictions,
+)
+from vertebra.models.layers import NormName, fill_bias
 from vertebra.models.losses import CrossEntropy
-from vertebra.models.norms import NormName
-from vertebra.models.semantic import exported_labels, exported_scores, semantic_losses, semantic_predictions
 from vertebra_unet.decoder import levels_by_stride
 from vertebra_unet.stage import ConvStage
 from vertebra_unet.upsampling import Interpolation, Upsampling

@@ -6,8 +6,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from vertebra.models.convolution import ConvNorm
-from vertebra.models.norms import NormName
+from vertebra.models.layers import ConvNorm, NormName
 
 __all__ = ["ConvStage", "Padding"]
 

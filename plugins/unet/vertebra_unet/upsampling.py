@@ -7,8 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vertebra.models.convolution import fill_bias
-from vertebra.models.layers import bilinear_kernel
+from vertebra.models.layers import bilinear_kernel, fill_bias
 
 __all__ = ["Interpolation", "TransposedConvolution", "Upsampling"]
 

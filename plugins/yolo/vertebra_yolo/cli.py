@@ -121,7 +121,7 @@ def _read(data: str, split: str, overrides: Sequence[str]) -> "Dataset":
         from vertebra.data import CocoFormat
 
         return CocoFormat(annotations=data, images=str(Path(data).parent), missing_images="leave").load(None)
-    from vertebra.config import load_recipe
+    from vertebra import load_recipe
     from vertebra.data import load_split
 
     return load_split(load_recipe(data, overrides), split)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vertebra.models.fuse import fold_into
+from vertebra.models import fold_into
 
 __all__ = ["C3", "SPPF", "Activation", "Bottleneck", "C2f", "ConvAct", "round_channels"]
 

@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vertebra.models import Backbone, ShapeSpec
-from vertebra.models.convolution import ConvNorm
-from vertebra.models.norms import NormName
+from vertebra.models.layers import ConvNorm, NormName
 from vertebra_yolo.darknet_file import load_convs
 
 __all__ = ["Darknet19", "Darknet53", "DarknetConv", "TinyDarknet"]

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from vertebra.errors import CheckpointError
 from vertebra.files import read_bytes
-from vertebra.models.weights import fetch
+from vertebra.models import fetch
 
 __all__ = ["Header", "load_convs", "read_darknet"]
 

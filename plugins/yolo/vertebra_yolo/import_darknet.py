@@ -10,7 +10,7 @@ from pathlib import Path
 import yaml
 from torch import nn
 
-from vertebra.config import load_recipe
+from vertebra import load_recipe
 from vertebra.errors import CheckpointError, DataError, RecipeError
 from vertebra.files import read_text, write_text
 from vertebra.models import Model, build_model
@@ -116,7 +116,7 @@ def import_darknet(cfg: str | Path, weights: str | Path, output: str | Path, nam
     Raises:
         RecipeError: an unknown network. CheckpointError: the weights do not fit it. DataError: too few or many names.
     """
-    from vertebra.engine.checkpoint import write_checkpoint
+    from vertebra.engine import write_checkpoint
 
     output = Path(output)
     if output.suffix != ".pth":

@@ -14,11 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vertebra.errors import DataError
-from vertebra.models import Batch, Loss, ShapeSpec
-from vertebra.models.batch import describe
-from vertebra.models.convolution import ConvNorm, msra_fill
+from vertebra.models import Batch, Loss, ShapeSpec, describe_input
+from vertebra.models.layers import ConvNorm, NormName, msra_fill
 from vertebra.models.losses import BinaryCrossEntropy
-from vertebra.models.norms import NormName
 from vertebra.structures import Instances, resize_masks_in_boxes, touched_cells
 
 __all__ = ["MaskPairs", "MaskedRaw", "PrototypeMasks", "maps_of", "mask_cells"]
@@ -193,8 +191,8 @@ def mask_cells(batch: Batch, stride: int, size: tuple[int, int]) -> Tensor:
             continue
         if not instances.has("gt_masks"):
             raise DataError(
-                f"{describe(sample, number)}: has objects but no gt_masks, and a mask branch learns from them. The "
-                "annotations need `segmentation`, and data.mask_format must not be none"
+                f"{describe_input(sample, number)}: has objects but no gt_masks, and a mask branch learns from them. "
+                "The annotations need `segmentation`, and data.mask_format must not be none"
             )
         rows[: len(instances)] = instances.gt_masks.to_cells(stride, size)
     return cells.to(valid.device, non_blocking=True)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from vertebra.models import ShapeSpec
-from vertebra.models.convolution import fill_bias
+from vertebra.models.layers import fill_bias
 from vertebra_yolo.csp_blocks import ConvAct
 
 __all__ = ["Branch", "BranchRaw", "Cells", "by_cell", "make_cells"]

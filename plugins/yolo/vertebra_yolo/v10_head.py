@@ -15,10 +15,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vertebra.detection import rescale_instances, top_values
-from vertebra.models import Batch, Head, Loss, ShapeSpec
-from vertebra.models.batch import GroundTruth
+from vertebra.models import Batch, GroundTruth, Head, Loss, ShapeSpec
 from vertebra.models.losses import CIoULoss
-from vertebra.runtime import distributed
+from vertebra.runtime import world_size
 from vertebra.structures import Boxes, Instances
 from vertebra_yolo.assign_aligned import match_aligned
 from vertebra_yolo.cells import real_boxes
@@ -113,7 +112,7 @@ class YOLOv10Head(Head):
         objects = batch.ground_truth("YOLOv10Head")
         branches = {} if raw.many is None else {"many": (raw.many, self.topk, 1.0)}
         branches["one"] = (raw.one, 1, self.one_to_one)
-        images = len(batch) * distributed.world_size() if self.scale_by_batch else 1
+        images = len(batch) * world_size() if self.scale_by_batch else 1
         losses: dict[str, Tensor] = {}
         for name, (branch, topk, weight) in branches.items():
             found = self._branch_losses(branch, objects, topk)

@@ -8,7 +8,7 @@ Both end at stride 64. Their fully connected layers, which fix the size of the i
 from torch import Tensor, nn
 
 from vertebra.models import Backbone, ShapeSpec
-from vertebra.models.norms import NormName
+from vertebra.models.layers import NormName
 from vertebra_yolo.darknet import DarknetConv
 
 __all__ = ["FastYOLOv1Backbone", "YOLOv1Backbone"]

@@ -16,8 +16,7 @@ from torch import Tensor, nn
 from vertebra.detection import Candidates, rescale_instances, suppress
 from vertebra.errors import RecipeError
 from vertebra.export import suppressed
-from vertebra.models import Batch, ClassRows, Head, ShapeSpec
-from vertebra.models.batch import GroundTruth
+from vertebra.models import Batch, ClassRows, GroundTruth, Head, ShapeSpec
 from vertebra.structures import pairwise_iou
 from vertebra_yolo.cells import real_boxes
 from vertebra_yolo.darknet import SLOPE

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from vertebra.detection import Candidates, rescale_instances, suppress
 from vertebra.export import suppressed_candidates
 from vertebra.models import Batch, ClassRows, Head, ShapeSpec
-from vertebra.models.convolution import normal_fill
+from vertebra.models.layers import normal_fill
 from vertebra.structures import matched_pairwise_iou
 from vertebra_yolo.cells import (
     Grid,

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vertebra.models import Neck, ShapeSpec
-from vertebra.models.norms import NormName
+from vertebra.models.layers import NormName
 from vertebra_yolo.darknet import DarknetConv
 from vertebra_yolo.v3_neck import finest_first
 

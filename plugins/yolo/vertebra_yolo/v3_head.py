@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from vertebra.detection import Candidates, rescale_instances, suppress
 from vertebra.export import suppressed_candidates
 from vertebra.models import Batch, ClassRows, Head, Loss, ShapeSpec
-from vertebra.models.convolution import fill_bias, normal_fill
+from vertebra.models.layers import fill_bias, normal_fill
 from vertebra.models.losses import BinaryCrossEntropy
 from vertebra_yolo.cells import (
     Grid,

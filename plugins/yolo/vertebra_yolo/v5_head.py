@@ -15,10 +15,9 @@ from torch.nn import functional as F
 
 from vertebra.detection import Candidates, rescale_instances, suppress, top_values
 from vertebra.export import suppressed_candidates
-from vertebra.models import Batch, ClassRows, Head, Loss, ShapeSpec
-from vertebra.models.batch import GroundTruth
+from vertebra.models import Batch, ClassRows, GroundTruth, Head, Loss, ShapeSpec
 from vertebra.models.losses import BinaryCrossEntropy, CIoULoss
-from vertebra.runtime import distributed
+from vertebra.runtime import world_size
 from vertebra.structures import matched_pairwise_iou
 from vertebra_yolo.assign_ratio import RatioPairs, match_by_ratio
 from vertebra_yolo.cells import real_boxes
@@ -165,7 +164,7 @@ class YOLOv5Head(Head):
             losses = [total + loss for total, loss in zip(losses, found, strict=True)]
             if isinstance(raw, MaskedRaw):
                 coefficients.append(self._chosen_coefficients(raw.coefficients[level], own))
-        images = len(batch) * distributed.world_size() if self.scale_by_batch else 1
+        images = len(batch) * world_size() if self.scale_by_batch else 1
         named = dict(zip(("loss_box", "loss_obj", "loss_cls"), self._weighted(losses, batch), strict=True))
         if self.masks is not None and isinstance(raw, MaskedRaw):
             of_masks = MaskPairs(torch.cat(coefficients), pairs.image, pairs.object, most)

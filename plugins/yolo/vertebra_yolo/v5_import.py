@@ -12,10 +12,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from vertebra.config import Recipe, load_recipe
+from vertebra import Recipe, load_recipe
+from vertebra.engine import ImportReport, Layout, import_weights
 from vertebra.errors import CheckpointError
-from vertebra.models.import_weights import ImportReport, Layout, import_weights
-from vertebra.models.weights import read_weights
+from vertebra.models import read_weights
 from vertebra_yolo.v5_head import COCO_ANCHORS
 
 __all__ = ["YOLOV5", "import_yolov5", "rename_yolov5"]

@@ -1,5 +1,6 @@
 """Joint transforms of an image and what is drawn on it."""
 
+from vertebra._deprecation import former_names
 from vertebra.data.transforms.affine import RandomAffine
 from vertebra.data.transforms.base import ColorTransform, MixTransform, Transform
 from vertebra.data.transforms.color import ColorJitter, HSVJitter
@@ -38,3 +39,5 @@ __all__ = [
     "Transform",
     "join_instances",
 ]
+
+__getattr__ = former_names(__name__)

@@ -1,5 +1,6 @@
 """Losses that heads of several kinds share."""
 
+from vertebra._deprecation import former_names
 from vertebra.models.losses.boxes import CIoULoss, DIoULoss, GIoULoss, IoULoss, L1Loss, SmoothL1Loss
 from vertebra.models.losses.classification import BinaryCrossEntropy, CrossEntropy, SigmoidFocalLoss
 from vertebra.models.losses.compound import CompoundLoss
@@ -28,3 +29,5 @@ __all__ = [
     "SmoothL1Loss",
     "TverskyLoss",
 ]
+
+__getattr__ = former_names(__name__)

@@ -14,12 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vertebra.data import Dataset, Metadata
-from vertebra.data.build import build_mapper
+from vertebra.data import Dataset, Metadata, build_mapper
 from vertebra.detection import rescale_instances
 from vertebra.errors import DataError
 from vertebra.files import open_whole
-from vertebra.models.growth import check_archive
+from vertebra.models import check_archive
 from vertebra.structures import pairwise_iou
 from vertebra_rcnn.classic.linear import BoxRidges, LinearClassifiers
 from vertebra_rcnn.classic.selective_search import selective_search

@@ -7,10 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from vertebra.config import load_recipe
-from vertebra.data import load_split, match_classes
-from vertebra.data.images.read import read_image
-from vertebra.engine.rng import seed_everything
+from vertebra import load_recipe
+from vertebra.data import load_split, match_classes, read_image
+from vertebra.engine import seed_everything
 from vertebra.errors import DataError, RecipeError
 from vertebra.models import Model, build_model, load_weights, read_weights
 from vertebra_rcnn.classic.detector import ClassicRCNN
@@ -38,8 +37,7 @@ def run_classic(
         RecipeError: `output` is not empty.
         DataError: scikit-image or scikit-learn is missing.
     """
-    from vertebra.cli.print_evaluation import print_evaluation
-    from vertebra.evaluation import evaluate
+    from vertebra.evaluation import evaluate, print_evaluation
 
     _need_libraries()
     if output.exists() and any(output.iterdir()):

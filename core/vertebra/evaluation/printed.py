@@ -1,4 +1,4 @@
-"""How the command line prints metrics: plain aligned text, the same on a terminal and in a log."""
+"""How metrics are printed: plain aligned text, the same on a terminal and in a log."""
 
 from __future__ import annotations
 
