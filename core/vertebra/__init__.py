@@ -61,6 +61,4 @@ _HOMES = {
 _get, __dir__, _names = lazy_exports(__name__, _HOMES)
 
 __all__ = ["__version__", *_names]
-
-
 __getattr__ = former_names(__name__, _get)

@@ -21,9 +21,10 @@ from vertebra.models.semantic import semantic_predictions
 class Pixels(BaseModel):
     labels = "stuff"
     task_outputs = ("sem_seg",)
-    def __init__(self, num_classes: int, norm: bool = True) -> None:
+    def __init__(self, num_classes: int, norm: bool = True, held: bool = False) -> None:
         super().__init__()
         self.first = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8) if norm else nn.ReLU())
+        self.first[0].weight.requires_grad_(not held)
         self.second = nn.Conv2d(8, num_classes, 1)
     def network(self, images):
         return self.second(self.first(images).relu())
@@ -120,6 +121,14 @@ def test_what_is_never_trained_is_in_no_optimizer():
     assert changed(kept.states[0], kept.states[-1], "first") == {
         *("first.1.weight", "first.1.running_mean", "first.1.running_var", "first.1.num_batches_tracked")
     }
+
+
+def test_what_the_model_itself_has_frozen_stays_frozen():
+    kept = Kept()
+    trainer = Trainer(load_recipe("r.yaml", ["model.held=true"]), "run", hooks=[kept])
+    trainer.train()
+    assert not trainer.model.first[0].weight.requires_grad and trainer.model.first[0].bias.requires_grad
+    assert changed(kept.states[0], kept.states[-1], "first.0") == {"first.0.bias"}
 
 
 @pytest.mark.parametrize("at", [3, 5])

@@ -115,7 +115,7 @@ def test_the_factor_of_backbones_is_for_each_of_them():
     found = settings_of(SGD(lr=1.0, backbone_lr_factor=0.5).build(model), model)
     assert found["student.backbone.norm.weight"][0] == found["encoder.norm.weight"][0] == 0.5
     assert found["student.head.weight"][0] == 1.0
-    with pytest.raises(ValueError, match=r"backbone_lr_factor is 0\.5, but no parameter of a backbone is trained here"):
+    with pytest.raises(ValueError, match=r"backbone_lr_factor is 0\.5, but the model has no backbone"):
         SGD(backbone_lr_factor=0.5).build(nn.Linear(2, 2))
 
 

@@ -97,10 +97,8 @@ def parameter_groups(
     if not trainable:
         raise ValueError("the model has no trainable parameter: everything is frozen")
     backbones = _backbones(model)
-    if backbone_lr_factor != 1 and not any(name.startswith(tuple(backbones)) for name, *_ in trainable):
-        raise ValueError(
-            f"backbone_lr_factor is {backbone_lr_factor:g}, but no parameter of a backbone is trained here; remove it"
-        )
+    if backbone_lr_factor != 1 and not backbones:
+        raise ValueError(f"backbone_lr_factor is {backbone_lr_factor:g}, but the model has no backbone; remove it")
     changes = [_Change(model, number, group, [name for name, *_ in trainable]) for number, group in enumerate(groups)]
     found: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter, module in trainable:

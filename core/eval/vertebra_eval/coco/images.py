@@ -12,6 +12,8 @@ from vertebra_eval.coco.fields import id_fault, is_hashable, size_fault
 from vertebra_eval.files.file_names import file_name_fault
 from vertebra_eval.findings import Findings
 
+__all__ = ["CocoCategories", "CocoImages", "read_categories", "read_images"]
+
 _USUAL = frozenset(
     (
         *("id", "file_name", "width", "height", "license", "coco_url", "flickr_url", "date_captured"),
@@ -19,8 +21,6 @@ _USUAL = frozenset(
     )
 )
 """Keys of image records in COCO itself, LVIS and CrowdPose."""
-
-__all__ = ["CocoCategories", "CocoImages", "read_categories", "read_images"]
 
 
 @dataclass

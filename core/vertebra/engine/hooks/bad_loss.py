@@ -53,11 +53,7 @@ class StopOnBadLoss(Hook):
 def not_finite(*models: nn.Module) -> list[str]:
     """Names of the parameters and buffers, such as running statistics, that hold NaN or infinity."""
     named = [item for model in dict.fromkeys(models) for item in model.state_dict().items()]
-    named = [
-        (name, tensor)
-        for name, tensor in named
-        if isinstance(tensor, Tensor) and tensor.is_floating_point() and tensor.numel()
-    ]
+    named = [(name, tensor) for name, tensor in named if tensor.is_floating_point() and tensor.numel()]
     if not named:
         return []
     finite = torch.stack([torch.isfinite(tensor).all() for _, tensor in named]).tolist()  # one wait for all

@@ -54,16 +54,18 @@ class Freeze(Hook):
 
 
 def frozen_by(entries: Sequence[FreezeSection], model: nn.Module) -> dict[str, list[int | str | None]]:
-    """{name: the `until` of each entry of `train.freeze` that it is in}.
+    """{name: the `until` of each entry of `train.freeze` that it is in}. What the model itself has frozen stays so.
 
     Raises:
         ValueError: a pattern is for no parameter, or nothing is left to train.
     """
     names = [name for name, _ in model.named_parameters()]
+    trainable = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     found: dict[str, list[int | str | None]] = {}
     for number, entry in enumerate(entries):
         for name in matching(entry.match, names, f"train.freeze.{number}.match"):
-            found.setdefault(name, []).append(entry.until)
-    if found and found.keys() >= {name for name, parameter in model.named_parameters() if parameter.requires_grad}:
+            if name in trainable:
+                found.setdefault(name, []).append(entry.until)
+    if found and found.keys() >= trainable:
         raise ValueError("train.freeze leaves nothing to train in the first step; freeze less")
     return found
