@@ -7,14 +7,15 @@ Letters: N images, K classes, R points over all levels, M ground-truth boxes in 
     vertebra train docs/examples/bccd_fcos.yaml data.root=PATH/TO/bccd
 """
 
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torchvision.models.detection.fcos import FCOSHead as TorchvisionHead
 
-from vertebra import HEADS, AnchorGenerator, Batch, Head, ShapeSpec
-from vertebra.detection import Candidates, rescale_instances, suppress
+from vertebra import HEADS, AnchorGenerator, Batch, ShapeSpec
+from vertebra.detection import Candidates, Suppression
+from vertebra.models import DetectionHead, finest_first
 
 __all__ = ["FCOSHead"]
 
@@ -29,8 +30,8 @@ class FCOSRaw(NamedTuple):
 
 
 @HEADS.register()
-class FCOSHead(Head):
-    """Anchor-free detection on any number of levels; `predict` gives `instances`.
+class FCOSHead(DetectionHead):
+    """Anchor-free detection on any number of levels.
 
     Args:
         num_convs: 3x3 convolutions with GroupNorm(32) in each of the two towers.
@@ -40,8 +41,6 @@ class FCOSHead(Head):
         topk_candidates: best pairs of point and class of an image that go on to the suppression.
         max_detections: maximum number of detections per image.
     """
-
-    task_outputs: ClassVar = ("instances",)
 
     def __init__(
         self,
@@ -55,8 +54,10 @@ class FCOSHead(Head):
         topk_candidates: int = 1000,
         max_detections: int = 100,
     ) -> None:
-        super().__init__()
-        self.levels = sorted(input_shape, key=lambda name: input_shape[name].stride)  # finest first
+        super().__init__(
+            num_classes, Suppression(score_threshold, topk_candidates, nms_threshold, max_detections=max_detections)
+        )
+        self.levels = finest_first("FCOSHead", input_shape)
         channels = {input_shape[name].channels for name in self.levels}
         if len(channels) != 1 or (width := channels.pop()) % 32:
             raise ValueError(f"FCOSHead needs levels of one width, a multiple of 32, got {input_shape}")
@@ -64,10 +65,6 @@ class FCOSHead(Head):
         self.points = AnchorGenerator([[stride] for stride in strides], [[1.0]], strides, offset=0.5)
         self.head = TorchvisionHead(width, num_anchors=1, num_classes=num_classes, num_convs=num_convs)
         self.center_radius = center_radius
-        self.score_threshold = score_threshold
-        self.nms_threshold = nms_threshold
-        self.topk_candidates = topk_candidates
-        self.max_detections = max_detections
 
     def forward(self, features: dict[str, Tensor]) -> FCOSRaw:
         """{l: (N, C, H/s, W/s)} to what each point says."""
@@ -100,20 +97,12 @@ class FCOSHead(Head):
         smallest, row = areas.min(dim=1)
         return row.where(smallest.isfinite(), -1)
 
-    def predict(self, raw: FCOSRaw, batch: Batch) -> list[dict]:
-        """The best boxes of each image, in its original size, best first."""
+    def candidates(self, raw: FCOSRaw) -> Candidates:
+        """The best (point, class) pairs of each image."""
         scores = (raw.logits.float().sigmoid() * raw.centerness.float().sigmoid()).sqrt()  # (N, R, K)
         num_classes = scores.shape[2]
         best, index = scores.flatten(1).topk(min(self.topk_candidates, scores[0].numel()), dim=1)  # (N, C)
         row, classes = index // num_classes, index % num_classes
         edges = raw.edges.float().gather(1, row[..., None].expand(-1, -1, 4))
         boxes = self.head.box_coder.decode(edges, raw.points[row])  # (N, C, 4)
-        found = suppress(
-            Candidates(boxes, best, classes, best > self.score_threshold),
-            batch.image_sizes,
-            nms_threshold=self.nms_threshold,
-            max_detections=self.max_detections,
-        )
-        return [
-            {"instances": rescale_instances(one, *size)} for one, size in zip(found, batch.original_sizes, strict=True)
-        ]
+        return Candidates(boxes, best, classes, best > self.score_threshold)

@@ -73,9 +73,9 @@ def test_in_features_choose_and_are_put_in_order():
 @pytest.mark.parametrize(
     ("inputs", "arguments", "says"),
     [
-        (shapes(res3=2), {"in_features": ["res4"]}, r"in_features res4 not among .*res3"),
-        (shapes(res3=2, res5=2), {}, "each twice the one before; got res3 8, res5 32"),
-        ({"a": ShapeSpec(channels=2, stride=12)}, {}, "powers of 2"),
+        (shapes(res3=2), {"in_features": ["res4"]}, "in_features names 'res4', but the features are res3"),
+        (shapes(res3=2, res5=2), {}, r"the strides of res3, res5 are \[8, 32\]; each must be twice"),
+        ({"a": ShapeSpec(channels=2, stride=12)}, {}, "stride of a is 12, not a power of 2"),
         (shapes(res3=2), {"fuse": "max"}, "'sum' or 'avg'"),
         (shapes(res3=2), {"norm": "batch"}, "norm is 'batch'.*'frozen_bn'"),
     ],

@@ -1,14 +1,12 @@
 """What semantic heads share, and heads that take part in the training only."""
 
-from typing import ClassVar
-
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from vertebra.errors import DataError
-from vertebra.models import Backbone, Head, Model, ShapeSpec
+from vertebra.models import Backbone, Model, SemanticHead, ShapeSpec
 from vertebra.models.losses import CrossEntropy
 from vertebra.models.semantic import exported_labels, exported_scores, semantic_losses, semantic_predictions
 
@@ -23,26 +21,15 @@ class Halves(Backbone):
         return {"half": F.avg_pool2d(images, 2)}
 
 
-class Scores(Head):
-    task_outputs: ClassVar = ("sem_seg",)
-    labels: ClassVar = "stuff"
-
+class Scores(SemanticHead):
     def __init__(self, num_classes=4, training_only=False):
-        super().__init__()
+        super().__init__(num_classes, loss_weight=0.5 if training_only else 1.0, training_only=training_only)
         self.conv = nn.Conv2d(3, num_classes, 1)
-        self.loss = CrossEntropy()
-        self.training_only = training_only
         self.calls = 0
 
     def forward(self, features):
         self.calls += 1
         return self.conv(features["half"])
-
-    def losses(self, raw, batch):
-        return semantic_losses(raw, batch, self.loss, 0.5 if self.training_only else 1.0)
-
-    def predict(self, raw, batch):
-        return semantic_predictions(raw, batch)
 
 
 def make_inputs(labels=True):

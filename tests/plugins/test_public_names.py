@@ -21,15 +21,15 @@ PUBLIC = {
     load_recipe pairwise_iou
     """,
     "vertebra.models": """
-        Backbone BaseModel Batch ClassRows GroundTruth Head InferenceMode LoadReport Loss Model Neck ResNet
-        ShapeSpec build_model check_archive describe_input exported_labels exported_scores fetch fold_into
-        fuse_conv_bn load_weights read_checkpoint read_pickle_content read_weights semantic_losses
-        semantic_predictions
+        Backbone BaseModel Batch ClassRows DetectionHead GroundTruth Head InferenceMode LoadReport Loss Model Neck
+        ResNet SemanticHead ShapeSpec build_model check_archive chosen_level describe_input exported_labels
+        exported_scores fetch finest_first fold_into fuse_conv_bn load_weights read_checkpoint read_pickle_content
+        read_weights same_channels semantic_losses semantic_predictions
     """,
     "vertebra.models.losses": """
         BinaryCrossEntropy BoundaryLoss CIoULoss CompoundLoss CrossEntropy DIoULoss DiceLoss
         DistanceWeightedCrossEntropy GIoULoss HardPixelCrossEntropy IoULoss JaccardLoss L1Loss LovaszSoftmax
-        PixelBCE PixelFocalLoss SigmoidFocalLoss SmoothL1Loss TverskyLoss
+        PixelBCE PixelFocalLoss SigmoidFocalLoss SmoothL1Loss TverskyLoss check_unreduced
     """,
     "vertebra.models.layers": """
         ASPP BilinearConvTranspose2d ConvNorm LargeSeparableKernel MaxPoolWithIndices MaxUnpool NormName
@@ -37,9 +37,9 @@ PUBLIC = {
         get_norm msra_fill normal_fill resize visible_taps xavier_fill
     """,
     "vertebra.detection": """
-        AnchorGenerator BACKGROUND Box2BoxTransform Box2BoxTransformLinear Candidates IGNORE Matcher batched_nms
-        batched_nms_rotated nms_rotated rescale_instances sem_seg_postprocess subsample_labels suppress
-        top_values topk_candidates
+        AnchorGenerator BACKGROUND Box2BoxTransform Box2BoxTransformLinear Candidates IGNORE Matcher Suppression
+        batched_nms batched_nms_rotated by_anchor nms_rotated rescale_instances sem_seg_postprocess
+        subsample_labels suppress top_values topk_candidates
     """,
     "vertebra.structures": """
         BitMasks BoxMode Boxes DenseMap IGNORED_LABEL ImageList Instances Keypoints PolygonMasks RotatedBoxes

@@ -7,7 +7,9 @@ import torch
 from vertebra import Predictor
 from vertebra.data.transforms import ResizeLetterbox, ResizeStretch
 from vertebra.errors import DataError, RecipeError
+from vertebra.models import DetectionHead, Head, Model, ResNet
 from vertebra.predictor import StageTimes
+from vertebra.predictor.settings import set_thresholds
 
 
 def detections(output):
@@ -81,12 +83,29 @@ def test_thresholds_are_obeyed(trained, pixels):
     assert len(detections(Predictor(*trained, device="cpu", max_detections=3)(image))[0]) == 3
 
 
-def test_a_threshold_that_no_head_has_is_refused(trained):
-    from vertebra.predictor.settings import set_thresholds
+class PartsWithThresholds(Head):
+    """Predicts nothing itself; what is inside it has an `nms_threshold`, and one part is a head."""
 
-    model = Predictor(*trained, device="cpu").model
-    del model.heads["boxes"].nms_threshold
-    with pytest.raises(RecipeError, match=r"nms_threshold cannot be set: no head.*boxes \(RetinaNetHead\)"):
+    def __init__(self, inner: Head):
+        super().__init__()
+        self.inner = inner
+        self.part = torch.nn.Identity()
+        self.part.nms_threshold = 0.7
+
+
+def test_a_threshold_is_changed_in_heads_alone():
+    heads = {"boxes": PartsWithThresholds(DetectionHead(3))}
+    model = Model(ResNet(18), heads=heads)
+    set_thresholds(model, nms_threshold=0.25, class_agnostic_nms=True)
+    head = heads["boxes"]
+    assert head.part.nms_threshold == 0.7  # not of the detections, such as a region proposal network's
+    assert head.inner.suppression.nms_threshold == head.inner.nms_threshold == 0.25
+    assert head.inner.suppression.class_agnostic is True
+
+
+def test_a_threshold_that_no_head_has_is_refused():
+    model = Model(ResNet(18), heads={"boxes": PartsWithThresholds(torch.nn.Identity())})
+    with pytest.raises(RecipeError, match=r"nms_threshold cannot be set: no head.*boxes \(PartsWithThresholds\)"):
         set_thresholds(model, nms_threshold=0.5)
 
 

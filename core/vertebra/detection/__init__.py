@@ -7,14 +7,15 @@ from vertebra.detection.matcher import BACKGROUND, IGNORE, Matcher
 from vertebra.detection.nms import batched_nms
 from vertebra.detection.postprocess import (
     Candidates,
+    by_anchor,
     rescale_instances,
     sem_seg_postprocess,
-    suppress,
     top_values,
     topk_candidates,
 )
 from vertebra.detection.rotated_nms import batched_nms_rotated, nms_rotated
 from vertebra.detection.sampling import subsample_labels
+from vertebra.detection.suppression import Suppression, suppress
 
 __all__ = [
     "BACKGROUND",
@@ -24,8 +25,10 @@ __all__ = [
     "Box2BoxTransformLinear",
     "Candidates",
     "Matcher",
+    "Suppression",
     "batched_nms",
     "batched_nms_rotated",
+    "by_anchor",
     "nms_rotated",
     "rescale_instances",
     "sem_seg_postprocess",

@@ -59,6 +59,20 @@ class AnchorGenerator(nn.Module):
         """Anchors per cell, for each level."""
         return [len(cell) for cell in self._cells]
 
+    def same_number(self, who: str, levels: Sequence[str]) -> int:
+        """Anchors per cell, the same on each of these levels, as a part needs them that its levels share.
+
+        Raises:
+            ValueError: they differ, or the generator is for another number of levels; starts with `who`.
+        """
+        numbers = self.num_anchors
+        if len(numbers) != len(levels) or len(set(numbers)) != 1:
+            raise ValueError(
+                f"{who}: the anchor generator makes {numbers} anchors per cell, one number per level; expected the "
+                f"same number for each of the levels {', '.join(levels)}"
+            )
+        return numbers[0]
+
     @property
     def cell_anchors(self) -> list[Tensor]:
         """Per level, the anchors (A, 4) of a cell whose center is at (0, 0), `xyxy` in input pixels."""

@@ -1,26 +1,25 @@
 """From a network's raw outputs to detections in the original image's size: what detectors share.
 
-A dense detector runs these in order: `topk_candidates` per level -> `suppress` -> `rescale_instances`, which clips the
-boxes to the image as Detectron2 does. A two-stage one takes what it needs.
+A dense detector runs these in order: `topk_candidates` per level -> `Suppression` -> `rescale_instances`, which clips
+the boxes to the image as Detectron2 does. A two-stage one takes what it needs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from vertebra.detection.nms import batched_nms
-from vertebra.structures import Boxes, Instances, paste_masks_in_image
+from vertebra.structures import Instances, paste_masks_in_image
 
 __all__ = [
     "Candidates",
+    "by_anchor",
     "rescale_instances",
     "sem_seg_postprocess",
-    "suppress",
     "top_values",
     "topk_candidates",
 ]
@@ -55,7 +54,7 @@ def topk_candidates(
     *,
     decode: Callable[[Tensor, Tensor], Tensor],
     score_threshold: float,
-    topk: int,
+    topk: int | None,
 ) -> Candidates:
     """The best (anchor, class) pairs of one level, decoded. All images at once, no host sync, fixed shapes.
 
@@ -65,9 +64,10 @@ def topk_candidates(
         anchors: (R, A): anchors (A = 4), or points (A = 2).
         decode: (N, T, D), (N, T, A) -> boxes (N, T, 4) `xyxy`; for example `Box2BoxTransform.apply_deltas`.
         score_threshold: candidates at or below it are not valid.
-        topk: at most this many pairs of each image.
+        topk: at most this many pairs of each image. None: all.
     """
     num_classes = logits.shape[2]
+    topk = logits[0].numel() if topk is None else topk
     # The best k pairs lie on the k anchors whose best class is best: sort R values, then k * K, rather than R * K.
     best_class, rows = top_values(logits.amax(dim=2), topk)  # (N, few)
     pairs = logits.gather(1, rows[..., None].expand(-1, -1, num_classes))  # (N, few, K)
@@ -97,38 +97,10 @@ def top_values(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
     return best, index.clamp(max=size - 1)
 
 
-def suppress(
-    candidates: Candidates,
-    image_sizes: Sequence[tuple[int, int]],
-    *,
-    nms_threshold: float,
-    max_detections: int,
-    class_agnostic: bool = False,
-) -> list[Instances]:
-    """Valid candidates that survive NMS within their class, by falling score.
-
-    Image by image: the offsets that part the groups would cost precision in a box's coordinates, were they
-    N times as many.
-
-    Args:
-        image_sizes: (height, width) of each image, without padding.
-        max_detections: kept of each image.
-        class_agnostic: candidates suppress those of other classes too.
-    Returns:
-        Per image: `pred_boxes`, `scores`, `pred_classes` in input pixels, and `details` (n, D) where there are any.
-    """
-    detections = []
-    *columns, details = candidates
-    rest: Iterable[Tensor | None] = [None] * len(image_sizes) if details is None else details
-    for boxes, scores, classes, valid, more, size in zip(*columns, rest, image_sizes, strict=True):
-        boxes, scores, classes = boxes[valid], scores[valid], classes[valid]
-        groups = torch.zeros_like(classes) if class_agnostic else classes
-        keep = batched_nms(boxes, scores, groups, nms_threshold)[:max_detections]
-        found = Instances(size, pred_boxes=Boxes(boxes[keep]), scores=scores[keep], pred_classes=classes[keep])
-        if more is not None:
-            found.details = more[valid][keep]
-        detections.append(found)
-    return detections
+def by_anchor(x: Tensor, size: int) -> Tensor:
+    """A map (N, A * size, H, W) to rows (N, H * W * A, size): row (y * W + x) * A + a, the order of anchors. No copy if
+    the map is channels_last."""
+    return x.permute(0, 2, 3, 1).reshape(x.shape[0], -1, size)
 
 
 def rescale_instances(instances: Instances, height: int, width: int, mask_threshold: float = 0.5) -> Instances:

@@ -8,7 +8,7 @@ _get, __dir__, __all__ = lazy_exports(
     {
         "vertebra.export.onnx_file": ("ExportReport", "export_onnx"),
         "vertebra.export.onnx_runtime": ("OnnxModel",),
-        "vertebra.export.suppression": ("suppressed", "suppressed_candidates"),
+        "vertebra.detection.graph_nms": ("suppressed", "suppressed_candidates"),
     },
 )
 __getattr__ = former_names(__name__, _get)

@@ -23,8 +23,8 @@ from vertebra.errors import ExportError
 from vertebra.export.compare import Comparison, compare, pictures
 from vertebra.export.graph import ExportGraph, Form, PixelRange
 from vertebra.export.meaning import describe_outputs
+from vertebra.export.nms_translation import onnx_translations
 from vertebra.export.onnx_runtime import OnnxModel, need_onnx
-from vertebra.export.suppression import onnx_translations
 from vertebra.export.trace import InputShape, trace
 from vertebra.models import BaseModel
 from vertebra.runtime.folders import check_can_be_written

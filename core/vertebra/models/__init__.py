@@ -8,12 +8,20 @@ from vertebra.models.batch import Batch, GroundTruth, describe_input
 from vertebra.models.build import build_model
 from vertebra.models.class_rows import ClassRows
 from vertebra.models.contracts import Backbone, Head, Loss, Neck, ShapeSpec
+from vertebra.models.detection_head import DetectionHead
 from vertebra.models.fuse import fold_into, fuse_conv_bn
 from vertebra.models.growth import check_archive
 from vertebra.models.inference import InferenceMode
+from vertebra.models.levels import chosen_level, finest_first, same_channels
 from vertebra.models.model import Model
 from vertebra.models.pickles import read_pickle_content
-from vertebra.models.semantic import exported_labels, exported_scores, semantic_losses, semantic_predictions
+from vertebra.models.semantic import (
+    SemanticHead,
+    exported_labels,
+    exported_scores,
+    semantic_losses,
+    semantic_predictions,
+)
 from vertebra.models.weights import LoadReport, fetch, load_weights, read_checkpoint, read_weights
 
 __all__ = [
@@ -21,6 +29,7 @@ __all__ = [
     "BaseModel",
     "Batch",
     "ClassRows",
+    "DetectionHead",
     "GroundTruth",
     "Head",
     "InferenceMode",
@@ -29,19 +38,23 @@ __all__ = [
     "Model",
     "Neck",
     "ResNet",
+    "SemanticHead",
     "ShapeSpec",
     "build_model",
     "check_archive",
+    "chosen_level",
     "describe_input",
     "exported_labels",
     "exported_scores",
     "fetch",
+    "finest_first",
     "fold_into",
     "fuse_conv_bn",
     "load_weights",
     "read_checkpoint",
     "read_pickle_content",
     "read_weights",
+    "same_channels",
     "semantic_losses",
     "semantic_predictions",
 ]

@@ -33,6 +33,7 @@ __all__ = [
     "Neck",
     "ShapeSpec",
     "check_losses",
+    "check_num_classes",
     "check_predictions",
     "named_tensors",
 ]
@@ -137,9 +138,9 @@ class Head(_Part):
     `forward(features)` may have the further parameters of a backbone's, and `raw`: the raw outputs of the heads that
     `needs` names. One that requires `batch` cannot be exported.
 
-    A detection head keeps what its `predict` decides by as attributes of these names, as far as it has them, so that
-    they can be changed after training: `score_threshold`, `nms_threshold`, `class_agnostic_nms` (bool) and
-    `max_detections`.
+    `DetectionHead` and `SemanticHead` have what such heads share. A detection head of another form keeps what its
+    `predict` decides by as attributes of these names, as far as it has them, so that they can be changed after
+    training: `score_threshold`, `nms_threshold`, `class_agnostic_nms` (bool) and `max_detections`.
     """
 
     component_kind: ClassVar[str] = "head"
@@ -213,8 +214,16 @@ class Loss(nn.Module):
     """A loss function as a part: called with predictions and targets, returns a scalar or an unreduced tensor."""
 
     component_kind: ClassVar[str] = "loss"
+    on_boxes: ClassVar[bool] = False
+    """Whether it compares boxes (P, 4) `xyxy` and not what a head regresses, as IoU losses do."""
     min_classes: ClassVar[int] = 1
     """With fewer class scores the loss is constant, so that nothing is learned: 2 where it takes their softmax."""
+
+
+def check_num_classes(head: nn.Module, num_classes: int) -> None:
+    """Raises ValueError where there is no class to score."""
+    if num_classes < 1:
+        raise ValueError(f"{type(head).__name__} needs at least one class, num_classes is {num_classes}")
 
 
 def check_losses(losses: Any, owner: str, head: nn.Module | None = None) -> None:

@@ -1,9 +1,11 @@
-"""What semantic heads share: from scores at any resolution to a loss, and to `sem_seg` in the original size.
+"""SemanticHead and what it is made of: from scores at any resolution to a loss, and to `sem_seg` in the original size.
 
 Letters: N images, K classes, H x W padded input pixels, h x w cells of the scores.
 """
 
 from __future__ import annotations
+
+from typing import Any, ClassVar
 
 from torch import Tensor
 from torch.nn import functional as F
@@ -11,10 +13,62 @@ from torch.nn import functional as F
 from vertebra.detection import sem_seg_postprocess
 from vertebra.errors import DataError
 from vertebra.models.batch import Batch
-from vertebra.models.contracts import Loss
+from vertebra.models.contracts import Head, Loss, check_num_classes
 from vertebra.models.layers.upsampling import resize
+from vertebra.models.losses.classification import CrossEntropy
 
-__all__ = ["exported_labels", "exported_scores", "semantic_losses", "semantic_predictions"]
+__all__ = ["SemanticHead", "exported_labels", "exported_scores", "semantic_losses", "semantic_predictions"]
+
+
+class SemanticHead(Head):
+    """Semantic segmentation: subclasses implement `forward`, which gives logits (N, K, h, w) at any resolution.
+
+    `predict` gives `sem_seg` (K, height, width), logits in the original size. A head whose `forward` gives something
+    else says in `class_scores` how it becomes such logits. A pixel labeled 255 has no loss; a batch of such pixels
+    alone gives the loss 0.
+
+    Args:
+        num_classes: K, at least 1.
+        loss: takes logits (N, K, H, W) and labels (N, H, W), 255 where a pixel has none. None: CrossEntropy().
+        loss_weight: factor of the loss.
+        training_only: an auxiliary head, skipped when the model predicts.
+    """
+
+    task_outputs: ClassVar = ("sem_seg",)
+    labels: ClassVar = "stuff"
+
+    def __init__(
+        self, num_classes: int, *, loss: Loss | None = None, loss_weight: float = 1.0, training_only: bool = False
+    ) -> None:
+        super().__init__()
+        check_num_classes(self, num_classes)
+        self.loss = CrossEntropy() if loss is None else loss
+        self.loss_weight = loss_weight
+        self.training_only = training_only
+
+    def class_scores(self, raw: Any, image_size: tuple[int, int]) -> Tensor:
+        """Raw outputs to logits (N, K, h, w) over the whole of the padded input; as they are by default.
+
+        Args:
+            image_size: (H, W) of the padded input, in pixels; symbols in an export.
+        """
+        return raw
+
+    def losses(self, raw: Any, batch: Batch) -> dict[str, Tensor]:
+        """`loss_sem_seg` over the labeled pixels, at the labels' resolution."""
+        return semantic_losses(self.class_scores(raw, batch.padded_size), batch, self.loss, self.loss_weight)
+
+    def predict(self, raw: Any, batch: Batch) -> list[dict]:
+        """`sem_seg` (K, height, width) per image: logits in the original size."""
+        return semantic_predictions(self.class_scores(raw, batch.padded_size), batch)
+
+    def export_raw(self, raw: Any, image_size: tuple[int, int]) -> dict[str, Tensor]:
+        """`sem_seg_scores` (N, K, H, W): logits at the input's size."""
+        return exported_scores(self.class_scores(raw, image_size), image_size)
+
+    def export_predictions(self, raw: Any, image_size: tuple[int, int]) -> dict[str, Tensor]:
+        """`sem_seg` (N, H, W) int64, the best class of each input pixel."""
+        return {"sem_seg": self.export_raw(raw, image_size)["sem_seg_scores"].argmax(dim=1)}
 
 
 def semantic_losses(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from vertebra.errors import DataError, RecipeError
-from vertebra.models import BaseModel
+from vertebra.models import BaseModel, Head
 from vertebra.structures import Instances
 from vertebra_eval.nearest import nearest
 
@@ -53,9 +53,12 @@ def look_from_score(model: BaseModel, score: float) -> None:
 
 
 def _change(model: BaseModel, name: str, value: float) -> bool:
-    """Sets it in every part of the heads that has it; False where there is none."""
-    parts = (part for task in model.tasks.values() for part in task.modules())
-    owners = [part for part in parts if isinstance(vars(part).get(name), (bool, int, float))]
+    """Sets it in every head that has it, also within other heads; False where there is none.
+
+    Not in other parts: the `nms_threshold` of a region proposal network does not decide about detections.
+    """
+    heads = (part for task in model.tasks.values() for part in task.modules() if part is task or isinstance(part, Head))
+    owners = [head for head in heads if isinstance(getattr(head, name, None), (bool, int, float))]
     for owner in owners:
         setattr(owner, name, value)
     return bool(owners)

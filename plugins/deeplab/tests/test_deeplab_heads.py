@@ -184,10 +184,10 @@ def test_an_auxiliary_head_learns_beside_and_is_left_out_afterwards():
         (lambda: DeepLabV3Head({}, 3), "DeepLabV3Head needs at least one level"),
         (
             lambda: DeepLabV3Head(SHAPES, 3, in_feature="res4"),
-            "in_feature is 'res4', but the features are res2, res3, res5",
+            "in_feature names 'res4', but the features are res2, res3, res5",
         ),
         (lambda: DeepLabV3Head(SHAPES, 0), "at least one class, num_classes is 0"),
-        (lambda: DeepLabV3PlusHead(SHAPES, 3, low_level_features=["res1"]), "low_level_features has 'res1'"),
+        (lambda: DeepLabV3PlusHead(SHAPES, 3, low_level_features=["res1"]), "low_level_features names 'res1'"),
         (lambda: DeepLabV3PlusHead({"res5": SHAPES["res5"]}, 3), r"res5 \(stride 16\) is not finer than res5"),
         (lambda: DeepLabV3PlusHead(SHAPES, 3, low_level_features=[]), "low_level_features is empty"),
         (lambda: DeepLabV3PlusHead(SHAPES, 3, decoder_convs=0), "decoder_convs is 0"),

@@ -4,23 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from vertebra.models import ShapeSpec
+from vertebra.models import ShapeSpec, chosen_level
 
 __all__ = ["choose_level", "rates_at"]
 
 
 def choose_level(head: str, input_shape: dict[str, ShapeSpec], name: str | None) -> str:
     """The feature of that name; None: the last, which is the deepest."""
-    if not input_shape:
-        raise ValueError(f"{head} needs at least one level in input_shape, got none")
-    if name is None:
-        return list(input_shape)[-1]
-    if name not in input_shape:
-        raise ValueError(
-            f"{head}: in_feature is {name!r}, but the features are {', '.join(input_shape)}. "
-            "The backbone's out_features must have it"
-        )
-    return name
+    return chosen_level(head, input_shape, next(reversed(input_shape), "") if name is None else name)
 
 
 def rates_at(stride: int, rates: Sequence[int] | None) -> tuple[int, ...]:

@@ -8,30 +8,19 @@ Letters: N images, K classes, h x w cells of the feature.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
 
 from torch import Tensor, nn
 
-from vertebra.models import (
-    Batch,
-    Head,
-    Loss,
-    ShapeSpec,
-    exported_labels,
-    exported_scores,
-    semantic_losses,
-    semantic_predictions,
-)
+from vertebra.models import Loss, SemanticHead, ShapeSpec
 from vertebra.models.layers import ConvNorm, NormName, msra_fill, normal_fill
-from vertebra.models.losses import CrossEntropy
 from vertebra_deeplab.levels import choose_level
 from vertebra_deeplab.v3_head import make_predictor
 
 __all__ = ["DeepLabV2Head"]
 
 
-class DeepLabV2Head(Head):
-    """Semantic segmentation; `predict` gives `sem_seg` (K, height, width), logits.
+class DeepLabV2Head(SemanticHead):
+    """DeepLab v1 or v2 on one level.
 
     Args:
         in_feature: of the backbone; None: the last.
@@ -40,11 +29,8 @@ class DeepLabV2Head(Head):
             VGG16; 0: the dilated convolution gives the scores itself, as the paper has it on ResNet-101.
         norm: behind the hidden convolutions; see `get_norm`.
         dropout: behind each hidden convolution.
-        loss, loss_weight, training_only: see `DeepLabV3Head`.
+        loss, loss_weight, training_only: see `SemanticHead`.
     """
-
-    task_outputs: ClassVar = ("sem_seg",)
-    labels: ClassVar = "stuff"
 
     def __init__(
         self,
@@ -60,7 +46,7 @@ class DeepLabV2Head(Head):
         loss_weight: float = 1.0,
         training_only: bool = False,
     ) -> None:
-        super().__init__()
+        super().__init__(num_classes, loss=loss, loss_weight=loss_weight, training_only=training_only)
         if not rates or min(rates) < 1:
             raise ValueError(f"DeepLabV2Head: rates are {list(rates)}; it needs one or more of at least 1")
         self.in_feature = choose_level("DeepLabV2Head", input_shape, in_feature)
@@ -68,9 +54,6 @@ class DeepLabV2Head(Head):
         self.branches = nn.ModuleList(
             _branch(channels, hidden_channels, num_classes, rate, norm, dropout) for rate in rates
         )
-        self.loss = CrossEntropy() if loss is None else loss
-        self.loss_weight = loss_weight
-        self.training_only = training_only
 
     def forward(self, features: dict[str, Tensor]) -> Tensor:
         """{name: (N, C, h, w)} -> scores (N, K, h, w), summed over the branches."""
@@ -80,18 +63,6 @@ class DeepLabV2Head(Head):
         for branch in others:
             scores = scores + branch(x)
         return scores
-
-    def losses(self, raw: Tensor, batch: Batch) -> dict[str, Tensor]:
-        return semantic_losses(raw, batch, self.loss, self.loss_weight)
-
-    def predict(self, raw: Tensor, batch: Batch) -> list[dict]:
-        return semantic_predictions(raw, batch)
-
-    def export_raw(self, raw: Tensor, image_size: tuple[int, int]) -> dict[str, Tensor]:
-        return exported_scores(raw, image_size)
-
-    def export_predictions(self, raw: Tensor, image_size: tuple[int, int]) -> dict[str, Tensor]:
-        return exported_labels(raw, image_size)
 
 
 def _branch(

@@ -13,25 +13,15 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from vertebra.models import (
-    Batch,
-    Head,
-    Loss,
-    ShapeSpec,
-    exported_labels,
-    exported_scores,
-    semantic_losses,
-    semantic_predictions,
-)
+from vertebra.models import Loss, SemanticHead, ShapeSpec
 from vertebra.models.layers import ASPP, ConvNorm, NormName, normal_fill, xavier_fill
-from vertebra.models.losses import CrossEntropy
 from vertebra_deeplab.levels import choose_level, rates_at
 
 __all__ = ["DeepLabV3Head", "make_predictor"]
 
 
-class DeepLabV3Head(Head):
-    """Semantic segmentation; `predict` gives `sem_seg` (K, height, width), logits.
+class DeepLabV3Head(SemanticHead):
+    """DeepLabV3 on one level.
 
     Args:
         in_feature: of the backbone; None: the last.
@@ -43,9 +33,7 @@ class DeepLabV3Head(Head):
         separable: each 3x3 convolution depthwise and then 1x1.
         dropout: behind the ASPP.
         pool_size: (height, width) in cells that the pooled branch averages over; None: the whole map. See `ASPP`.
-        loss: called with logits (N, K, H, W) and labels (N, H, W), 255 where a pixel has none. None: CrossEntropy().
-        loss_weight: factor of the loss.
-        training_only: an auxiliary head, skipped in eval mode.
+        loss, loss_weight, training_only: see `SemanticHead`.
     """
 
     detectron2_names: ClassVar = (
@@ -65,8 +53,6 @@ class DeepLabV3Head(Head):
         (r"classifier\.2\.(\w+)", r"convs.0.norm.\1"),
         (r"classifier\.4\.(\w+)", r"predictor.\1"),
     )
-    task_outputs: ClassVar = ("sem_seg",)
-    labels: ClassVar = "stuff"
 
     def __init__(
         self,
@@ -86,7 +72,7 @@ class DeepLabV3Head(Head):
         loss_weight: float = 1.0,
         training_only: bool = False,
     ) -> None:
-        super().__init__()
+        super().__init__(num_classes, loss=loss, loss_weight=loss_weight, training_only=training_only)
         self.in_feature = choose_level("DeepLabV3Head", input_shape, in_feature)
         spec = input_shape[self.in_feature]
         self.aspp = ASPP(
@@ -104,31 +90,14 @@ class DeepLabV3Head(Head):
             xavier_fill(conv)
         self.convs = nn.Sequential(*convs)
         self.predictor = make_predictor(channels, num_classes)
-        self.loss = CrossEntropy() if loss is None else loss
-        self.loss_weight = loss_weight
-        self.training_only = training_only
 
     def forward(self, features: dict[str, Tensor]) -> Tensor:
         """{name: (N, C, h, w)} -> scores (N, K, h, w)."""
         return self.predictor(self.convs(self.aspp(features[self.in_feature])))
 
-    def losses(self, raw: Tensor, batch: Batch) -> dict[str, Tensor]:
-        return semantic_losses(raw, batch, self.loss, self.loss_weight)
-
-    def predict(self, raw: Tensor, batch: Batch) -> list[dict]:
-        return semantic_predictions(raw, batch)
-
-    def export_raw(self, raw: Tensor, image_size: tuple[int, int]) -> dict[str, Tensor]:
-        return exported_scores(raw, image_size)
-
-    def export_predictions(self, raw: Tensor, image_size: tuple[int, int]) -> dict[str, Tensor]:
-        return exported_labels(raw, image_size)
-
 
 def make_predictor(in_channels: int, num_classes: int) -> nn.Conv2d:
     """The 1x1 convolution that scores the classes; its weights are small: at first, all classes are about as likely."""
-    if num_classes < 1:
-        raise ValueError(f"a DeepLab head needs at least one class, num_classes is {num_classes}")
     conv = nn.Conv2d(in_channels, num_classes, kernel_size=1)
     normal_fill(conv, std=0.001)
     return conv

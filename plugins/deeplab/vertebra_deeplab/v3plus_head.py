@@ -14,32 +14,22 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from vertebra.models import (
-    Batch,
-    Head,
-    Loss,
-    ShapeSpec,
-    exported_labels,
-    exported_scores,
-    semantic_losses,
-    semantic_predictions,
-)
+from vertebra.models import Loss, SemanticHead, ShapeSpec, finest_first
 from vertebra.models.layers import ASPP, ConvNorm, NormName, SeparableConvNorm, resize, xavier_fill
-from vertebra.models.losses import CrossEntropy
 from vertebra_deeplab.levels import choose_level, rates_at
 from vertebra_deeplab.v3_head import make_predictor
 
 __all__ = ["DeepLabV3PlusHead"]
 
 
-class DeepLabV3PlusHead(Head):
-    """Semantic segmentation; `predict` gives `sem_seg` (K, height, width), logits.
+class DeepLabV3PlusHead(SemanticHead):
+    """DeepLabV3+: one level with context, and finer ones for the edges.
 
     Args:
         in_feature: of the backbone, for the ASPP; None: the last.
         low_level_features: finer ones for the decoder, in any order; None: the first of the backbone (stride 4).
         low_level_channels: to which a 1x1 convolution narrows each of them, so that they do not outweigh the context.
-        rates, norm, pool_norm, dropout, pool_size, loss, loss_weight, training_only: see `DeepLabV3Head`.
+        rates, norm, pool_norm, dropout, pool_size: see `DeepLabV3Head`.
         channels: of the ASPP.
         num_convs: 3x3 convolutions between ASPP and decoder: 0 in the paper, 1 in segmentation_models_pytorch.
         decoder_channels: of the decoder's convolutions; None: as `channels`.
@@ -47,6 +37,7 @@ class DeepLabV3PlusHead(Head):
         decoder_kernel_size: of these; Detectron2's separable decoder has one of 5 in place of two of 3.
         separable: each convolution wider than 1x1 depthwise and then 1x1 (section 3.1).
         inner_norm: of separable ones, behind the depthwise convolution; None: as `norm`; "none": neither norm nor ReLU.
+        loss, loss_weight, training_only: see `SemanticHead`.
     """
 
     detectron2_names: ClassVar = (
@@ -57,8 +48,6 @@ class DeepLabV3PlusHead(Head):
         (r"sem_seg_head\.decoder\.(\w+)\.fuse_conv\.(\d.+)", r"merge.\1.\2"),
         (r"sem_seg_head\.(predictor\..+)", r"\1"),
     )
-    task_outputs: ClassVar = ("sem_seg",)
-    labels: ClassVar = "stuff"
 
     def __init__(
         self,
@@ -84,7 +73,7 @@ class DeepLabV3PlusHead(Head):
         loss_weight: float = 1.0,
         training_only: bool = False,
     ) -> None:
-        super().__init__()
+        super().__init__(num_classes, loss=loss, loss_weight=loss_weight, training_only=training_only)
         self.in_feature = choose_level("DeepLabV3PlusHead", input_shape, in_feature)
         self.low_level_features = _low_levels(input_shape, self.in_feature, low_level_features)
         if decoder_convs < 1:
@@ -118,9 +107,6 @@ class DeepLabV3PlusHead(Head):
             if isinstance(module, nn.Conv2d):
                 xavier_fill(module)
         self.predictor = make_predictor(width, num_classes)
-        self.loss = CrossEntropy() if loss is None else loss
-        self.loss_weight = loss_weight
-        self.training_only = training_only
 
     def forward(self, features: dict[str, Tensor]) -> Tensor:
         """{name: (N, C_l, H / s_l, W / s_l)} -> scores (N, K, h, w) at the finest feature."""
@@ -130,33 +116,17 @@ class DeepLabV3PlusHead(Head):
             x = self.merge[name](torch.cat([fine, resize(x, tuple(fine.shape[-2:]))], dim=1))
         return self.predictor(x)
 
-    def losses(self, raw: Tensor, batch: Batch) -> dict[str, Tensor]:
-        return semantic_losses(raw, batch, self.loss, self.loss_weight)
-
-    def predict(self, raw: Tensor, batch: Batch) -> list[dict]:
-        return semantic_predictions(raw, batch)
-
-    def export_raw(self, raw: Tensor, image_size: tuple[int, int]) -> dict[str, Tensor]:
-        return exported_scores(raw, image_size)
-
-    def export_predictions(self, raw: Tensor, image_size: tuple[int, int]) -> dict[str, Tensor]:
-        return exported_labels(raw, image_size)
-
 
 def _low_levels(input_shape: dict[str, ShapeSpec], deep: str, wanted: Sequence[str] | None) -> list[str]:
     """The finer features, coarsest first."""
-    names = list(input_shape)[:1] if wanted is None else list(wanted)
+    if wanted is not None and not wanted:
+        raise ValueError("DeepLabV3PlusHead: low_level_features is empty; without a decoder it is DeepLabV3Head")
+    wanted = list(input_shape)[:1] if wanted is None else wanted
+    names = finest_first("DeepLabV3PlusHead", input_shape, wanted, argument="low_level_features")[::-1]
     for name in names:
-        if name not in input_shape:
-            raise ValueError(
-                f"DeepLabV3PlusHead: low_level_features has {name!r}, but the features are {', '.join(input_shape)}. "
-                "The backbone's out_features must have it"
-            )
         if input_shape[name].stride >= input_shape[deep].stride:
             raise ValueError(
                 f"DeepLabV3PlusHead: {name} (stride {input_shape[name].stride}) is not finer than {deep} (stride "
                 f"{input_shape[deep].stride}). Let the backbone return a finer one as well: out_features [res2, res5]"
             )
-    if not names:
-        raise ValueError("DeepLabV3PlusHead: low_level_features is empty; without a decoder it is DeepLabV3Head")
-    return sorted(names, key=lambda name: -input_shape[name].stride)
+    return names

@@ -9,22 +9,19 @@ Letters: N images, K classes, H x W padded input pixels; level l has C_l channel
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import torch
 from torch import Tensor, nn
 
 from vertebra.errors import CheckpointError
-from vertebra.models import Batch, Head, Loss, ShapeSpec, read_weights, semantic_losses, semantic_predictions
-from vertebra.models.layers import BilinearConvTranspose2d, crop, crop_like, fill_bias
-from vertebra.models.losses import CrossEntropy
-from vertebra_fcn.scores import WideConv2d, score_conv
+from vertebra.models import Loss, ShapeSpec, finest_first, read_weights
+from vertebra.models.layers import BilinearConvTranspose2d, crop_like, fill_bias
+from vertebra_fcn.scores import FullSizeHead, WideConv2d, score_conv
 
 __all__ = ["FCNHead"]
 
 
-class FCNHead(Head):
-    """Semantic segmentation from any number of levels: one gives FCN-32s, two FCN-16s, three FCN-8s.
+class FCNHead(FullSizeHead):
+    """From any number of levels: one gives FCN-32s, two FCN-16s, three FCN-8s.
 
     The levels are those of `input_shape`: pool3, pool4 and pool5 of a VGG, res3 to res5 of a ResNet. Layers have the
     paper's names: fc6, fc7, score_fr; score_pool4, score_pool3 (score_ and the level's name); upscore2 and so on.
@@ -36,15 +33,10 @@ class FCNHead(Head):
         skip_scale: factors of the finer levels before they are scored, from the coarser one on; None: all 1. The
             paper's authors train FCN-8s at once with 0.01 and 0.0001.
         learned_upsampling: False keeps the last upsampling bilinear, as the paper does; the others always learn.
-        loss: takes logits (N, K, H, W) and labels (N, H, W), 255 where a pixel has none. None: CrossEntropy().
-        loss_weight: factor of the loss.
-        training_only: an auxiliary head, skipped when the model predicts.
+        loss, loss_weight, training_only: see `SemanticHead`.
         weights: a file, URL or `torchvision:VGG16_Weights.IMAGENET1K_V1` whose classifier becomes fc6 and fc7
             (figure 2); needs pool5 of a VGG and fc_channels 4096. None: random ones.
     """
-
-    task_outputs: ClassVar = ("sem_seg",)
-    labels: ClassVar = "stuff"
 
     def __init__(
         self,
@@ -60,12 +52,8 @@ class FCNHead(Head):
         training_only: bool = False,
         weights: str | None = None,
     ) -> None:
-        super().__init__()
-        if num_classes < 1:
-            raise ValueError(f"FCNHead needs at least one class, num_classes is {num_classes}")
-        self.levels = sorted(input_shape, key=lambda name: -input_shape[name].stride)  # coarsest first
-        if not self.levels:
-            raise ValueError("FCNHead needs at least one level in input_shape, got none")
+        super().__init__(num_classes, loss=loss, loss_weight=loss_weight, training_only=training_only)
+        self.levels = finest_first("FCNHead", input_shape)[::-1]
         self.skip_scale = [1.0] * (len(self.levels) - 1) if skip_scale is None else list(skip_scale)
         if len(self.skip_scale) != len(self.levels) - 1:
             raise ValueError(
@@ -85,9 +73,6 @@ class FCNHead(Head):
             learned = learned_upsampling or name != names[-1]
             self.add_module(name, BilinearConvTranspose2d(num_classes, factor, learned=learned))
         self.upscore_names = names
-        self.loss = CrossEntropy() if loss is None else loss
-        self.loss_weight = loss_weight
-        self.training_only = training_only
         if weights is not None:
             self.load_classifier(weights)
 
@@ -104,20 +89,6 @@ class FCNHead(Head):
             skip = getattr(self, f"score_{level}")(x)
             scores = skip + crop_like(getattr(self, upscore)(scores), skip, offset=0)
         return getattr(self, self.upscore_names[-1])(scores)
-
-    def losses(self, raw: Tensor, batch: Batch) -> dict[str, Tensor]:
-        """`loss_sem_seg` over the labeled pixels."""
-        return semantic_losses(crop(raw, batch.padded_size), batch, self.loss, self.loss_weight)
-
-    def predict(self, raw: Tensor, batch: Batch) -> list[dict]:
-        """`sem_seg` (K, height, width): logits in the original size."""
-        return semantic_predictions(crop(raw, batch.padded_size), batch)
-
-    def export_raw(self, raw: Tensor, image_size: tuple[int, int]) -> dict[str, Tensor]:
-        return {"sem_seg_scores": crop(raw, image_size)}
-
-    def export_predictions(self, raw: Tensor, image_size: tuple[int, int]) -> dict[str, Tensor]:
-        return {"sem_seg": crop(raw, image_size).argmax(dim=1)}
 
     def load_classifier(self, weights: str) -> None:
         """fc6 and fc7 from a VGG classifier's first two linear layers: the same weights, as convolutions.

@@ -7,19 +7,16 @@ Letters: N images, K classes, H x W padded input pixels; levels of strides 8, 16
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from torch import Tensor, nn
 
-from vertebra.models import Batch, Head, Loss, ShapeSpec, semantic_losses, semantic_predictions
-from vertebra.models.layers import BilinearConvTranspose2d, crop, crop_like, normal_fill
-from vertebra.models.losses import CrossEntropy
-from vertebra_fcn.scores import WideConv2d, repeating_conv, score_conv
+from vertebra.models import Loss, ShapeSpec, finest_first
+from vertebra.models.layers import BilinearConvTranspose2d, crop_like, normal_fill
+from vertebra_fcn.scores import FullSizeHead, WideConv2d, repeating_conv, score_conv
 
 __all__ = ["FCNLightHead", "FCNSumHead"]
 
 
-class FCNLightHead(Head):
+class FCNLightHead(FullSizeHead):
     """pool5 upsampled by 2, plus scores of pool4; the sum by 2, plus scores of pool3; that sum by 8.
 
     On VGG-16 with 12 classes 14,833,776 parameters in all, of which 119,088 here: transposed 4x4 from pool5 to K, 1x1
@@ -27,13 +24,8 @@ class FCNLightHead(Head):
 
     Args:
         input_shape: three levels, each of twice the stride of the one before; the finest is upsampled to the image.
-        loss: takes logits (N, K, H, W) and labels (N, H, W), 255 where a pixel has none. None: CrossEntropy().
-        loss_weight: factor of the loss.
-        training_only: an auxiliary head, skipped when the model predicts.
+        loss, loss_weight, training_only: see `SemanticHead`.
     """
-
-    task_outputs: ClassVar = ("sem_seg",)
-    labels: ClassVar = "stuff"
 
     def __init__(
         self,
@@ -44,7 +36,7 @@ class FCNLightHead(Head):
         loss_weight: float = 1.0,
         training_only: bool = False,
     ) -> None:
-        super().__init__()
+        super().__init__(num_classes, loss=loss, loss_weight=loss_weight, training_only=training_only)
         self.levels = _three_levels("FCNLightHead", input_shape)
         fine, middle, coarse = (input_shape[name] for name in self.levels)
         self.upscore_coarse = nn.ConvTranspose2d(coarse.channels, num_classes, 4, stride=2, padding=1, bias=False)
@@ -53,9 +45,6 @@ class FCNLightHead(Head):
         self.score_fine = score_conv(fine.channels, num_classes)
         self.upscore_fine = repeating_conv(num_classes, fine.stride, bias=True)
         normal_fill(self.upscore_coarse, std=(coarse.channels * 4) ** -0.5)  # 4 cells meet in each output
-        self.loss = CrossEntropy() if loss is None else loss
-        self.loss_weight = loss_weight
-        self.training_only = training_only
 
     def forward(self, features: dict[str, Tensor]) -> Tensor:
         """{l: (N, C_l, ceil(H / s_l), ceil(W / s_l))} -> scores (N, K, s ceil(H / s), s ceil(W / s))."""
@@ -65,22 +54,8 @@ class FCNLightHead(Head):
         fine = self.score_fine(fine)
         return self.upscore_fine(fine + crop_like(self.upscore_middle(middle), fine, offset=0))
 
-    def losses(self, raw: Tensor, batch: Batch) -> dict[str, Tensor]:
-        """`loss_sem_seg` over the labeled pixels."""
-        return semantic_losses(crop(raw, batch.padded_size), batch, self.loss, self.loss_weight)
 
-    def predict(self, raw: Tensor, batch: Batch) -> list[dict]:
-        """`sem_seg` (K, height, width): logits in the original size."""
-        return semantic_predictions(crop(raw, batch.padded_size), batch)
-
-    def export_raw(self, raw: Tensor, image_size: tuple[int, int]) -> dict[str, Tensor]:
-        return {"sem_seg_scores": crop(raw, image_size)}
-
-    def export_predictions(self, raw: Tensor, image_size: tuple[int, int]) -> dict[str, Tensor]:
-        return {"sem_seg": crop(raw, image_size).argmax(dim=1)}
-
-
-class FCNSumHead(Head):
+class FCNSumHead(FullSizeHead):
     """conv7 upsampled by 4, scores of pool4 by 2 and scores of pool3, summed at once, and the sum upsampled by 8.
 
     On VGG-16 with 2 classes 134,393,428 parameters in all: conv6 7x7 and conv7 1x1 of 4096 channels with biases, a
@@ -91,11 +66,8 @@ class FCNSumHead(Head):
         input_shape: three levels, each of twice the stride of the one before; the finest is upsampled to the image.
         conv_channels: of conv6 and conv7, each with ReLU.
         dropout: share of the channels of conv6 and conv7 set to 0 in training.
-        loss, loss_weight, training_only: see `FCNLightHead`.
+        loss, loss_weight, training_only: see `SemanticHead`.
     """
-
-    task_outputs: ClassVar = ("sem_seg",)
-    labels: ClassVar = "stuff"
 
     def __init__(
         self,
@@ -108,7 +80,7 @@ class FCNSumHead(Head):
         loss_weight: float = 1.0,
         training_only: bool = False,
     ) -> None:
-        super().__init__()
+        super().__init__(num_classes, loss=loss, loss_weight=loss_weight, training_only=training_only)
         self.levels = _three_levels("FCNSumHead", input_shape)
         fine, middle, coarse = (input_shape[name] for name in self.levels)
         self.conv6 = WideConv2d(coarse.channels, conv_channels, 7)
@@ -120,9 +92,6 @@ class FCNSumHead(Head):
         self.score_fine = score_conv(fine.channels, num_classes)
         self.upscore_fine = repeating_conv(num_classes, fine.stride)
         nn.init.normal_(self.upscore_coarse.weight, std=conv_channels**-0.5)
-        self.loss = CrossEntropy() if loss is None else loss
-        self.loss_weight = loss_weight
-        self.training_only = training_only
 
     def forward(self, features: dict[str, Tensor]) -> Tensor:
         """{l: (N, C_l, ceil(H / s_l), ceil(W / s_l))} -> scores (N, K, s ceil(H / s), s ceil(W / s))."""
@@ -134,29 +103,10 @@ class FCNSumHead(Head):
         coarse = self.upscore_coarse(coarse)
         return self.upscore_fine(fine + crop_like(middle, fine, offset=0) + crop_like(coarse, fine, offset=0))
 
-    def losses(self, raw: Tensor, batch: Batch) -> dict[str, Tensor]:
-        """`loss_sem_seg` over the labeled pixels."""
-        return semantic_losses(crop(raw, batch.padded_size), batch, self.loss, self.loss_weight)
-
-    def predict(self, raw: Tensor, batch: Batch) -> list[dict]:
-        """`sem_seg` (K, height, width): logits in the original size."""
-        return semantic_predictions(crop(raw, batch.padded_size), batch)
-
-    def export_raw(self, raw: Tensor, image_size: tuple[int, int]) -> dict[str, Tensor]:
-        return {"sem_seg_scores": crop(raw, image_size)}
-
-    def export_predictions(self, raw: Tensor, image_size: tuple[int, int]) -> dict[str, Tensor]:
-        return {"sem_seg": crop(raw, image_size).argmax(dim=1)}
-
 
 def _three_levels(head: str, input_shape: dict[str, ShapeSpec]) -> list[str]:
     """Names of the levels, finest first."""
-    names = sorted(input_shape, key=lambda name: input_shape[name].stride)
-    strides = [input_shape[name].stride for name in names]
-    if len(names) != 3 or [strides[0] * 2, strides[1] * 2] != strides[1:]:
-        given = ", ".join(f"{name} {stride}" for name, stride in zip(names, strides, strict=True)) or "none"
-        raise ValueError(
-            f"{head} needs three levels, each of twice the stride of the one before (pool3, pool4, pool5 of a VGG), "
-            f"got {given}"
-        )
+    names = finest_first(head, input_shape, argument="out_features", doubling=True)
+    if len(names) != 3:
+        raise ValueError(f"{head} needs three levels (pool3, pool4, pool5 of a VGG), got {', '.join(names)}")
     return names

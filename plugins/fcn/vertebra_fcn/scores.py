@@ -1,4 +1,4 @@
-"""What the heads of this package share: wide convolutions, and layers that score."""
+"""What the heads of this package share: scores of the image's size, wide convolutions, and layers that score."""
 
 from __future__ import annotations
 
@@ -6,9 +6,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vertebra.models.layers import becomes_graph, fill_bias, msra_fill, visible_taps
+from vertebra.models import SemanticHead
+from vertebra.models.layers import becomes_graph, crop, fill_bias, msra_fill, visible_taps
 
-__all__ = ["WideConv2d", "repeating_conv", "score_conv"]
+__all__ = ["FullSizeHead", "WideConv2d", "repeating_conv", "score_conv"]
+
+
+class FullSizeHead(SemanticHead):
+    """`forward` gives scores (N, K, H', W') that begin at the image's top left corner and cover it."""
+
+    def class_scores(self, raw: Tensor, image_size: tuple[int, int]) -> Tensor:
+        return crop(raw, image_size)
+
+    def export_raw(self, raw: Tensor, image_size: tuple[int, int]) -> dict[str, Tensor]:
+        return {"sem_seg_scores": crop(raw, image_size)}  # of the input's size already: nothing to resize in the graph
 
 
 class WideConv2d(nn.Conv2d):

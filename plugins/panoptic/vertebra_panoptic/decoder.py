@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from vertebra.models import ShapeSpec
+from vertebra.models import ShapeSpec, finest_first
 from vertebra.models.layers import ASPP, ConvNorm, NormName, SeparableConvNorm, normal_fill, resize, xavier_fill
 
 __all__ = ["PanopticDecoder", "prediction_branch"]
@@ -76,12 +76,9 @@ def prediction_branch(in_channels: int, channels: int, out_channels: int, norm: 
 
 def _levels(input_shape: dict[str, ShapeSpec], wanted: list[str] | None) -> list[str]:
     """Finest first."""
-    order = sorted(input_shape, key=lambda name: input_shape[name].stride)
-    if wanted is None:
-        finest = input_shape[order[0]].stride
-        second = [name for name in order[1:-1] if input_shape[name].stride == 2 * finest][:1]
-        return list(dict.fromkeys([order[0], *second, order[-1]]))
-    unknown = [name for name in wanted if name not in input_shape]
-    if unknown or not wanted:
-        raise ValueError(f"in_features {wanted} must be some of the features there are: {', '.join(input_shape)}")
-    return [name for name in order if name in wanted]
+    order = finest_first("PanopticDecoder", input_shape, wanted)
+    if wanted is not None:
+        return order
+    finest = input_shape[order[0]].stride
+    second = [name for name in order[1:-1] if input_shape[name].stride == 2 * finest][:1]
+    return list(dict.fromkeys([order[0], *second, order[-1]]))

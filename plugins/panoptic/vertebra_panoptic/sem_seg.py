@@ -3,20 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
 
 from torch import Tensor
 
-from vertebra.models import (
-    Batch,
-    Head,
-    Loss,
-    ShapeSpec,
-    exported_labels,
-    exported_scores,
-    semantic_losses,
-    semantic_predictions,
-)
+from vertebra.models import Loss, SemanticHead, ShapeSpec
 from vertebra.models.layers import NormName
 from vertebra.models.losses import HardPixelCrossEntropy
 from vertebra_panoptic.decoder import PanopticDecoder, prediction_branch
@@ -24,7 +14,7 @@ from vertebra_panoptic.decoder import PanopticDecoder, prediction_branch
 __all__ = ["PanopticDeepLabSemSegHead"]
 
 
-class PanopticDeepLabSemSegHead(Head):
+class PanopticDeepLabSemSegHead(SemanticHead):
     """`sem_seg` scores (K, height, width) by a decoder of its own.
 
     Args:
@@ -33,12 +23,8 @@ class PanopticDeepLabSemSegHead(Head):
         project_channels: of the finer levels' projections, finest first.
         decoder_channels: of the decoder's maps. head_channels: of the last map before the scores.
         norm: of every convolution.
-        loss: takes scores (N, K, H, W) and labels (N, H, W). None: HardPixelCrossEntropy(), the hardest fifth.
-        loss_weight: factor of the loss.
+        loss, loss_weight: see `SemanticHead`. None: HardPixelCrossEntropy(), the hardest fifth.
     """
-
-    task_outputs: ClassVar = ("sem_seg",)
-    labels: ClassVar = "stuff"
 
     def __init__(
         self,
@@ -56,7 +42,7 @@ class PanopticDeepLabSemSegHead(Head):
         loss: Loss | None = None,
         loss_weight: float = 1.0,
     ) -> None:
-        super().__init__()
+        super().__init__(num_classes, loss=HardPixelCrossEntropy() if loss is None else loss, loss_weight=loss_weight)
         self.decoder = PanopticDecoder(
             input_shape,
             in_features,
@@ -68,21 +54,7 @@ class PanopticDeepLabSemSegHead(Head):
             norm=norm,
         )
         self.predictor = prediction_branch(self.decoder.out_channels, head_channels, num_classes, norm)
-        self.loss = HardPixelCrossEntropy() if loss is None else loss
-        self.loss_weight = loss_weight
 
     def forward(self, features: dict[str, Tensor]) -> Tensor:
         """{l: (N, C_l, H/s_l, W/s_l)} to scores (N, K, H/s, W/s) at the finest stride s."""
         return self.predictor(self.decoder(features))
-
-    def losses(self, raw: Tensor, batch: Batch) -> dict[str, Tensor]:
-        return semantic_losses(raw, batch, self.loss, self.loss_weight)
-
-    def predict(self, raw: Tensor, batch: Batch) -> list[dict]:
-        return semantic_predictions(raw, batch)
-
-    def export_raw(self, raw: Tensor, image_size: tuple[int, int]) -> dict[str, Tensor]:
-        return exported_scores(raw, image_size)
-
-    def export_predictions(self, raw: Tensor, image_size: tuple[int, int]) -> dict[str, Tensor]:
-        return exported_labels(raw, image_size)

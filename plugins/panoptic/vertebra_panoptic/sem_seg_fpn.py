@@ -11,23 +11,13 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from vertebra.models import (
-    Batch,
-    Head,
-    Loss,
-    ShapeSpec,
-    exported_labels,
-    exported_scores,
-    semantic_losses,
-    semantic_predictions,
-)
+from vertebra.models import Loss, SemanticHead, ShapeSpec, finest_first
 from vertebra.models.layers import ConvNorm, NormName, Upsample, msra_fill
-from vertebra.models.losses import CrossEntropy
 
 __all__ = ["SemSegFPNHead"]
 
 
-class SemSegFPNHead(Head):
+class SemSegFPNHead(SemanticHead):
     """`sem_seg` scores (K, height, width) from the levels of a pyramid.
 
     Args:
@@ -35,14 +25,10 @@ class SemSegFPNHead(Head):
         conv_channels: of the convolutions.
         common_stride: of the sum, in input pixels.
         norm: behind each convolution.
-        loss: takes scores (N, K, H, W) and labels (N, H, W). None: CrossEntropy().
-        loss_weight: factor of the loss.
-        training_only: no part of predictions.
+        loss, loss_weight, training_only: see `SemanticHead`.
     """
 
     detectron2_names: ClassVar = ((r"sem_seg_head\.((?:p\d|res\d|predictor)\..+)", r"\1"),)
-    task_outputs: ClassVar = ("sem_seg",)
-    labels: ClassVar = "stuff"
 
     def __init__(
         self,
@@ -57,7 +43,7 @@ class SemSegFPNHead(Head):
         loss_weight: float = 1.0,
         training_only: bool = False,
     ) -> None:
-        super().__init__()
+        super().__init__(num_classes, loss=loss, loss_weight=loss_weight, training_only=training_only)
         self.levels = _levels(input_shape, in_features, common_stride)
         for name in self.levels:
             doublings = round(math.log2(input_shape[name].stride / common_stride))
@@ -72,9 +58,6 @@ class SemSegFPNHead(Head):
             self.add_module(name, nn.Sequential(*layers))
         self.predictor = nn.Conv2d(conv_channels, num_classes, kernel_size=1)
         msra_fill(self.predictor)
-        self.loss = CrossEntropy() if loss is None else loss
-        self.loss_weight = loss_weight
-        self.training_only = training_only
 
     def forward(self, features: dict[str, Tensor]) -> Tensor:
         """{l: (N, C_l, H/s_l, W/s_l)} to scores (N, K, H/s, W/s) at the common stride s."""
@@ -84,33 +67,17 @@ class SemSegFPNHead(Head):
             total = x if total is None else total + x
         return self.predictor(total)
 
-    def losses(self, raw: Tensor, batch: Batch) -> dict[str, Tensor]:
-        return semantic_losses(raw, batch, self.loss, self.loss_weight)
-
-    def predict(self, raw: Tensor, batch: Batch) -> list[dict]:
-        return semantic_predictions(raw, batch)
-
-    def export_raw(self, raw: Tensor, image_size: tuple[int, int]) -> dict[str, Tensor]:
-        return exported_scores(raw, image_size)
-
-    def export_predictions(self, raw: Tensor, image_size: tuple[int, int]) -> dict[str, Tensor]:
-        return exported_labels(raw, image_size)
-
 
 def _levels(input_shape: dict[str, ShapeSpec], wanted: list[str] | None, common_stride: int) -> list[str]:
     """The levels finest first, each a power of two coarser than the common stride."""
     if wanted is None:
         wanted = [name for name, shape in input_shape.items() if common_stride <= shape.stride <= 32]
-    unknown = [name for name in wanted if name not in input_shape]
-    if unknown or not wanted:
-        raise ValueError(
-            f"SemSegFPNHead: in_features {wanted} must be some of the features there are: {', '.join(input_shape)}"
-        )
-    for name in wanted:
+    names = finest_first("SemSegFPNHead", input_shape, wanted)
+    for name in names:
         times = input_shape[name].stride / common_stride
         if times < 1 or not math.log2(times).is_integer():
             raise ValueError(
                 f"SemSegFPNHead: level {name} has stride {input_shape[name].stride}, which is not common_stride "
                 f"{common_stride} doubled any number of times"
             )
-    return sorted(wanted, key=lambda name: input_shape[name].stride)
+    return names

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from vertebra.config import load_recipe
-from vertebra.detection import BACKGROUND, IGNORE
+from vertebra.detection import BACKGROUND, IGNORE, Suppression
 from vertebra.errors import DataError
 from vertebra.models import ShapeSpec, build_model
 from vertebra.structures import BitMasks, Boxes, Instances, PolygonMasks, decode_rle
@@ -143,9 +143,7 @@ def test_detections_are_clipped_and_suppressed_within_their_class():
         boxes,
         torch.tensor([0, 0, 0, 0]),
         [(100, 100), (90, 90)],
-        score_threshold=0.05,
-        nms_threshold=0.5,
-        max_detections=10,
+        Suppression(0.05, None, 0.5, max_detections=10),
     )
     assert found[0].scores.tolist() == pytest.approx([0.9, 0.7, 0.3])
     assert found[0].pred_classes.tolist() == [0, 1, 0]
@@ -295,7 +293,7 @@ def test_parts_that_do_not_fit_say_so():
         )
     with pytest.raises(ValueError, match="same number of channels"):
         RPN({"res4": ShapeSpec(channels=8, stride=16), "res5": ShapeSpec(channels=16, stride=32)})
-    with pytest.raises(ValueError, match="in_features p9"):
+    with pytest.raises(ValueError, match="in_features names 'p9', but the features are p2"):
         ROIPooler(PYRAMID, in_features=["p9"])
 
 

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from vertebra.detection import Box2BoxTransform
 from vertebra.models import Loss
+from vertebra.models.losses import check_unreduced
 
 __all__ = ["BoxRegression"]
 
@@ -21,11 +22,7 @@ class BoxRegression(nn.Module):
 
     def __init__(self, coder: Box2BoxTransform, loss: Loss) -> None:
         super().__init__()
-        if getattr(loss, "reduction", "none") != "none":
-            raise ValueError(
-                "a box loss is summed here and divided by a number of regions, so "
-                f"{type(loss).__name__} needs reduction 'none', not {loss.reduction!r}"
-            )
+        check_unreduced("a box regression", loss)
         self.coder = coder
         self.loss = loss
 

@@ -12,8 +12,8 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from vertebra.detection import IGNORE, Matcher, rescale_instances
-from vertebra.models import Batch, Head, ShapeSpec
+from vertebra.detection import IGNORE, Matcher, Suppression, rescale_instances
+from vertebra.models import Batch, DetectionHead, Head, ShapeSpec
 from vertebra.structures import Instances
 from vertebra_rcnn.boxes import BoxBranch, ROIBoxes
 from vertebra_rcnn.detections import select_detections
@@ -40,7 +40,7 @@ class RCNNRaw(NamedTuple):
     proposals: Any
 
 
-class RCNNHead(Head):
+class RCNNHead(DetectionHead):
     """A two-stage detector; `predict` gives `instances` with boxes, scores, classes, and masks or keypoints.
 
     Args:
@@ -51,7 +51,7 @@ class RCNNHead(Head):
         matcher: regions to ground-truth boxes. None: an object from IoU 0.5, background below.
         sampler: which regions are learned from. None: RandomSampler(512, 0.25).
         append_truth: ground-truth boxes join the proposals in training, so that there are good ones from the start.
-        score_threshold, nms_threshold, max_detections, class_agnostic_nms: see `select_detections`.
+        score_threshold, nms_threshold, max_detections, class_agnostic_nms: see `Suppression`.
     """
 
     detectron2_names: ClassVar = (
@@ -64,7 +64,6 @@ class RCNNHead(Head):
         (r"roi_heads\.mask_head\.(.+)", r"masks.\1"),
         (r"roi_heads\.keypoint_head\.(.+)", r"keypoints.\1"),
     )
-    task_outputs: ClassVar = ("instances",)
 
     def __init__(
         self,
@@ -83,8 +82,9 @@ class RCNNHead(Head):
         max_detections: int = 100,
         class_agnostic_nms: bool = False,
     ) -> None:
-        super().__init__()
-        self.num_classes = num_classes
+        super().__init__(
+            num_classes, Suppression(score_threshold, None, nms_threshold, class_agnostic_nms, max_detections)
+        )
         self.proposals = RPN(input_shape) if proposals is None else proposals
         self.boxes = ROIBoxes(input_shape, num_classes) if boxes is None else boxes
         self.masks = masks
@@ -96,10 +96,6 @@ class RCNNHead(Head):
         self.matcher = Matcher([0.5], [0, 1]) if matcher is None else matcher
         self.sampler = RandomSampler(512, 0.25) if sampler is None else sampler
         self.append_truth = append_truth
-        self.score_threshold = score_threshold
-        self.nms_threshold = nms_threshold
-        self.max_detections = max_detections
-        self.class_agnostic_nms = class_agnostic_nms
 
     def forward(self, features: dict[str, Tensor]) -> RCNNRaw:
         """{l: (N, C, H_l, W_l)} to the same, the box branch's maps, and the proposal generator's."""
@@ -131,6 +127,8 @@ class RCNNHead(Head):
             for found, original in zip(self.detect(raw, batch), batch.original_sizes, strict=True)
         ]
 
+    export_predictions = Head.export_predictions  # two stages have no end-to-end form
+
     @torch.no_grad()
     def sample(self, proposals: Proposals, truth: Truth) -> Regions:
         """Proposals (and ground-truth boxes) matched with the truth, and as many of them drawn as are learned from."""
@@ -158,16 +156,7 @@ class RCNNHead(Head):
         rois = rois_of(proposals.boxes, proposals.valid)
         sizes = rois.new_tensor([(width, height) for height, width in batch.image_sizes])
         scores, boxes = self.boxes.predict(features, rois, sizes)
-        detections = select_detections(
-            scores,
-            boxes,
-            rois[:, 0].long(),
-            batch.image_sizes,
-            score_threshold=self.score_threshold,
-            nms_threshold=self.nms_threshold,
-            max_detections=self.max_detections,
-            class_agnostic=self.class_agnostic_nms,
-        )
+        detections = select_detections(scores, boxes, rois[:, 0].long(), batch.image_sizes, self.suppression)
         self.add_details(features, detections)
         if self.keypoints is not None and self.keypoints.rescore:
             return [rescored(found) for found in detections]

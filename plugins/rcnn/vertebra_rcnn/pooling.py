@@ -14,7 +14,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from vertebra.models import ShapeSpec
+from vertebra.models import ShapeSpec, finest_first
 
 __all__ = ["PSROIAlign", "PSROIPool", "ROIAlign", "ROIPool", "ROIPooler", "RegionOperator", "RegionPooler"]
 
@@ -159,19 +159,7 @@ class ROIPooler(RegionPooler):
 
 def _levels(input_shape: dict[str, ShapeSpec], wanted: list[str] | None) -> list[str]:
     """Names, finest first, whose strides are consecutive powers of two."""
-    names = list(input_shape) if wanted is None else list(wanted)
-    unknown = [name for name in names if name not in input_shape]
-    if unknown or not names:
-        raise ValueError(
-            f"ROIPooler: in_features {', '.join(unknown) or 'is empty, but it must be some'} of the features "
-            f"{', '.join(input_shape) or '(none)'}"
-        )
-    names.sort(key=lambda name: input_shape[name].stride)
     if wanted is None:
-        names = [name for name in names if input_shape[name].stride <= 32] or names[:1]
-    strides = [input_shape[name].stride for name in names]
-    if any(stride != strides[0] * 2**step for step, stride in enumerate(strides)):
-        raise ValueError(
-            f"ROIPooler: the strides of {', '.join(names)} are {strides}; each must be twice the one before"
-        )
-    return names
+        names = finest_first("ROIPooler", input_shape)
+        wanted = [name for name in names if input_shape[name].stride <= 32] or names[:1]
+    return finest_first("ROIPooler", input_shape, wanted, doubling=True)

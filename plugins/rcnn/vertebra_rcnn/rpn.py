@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vertebra.detection import AnchorGenerator, Box2BoxTransform, Matcher, batched_nms
-from vertebra.models import Batch, Loss, ShapeSpec
+from vertebra.detection import AnchorGenerator, Box2BoxTransform, Matcher, batched_nms, by_anchor
+from vertebra.models import Batch, Loss, ShapeSpec, finest_first, same_channels
 from vertebra.models.layers import normal_fill
 from vertebra.models.losses import SmoothL1Loss
 from vertebra.structures import clip_to_size, pad_rows
@@ -75,11 +75,11 @@ class RPN(ProposalGenerator):
         min_box_size: float = 0.0,
     ) -> None:
         super().__init__()
-        self.in_features = _finest_first("RPN", input_shape, in_features)
+        self.in_features = finest_first("RPN", input_shape, in_features)
         strides = [input_shape[name].stride for name in self.in_features]
         self.anchor_generator = _default_anchors(strides) if anchor_generator is None else anchor_generator
-        num_anchors = _same_anchors(self.anchor_generator.num_anchors, self.in_features)
-        channels = _same_channels(input_shape, self.in_features)
+        num_anchors = self.anchor_generator.same_number("RPN", self.in_features)
+        channels = same_channels("RPN", input_shape, self.in_features)
         if num_convs < 1 or min(*pre_nms_topk, *post_nms_topk) < 1:
             raise ValueError(f"RPN: num_convs {num_convs} and the topk {pre_nms_topk}, {post_nms_topk} must be above 0")
         convs = [nn.Conv2d(channels, channels, 3, padding=1) for _ in range(num_convs)]
@@ -113,12 +113,12 @@ class RPN(ProposalGenerator):
         anchors = torch.cat(self.anchor_generator(raw.logits))  # (R, 4)
         matched = self.matcher.match_boxes(anchors, truth.boxes, truth.valid)  # (N, R)
         index, positive, valid = self.sampler(matched)  # (N, S) each
-        logits = torch.cat([_by_anchor(x, 1) for x in raw.logits], dim=1)[..., 0].gather(1, index).float()
+        logits = torch.cat([by_anchor(x, 1) for x in raw.logits], dim=1)[..., 0].gather(1, index).float()
         score_loss = F.binary_cross_entropy_with_logits(logits, positive.to(logits), reduction="none")
 
         image, slot = positive.nonzero(as_tuple=True)  # (T,) each
         row = index[image, slot]
-        deltas = torch.cat([_by_anchor(x, 4) for x in raw.deltas], dim=1)[image, row]  # (T, 4)
+        deltas = torch.cat([by_anchor(x, 4) for x in raw.deltas], dim=1)[image, row]  # (T, 4)
         box_loss = self.regression(deltas, anchors[row], truth.boxes[image, matched[image, row]])
         count = len(matched) * self.sampler.num_samples
         return {
@@ -148,51 +148,16 @@ class RPN(ProposalGenerator):
         for number, (logits, deltas, anchors) in enumerate(
             zip(raw.logits, raw.deltas, self.anchor_generator(raw.logits), strict=True)
         ):
-            flat = _by_anchor(logits, 1)[..., 0]  # (N, R_l)
+            flat = by_anchor(logits, 1)[..., 0]  # (N, R_l)
             score, row = flat.topk(min(most, flat.shape[1]), dim=1)
-            chosen = _by_anchor(deltas, 4).gather(1, row[..., None].expand(-1, -1, 4))
+            chosen = by_anchor(deltas, 4).gather(1, row[..., None].expand(-1, -1, 4))
             boxes.append(self.regression.coder.apply_deltas(chosen, anchors[row]))
             scores.append(score.float())
             levels.append(torch.full((row.shape[1],), number, device=row.device))
         return torch.cat(boxes, dim=1), torch.cat(scores, dim=1), torch.cat(levels)
 
 
-def _by_anchor(x: Tensor, size: int) -> Tensor:
-    """A map (N, A * size, H, W) to (N, H * W * A, size), in the order of the anchors; no copy if channels_last."""
-    return x.permute(0, 2, 3, 1).reshape(x.shape[0], -1, size)
-
-
 def _default_anchors(strides: list[int]) -> AnchorGenerator:
     """One size a level on a pyramid; all five sizes on a single level."""
     sizes = [[32.0, 64.0, 128.0, 256.0, 512.0]] if len(strides) == 1 else [[8.0 * stride] for stride in strides]
     return AnchorGenerator(sizes=sizes, aspect_ratios=[[0.5, 1.0, 2.0]], strides=strides)
-
-
-def _finest_first(who: str, input_shape: dict[str, ShapeSpec], wanted: list[str] | None) -> list[str]:
-    names = list(input_shape) if wanted is None else list(wanted)
-    unknown = [name for name in names if name not in input_shape]
-    if unknown or not names:
-        raise ValueError(
-            f"{who}: in_features {', '.join(unknown) or 'is empty, but it must be some'} of the features "
-            f"{', '.join(input_shape) or '(none)'}"
-        )
-    return sorted(names, key=lambda name: input_shape[name].stride)
-
-
-def _same_channels(input_shape: dict[str, ShapeSpec], names: list[str]) -> int:
-    channels = {name: input_shape[name].channels for name in names}
-    if len(set(channels.values())) != 1:
-        raise ValueError(
-            f"RPN is shared by its levels, so all need the same number of channels, got {channels}. "
-            "Put a neck (FPN) between the backbone and the head, or choose one level by in_features."
-        )
-    return next(iter(channels.values()))
-
-
-def _same_anchors(num_anchors: list[int], levels: list[str]) -> int:
-    if len(num_anchors) != len(levels) or len(set(num_anchors)) != 1:
-        raise ValueError(
-            f"RPN: the anchor generator makes {num_anchors} anchors per cell, one number per level; expected the same "
-            f"number for each of the levels {', '.join(levels)}"
-        )
-    return num_anchors[0]

@@ -279,7 +279,7 @@ def test_levels_must_be_as_wide_as_each_other():
         ({"box_loss": GIoULoss(reduction="sum")}, "GIoULoss needs reduction 'none'"),
         (
             {"anchor_generator": AnchorGenerator(sizes=[[32.0]], aspect_ratios=[[1.0]], strides=[8])},
-            r"anchor generator has 1 level.*features 2 \(p3, p4\)",
+            r"anchor generator makes \[1\] anchors per cell.* each of the levels p3, p4",
         ),
     ],
 )

@@ -121,7 +121,7 @@ def test_valid_convolutions_end_at_388_of_572():
 @pytest.mark.parametrize(
     ("shapes", "arguments", "words"),
     [
-        ({}, {}, "at least one feature"),
+        ({}, {}, "at least one level"),
         ({"a": ShapeSpec(8, 4), "b": ShapeSpec(8, 4)}, {}, "a and b both have stride 4.*out_features"),
         ({"a": ShapeSpec(8, 3)}, {}, "stride 3, which is not a power of 2"),
         (FINE, {"widths": [4]}, r"widths \[4\] must be 2 numbers"),

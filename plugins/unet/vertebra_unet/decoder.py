@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from vertebra.models import Neck, ShapeSpec
+from vertebra.models import Neck, ShapeSpec, finest_first
 from vertebra.models.layers import NormName, crop_like
 from vertebra_unet.attention import AttentionGate
 from vertebra_unet.stage import ConvStage, Padding
@@ -113,10 +113,9 @@ class UNetDecoder(Neck):
 
 def levels_by_stride(who: str, input_shape: dict[str, ShapeSpec]) -> dict[int, str]:
     """{stride: name}, finest first; an error where they cannot be reached from each other by doubling."""
-    if not input_shape:
-        raise ValueError(f"{who} needs at least one feature, got none")
     levels: dict[int, str] = {}
-    for name, spec in sorted(input_shape.items(), key=lambda item: item[1].stride):
+    for name in finest_first(who, input_shape):
+        spec = input_shape[name]
         if spec.stride in levels:
             raise ValueError(
                 f"{who}: the features {levels[spec.stride]} and {name} both have stride {spec.stride}; name one of "

@@ -7,24 +7,12 @@ Letters: N images, K classes, L doublings between the coarsest and the finest fe
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from vertebra.models import (
-    Batch,
-    Head,
-    Loss,
-    Neck,
-    ShapeSpec,
-    exported_labels,
-    exported_scores,
-    semantic_losses,
-    semantic_predictions,
-)
+from vertebra.models import Batch, Loss, Neck, SemanticHead, ShapeSpec, semantic_losses
 from vertebra.models.layers import NormName, fill_bias
-from vertebra.models.losses import CrossEntropy
 from vertebra_unet.decoder import levels_by_stride
 from vertebra_unet.stage import ConvStage
 from vertebra_unet.upsampling import Interpolation, Upsampling
@@ -102,8 +90,8 @@ class UNetPlusPlusDecoder(Neck):
         return {f"x{j}": rows[0][j] for j in range(1, depth + 1)}
 
 
-class UNetPlusPlusHead(Head):
-    """Semantic segmentation with U-Net++; `predict` gives `sem_seg` (K, height, width), logits in the original size.
+class UNetPlusPlusHead(SemanticHead):
+    """Semantic segmentation with U-Net++.
 
     With deep supervision every map is scored and learns by itself; a prediction averages their probabilities
     (the paper's accurate mode) or takes one of them alone, whose deeper nodes are then not computed (the fast mode).
@@ -112,13 +100,8 @@ class UNetPlusPlusHead(Head):
         decoder: None: UNetPlusPlusDecoder().
         deep_supervision: False scores the last map alone.
         prune_to: the map that predictions take alone, 1 to L; None: the mean of all of them. Training is unchanged.
-        loss: takes logits (N, K, H, W) and labels (N, H, W), 255 where a pixel has none. None: CrossEntropy().
-        loss_weight: factor of the loss, which is the mean over the maps.
-        training_only: True makes it an auxiliary head, not used in predictions.
+        loss, loss_weight, training_only: see `SemanticHead`; the loss is the mean over the maps.
     """
-
-    task_outputs: ClassVar = ("sem_seg",)
-    labels: ClassVar = "stuff"
 
     def __init__(
         self,
@@ -132,9 +115,7 @@ class UNetPlusPlusHead(Head):
         loss_weight: float = 1.0,
         training_only: bool = False,
     ) -> None:
-        super().__init__()
-        if num_classes < 1:
-            raise ValueError(f"UNetPlusPlusHead needs at least one class, num_classes is {num_classes}")
+        super().__init__(num_classes, loss=loss, loss_weight=loss_weight, training_only=training_only)
         self.decoder = UNetPlusPlusDecoder(input_shape) if decoder is None else decoder
         deepest = self.decoder.depth
         if prune_to is not None and not (deep_supervision and 1 <= prune_to <= deepest):
@@ -149,9 +130,6 @@ class UNetPlusPlusHead(Head):
             fill_bias(conv, 0.0)
         self.scores = nn.ModuleDict(scores)
         self.prune_to = prune_to
-        self.loss = CrossEntropy() if loss is None else loss
-        self.loss_weight = loss_weight
-        self.training_only = training_only
 
     def forward(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
         """{l: (N, C_l, H/s_l, W/s_l)} to {"x<j>": scores (N, K, H/s, W/s)}, of all scored maps or the one pruned to."""
@@ -168,21 +146,9 @@ class UNetPlusPlusHead(Head):
             found |= semantic_losses(scores, batch, self.loss, weight, name=f"loss_sem_seg_{name}")
         return found
 
-    def predict(self, raw: dict[str, Tensor], batch: Batch) -> list[dict]:
-        return semantic_predictions(_mean_of(raw), batch)
-
-    def export_raw(self, raw: dict[str, Tensor], image_size: tuple[int, int]) -> dict[str, Tensor]:
-        """`sem_seg_scores` (N, K, H, W), the joint logits at the input's size."""
-        return exported_scores(_mean_of(raw), image_size)
-
-    def export_predictions(self, raw: dict[str, Tensor], image_size: tuple[int, int]) -> dict[str, Tensor]:
-        """`sem_seg` (N, H, W) int64, the best class of each pixel."""
-        return exported_labels(_mean_of(raw), image_size)
-
-
-def _mean_of(raw: dict[str, Tensor]) -> Tensor:
-    """Logits (N, K, h, w) whose softmax is the mean of the maps' softmaxes."""
-    if len(raw) == 1:
-        return next(iter(raw.values()))
-    logs = torch.stack([scores.float().log_softmax(dim=1) for scores in raw.values()])
-    return logs.logsumexp(dim=0) - math.log(len(raw))
+    def class_scores(self, raw: dict[str, Tensor], image_size: tuple[int, int]) -> Tensor:
+        """Logits (N, K, h, w) whose softmax is the mean of the maps' softmaxes."""
+        if len(raw) == 1:
+            return next(iter(raw.values()))
+        logs = torch.stack([scores.float().log_softmax(dim=1) for scores in raw.values()])
+        return logs.logsumexp(dim=0) - math.log(len(raw))

@@ -240,7 +240,7 @@ def test_nothing_found_has_no_masks():
 
 
 def test_mistakes_are_told():
-    with pytest.raises(ValueError, match="in_feature is 'p2', but the features are p4, p3"):
+    with pytest.raises(ValueError, match="in_feature names 'p2', but the features are p4, p3"):
         make_part(in_feature="p2")
     with pytest.raises(ValueError, match="upsample is 3; it must divide 8, the stride of p3"):
         make_part(upsample=3)

@@ -10,12 +10,7 @@ from torch import Tensor
 
 from vertebra.detection import Candidates, top_values
 
-__all__ = ["by_anchor", "centers_and_sizes", "objectness_candidates"]
-
-
-def by_anchor(x: Tensor, size: int) -> Tensor:
-    """A map (N, A * size, H, W) to rows (N, H * W * A, size): row (y * W + x) * A + a. No copy if channels_last."""
-    return x.permute(0, 2, 3, 1).reshape(x.shape[0], -1, size)
+__all__ = ["centers_and_sizes", "objectness_candidates"]
 
 
 def objectness_candidates(

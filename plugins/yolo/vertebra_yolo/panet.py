@@ -3,14 +3,13 @@
 Sources: Liu et al., "Path Aggregation Network", arXiv:1803.01534; C3 blocks and widths as published with YOLOv5.
 """
 
-from itertools import pairwise
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vertebra.models import Neck, ShapeSpec
+from vertebra.models import Neck, ShapeSpec, finest_first
 from vertebra_yolo.csp_blocks import C3, ConvAct
 
 __all__ = ["PANet"]
@@ -31,11 +30,9 @@ class PANet(Neck):
         self, input_shape: dict[str, ShapeSpec], num_blocks: int = 1, out_channels: list[int] | None = None
     ) -> None:
         super().__init__()
-        self.features = sorted(input_shape, key=lambda name: input_shape[name].stride)  # finest first
+        self.features = finest_first("PANet", input_shape, argument="out_features", doubling=True)
         strides = [input_shape[name].stride for name in self.features]
         given = [input_shape[name].channels for name in self.features]
-        if not strides or any(2 * fine != coarse for fine, coarse in pairwise(strides)):
-            raise ValueError(f"PANet needs features whose strides double from level to level, got strides {strides}")
         widths = list(given) if out_channels is None else list(out_channels)
         if len(widths) != len(strides):
             raise ValueError(f"PANet: out_channels are {widths}, but there are {len(strides)} levels")

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vertebra.errors import DataError
-from vertebra.models import Batch, Loss, ShapeSpec, describe_input
+from vertebra.models import Batch, Loss, ShapeSpec, chosen_level, describe_input, finest_first
 from vertebra.models.layers import ConvNorm, NormName, msra_fill
-from vertebra.models.losses import BinaryCrossEntropy
+from vertebra.models.losses import BinaryCrossEntropy, check_unreduced
 from vertebra.structures import Instances, resize_masks_in_boxes, touched_cells
 
 __all__ = ["MaskPairs", "MaskedRaw", "PrototypeMasks", "maps_of", "mask_cells"]
@@ -88,12 +88,8 @@ class PrototypeMasks(nn.Module):
         threshold: float = 0.5,
     ) -> None:
         super().__init__()
-        finest = min(input_shape, key=lambda name: input_shape[name].stride)
-        self.in_feature = finest if in_feature is None else in_feature
-        if self.in_feature not in input_shape:
-            raise ValueError(
-                f"PrototypeMasks: in_feature is {in_feature!r}, but the features are {', '.join(input_shape)}"
-            )
+        finest = finest_first("PrototypeMasks", input_shape)[0]
+        self.in_feature = chosen_level("PrototypeMasks", input_shape, in_feature or finest)
         stride = input_shape[self.in_feature].stride
         if upsample < 1 or stride % upsample:
             raise ValueError(
@@ -106,8 +102,7 @@ class PrototypeMasks(nn.Module):
             )
         if not 0 < threshold < 1:
             raise ValueError(f"PrototypeMasks: threshold is {threshold}; it must lie between 0 and 1")
-        if getattr(loss, "reduction", "none") != "none":
-            raise ValueError(f"PrototypeMasks averages the losses itself: {type(loss).__name__} needs reduction 'none'")
+        check_unreduced("PrototypeMasks", loss)
         widths = [input_shape[self.in_feature].channels, *[channels] * num_convs]
         self.convs = nn.Sequential(*(ConvNorm(c, channels, 3, norm=norm, relu=True) for c in widths[:-1]))
         self.refine = ConvNorm(widths[-1], channels, 3, norm=norm, relu=True)

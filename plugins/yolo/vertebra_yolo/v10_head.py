@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vertebra.detection import rescale_instances, top_values
-from vertebra.models import Batch, GroundTruth, Head, Loss, ShapeSpec
-from vertebra.models.losses import CIoULoss
+from vertebra.models import Batch, GroundTruth, Head, Loss, ShapeSpec, finest_first
+from vertebra.models.losses import CIoULoss, check_unreduced
 from vertebra.runtime import world_size
 from vertebra.structures import Boxes, Instances
 from vertebra_yolo.assign_aligned import match_aligned
@@ -78,9 +78,8 @@ class YOLOv10Head(Head):
                 f"YOLOv10Head needs num_classes, topk and max_detections of at least 1 and num_bins of at least 2, got "
                 f"{num_classes}, {topk}, {max_detections} and {num_bins}"
             )
-        if getattr(box_loss, "reduction", "none") != "none":
-            raise ValueError(f"YOLOv10Head weighs each box: {type(box_loss).__name__} needs reduction 'none'")
-        self.levels = sorted(input_shape, key=lambda name: input_shape[name].stride)  # finest first
+        check_unreduced("YOLOv10Head", box_loss)
+        self.levels = finest_first("YOLOv10Head", input_shape)
         shapes = [input_shape[name] for name in self.levels]
         self.strides = [shape.stride for shape in shapes]
         self.one = Branch(shapes, num_classes, num_bins)

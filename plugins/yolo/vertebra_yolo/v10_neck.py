@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from vertebra.models import Neck, ShapeSpec
+from vertebra.models import Neck, ShapeSpec, finest_first
 from vertebra_yolo.csp_blocks import ConvAct
 from vertebra_yolo.v10_blocks import SCDown
 from vertebra_yolo.v10_sizes import V10_SIZES, V10SizeName, make_stage
@@ -27,10 +27,10 @@ class YOLOv10Neck(Neck):
         if size not in V10_SIZES:
             raise ValueError(f"YOLOv10Neck: size is {size!r}; it must be one of {', '.join(V10_SIZES)}")
         sized = V10_SIZES[size]
-        self.features = sorted(input_shape, key=lambda name: input_shape[name].stride)  # finest first
+        self.features = finest_first("YOLOv10Neck", input_shape, argument="out_features", doubling=True)
         strides = [input_shape[name].stride for name in self.features]
-        if len(strides) != 3 or strides != [strides[0] * 2**i for i in range(3)]:
-            raise ValueError(f"YOLOv10Neck needs three features whose strides double, got strides {strides}")
+        if len(strides) != 3:
+            raise ValueError(f"YOLOv10Neck needs three features, got {', '.join(self.features)}")
         fine, middle, coarse = (input_shape[name].channels for name in self.features)
         self.top4 = make_stage(sized, "top4", middle + coarse, middle, 3)
         self.top3 = make_stage(sized, "top3", fine + middle, fine, 3)

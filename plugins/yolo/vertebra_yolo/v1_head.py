@@ -8,15 +8,13 @@ Letters: N images, K classes, S x S cells, B boxes a cell, M ground-truth boxes 
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from vertebra.detection import Candidates, rescale_instances, suppress
+from vertebra.detection import Candidates, Suppression
 from vertebra.errors import RecipeError
-from vertebra.export import suppressed
-from vertebra.models import Batch, ClassRows, GroundTruth, Head, ShapeSpec
+from vertebra.models import Batch, ClassRows, DetectionHead, GroundTruth, ShapeSpec
 from vertebra.structures import pairwise_iou
 from vertebra_yolo.cells import real_boxes
 from vertebra_yolo.darknet import SLOPE
@@ -25,7 +23,7 @@ from vertebra_yolo.detections import centers_and_sizes
 __all__ = ["YOLOv1Head"]
 
 
-class YOLOv1Head(Head):
+class YOLOv1Head(DetectionHead):
     """Detection from the coarsest feature; `predict` gives `instances`. The size of the input is fixed.
 
     Args:
@@ -36,13 +34,9 @@ class YOLOv1Head(Head):
             network.
         dropout: share of the last hidden layer's values that is dropped in training (section 2.2).
         coord_weight, no_object_weight: lambda_coord and lambda_noobj of equation 3.
-        score_threshold: detections need more than this; the score is confidence times class probability.
-        nms_threshold: IoU threshold of NMS: of two boxes of a class that overlap more, the lower score is dropped.
-        class_agnostic_nms: boxes suppress those of other classes too.
-        max_detections: maximum number of detections per image.
+        score_threshold, nms_threshold, class_agnostic_nms, max_detections: see `Suppression`; the score is confidence
+            times class probability.
     """
-
-    task_outputs: ClassVar = ("instances",)
 
     def __init__(
         self,
@@ -61,7 +55,9 @@ class YOLOv1Head(Head):
         class_agnostic_nms: bool = False,
         max_detections: int = 100,
     ) -> None:
-        super().__init__()
+        super().__init__(
+            num_classes, Suppression(score_threshold, None, nms_threshold, class_agnostic_nms, max_detections)
+        )
         if not input_shape:
             raise ValueError("YOLOv1Head needs a feature, input_shape has none")
         if min(num_classes, image_size, grid, num_boxes, *hidden) < 1:
@@ -73,7 +69,7 @@ class YOLOv1Head(Head):
         spec = input_shape[self.level]
         self.image_size = image_size
         self.cells = math.ceil(image_size / spec.stride)  # a side of the feature map
-        self.grid, self.num_boxes, self.num_classes = grid, num_boxes, num_classes
+        self.grid, self.num_boxes = grid, num_boxes
         widths = [spec.channels * self.cells**2, *hidden]
         hidden_layers = [nn.Linear(a, b) for a, b in pairwise(widths)]
         self.hidden = nn.ModuleList(hidden_layers)
@@ -87,10 +83,6 @@ class YOLOv1Head(Head):
 
         self.coord_weight = coord_weight
         self.no_object_weight = no_object_weight
-        self.score_threshold = score_threshold
-        self.nms_threshold = nms_threshold
-        self.class_agnostic_nms = class_agnostic_nms
-        self.max_detections = max_detections
 
     def forward(self, features: dict[str, Tensor]) -> Tensor:
         """{l: (N, C, H, W)} to (N, S, S, 5 B + K): of each box x, y, sqrt(w), sqrt(h) and confidence, then the classes.
@@ -137,22 +129,12 @@ class YOLOv1Head(Head):
             "loss_cls": ((scores - one_hot).square().sum(dim=2) * has).sum() * scale,
         }
 
-    def predict(self, raw: Tensor, batch: Batch) -> list[dict]:
-        """The best boxes of each image, scaled to its original size and clipped to it, best first."""
+    def candidates(self, raw: Tensor) -> Candidates:
+        """All (box, class) pairs, best first."""
         boxes, scores = self._decoded(raw)
         best, index = scores.flatten(1).sort(dim=1, descending=True)  # (N, S*S*B*K)
         rows = (index // self.num_classes)[..., None].expand(-1, -1, 4)
-        candidates = Candidates(boxes.gather(1, rows), best, index % self.num_classes, best > self.score_threshold)
-        kept = suppress(
-            candidates,
-            batch.image_sizes,
-            nms_threshold=self.nms_threshold,
-            max_detections=self.max_detections,
-            class_agnostic=self.class_agnostic_nms,
-        )
-        return [
-            {"instances": rescale_instances(one, *size)} for one, size in zip(kept, batch.original_sizes, strict=True)
-        ]
+        return Candidates(boxes.gather(1, rows), best, index % self.num_classes, best > self.score_threshold)
 
     def export_raw(self, raw: Tensor, image_size: tuple[int, int]) -> dict[str, Tensor]:
         """`output` (N, S*S*B, 5 + K): center x, y, width, height in input pixels, confidence, class probabilities."""
@@ -165,13 +147,7 @@ class YOLOv1Head(Head):
 
     def export_predictions(self, raw: Tensor, image_size: tuple[int, int]) -> dict[str, Tensor]:
         """`boxes` (N, D, 4) xyxy in input pixels, `scores` and `classes` (N, D), best first, NMS in the graph."""
-        return suppressed(
-            *self._decoded(raw),
-            nms_threshold=self.nms_threshold,
-            score_threshold=self.score_threshold,
-            max_detections=self.max_detections,
-            class_agnostic=self.class_agnostic_nms,
-        )
+        return self.suppression.in_graph(*self._decoded(raw))
 
     def _decoded(self, raw: Tensor) -> tuple[Tensor, Tensor]:
         """Boxes (N, S*S*B, 4) `xyxy` in input pixels, and their class scores (N, S*S*B, K) in [0, 1]."""

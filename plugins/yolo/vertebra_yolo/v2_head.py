@@ -9,14 +9,12 @@ the fullest image, P pairs of a row and a ground-truth box.
 """
 
 import math
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from vertebra.detection import Candidates, rescale_instances, suppress
-from vertebra.export import suppressed_candidates
-from vertebra.models import Batch, ClassRows, Head, ShapeSpec
+from vertebra.detection import Candidates, Suppression, by_anchor
+from vertebra.models import Batch, ClassRows, DetectionHead, ShapeSpec
 from vertebra.models.layers import normal_fill
 from vertebra.structures import matched_pairwise_iou
 from vertebra_yolo.cells import (
@@ -32,7 +30,7 @@ from vertebra_yolo.cells import (
     real_boxes,
     regression_loss,
 )
-from vertebra_yolo.detections import by_anchor, centers_and_sizes, objectness_candidates
+from vertebra_yolo.detections import centers_and_sizes, objectness_candidates
 
 __all__ = ["YOLOv2Head"]
 
@@ -40,8 +38,8 @@ _CELLS = ((0.57273, 0.677385), (1.87446, 2.06253), (3.33843, 5.47434), (7.88282,
 _COCO_ANCHORS = {1: [[(32 * w, 32 * h) for w, h in _CELLS]]}  # yolov2.cfg gives them in cells of 32 pixels
 
 
-class YOLOv2Head(Head):
-    """One-stage detection on one level; `predict` gives `instances`.
+class YOLOv2Head(DetectionHead):
+    """One-stage detection on one level.
 
     Args:
         anchors: width and height of each anchor in input pixels. None: the five of Darknet's yolov2.cfg.
@@ -51,14 +49,10 @@ class YOLOv2Head(Head):
         object_weight, no_object_weight: of the objectness where there is an object, and where not.
         box_weight, cls_weight: factors of the other two losses. A box's has 2 - area beside it (the image's is 1).
         warm_images: for this many images in training, rows without an object are drawn weakly (0.01) to their anchors.
-        score_threshold: detections need more than this; the score is objectness times class probability.
-        topk_candidates: best (row, class) pairs of an image that go on to the suppression.
-        nms_threshold: IoU threshold of NMS: of two boxes of a class that overlap more, the lower score is dropped.
-        class_agnostic_nms: boxes suppress those of other classes too.
-        max_detections: maximum number of detections per image.
+        score_threshold, topk_candidates, nms_threshold, class_agnostic_nms, max_detections: see `Suppression`; the
+            candidates are (row, class) pairs of an image, the score is objectness times class probability.
     """
 
-    task_outputs: ClassVar = ("instances",)
     anchors: Tensor
     images_seen: Tensor
 
@@ -80,19 +74,19 @@ class YOLOv2Head(Head):
         class_agnostic_nms: bool = False,
         max_detections: int = 100,
     ) -> None:
-        super().__init__()
+        super().__init__(
+            num_classes,
+            Suppression(score_threshold, topk_candidates, nms_threshold, class_agnostic_nms, max_detections),
+        )
         if len(input_shape) != 1:
             raise ValueError(
                 f"YOLOv2Head takes one level, got {', '.join(input_shape) or 'none'}. Put YOLOv2Neck before it, or "
                 "choose one by the backbone's out_features"
             )
-        if num_classes < 1:
-            raise ValueError(f"YOLOv2Head needs at least one class, num_classes is {num_classes}")
         ((self.level, spec),) = input_shape.items()
         self.strides = [spec.stride]
         (shapes,) = checked_anchors("YOLOv2Head", None if anchors is None else [anchors], [self.level], _COCO_ANCHORS)
         self.counts = [len(shapes)]
-        self.num_classes = num_classes
         self.register_buffer("anchors", torch.tensor(shapes), persistent=False)
         self.register_buffer("images_seen", torch.zeros((), dtype=torch.int64))
         self.predictor = nn.Conv2d(spec.channels, len(shapes) * (5 + num_classes), 1)
@@ -104,11 +98,6 @@ class YOLOv2Head(Head):
         self.box_weight = box_weight
         self.cls_weight = cls_weight
         self.warm_images = warm_images
-        self.score_threshold = score_threshold
-        self.topk_candidates = topk_candidates
-        self.nms_threshold = nms_threshold
-        self.class_agnostic_nms = class_agnostic_nms
-        self.max_detections = max_detections
 
     def forward(self, features: dict[str, Tensor]) -> Tensor:
         """{l: (N, C, H_l, W_l)} to (N, A * (5 + K), H_l, W_l).
@@ -145,19 +134,6 @@ class YOLOv2Head(Head):
             "loss_cls": cls * (scale * self.cls_weight),
         }
 
-    def predict(self, raw: Tensor, batch: Batch) -> list[dict]:
-        """The best boxes of each image, scaled to its original size and clipped to it, best first."""
-        kept = suppress(
-            self._candidates(raw),
-            batch.image_sizes,
-            nms_threshold=self.nms_threshold,
-            max_detections=self.max_detections,
-            class_agnostic=self.class_agnostic_nms,
-        )
-        return [
-            {"instances": rescale_instances(one, *size)} for one, size in zip(kept, batch.original_sizes, strict=True)
-        ]
-
     def export_raw(self, raw: Tensor, image_size: tuple[int, int]) -> dict[str, Tensor]:
         """`output` (N, R, 5 + K): center x, y, width, height in input pixels, objectness, class probabilities.
 
@@ -167,22 +143,11 @@ class YOLOv2Head(Head):
         boxes = centers_and_sizes(decode_boxes(found[..., :4], self._rows(raw)))
         return {"output": torch.cat((boxes, found[..., 4:5].sigmoid(), found[..., 5:].softmax(dim=2)), dim=2)}
 
-    def export_predictions(self, raw: Tensor, image_size: tuple[int, int]) -> dict[str, Tensor]:
-        """`boxes` (N, D, 4) xyxy in input pixels, `scores` and `classes` (N, D), best first, NMS in the graph."""
-        return suppressed_candidates(
-            self._candidates(raw),
-            self.num_classes,
-            nms_threshold=self.nms_threshold,
-            score_threshold=self.score_threshold,
-            max_detections=self.max_detections,
-            class_agnostic=self.class_agnostic_nms,
-        )
-
     def darknet_order(self) -> list[nn.Conv2d]:
         """The convolutions as a Darknet file lists them: the only one."""
         return [self.predictor]
 
-    def _candidates(self, raw: Tensor) -> Candidates:
+    def candidates(self, raw: Tensor) -> Candidates:
         found = by_anchor(raw, 5 + self.num_classes).float()
         return objectness_candidates(
             found[..., 4],

@@ -12,10 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vertebra.models import Neck, ShapeSpec
+from vertebra.models import Neck, ShapeSpec, finest_first
 from vertebra.models.layers import NormName
 from vertebra_yolo.darknet import DarknetConv
-from vertebra_yolo.v3_neck import finest_first
 
 __all__ = ["YOLOv2Neck", "cells_to_channels"]
 
@@ -42,7 +41,7 @@ class YOLOv2Neck(Neck):
         reorg: Literal["space_to_depth", "darknet"] = "space_to_depth",
     ) -> None:
         super().__init__()
-        self.in_features = finest_first("YOLOv2Neck", input_shape, in_features)
+        self.in_features = finest_first("YOLOv2Neck", input_shape, in_features, doubling=True)
         if len(self.in_features) != 2:
             raise ValueError(f"YOLOv2Neck takes two features, got {', '.join(self.in_features)}; choose by in_features")
         if passthrough < 4 or passthrough % 4 or width < 1:

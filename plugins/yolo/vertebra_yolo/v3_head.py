@@ -9,16 +9,14 @@ cells and levels), M ground-truth boxes in the fullest image, P pairs of a row a
 """
 
 import math
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from vertebra.detection import Candidates, rescale_instances, suppress
-from vertebra.export import suppressed_candidates
-from vertebra.models import Batch, ClassRows, Head, Loss, ShapeSpec
+from vertebra.detection import Candidates, Suppression, by_anchor
+from vertebra.models import Batch, ClassRows, DetectionHead, Loss, ShapeSpec, finest_first
 from vertebra.models.layers import fill_bias, normal_fill
-from vertebra.models.losses import BinaryCrossEntropy
+from vertebra.models.losses import BinaryCrossEntropy, check_unreduced
 from vertebra_yolo.cells import (
     Grid,
     Pairs,
@@ -32,7 +30,7 @@ from vertebra_yolo.cells import (
     real_boxes,
     regression_loss,
 )
-from vertebra_yolo.detections import by_anchor, centers_and_sizes, objectness_candidates
+from vertebra_yolo.detections import centers_and_sizes, objectness_candidates
 
 __all__ = ["YOLOv3Head"]
 
@@ -42,8 +40,8 @@ _COCO_ANCHORS = {  # section 2.3, and yolov3-tiny.cfg; width and height in pixel
 }
 
 
-class YOLOv3Head(Head):
-    """One-stage detection on any number of levels; `predict` gives `instances`.
+class YOLOv3Head(DetectionHead):
+    """One-stage detection on any number of levels.
 
     Args:
         anchors: per level, finest first: width and height of each anchor in input pixels. None: the paper's nine for
@@ -56,14 +54,10 @@ class YOLOv3Head(Head):
         box_loss: on decoded boxes (P, 4) and true ones, unreduced (an IoU loss). None: the paper's on the regression.
         objectness_loss, cls_loss: unreduced, on logits and targets of one shape. None: binary cross entropy.
         box_weight, objectness_weight, cls_weight: factors of the three losses.
-        score_threshold: detections need more than this; the score is objectness times class probability.
-        topk_candidates: best (row, class) pairs of an image that go on to the suppression.
-        nms_threshold: IoU threshold of NMS: of two boxes of a class that overlap more, the lower score is dropped.
-        class_agnostic_nms: boxes suppress those of other classes too.
-        max_detections: maximum number of detections per image.
+        score_threshold, topk_candidates, nms_threshold, class_agnostic_nms, max_detections: see `Suppression`; the
+            candidates are (row, class) pairs of an image, the score is objectness times class probability.
     """
 
-    task_outputs: ClassVar = ("instances",)
     anchors: Tensor
 
     def __init__(
@@ -87,22 +81,16 @@ class YOLOv3Head(Head):
         class_agnostic_nms: bool = False,
         max_detections: int = 100,
     ) -> None:
-        super().__init__()
-        self.levels = sorted(input_shape, key=lambda name: input_shape[name].stride)  # finest first
+        super().__init__(
+            num_classes,
+            Suppression(score_threshold, topk_candidates, nms_threshold, class_agnostic_nms, max_detections),
+        )
+        self.levels = finest_first("YOLOv3Head", input_shape)
         self.strides = [input_shape[name].stride for name in self.levels]
         shapes = checked_anchors("YOLOv3Head", anchors, self.levels, _COCO_ANCHORS)
-        if num_classes < 1:
-            raise ValueError(f"YOLOv3Head needs at least one class, num_classes is {num_classes}")
         if not 0 < prior_prob < 1:
             raise ValueError(f"YOLOv3Head: prior_prob is {prior_prob}, it must lie between 0 and 1")
-        for loss in (box_loss, objectness_loss, cls_loss):
-            reduction = getattr(loss, "reduction", "none")
-            if reduction != "none":
-                raise ValueError(
-                    f"YOLOv3Head sums its losses and divides them by the number of images, so {type(loss).__name__} "
-                    f"needs reduction 'none', not {reduction!r}"
-                )
-        self.num_classes = num_classes
+        check_unreduced("YOLOv3Head", box_loss, objectness_loss, cls_loss)
         self.counts = [len(level) for level in shapes]
         self.register_buffer("anchors", torch.tensor([one for level in shapes for one in level]), persistent=False)
         self.predictors = nn.ModuleDict()
@@ -122,11 +110,6 @@ class YOLOv3Head(Head):
         self.box_weight = box_weight
         self.objectness_weight = objectness_weight
         self.cls_weight = cls_weight
-        self.score_threshold = score_threshold
-        self.topk_candidates = topk_candidates
-        self.nms_threshold = nms_threshold
-        self.class_agnostic_nms = class_agnostic_nms
-        self.max_detections = max_detections
 
     def forward(self, features: dict[str, Tensor]) -> list[Tensor]:
         """{l: (N, C_l, H_l, W_l)} to one map (N, A_l * (5 + K), H_l, W_l) a level, finest first.
@@ -164,19 +147,6 @@ class YOLOv3Head(Head):
             "loss_cls": cls.sum() * (scale * self.cls_weight),
         }
 
-    def predict(self, raw: list[Tensor], batch: Batch) -> list[dict]:
-        """The best boxes of each image, scaled to its original size and clipped to it, best first."""
-        kept = suppress(
-            self._candidates(raw),
-            batch.image_sizes,
-            nms_threshold=self.nms_threshold,
-            max_detections=self.max_detections,
-            class_agnostic=self.class_agnostic_nms,
-        )
-        return [
-            {"instances": rescale_instances(one, *size)} for one, size in zip(kept, batch.original_sizes, strict=True)
-        ]
-
     def export_raw(self, raw: list[Tensor], image_size: tuple[int, int]) -> dict[str, Tensor]:
         """`output` (N, R, 5 + K): center x, y, width, height in input pixels, objectness, class scores.
 
@@ -186,22 +156,11 @@ class YOLOv3Head(Head):
         boxes = centers_and_sizes(decode_boxes(found[..., :4], self._rows(raw)))
         return {"output": torch.cat((boxes, found[..., 4:].sigmoid()), dim=2)}
 
-    def export_predictions(self, raw: list[Tensor], image_size: tuple[int, int]) -> dict[str, Tensor]:
-        """`boxes` (N, D, 4) xyxy in input pixels, `scores` and `classes` (N, D), best first, NMS in the graph."""
-        return suppressed_candidates(
-            self._candidates(raw),
-            self.num_classes,
-            nms_threshold=self.nms_threshold,
-            score_threshold=self.score_threshold,
-            max_detections=self.max_detections,
-            class_agnostic=self.class_agnostic_nms,
-        )
-
     def darknet_order(self) -> list[nn.Conv2d]:
         """The convolutions as a Darknet file lists them: one for each level, coarsest first."""
         return [conv for conv in list(self.predictors.values())[::-1] if isinstance(conv, nn.Conv2d)]
 
-    def _candidates(self, raw: list[Tensor]) -> Candidates:
+    def candidates(self, raw: list[Tensor]) -> Candidates:
         found = self._by_row(raw)
         return objectness_candidates(
             found[..., 4],

@@ -6,13 +6,12 @@ Darknet's yolov3.cfg and yolov3-tiny.cfg. What the necks return is what the head
 
 import math
 from collections.abc import Sequence
-from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vertebra.models import Neck, ShapeSpec
+from vertebra.models import Neck, ShapeSpec, finest_first
 from vertebra.models.layers import NormName
 from vertebra_yolo.darknet import DarknetConv
 
@@ -39,7 +38,7 @@ class YOLOv3Neck(Neck):
         channels: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
-        self.in_features = finest_first("YOLOv3Neck", input_shape, in_features)
+        self.in_features = finest_first("YOLOv3Neck", input_shape, in_features, doubling=True)
         inputs = [input_shape[name] for name in self.in_features]
         widths = [spec.channels for spec in inputs] if channels is None else list(channels)
         if len(widths) != len(inputs) or any(width < 2 or width % 2 for width in widths):
@@ -117,7 +116,7 @@ class YOLOv3TinyNeck(Neck):
         width: int = 256,
     ) -> None:
         super().__init__()
-        self.in_features = finest_first("YOLOv3TinyNeck", input_shape, in_features)
+        self.in_features = finest_first("YOLOv3TinyNeck", input_shape, in_features, doubling=True)
         if len(self.in_features) != 2 or width < 2 or width % 2:
             raise ValueError(
                 f"YOLOv3TinyNeck takes two features and an even width, got {', '.join(self.in_features)} and {width}"
@@ -149,26 +148,6 @@ class YOLOv3TinyNeck(Neck):
     def darknet_order(self) -> list[list[DarknetConv]]:
         """The convolutions as a Darknet file lists them: one list for each level, coarsest first."""
         return [[self.branch, self.output_coarse], [self.join, self.output_fine]]
-
-
-def finest_first(who: str, input_shape: dict[str, ShapeSpec], wanted: Sequence[str] | None) -> list[str]:
-    """The names to use in order of stride, checked: known, and each stride twice the one before."""
-    names = sorted(
-        input_shape if wanted is None else wanted, key=lambda name: getattr(input_shape.get(name), "stride", 0)
-    )
-    unknown = [name for name in names if name not in input_shape]
-    if unknown or not names:
-        raise ValueError(
-            f"{who}: in_features {', '.join(unknown) or 'is empty, but'} not among the backbone's out_features "
-            f"({', '.join(input_shape) or 'none'})"
-        )
-    strides = [input_shape[name].stride for name in names]
-    if any(coarse != 2 * fine for fine, coarse in pairwise(strides)):
-        raise ValueError(
-            f"{who}: the strides of {', '.join(names)} are {strides}; each must be twice the one before. "
-            "Choose them by in_features, or by the backbone's out_features"
-        )
-    return names
 
 
 def level_names(inputs: Sequence[ShapeSpec]) -> list[str]:

@@ -13,10 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vertebra.detection import Candidates, rescale_instances, suppress, top_values
-from vertebra.export import suppressed_candidates
-from vertebra.models import Batch, ClassRows, GroundTruth, Head, Loss, ShapeSpec
-from vertebra.models.losses import BinaryCrossEntropy, CIoULoss
+from vertebra.detection import Candidates, Suppression, by_anchor, top_values
+from vertebra.models import Batch, ClassRows, DetectionHead, GroundTruth, Loss, ShapeSpec, finest_first
+from vertebra.models.losses import BinaryCrossEntropy, CIoULoss, check_unreduced
 from vertebra.runtime import world_size
 from vertebra.structures import matched_pairwise_iou
 from vertebra_yolo.assign_ratio import RatioPairs, match_by_ratio
@@ -25,7 +24,6 @@ from vertebra_yolo.prototypes import MaskedRaw, MaskPairs, PrototypeMasks, maps_
 from vertebra_yolo.v5_maps import (
     COCO_ANCHORS,
     anchor_rows,
-    by_anchor,
     by_row,
     cells_of,
     checked_anchors,
@@ -39,7 +37,7 @@ __all__ = ["COCO_ANCHORS", "YOLOv5Head"]
 _BALANCE = {3: (4.0, 1.0, 0.4), 4: (4.0, 1.0, 0.25, 0.06), 5: (4.0, 1.0, 0.25, 0.06, 0.02)}  # as published
 
 
-class YOLOv5Head(Head):
+class YOLOv5Head(DetectionHead):
     """`predict` gives `instances` with `pred_boxes`, `scores` (objectness times class score), `pred_classes`, and with
     masks `pred_masks` (n, height, width) bool.
 
@@ -55,14 +53,10 @@ class YOLOv5Head(Head):
         max_ratio: see `match_by_ratio`.
         scale_by_batch: losses are multiplied by the number of images of a step, over all processes: what published
             learning rates for SGD are made for.
-        score_threshold: minimum score.
-        topk_candidates: best (anchor, class) pairs of each level that go on to the suppression.
-        nms_threshold: IoU threshold of NMS: of two boxes of a class that overlap more, the lower score is dropped.
-        class_agnostic_nms: of two boxes of any classes.
-        max_detections: maximum number of detections per image.
+        score_threshold, topk_candidates, nms_threshold, class_agnostic_nms, max_detections: see `Suppression`; the
+            candidates are (anchor, class) pairs of each level.
     """
 
-    task_outputs: ClassVar = ("instances",)
     yolov5_names: ClassVar = ((r"head\.m\.(\d+\.(?:weight|bias))", r"predict_maps.\1"),)  # see v5_import
     anchors: Tensor
     strides: Tensor
@@ -89,20 +83,18 @@ class YOLOv5Head(Head):
         class_agnostic_nms: bool = False,
         max_detections: int = 300,
     ) -> None:
-        super().__init__()
-        self.levels = sorted(input_shape, key=lambda name: input_shape[name].stride)  # finest first
+        super().__init__(
+            num_classes,
+            Suppression(score_threshold, topk_candidates, nms_threshold, class_agnostic_nms, max_detections),
+        )
+        self.levels = finest_first("YOLOv5Head", input_shape)
         strides = [input_shape[name].stride for name in self.levels]
         sizes = checked_anchors(COCO_ANCHORS if anchors is None else anchors, len(self.levels))
-        if num_classes < 1:
-            raise ValueError(f"YOLOv5Head needs at least one class, num_classes is {num_classes}")
         if balance is None:
             balance = list(_BALANCE.get(len(self.levels), [1.0] * len(self.levels)))
         if len(balance) != len(self.levels):
             raise ValueError(f"YOLOv5Head: balance has {len(balance)} values for {len(self.levels)} levels")
-        for loss in (box_loss, cls_loss):
-            if getattr(loss, "reduction", "none") != "none":
-                raise ValueError(f"YOLOv5Head averages the losses itself: {type(loss).__name__} needs reduction 'none'")
-        self.num_classes = num_classes
+        check_unreduced("YOLOv5Head", box_loss, cls_loss)
         self.num_anchors = sizes.shape[1]
         self.width = 5 + num_classes  # numbers an anchor: x, y, w, h, objectness, classes
         convs = [nn.Conv2d(input_shape[name].channels, self.num_anchors * self.width, 1) for name in self.levels]
@@ -126,11 +118,6 @@ class YOLOv5Head(Head):
         self.label_smoothing = label_smoothing
         self.max_ratio = max_ratio
         self.scale_by_batch = scale_by_batch
-        self.score_threshold = score_threshold
-        self.topk_candidates = topk_candidates
-        self.nms_threshold = nms_threshold
-        self.class_agnostic_nms = class_agnostic_nms
-        self.max_detections = max_detections
 
     def forward(self, features: dict[str, Tensor]) -> list[Tensor] | MaskedRaw:
         """{l: (N, C_l, H_l, W_l)} to (N, A * (5 + K), H_l, W_l) a level; channel a * (5 + K) + i."""
@@ -173,20 +160,13 @@ class YOLOv5Head(Head):
 
     def predict(self, raw: list[Tensor] | MaskedRaw, batch: Batch) -> list[dict]:
         """The best boxes of each image, scaled to its original size and clipped to it, best first."""
-        found = suppress(
-            self._candidates(raw),
-            batch.image_sizes,
-            nms_threshold=self.nms_threshold,
-            max_detections=self.max_detections,
-            class_agnostic=self.class_agnostic_nms,
-        )
-        found = [rescale_instances(one, *original) for one, original in zip(found, batch.original_sizes, strict=True)]
+        outputs = super().predict(raw, batch)
         if self.masks is not None and isinstance(raw, MaskedRaw):
-            for one, prototypes, size in zip(found, raw.prototypes, batch.image_sizes, strict=True):
-                sides = zip(batch.padded_size, one.image_size, size, strict=True)
+            for output, prototypes, size in zip(outputs, raw.prototypes, batch.image_sizes, strict=True):
+                sides = zip(batch.padded_size, output["instances"].image_size, size, strict=True)
                 height, width = (padded * wanted / own for padded, wanted, own in sides)
-                self.masks.finish(one, prototypes, (height, width))
-        return [{"instances": one} for one in found]
+                self.masks.finish(output["instances"], prototypes, (height, width))
+        return outputs
 
     def export_raw(self, raw: list[Tensor] | MaskedRaw, image_size: tuple[int, int]) -> dict[str, Tensor]:
         """`output` (N, R, 5 + K): center x, y, width, height in input pixels, objectness, class scores.
@@ -207,14 +187,7 @@ class YOLOv5Head(Head):
 
         Masks come with the raw form alone.
         """
-        return suppressed_candidates(
-            self._candidates(maps_of(raw)),
-            self.num_classes,
-            nms_threshold=self.nms_threshold,
-            score_threshold=self.score_threshold,
-            max_detections=self.max_detections,
-            class_agnostic=self.class_agnostic_nms,
-        )
+        return super().export_predictions(maps_of(raw), image_size)
 
     def _match(self, maps: list[Tensor], objects: GroundTruth) -> tuple[RatioPairs, list[int], int]:
         """The pairs, sorted by level; how many each level has, and with masks the image with most of them (else 0).
@@ -271,7 +244,7 @@ class YOLOv5Head(Head):
         )
         return [loss * gain for loss, gain in zip(losses, gains, strict=True)]
 
-    def _candidates(self, raw: list[Tensor] | MaskedRaw) -> Candidates:
+    def candidates(self, raw: list[Tensor] | MaskedRaw) -> Candidates:
         """With a MaskedRaw, `details` are the coefficients."""
         maps = maps_of(raw)
         coefficients = raw.coefficients if isinstance(raw, MaskedRaw) else [None] * len(maps)

@@ -15,7 +15,6 @@ from vertebra_yolo.assign_ratio import RatioPairs
 __all__ = [
     "COCO_ANCHORS",
     "anchor_rows",
-    "by_anchor",
     "by_row",
     "cells_of",
     "checked_anchors",
@@ -43,11 +42,6 @@ def decode_boxes(regression: Tensor, corners: Tensor, anchors: Tensor, strides: 
     center = (s[..., :2] * 2 - 0.5 + corners) * strides
     half = (s[..., 2:] * 2) ** 2 * anchors / 2
     return torch.cat((center - half, center + half), dim=-1)
-
-
-def by_anchor(x: Tensor, width: int) -> Tensor:
-    """A map (N, A * width, H, W) to (N, H * W * A, width); no copy if it lies channels_last."""
-    return x.permute(0, 2, 3, 1).reshape(x.shape[0], -1, width)
 
 
 def by_row(x: Tensor, num_anchors: int) -> Tensor:

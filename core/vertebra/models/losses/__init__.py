@@ -6,6 +6,7 @@ from vertebra.models.losses.classification import BinaryCrossEntropy, CrossEntro
 from vertebra.models.losses.compound import CompoundLoss
 from vertebra.models.losses.distance import BoundaryLoss, DistanceWeightedCrossEntropy
 from vertebra.models.losses.pixels import HardPixelCrossEntropy, PixelBCE, PixelFocalLoss
+from vertebra.models.losses.reduction import check_unreduced
 from vertebra.models.losses.region_overlap import DiceLoss, JaccardLoss, LovaszSoftmax, TverskyLoss
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "SigmoidFocalLoss",
     "SmoothL1Loss",
     "TverskyLoss",
+    "check_unreduced",
 ]
 
 __getattr__ = former_names(__name__)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor
 
-__all__ = ["Reduction", "check_reduction", "reduce"]
+__all__ = ["Reduction", "check_reduction", "check_unreduced", "reduce"]
 
 Reduction = Literal["none", "sum", "mean"]
 
@@ -15,6 +15,21 @@ def check_reduction(name: str) -> str:
     if name not in ("none", "sum", "mean"):
         raise ValueError(f"reduction is {name!r}; it must be 'none', 'sum' or 'mean'")
     return name
+
+
+def check_unreduced(who: str, *losses: Any) -> None:
+    """Whether these give a loss for each element, for a part that sums or averages them itself; None is skipped.
+
+    Raises:
+        ValueError: one has another reduction; starts with `who`.
+    """
+    for loss in losses:
+        reduction = getattr(loss, "reduction", "none")
+        if reduction != "none":
+            raise ValueError(
+                f"{who} sums or averages its losses itself, so {type(loss).__name__} needs reduction 'none', not "
+                f"{reduction!r}"
+            )
 
 
 def reduce(loss: Tensor, reduction: str) -> Tensor:

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from vertebra.models.contracts import Neck, ShapeSpec
 from vertebra.models.convolution import ConvNorm, xavier_fill
+from vertebra.models.levels import finest_first
 from vertebra.models.norms import NormName
 
 __all__ = ["FPN", "P6P7", "MaxPool", "TopBlock"]
@@ -181,17 +182,9 @@ class _MaxPool(nn.Module):
 
 
 def _finest_first(input_shape: dict[str, ShapeSpec], wanted: Sequence[str] | None) -> list[str]:
-    """The names to use in order of stride, checked: known, and each stride twice the one before."""
-    names = list(input_shape) if wanted is None else list(wanted)
-    unknown = [name for name in names if name not in input_shape]
-    if unknown or not names:
-        raise ValueError(
-            f"FPN: in_features {', '.join(unknown) or 'is empty, but'} not among the backbone's out_features "
-            f"({', '.join(input_shape) or 'none'})"
-        )
-    names.sort(key=lambda name: input_shape[name].stride)
-    strides = [input_shape[name].stride for name in names]
-    if any(stride != strides[0] * 2**step for step, stride in enumerate(strides)) or math.log2(strides[0]) % 1:
-        listed = ", ".join(f"{name} {stride}" for name, stride in zip(names, strides, strict=True))
-        raise ValueError(f"FPN needs features whose strides are powers of 2, each twice the one before; got {listed}")
+    """The names to use in order of stride, each of twice the one before; strides are powers of 2, as levels are named
+    by their exponents."""
+    names = finest_first("FPN", input_shape, wanted, doubling=True)
+    if math.log2(input_shape[names[0]].stride) % 1:
+        raise ValueError(f"FPN: the stride of {names[0]} is {input_shape[names[0]].stride}, not a power of 2")
     return names

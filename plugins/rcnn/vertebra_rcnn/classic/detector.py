@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from vertebra.data import Dataset, Metadata, build_mapper
-from vertebra.detection import rescale_instances
+from vertebra.detection import Suppression, rescale_instances
 from vertebra.errors import DataError
 from vertebra.files import open_whole
 from vertebra.models import check_archive
@@ -40,8 +40,7 @@ class ClassicRCNN(nn.Module):
         max_regions: kept of all images together to learn from, each image as many; bounds the memory (8 KB each with
             512 channels and 2 x 2 cells). Regions that overlap an object come first, the others by chance.
         reverse_channels: the backbone wants blue first.
-        score_threshold: detections need more than this; scores are the sigmoid of the SVMs' answers.
-        nms_threshold: IoU threshold of NMS: of two boxes of a class that overlap more, the lower score is dropped.
+        score_threshold, nms_threshold, max_detections: see `Suppression`; scores are the sigmoid of the SVMs' answers.
         metadata: facts of the dataset whose classes it learns.
     """
 
@@ -70,9 +69,7 @@ class ClassicRCNN(nn.Module):
         self.max_proposals = max_proposals
         self.max_regions = max_regions
         self.reverse_channels = reverse_channels
-        self.score_threshold = score_threshold
-        self.nms_threshold = nms_threshold
-        self.max_detections = max_detections
+        self.suppression = Suppression(score_threshold, None, nms_threshold, max_detections=max_detections)
         self.seed = seed
         self.classifiers: LinearClassifiers | None = None
         self.ridges: BoxRidges | None = None
@@ -187,9 +184,7 @@ class ClassicRCNN(nn.Module):
             ridges.refined(features, boxes),
             torch.zeros(len(boxes), dtype=torch.int64),
             [size],
-            score_threshold=self.score_threshold,
-            nms_threshold=self.nms_threshold,
-            max_detections=self.max_detections,
+            self.suppression,
         )[0]
         return rescale_instances(found, sample.get("height", size[0]), sample.get("width", size[1]))
 

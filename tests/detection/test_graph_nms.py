@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from vertebra.detection import Candidates, suppress, top_values
-from vertebra.export import suppressed, suppressed_candidates
+from vertebra.detection.graph_nms import suppressed, suppressed_candidates
 
 SETTINGS = {"nms_threshold": 0.5, "score_threshold": 0.3, "max_detections": 20}
 

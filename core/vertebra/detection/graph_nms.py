@@ -1,21 +1,20 @@
-"""NMS inside an exported graph: an operator with fixed output shapes, and its translation to ONNX.
+"""NMS inside an exported graph: an operator with fixed output shapes.
 
 In PyTorch the operator is a loop over images around torchvision's NMS; torch.export sees one node, whose shapes are
-those of its inputs; ONNX gets NonMaxSuppression, which every runtime has.
+those of its inputs; `vertebra.export` translates it to ONNX.
 Letters: N images, R boxes an image, K classes, D detections kept.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 from torch.nn.functional import one_hot, pad
 
-from vertebra.detection import Candidates, batched_nms
+from vertebra.detection.nms import batched_nms
+from vertebra.detection.postprocess import Candidates
 
-__all__ = ["onnx_translations", "suppressed", "suppressed_candidates"]
+__all__ = ["suppressed", "suppressed_candidates"]
 
 
 def suppressed(
@@ -102,20 +101,3 @@ def suppressed_scores(
 @suppressed_scores.register_fake
 def _(boxes: Tensor, scores: Tensor, nms_threshold: float, score_threshold: float, max_per_class: int) -> Tensor:
     return torch.empty_like(scores)
-
-
-def onnx_translations() -> dict[Any, Any]:
-    """The `custom_translation_table` for torch.onnx.export. Needs onnxscript."""
-    from onnxscript import opset18 as op
-
-    def nms(boxes: Any, scores: Any, nms_threshold: float, score_threshold: float, max_per_class: int) -> Any:
-        limits: tuple[Any, ...] = (
-            op.Constant(value_ints=[max_per_class]),
-            op.Constant(value_floats=[nms_threshold]),
-            op.Constant(value_floats=[score_threshold]),
-        )
-        selected = op.NonMaxSuppression(boxes, scores, *limits)  # (M, 3) int64: image, class, box
-        nothing = op.Mul(scores, op.Constant(value_float=0.0))
-        return op.ScatterND(nothing, selected, op.GatherND(scores, selected))
-
-    return {torch.ops.vertebra.suppressed_scores.default: nms}
