@@ -1,19 +1,23 @@
 """Registries: from a name in a recipe to the class it means.
 
-`name: X` means, in this order: a component registered in this process by the decorator; an installed entry point `X`;
-otherwise an error. `distribution:X` always means that distribution's entry point. Names of the core are reserved.
+`name: X` means a component registered in this process by the decorator, or an installed entry point `X`; otherwise it
+is an error. `distribution:X` always means that distribution's entry point. What is registered cannot have the name of
+an installed component. Of two classes of one name in local files or notebook cells the later one counts, with a note; a
+recipe that names a local file means the classes of that file.
 """
 
 from __future__ import annotations
 
+import contextlib
 import inspect
+import logging
 from typing import Any
 
 from fvcore.common.registry import Registry as FvcoreRegistry
 
 from vertebra.errors import PluginError, RecipeError
 from vertebra.plugins import KINDS, Offer, canonical, core, installed_plugins, offers, switched_off
-from vertebra.plugins.local_files import WHEN_FORGOTTEN, load_announced
+from vertebra.plugins.local_files import WHEN_FORGOTTEN, WHEN_NAMED, is_local_module, load_announced
 from vertebra_eval.nearest import nearest
 
 __all__ = [
@@ -34,6 +38,8 @@ __all__ = [
     "Registry",
 ]
 
+logger = logging.getLogger(__name__)
+
 
 class Registry(FvcoreRegistry):
     """Components of one kind: fvcore's registry for those of this process, entry points for installed ones.
@@ -48,6 +54,10 @@ class Registry(FvcoreRegistry):
     Args:
         kind: backbone, neck, head, ...
     """
+
+    def __init__(self, kind: str) -> None:
+        super().__init__(kind)
+        self._of_files: dict[tuple[str, str], type] = {}  # (module of a local file, name) -> its class
 
     @property
     def kind(self) -> str:
@@ -64,27 +74,52 @@ class Registry(FvcoreRegistry):
 
     def _do_register(self, name: str, obj: Any) -> None:
         self._check_kind(name, obj)
+        self._check_free(name, obj)
         known = self._obj_map.get(name)
-        if known is not None and not _is_new_version(known, obj):
+        if known is not None and not (_is_new_version(known, obj) or _may_replace(known, obj)):
             raise PluginError(
                 f"{self.kind} {name} is registered twice: {_origin(known)}, and now {_origin(obj)}.\n"
                 "  Rename one of the two classes"
             )
-        core_plugin = core()
-        if core_plugin is not None and name in core_plugin.components.get(self.kind, ()):
+        self._make_current(name, obj)
+        if is_local_module(obj.__module__):
+            self._of_files[obj.__module__, name] = obj
+
+    def _check_free(self, name: str, obj: type) -> None:
+        """Raises PluginError where the name is an installed component's."""
+        package = obj.__module__.partition(".")[0]
+        for offer in offers(self.kind):
+            own = offer.value.partition(":")[0].partition(".")[0] == package  # a plugin that also has the decorator
+            if offer.name != name or switched_off(offer.distribution) or (own and offer.plugin is not core()):
+                continue
+            of_core = offer.plugin is core()
+            owner = "the core" if of_core else f"the installed plugin {offer.plugin}"
+            off = "" if of_core else f",\n  or ignore the plugin: --no-plugin {offer.distribution}"
             raise PluginError(
-                f"{self.kind} {name} cannot be registered ({_origin(obj)}): the core has a {self.kind} of this name.\n"
-                "  Rename the class, or register it under another name: register(name=...)"
+                f"{self.kind} {name} cannot be registered ({_origin(obj)}): {owner} has a {self.kind} of this name.\n"
+                f"  Rename the class, or register it under another name: register(name=...){off}"
             )
+
+    def _make_current(self, name: str, obj: type) -> None:
+        """The class is what the name means from now on; a note where it meant something else."""
+        known = self._obj_map.get(name)
+        if known is not None and known is not obj and _origin(known) != _origin(obj):
+            logger.warning("%s %s: %s replaces %s in this process", self.kind, name, _origin(obj), _origin(known))
         self._obj_map[name] = obj
 
-    def get(self, name: str) -> type[Any]:
+    def get(self, name: str, module: str = "") -> type[Any]:
         """The class that `name` means, imported now if an installed distribution offers it.
 
+        Args:
+            module: of a local file, whose class of this name goes before others.
         Raises:
             RecipeError: nothing of this kind has that name.
             PluginError: several distributions offer it, or the one that does cannot be used.
         """
+        if is_local_module(module):
+            load_announced()
+        if (module, name) in self._of_files:
+            return self._of_files[module, name]
         found = self.find(name)
         if isinstance(found, Offer):
             cls = found.load()
@@ -192,11 +227,20 @@ def _is_new_version(known: type, obj: type) -> bool:
     return (known.__module__, known.__qualname__) == (obj.__module__, obj.__qualname__)
 
 
+def _may_replace(known: type, obj: type) -> bool:
+    """Whether the later one is a local file's or a notebook's, and not a second class in one local file."""
+    return obj.__module__ == "__main__" or (is_local_module(obj.__module__) and known.__module__ != obj.__module__)
+
+
 def _origin(cls: type) -> str:
-    try:
-        return f"{cls.__module__}.{cls.__qualname__} in {inspect.getsourcefile(cls)}"
-    except (TypeError, OSError):
-        return f"{cls.__module__}.{cls.__qualname__}"
+    """Where a class is defined; in a notebook, whose module has no file, the cell of its first method."""
+    main = cls.__module__ == "__main__"
+    name = cls.__qualname__ if main or is_local_module(cls.__module__) else f"{cls.__module__}.{cls.__qualname__}"
+    codes = (getattr(value, "__code__", None) for value in vars(cls).values())
+    file = next((code.co_filename for code in codes if code is not None), None) if main else None
+    with contextlib.suppress(TypeError, OSError):
+        file = file or inspect.getsourcefile(cls)
+    return f"{name} in {file}" if file else name
 
 
 def _a(kind: str) -> str:
@@ -207,11 +251,24 @@ REGISTRIES: dict[str, Registry] = {kind: Registry(kind) for kind in KINDS}
 
 
 def _forget_module(module: str) -> None:
+    """Its classes are gone; another file's of the same name counts again."""
     for registry in REGISTRIES.values():
-        registry._obj_map = {name: cls for name, cls in registry if cls.__module__ != module}
+        gone = {name for name, cls in registry if cls.__module__ == module}
+        registry._of_files = {key: cls for key, cls in registry._of_files.items() if key[0] != module}
+        others = {name: cls for (_, name), cls in registry._of_files.items() if name in gone}
+        registry._obj_map = {name: cls for name, cls in registry if name not in gone} | others
+
+
+def _name_module(module: str) -> None:
+    """A recipe names a local file that is imported already: its classes count again."""
+    for registry in REGISTRIES.values():
+        for (owner, name), cls in registry._of_files.items():
+            if owner == module:
+                registry._make_current(name, cls)
 
 
 WHEN_FORGOTTEN.append(_forget_module)
+WHEN_NAMED.append(_name_module)
 
 MODELS = REGISTRIES["model"]
 BACKBONES = REGISTRIES["backbone"]

@@ -3,7 +3,9 @@ import os
 import pickle
 
 import pytest
+from tiny_local import RECIPE
 
+from vertebra import load_recipe
 from vertebra.errors import PluginError
 from vertebra.plugins.local_files import file_hash, load_local_plugin
 from vertebra.registry import HEADS
@@ -51,13 +53,44 @@ def test_an_announced_file_is_found_by_name(plugin, monkeypatch):
     assert HEADS.get("LocalHead")().width == 4
 
 
-def test_two_files_that_register_one_name_are_both_told(plugin):
-    other = plugin.with_name("other.py")
-    other.write_text(SOURCE + "# not a copy\n")
+@pytest.fixture
+def other(plugin):
+    """A second file with a class of the same name."""
+    path = plugin.with_name("other.py")
+    path.write_text(SOURCE.replace("width: int = 4", "width: int = 8"))
+    return path
+
+
+def test_a_class_of_a_second_file_replaces_the_first_with_a_note(plugin, other, caplog):
     load_local_plugin(plugin)
-    with pytest.raises(PluginError) as caught:
+    assert not caplog.messages
+    load_local_plugin(other)
+    assert HEADS.get("LocalHead")().width == 8
+    (note,) = caplog.messages
+    assert note == f"head LocalHead: LocalHead in {other} replaces LocalHead in {plugin} in this process"
+    load_local_plugin(plugin)  # named again: it counts again
+    assert HEADS.get("LocalHead")().width == 4 and len(caplog.messages) == 2
+    other.write_text(other.read_text() + "\n\nraise ValueError\n")
+    with pytest.raises(PluginError):
         load_local_plugin(other)
-    assert "my-head.py" in str(caught.value) and "other.py" in str(caught.value)
+    assert HEADS.get("LocalHead")().width == 4
+
+
+def test_a_recipe_means_the_classes_of_its_own_file(plugin, other, tmp_path):
+    recipes = []
+    for file in (plugin, other):
+        text = RECIPE.replace("./my_head.py", f"./{file.name}").replace("TinyHead", "LocalHead")
+        path = tmp_path / f"{file.stem}.yaml"
+        path.write_text(text.replace("[Nothing]", "[]"))
+        recipes.append(load_recipe(path))
+    assert [recipe.model.heads["boxes"].build(num_classes=1).width for recipe in recipes] == [4, 8]
+    sent = pickle.dumps([recipe.model.heads["boxes"] for recipe in recipes])
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        assert pool.apply(_widths, (sent,)) == [4, 8]
+
+
+def _widths(sent: bytes) -> list[int]:
+    return [spec.build().width for spec in pickle.loads(sent)]
 
 
 def test_a_missing_file_suggests_its_neighbor(plugin):

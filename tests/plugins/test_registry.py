@@ -64,6 +64,25 @@ def test_a_notebook_cell_that_runs_again_replaces_its_class():
     assert HEADS.get("Delta") is newer
 
 
+def cell(source: str, number: int) -> type:
+    """The class Kappa that a notebook's cell defines and registers."""
+    space = {"__name__": "__main__", "HEADS": HEADS}
+    exec(compile(source, f"/tmp/ipykernel_1/{number}.py", "exec"), space)
+    return space["Kappa"]
+
+
+def test_a_class_of_a_second_cell_replaces_the_first_with_a_note(caplog):
+    body = "@HEADS.register()\nclass Kappa:\n    def forward(self, x): return {}"
+    first = cell(body.format(1), 1)
+    assert cell(body.format(1), 1) is HEADS.get("Kappa") is not first and not caplog.messages
+    second = cell(body.format(2), 2)
+    assert HEADS.get("Kappa") is second
+    (note,) = caplog.messages
+    assert note == (
+        "head Kappa: Kappa in /tmp/ipykernel_1/2.py replaces Kappa in /tmp/ipykernel_1/1.py in this process"
+    )
+
+
 def test_names_of_the_core_cannot_be_registered():
     class ResNet:
         component_kind = "backbone"
@@ -90,14 +109,26 @@ def test_an_installed_component_is_imported_when_it_is_named_and_not_before(inst
     assert HEADS.get("zeta_plugin:Zeta") is HEADS.get("Zeta")
 
 
-def test_this_process_goes_before_installed_plugins(install):
+def test_names_of_installed_plugins_cannot_be_registered(install, monkeypatch):
     install("eta-plugin", {"vertebra.heads": {"Eta": "fake_eta:Eta"}}, {"fake_eta.py": HEAD.format(name="Eta")})
 
-    @HEADS.register()
     class Eta: ...
 
-    assert HEADS.get("Eta") is Eta
-    assert HEADS.get("eta-plugin:Eta") is not Eta
+    with pytest.raises(
+        PluginError, match=r"Eta cannot be registered .*: the installed plugin eta-plugin 1.0 has"
+    ) as got:
+        HEADS.register(Eta)
+    assert "register(name=...),\n  or ignore the plugin: --no-plugin eta-plugin" in str(got.value)
+    assert HEADS.get("Eta").__module__ == "fake_eta"
+    assert HEADS.get(HEADS.register(Eta, name="MyEta").__name__) is not Eta
+    monkeypatch.setenv("VERTEBRA_PLUGINS_DISABLE", "eta-plugin")
+    assert HEADS.register(Eta) is HEADS.get("Eta") is Eta
+
+
+def test_an_installed_plugin_may_register_what_it_offers(install):
+    source = "from vertebra.registry import HEADS\n@HEADS.register()\nclass Iota: component_kind = 'head'\n"
+    install("iota-plugin", {"vertebra.heads": {"Iota": "fake_iota:Iota"}}, {"fake_iota.py": source})
+    assert HEADS.get("Iota").__module__ == "fake_iota"
 
 
 def test_a_name_that_two_distributions_offer_is_an_error_that_shows_both_qualified_forms(install):

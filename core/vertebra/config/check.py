@@ -202,7 +202,9 @@ def _check_component(
         if known.required and known.name not in block.value:
             text = describe_type(known.annotation)
             mistakes.add(block.where, f"{_join(path, known.name)} is missing; {name.value} needs it: {text}")
-    return INVALID if len(mistakes.found) > before else ComponentSpec(kind, name.value, arguments, block.where)
+    if len(mistakes.found) > before:
+        return INVALID
+    return ComponentSpec(kind, name.value, arguments, block.where, cls.__module__)
 
 
 def _may_be_usual(wanted: type) -> bool:

@@ -44,12 +44,15 @@ class ComponentSpec:
         arguments: the written ones, checked against the constructor; nested components are ComponentSpecs, alone or
             inside lists and dicts.
         where: `file:line`; two specs that differ only here are equal.
+        module: of the local plugin file whose class the name meant when the recipe was read, as another file may have a
+            class of the same name. Empty: it was not a local file's.
     """
 
     kind: str
     name: str
     arguments: dict[str, Any] = field(default_factory=dict)
     where: str = field(default="(made in Python)", compare=False)
+    module: str = field(default="", compare=False)
 
     @property
     def signature(self) -> Signature:
@@ -57,7 +60,7 @@ class ComponentSpec:
 
         Raises: as `Registry.get`.
         """
-        return signature_of(REGISTRIES[self.kind].get(self.name), self.kind)
+        return signature_of(REGISTRIES[self.kind].get(self.name, self.module), self.kind)
 
     def build(self, **injected: Any) -> Any:
         """Constructs the component, and its nested ones first.

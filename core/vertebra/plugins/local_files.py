@@ -26,11 +26,20 @@ from vertebra.plugins.isolation import import_plugin_module
 from vertebra_eval.files import read_bytes
 from vertebra_eval.nearest import nearest
 
-__all__ = ["ANNOUNCED", "WHEN_FORGOTTEN", "file_hash", "load_announced", "load_local_plugin"]
+__all__ = [
+    "ANNOUNCED",
+    "WHEN_FORGOTTEN",
+    "WHEN_NAMED",
+    "file_hash",
+    "is_local_module",
+    "load_announced",
+    "load_local_plugin",
+]
 
 ANNOUNCED = "VERTEBRA_LOCAL_PLUGINS"
 __path__: list[str] = []  # makes this module a package to the import system: its submodules come from the finder below
 WHEN_FORGOTTEN: list[Callable[[str], None]] = []  # called with the module's name; the registries stand here
+WHEN_NAMED: list[Callable[[str], None]] = []  # the same, where a file is named that is imported as it stands
 _HASH = "__sha256__"  # on each imported module: of the source that ran
 
 
@@ -62,7 +71,10 @@ def load_local_plugin(path: str | Path) -> ModuleType:
         raise PluginError(f"local plugin {path} cannot be read: {err.strerror}") from err
     same = [module for key, module in _imported().items() if getattr(module, _HASH, None) == digest]
     if same:
-        return next((module for module in same if module.__name__ == name), same[0])
+        module = next((module for module in same if module.__name__ == name), same[0])
+        for named in WHEN_NAMED:
+            named(module.__name__)
+        return module
     _forget(name)  # edited since it was imported
     announced = _announced()
     if path not in announced:
@@ -73,6 +85,11 @@ def load_local_plugin(path: str | Path) -> ModuleType:
         _announce([file for file in announced if file != path])
         _forget(name)
         raise
+
+
+def is_local_module(name: str) -> bool:
+    """Whether a module is a local plugin file."""
+    return name.startswith(f"{__name__}.")
 
 
 def load_announced() -> None:
@@ -103,7 +120,7 @@ def _announced() -> list[Path]:
 
 
 def _imported() -> dict[str, ModuleType]:
-    return {name: module for name, module in sys.modules.items() if name.startswith(f"{__name__}.")}
+    return {name: module for name, module in sys.modules.items() if is_local_module(name)}
 
 
 def _module_name(path: Path) -> str:
@@ -129,7 +146,7 @@ class _Finder:
 
     @staticmethod
     def find_spec(name: str, path: Sequence[str] | None = None, target: object = None) -> ModuleSpec | None:
-        if not name.startswith(f"{__name__}."):
+        if not is_local_module(name):
             return None
         file = next((file for file in _announced() if _module_name(file) == name), None)
         return None if file is None else spec_from_file_location(name, file, loader=_Loader(name, str(file)))
