@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from vertebra.engine.optimizers import SGD, AdamW
-from vertebra.engine.parameter_groups import parameter_groups
+from vertebra.engine.param_groups import parameter_groups
 from vertebra.engine.state import _load_optimizer, _optimizer_state
 
 

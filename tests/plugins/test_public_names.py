@@ -1,9 +1,11 @@
 """What a plugin may rely on: the public names, and a warning one minor release before one goes."""
 
 import importlib
+import pkgutil
 import subprocess
 import sys
 import warnings
+from types import ModuleType
 
 import pytest
 
@@ -97,6 +99,11 @@ def test_the_public_names_are_these(module):
     found = importlib.import_module(module)
     assert sorted(found.__all__) == sorted(PUBLIC[module].split())
     assert [name for name in found.__all__ if not hasattr(found, name)] == []
+    # a name that is imported on first use would be a module of this name, once something has imported that
+    modules = {one.name for one in pkgutil.iter_modules(getattr(found, "__path__", ()))} & set(found.__all__)
+    for name in modules:
+        importlib.import_module(f"{module}.{name}")
+    assert [name for name in modules if isinstance(getattr(found, name), ModuleType)] == []
 
 
 @pytest.mark.parametrize("module", PUBLIC)

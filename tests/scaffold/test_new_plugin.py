@@ -15,8 +15,8 @@ from vertebra.scaffold import SCAFFOLD_KINDS, new_plugin
 def test_what_is_written_is_tidy_and_complete(kind, tmp_path):
     made = new_plugin("My_Part", kind, tmp_path)
     assert made.folder == tmp_path / "my-part"
-    assert made.component == "MyPart"
-    assert made.recipe == "my-part:shapes"
+    assert made.components == {kind: "MyPart"}
+    assert made.recipes[0][0] == "my-part:shapes"
     files = {path.relative_to(made.folder) for path in made.folder.rglob("*") if path.is_file()}
     assert files == set(made.files)
     assert {str(path) for path in files} >= {
@@ -27,7 +27,7 @@ def test_what_is_written_is_tidy_and_complete(kind, tmp_path):
         "my_part/recipes/shapes.yaml",
         "tests/test_my_part.py",
     }
-    for path in files:
+    for path in files - {path for path in files if path.suffix == ".png"}:
         text = (made.folder / path).read_text(encoding="utf-8")
         assert not re.search(r"\$(?!\{\{)", text), f"{path} has a placeholder left"
     # ruff is a program
@@ -42,6 +42,40 @@ def test_the_core_it_needs_is_this_minor_release(tmp_path):
     text = (new_plugin("my-part", "head", tmp_path).folder / "pyproject.toml").read_text()
     major, minor = vertebra.__version__.split(".")[:2]
     assert f'dependencies = ["vertebra>={major}.{minor},<{major}.{int(minor) + 1}"]' in text
+
+
+def test_several_kinds_have_a_class_a_recipe_and_tests_each(tmp_path):
+    made = new_plugin("my-idea", ["neck", "loss", "format"], tmp_path)
+    assert made.components == {"neck": "MyIdeaNeck", "loss": "MyIdeaLoss", "format": "MyIdeaFormat"}
+    sample = (tmp_path / "my-idea" / "sample").resolve()
+    assert made.recipes == (
+        ("my-idea:neck_shapes",),
+        ("my-idea:loss_shapes",),
+        ("my-idea:format_shapes", f"data.root={sample}"),
+    )
+    written = {str(path) for path in made.files}
+    for kind in made.components:
+        expected = {f"my_idea/{kind}.py", f"my_idea/recipes/{kind}_shapes.yaml", f"tests/test_{kind}.py"}
+        assert expected <= written
+    project = (made.folder / "pyproject.toml").read_text()
+    assert 'MyIdeaFormat = "my_idea.format:MyIdeaFormat"' in project
+    ruff = [sys.executable, "-m", "ruff"]
+    subprocess.run([*ruff, "check", "--isolated", "--line-length", "120", "."], cwd=made.folder, check=True)
+
+
+def test_classes_are_named_by_hand_where_wanted(tmp_path):
+    made = new_plugin("my-idea", ["neck", "loss"], tmp_path, class_names=["Pyramid", "Focus"])
+    assert made.components == {"neck": "Pyramid", "loss": "Focus"}
+    for names, words in (
+        (["One"], r"1 class names \(One\) for 2 kinds \(neck, loss\); expected one for each"),
+        (["One", "One"], "two classes have one name"),
+        (["2One", "Two"], "'2One' cannot be the name of a class"),
+        (["FPN", "Two"], "has a neck FPN already"),
+    ):
+        with pytest.raises(PluginError, match=words):
+            new_plugin("other-idea", ["neck", "loss"], tmp_path, class_names=names)
+    with pytest.raises(PluginError, match="kinds are neck, neck; expected one or several, each once"):
+        new_plugin("other-idea", ["neck", "neck"], tmp_path)
 
 
 @pytest.mark.slow  # a pytest of its own
@@ -104,7 +138,9 @@ def test_names_that_are_taken_are_refused(name, kind, words, tmp_path):
 
 
 def test_a_kind_without_a_template_names_those_with_one(tmp_path):
-    with pytest.raises(PluginError, match=r"no template exists for a 'heads'.*\n  Nearest: head. All: head, neck"):
+    with pytest.raises(
+        PluginError, match=r"no template exists for a 'heads'.*\n  Nearest: head. All: model, backbone, neck"
+    ):
         new_plugin("my-part", "heads", tmp_path)
 
 

@@ -136,7 +136,7 @@ OWN_WRITES = {
     ("evaluation/result_stream.py", "replace"),
     ("data/shapes/files.py", "write_text"),  # in a `whole_folder`
     ("data/shapes/files.py", "save"),
-    ("scaffold/write.py", "write_text"),  # in a `whole_folder`
+    ("scaffold/write.py", "write_bytes"),  # in a `whole_folder`
     ("export/onnx_file.py", "save"),  # in a draft that is compared before it gets the name
     ("export/onnx_file.py", "replace"),
     ("predictor/video.py", "open"),  # of PyAV, which needs a path

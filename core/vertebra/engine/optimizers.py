@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from vertebra.engine.parameter_groups import ParameterGroup, parameter_groups
+from vertebra.engine.param_groups import ParameterGroup, parameter_groups
 
 __all__ = ["SGD", "AdamW", "OptimizerBuilder"]
 

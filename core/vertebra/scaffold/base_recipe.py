@@ -17,7 +17,7 @@ from vertebra.plugins import PluginInfo, installed_plugins
 __all__ = ["BaseRecipe", "find_base"]
 
 _ENDING = "shapes_quick"  # recipes of this name train on generated pictures in minutes
-_LOSS = "cls_loss"  # argument of a detection head that a loss can take the place of
+_TAKES = {"loss": "cls_loss", "part": "matcher"}  # argument of a detection head that the new component takes
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class BaseRecipe:
 
     Args:
         recipe: `plugin:recipe`.
-        head: the head's key under `model.heads`; it has an argument `cls_loss`.
+        head: the head's key under `model.heads`; it takes the new component where that is for a head.
         plugin: who ships it.
     """
 
@@ -42,16 +42,18 @@ def find_base(kind: str, wanted: str | None = None) -> BaseRecipe:
         PluginError: there is none, or the one that was named does not serve.
     """
     candidates = [wanted] if wanted else [name for name in list_recipes() if name.endswith(_ENDING)]
-    reasons = []
+    reasons, argument = [], _TAKES.get(kind, _TAKES["loss"])
     for name in candidates:
         try:
-            head, plugin = _head_of(name), _shipped_by(name)
+            head, plugin = _head_of(name, argument), _shipped_by(name)
         except VertebraError as err:
             reasons.append(f"{name}: {str(err).splitlines()[0]}")
             continue
         if head is not None and plugin is not None:
             return BaseRecipe(name, head, plugin)
-        reasons.append(f"{name}: " + ("no plugin ships it" if head else f"none of its heads has an argument {_LOSS}"))
+        reasons.append(
+            f"{name}: " + ("no plugin ships it" if head else f"none of its heads has an argument {argument}")
+        )
     tried = "\n  Tried: " + "; ".join(reasons) if reasons else ""
     raise PluginError(
         f"a {kind} trains only together with a head, and no installed plugin ships a recipe for that "
@@ -60,13 +62,13 @@ def find_base(kind: str, wanted: str | None = None) -> BaseRecipe:
     )
 
 
-def _head_of(recipe: str) -> str | None:
-    """The key of the first head that takes a classification loss."""
+def _head_of(recipe: str, taken: str) -> str | None:
+    """The key of the first head with this argument."""
     content = read_with_bases(find_recipe(recipe, Path.cwd())).plain()
     heads = (content.get("model") or {}).get("heads") or {}
     for key, block in heads.items():
         name = block if isinstance(block, str) else (block or {}).get("name")
-        if name and any(argument.name == _LOSS for argument in describe("head", name).arguments):
+        if name and any(argument.name == taken for argument in describe("head", name).arguments):
             return key
     return None
 

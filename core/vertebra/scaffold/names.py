@@ -1,11 +1,11 @@
-"""The names of a new plugin: its distribution, its package and its class, all made from one and checked."""
+"""The names of a new plugin: its distribution, its package and its classes, all made from one and checked."""
 
 from __future__ import annotations
 
 import keyword
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from vertebra.errors import PluginError
@@ -20,38 +20,56 @@ _LONGEST = 60
 
 @dataclass(frozen=True)
 class PluginNames:
-    """`my-head` (distribution, and prefix of its recipes), `my_head` (package), `MyHead` (class)."""
+    """`my-head` (distribution, and prefix of its recipes), `my_head` (package), {"head": "MyHead"} (classes)."""
 
     distribution: str
     package: str
-    class_name: str
+    classes: dict[str, str]
 
 
-def plugin_names(name: str, kind: str) -> PluginNames:
+def plugin_names(name: str, kinds: Sequence[str], class_names: Sequence[str] = ()) -> PluginNames:
     """All names of a plugin that is called `name`.
 
+    Args:
+        class_names: of the classes, in the order of `kinds`; empty: made from `name`.
     Raises:
-        PluginError: the name cannot be a distribution's or a package's, or is taken; all problems are reported.
+        PluginError: a name cannot be a distribution's, a package's or a class's, or is taken; reports all problems.
     """
     if not _FORM.fullmatch(name) or len(name) > _LONGEST:
         raise PluginError(
             f"{name!r} cannot be a plugin's name: expected up to {_LONGEST} letters and digits in words joined by '-', "
-            f"beginning with a letter, such as my-{kind}"
+            f"beginning with a letter, such as my-{kinds[0]}"
         )
     distribution = canonical(name)
     words = distribution.split("-")
-    class_name = "".join(word[:1].upper() + word[1:] for word in words)
-    names = PluginNames(distribution, "_".join(words), class_name)
-    problems = list(_problems(names, kind))
-    if problems:
-        example = f"{distribution}-{kind}" if words[-1] != kind else f"my-{distribution}"
+    if class_names and len(class_names) != len(kinds):
         raise PluginError(
-            f"{name!r} cannot be this plugin's name:\n  " + "\n  ".join(problems) + f"\n  Try {example}, for example"
+            f"{len(class_names)} class names ({', '.join(class_names)}) for {len(kinds)} kinds ({', '.join(kinds)}); "
+            "expected one for each, in the same order"
+        )
+    classes = dict(zip(kinds, class_names or _class_names(words, kinds), strict=True))
+    names = PluginNames(distribution, "_".join(words), classes)
+    problems = list(_problems(names))
+    if problems:
+        example = f"{distribution}-{kinds[0]}" if words[-1] != kinds[0] else f"my-{distribution}"
+        raise PluginError(
+            f"{name!r} cannot be this plugin's name:\n  "
+            + "\n  ".join(problems)
+            + f"\n  Try {example}, for example, or "
+            "name the classes yourself: --class"
         )
     return names
 
 
-def _problems(names: PluginNames, kind: str) -> Iterator[str]:
+def _class_names(words: Sequence[str], kinds: Sequence[str]) -> list[str]:
+    """`MyHead` of my-head; of several kinds `MyIdeaHead`, `MyIdeaLoss` of my-idea."""
+    stem = "".join(word[:1].upper() + word[1:] for word in words)
+    if len(kinds) == 1:
+        return [stem]
+    return [stem if stem.endswith(kind.capitalize()) else stem + kind.capitalize() for kind in kinds]
+
+
+def _problems(names: PluginNames) -> Iterator[str]:
     package = names.package
     if keyword.iskeyword(package) or keyword.issoftkeyword(package):
         yield f"{package} is a Python keyword, so it cannot be imported"
@@ -64,6 +82,11 @@ def _problems(names: PluginNames, kind: str) -> Iterator[str]:
             yield f"a plugin {plugin} is installed"
         elif names.distribution in plugin.recipe_packages:
             yield f"plugin {plugin} ships its recipes as {names.distribution}:..."
-    taken = {offer.name: offer.plugin for offer in offers(kind)}
-    if names.class_name in taken:
-        yield f"{taken[names.class_name]} has a {kind} {names.class_name} already"
+    for kind, name in names.classes.items():
+        if not name.isidentifier() or keyword.iskeyword(name):
+            yield f"{name!r} cannot be the name of a class"
+        taken = {offer.name: offer.plugin for offer in offers(kind)}
+        if name in taken:
+            yield f"{taken[name]} has a {kind} {name} already"
+    if len(set(names.classes.values())) < len(names.classes):
+        yield f"two classes have one name: {', '.join(names.classes.values())}"

@@ -18,10 +18,11 @@ def test_a_new_plugin_installs_passes_its_tests_and_trains(kind, installed, tmp_
     wheels.mkdir()
     installed.install(build_wheel(made.folder, tmp_path, wheels))
 
-    assert made.component in installed.run("vertebra", "plugins", cwd=tmp_path)
+    assert made.components[kind] in installed.run("vertebra", "plugins", cwd=tmp_path)
     tests = made.folder / "tests"
     chosen = [] if kind == "head" else ["-m", "not slow"]
     passed = installed.run("python", "-m", "pytest", "-c", made.folder / "pyproject.toml", *chosen, tests, cwd=tmp_path)
     assert "passed" in passed
-    installed.run("vertebra", "train", made.recipe, *FEW, *STEPS, "--output", "run", cwd=tmp_path)
+    few = [] if kind == "format" else FEW
+    installed.run("vertebra", "train", *made.recipes[0], *few, *STEPS, "--output", "run", cwd=tmp_path)
     assert (tmp_path / "run" / "final.pth").is_file()

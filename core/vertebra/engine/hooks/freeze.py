@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from vertebra.engine.hook import Hook, Training
-from vertebra.engine.parameter_groups import matching
+from vertebra.engine.param_groups import matching
 
 if TYPE_CHECKING:
     from vertebra.config.sections import FreezeSection
