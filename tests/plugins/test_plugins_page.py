@@ -42,10 +42,23 @@ def forget(registered: dict[str, dict]) -> None:
     """As in a new process: nothing of the page's own is imported or registered."""
     for kind, registry in REGISTRIES.items():
         registry._obj_map = dict(registered[kind])
-    for name in [name for name in sys.modules if name.startswith(("vertebra.plugins.local_files.", "point_head"))]:
+    for name in [
+        name for name in sys.modules if name.startswith(("vertebra.plugins.local_files.", "point_head", "my_format"))
+    ]:
         del sys.modules[name]
     plugins.rescan()
     importlib.invalidate_caches()
+
+
+def test_every_kind_has_a_chapter_with_an_example():
+    page = PAGE.read_text(encoding="utf-8")
+    chapters = {
+        re.sub(r"^an? (whole )?", "", title.lower()): text
+        for title, text in re.findall(r"^## ([^\n]+)\n(.*?)(?=^## )", page, re.MULTILINE | re.DOTALL)
+    }
+    for kind in plugins.KINDS:
+        assert f"@{kind.upper()}".replace("LOSS", "LOSSE") + "S.register()" in chapters[kind], kind
+        assert f"| [{kind}](#a" in page
 
 
 @pytest.mark.e2e
@@ -59,7 +72,9 @@ def test_the_page_works_from_top_to_bottom(command_line, place, monkeypatch):
             if Path(named[1]).name.startswith("test_"):
                 run_quick_checks(Path(named[1]))
         elif language == "python":
-            exec(compile(text, str(PAGE), "exec"), {})
+            with monkeypatch.context() as patch:
+                patch.syspath_prepend(str(place))  # as in a Python that is started there
+                exec(compile(text, str(PAGE), "exec"), {})
         elif language == "console":
             for command, shown in commands(text):
                 words = shlex.split(command)
@@ -78,7 +93,8 @@ def test_the_page_works_from_top_to_bottom(command_line, place, monkeypatch):
             pytest.fail(f"nothing runs a block of {language}")
     assert Path("runs/point/plugins/my_head.py").is_file()
     assert not Path("runs/installed/plugins").exists()
-    assert Path("my-head/pyproject.toml").is_file()
+    assert Path("my-head/pyproject.toml").is_file() and Path("ideas/my-idea/my_idea/neck.py").is_file()
+    assert list(Path("runs/tiny/plugins").glob("my_*.py"))
 
 
 def commands(text: str):

@@ -18,7 +18,7 @@ def new(
         list[str],
         typer.Option(
             metavar="KIND",
-            help=f"Kind of component: {', '.join(KINDS[:-1])} or {KINDS[-1]}. May be repeated: --kind head --kind loss.",
+            help=f"Kind of component: {', '.join(KINDS[:-1])} or {KINDS[-1]}. May be repeated.",
         ),
     ],
     class_name: Annotated[

@@ -49,15 +49,12 @@ def plugin_names(name: str, kinds: Sequence[str], class_names: Sequence[str] = (
         )
     classes = dict(zip(kinds, class_names or _class_names(words, kinds), strict=True))
     names = PluginNames(distribution, "_".join(words), classes)
-    problems = list(_problems(names))
-    if problems:
+    problems, of_classes = list(_problems(names)), list(_problems_of_classes(names.classes))
+    if problems or of_classes:
         example = f"{distribution}-{kinds[0]}" if words[-1] != kinds[0] else f"my-{distribution}"
-        raise PluginError(
-            f"{name!r} cannot be this plugin's name:\n  "
-            + "\n  ".join(problems)
-            + f"\n  Try {example}, for example, or "
-            "name the classes yourself: --class"
-        )
+        other = ", or name the classes yourself: --class" if of_classes else ""
+        listed = "\n  ".join([*problems, *of_classes])
+        raise PluginError(f"{name!r} cannot be this plugin's name:\n  {listed}\n  Try {example}, for example{other}")
     return names
 
 
@@ -82,11 +79,14 @@ def _problems(names: PluginNames) -> Iterator[str]:
             yield f"a plugin {plugin} is installed"
         elif names.distribution in plugin.recipe_packages:
             yield f"plugin {plugin} ships its recipes as {names.distribution}:..."
-    for kind, name in names.classes.items():
+
+
+def _problems_of_classes(classes: dict[str, str]) -> Iterator[str]:
+    for kind, name in classes.items():
         if not name.isidentifier() or keyword.iskeyword(name):
             yield f"{name!r} cannot be the name of a class"
         taken = {offer.name: offer.plugin for offer in offers(kind)}
         if name in taken:
             yield f"{taken[name]} has a {kind} {name} already"
-    if len(set(names.classes.values())) < len(names.classes):
-        yield f"two classes have one name: {', '.join(names.classes.values())}"
+    if len(set(classes.values())) < len(classes):
+        yield f"two classes have one name: {', '.join(classes.values())}"
