@@ -34,7 +34,6 @@ class Mine(Head):
         return raw
 """
 _OWN_TEMPLATES = {
-    "core/vertebra/scaffold/write.py",
     "tools/benchmark_start.py",
     "tools/dump_numbers.py",
 }  # texts of the code itself

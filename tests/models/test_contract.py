@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from vertebra import BaseModel, Head, PluginError, load_recipe
+from vertebra import BaseModel, Head, PluginError, build_model, load_recipe
 from vertebra.models.weights import load_weights
 
 
@@ -95,3 +95,27 @@ def test_predictions_that_are_not_a_dict_per_image_are_named(found):
         PluginError, match=r"model Wrong: predict must return one dict per image, .*; got .* for 1 images"
     ):
         Wrong().eval()([{"image": torch.zeros(3, 8, 8, dtype=torch.uint8)}])
+
+
+def test_a_lazy_layer_is_named_before_anything_needs_its_size(tmp_path):
+    (tmp_path / "lazy.py").write_text(
+        "from torch import nn\n"
+        "from vertebra import HEADS\n"
+        "from vertebra.models import SemanticHead\n\n\n"
+        "@HEADS.register()\n"
+        "class LazyHead(SemanticHead):\n"
+        "    def __init__(self, num_classes: int):\n"
+        "        super().__init__(num_classes)\n"
+        "        self.score = nn.LazyConv2d(num_classes, 1)\n"
+    )
+    (tmp_path / "recipe.yaml").write_text(
+        "plugins: [./lazy.py]\n"
+        "model:\n"
+        "  backbone: {name: ResNet, depth: 18, norm: bn, out_features: [res2]}\n"
+        "  heads: {labels: LazyHead}\n"
+        "data: {train: {format: shapes}, val: {format: shapes}}\n"
+        "train: {steps: 1}\n"
+    )
+    words = r"recipe.yaml:2: model Model: heads.labels.score.weight gets its size only from the first image .*; 2 param"
+    with pytest.raises(PluginError, match=words):
+        build_model(load_recipe(tmp_path / "recipe.yaml"), num_classes=3)

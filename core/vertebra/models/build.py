@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from vertebra.config.injection import Labels, count_classes, known_facts, labels_of, outputs_of
 from vertebra.data.extra_fields import readers_of, with_declared_images
@@ -59,12 +60,25 @@ def build_model(
     model = whole.build(**known_facts(metadata, label_counts=counts, in_channels=channels, **given))
     if not isinstance(model, BaseModel):
         raise PluginError(f"{whole.where}: model {whole.name} is not a vertebra.models.BaseModel; derive it from that")
+    _check_sizes_known(model, whole)
     for one in model.modules():
         if isinstance(one, BaseModel):
             one.metadata = metadata
             one.set_pixels(pixels, section.pixel_order)
     _take_channels(model, whole, channels)
     return model
+
+
+def _check_sizes_known(model: nn.Module, whole: ComponentSpec) -> None:
+    """Raises PluginError for lazy layers: weights, optimizers and checkpoints need the sizes before the first image."""
+    lazy = [name for name, value in (*model.named_parameters(), *model.named_buffers()) if is_lazy(value)]
+    if lazy:
+        raise PluginError(
+            f"{whole.where}: model {whole.name}: {lazy[0]} gets its size only from the first image (nn.LazyConv2d or "
+            f"another lazy layer; {len(lazy)} parameters and buffers).\n"
+            "  Use the layer that is told its inputs: input_shape has the channels of a neck's or head's features, "
+            "in_channels those of a model's images"
+        )
 
 
 def _pixels(recipe: Recipe, data: DataSection) -> dict[str, Pixels]:
