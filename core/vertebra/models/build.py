@@ -76,8 +76,8 @@ def _check_sizes_known(model: nn.Module, whole: ComponentSpec) -> None:
         raise PluginError(
             f"{whole.where}: model {whole.name}: {lazy[0]} gets its size only from the first image (nn.LazyConv2d or "
             f"another lazy layer; {len(lazy)} parameters and buffers).\n"
-            "  Use the layer with a given number of inputs: input_shape has the channels of a neck's or head's features, "
-            "in_channels those of a model's images"
+            "  Use a layer of known size: input_shape has the channels of the features that a neck or head gets, "
+            "in_channels those of the images"
         )
 
 
