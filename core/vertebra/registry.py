@@ -8,16 +8,17 @@ recipe that names a local file means the classes of that file.
 
 from __future__ import annotations
 
-import contextlib
 import inspect
 import logging
-from typing import Any
+import sys
+from typing import Any, NamedTuple
 
 from fvcore.common.registry import Registry as FvcoreRegistry
 
 from vertebra.errors import PluginError, RecipeError
 from vertebra.plugins import KINDS, Offer, canonical, core, installed_plugins, offers, switched_off
-from vertebra.plugins.local_files import WHEN_FORGOTTEN, WHEN_NAMED, is_local_module, load_announced
+from vertebra.plugins.discovery import DISABLE, LOADING
+from vertebra.plugins.local_files import WHEN_FORGOTTEN, WHEN_NAMED, is_local_module, load_announced, loading_module
 from vertebra_eval.nearest import nearest
 
 __all__ = [
@@ -41,6 +42,16 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 
+class _Registered(NamedTuple):
+    """A class, and the file or notebook cell that registered it."""
+
+    cls: type
+    file: str
+
+    def __str__(self) -> str:
+        return f"{self.cls.__qualname__} in {self.file}"
+
+
 class Registry(FvcoreRegistry):
     """Components of one kind: fvcore's registry for those of this process, entry points for installed ones.
 
@@ -57,7 +68,7 @@ class Registry(FvcoreRegistry):
 
     def __init__(self, kind: str) -> None:
         super().__init__(kind)
-        self._of_files: dict[tuple[str, str], type] = {}  # (module of a local file, name) -> its class
+        self._registered: dict[tuple[str, str], _Registered] = {}  # by (module that registered it, name), latest last
 
     @property
     def kind(self) -> str:
@@ -65,61 +76,71 @@ class Registry(FvcoreRegistry):
 
     def register(self, obj: type | None = None, *, name: str | None = None) -> Any:
         """Registers a class under its own name, or `name`; as a decorator or as a call. Returns the class."""
+        file = sys._getframe(1).f_code.co_filename  # a class itself does not know a notebook's cell
 
         def add(cls: type) -> type:
-            self._do_register(name or cls.__name__, cls)
+            self._do_register(name or cls.__name__, cls, file)
             return cls
 
         return add if obj is None else add(obj)
 
-    def _do_register(self, name: str, obj: Any) -> None:
+    def _do_register(self, name: str, obj: Any, file: str = "") -> None:
         self._check_kind(name, obj)
         self._check_free(name, obj)
-        known = self._obj_map.get(name)
-        if known is not None and not (_is_new_version(known, obj) or _may_replace(known, obj)):
+        known, module = self._obj_map.get(name), loading_module() or obj.__module__
+        if known is not None and not (_is_new_version(known, obj) or _may_replace(module, self.module_of(name))):
             raise PluginError(
                 f"{self.kind} {name} is registered twice: {_origin(known)}, and now {_origin(obj)}.\n"
                 "  Rename one of the two classes"
             )
-        self._make_current(name, obj)
-        if is_local_module(obj.__module__):
-            self._of_files[obj.__module__, name] = obj
+        self._make_current(module, name, _Registered(obj, file))
+
+    def module_of(self, name: str) -> str:
+        """The module that registered the class which `name` means now; empty where none of this process did."""
+        cls = self._obj_map.get(name)
+        owners = (module for (module, own), one in self._registered.items() if own == name and one.cls is cls)
+        return "" if cls is None else next(owners, cls.__module__)
 
     def _check_free(self, name: str, obj: type) -> None:
-        """Raises PluginError where the name is an installed component's."""
+        """Raises PluginError where the name is an installed component's, or could be mistaken for a qualified one."""
+        if ":" in name:
+            raise PluginError(f"{self.kind} {name} cannot be registered: distribution:Name is an installed component's")
         package = obj.__module__.partition(".")[0]
         for offer in offers(self.kind):
-            own = offer.value.partition(":")[0].partition(".")[0] == package  # a plugin that also has the decorator
-            if offer.name != name or switched_off(offer.distribution) or (own and offer.plugin is not core()):
-                continue
+            own = offer.distribution in LOADING or offer.value.partition(":")[0].partition(".")[0] == package
             of_core = offer.plugin is core()
+            unusable = offer.plugin.problem or switched_off(offer.distribution)
+            if offer.name != name or unusable or (own and not of_core):  # own: a plugin that has the decorator too
+                continue
             owner = "the core" if of_core else f"the installed plugin {offer.plugin}"
-            off = "" if of_core else f",\n  or ignore the plugin: --no-plugin {offer.distribution}"
+            off = "" if of_core else f",\n  or ignore the plugin: --no-plugin {offer.distribution} (or {DISABLE})"
             raise PluginError(
                 f"{self.kind} {name} cannot be registered ({_origin(obj)}): {owner} has a {self.kind} of this name.\n"
                 f"  Rename the class, or register it under another name: register(name=...){off}"
             )
 
-    def _make_current(self, name: str, obj: type) -> None:
-        """The class is what the name means from now on; a note where it meant something else."""
-        known = self._obj_map.get(name)
-        if known is not None and known is not obj and _origin(known) != _origin(obj):
-            logger.warning("%s %s: %s replaces %s in this process", self.kind, name, _origin(obj), _origin(known))
-        self._obj_map[name] = obj
+    def _make_current(self, module: str, name: str, new: _Registered) -> None:
+        """The class is what the name means from now on; a note where it meant one of another place."""
+        old = self._registered.get((self.module_of(name), name))
+        if old is not None and old.cls is not new.cls and old.file != new.file:
+            logger.warning("%s %s: %s replaces %s in this process", self.kind, name, new, old)
+        self._registered.pop((module, name), None)
+        self._registered[module, name] = new
+        self._obj_map[name] = new.cls
 
     def get(self, name: str, module: str = "") -> type[Any]:
         """The class that `name` means, imported now if an installed distribution offers it.
 
         Args:
-            module: of a local file, whose class of this name goes before others.
+            module: what it registered under this name goes before others, see `module_of`.
         Raises:
             RecipeError: nothing of this kind has that name.
             PluginError: several distributions offer it, or the one that does cannot be used.
         """
         if is_local_module(module):
             load_announced()
-        if (module, name) in self._of_files:
-            return self._of_files[module, name]
+        if (module, name) in self._registered:
+            return self._registered[module, name].cls
         found = self.find(name)
         if isinstance(found, Offer):
             cls = found.load()
@@ -227,20 +248,17 @@ def _is_new_version(known: type, obj: type) -> bool:
     return (known.__module__, known.__qualname__) == (obj.__module__, obj.__qualname__)
 
 
-def _may_replace(known: type, obj: type) -> bool:
+def _may_replace(module: str, known: str) -> bool:
     """Whether the later one is a local file's or a notebook's, and not a second class in one local file."""
-    return obj.__module__ == "__main__" or (is_local_module(obj.__module__) and known.__module__ != obj.__module__)
+    return module == "__main__" or (is_local_module(module) and known != module)
 
 
 def _origin(cls: type) -> str:
-    """Where a class is defined; in a notebook, whose module has no file, the cell of its first method."""
-    main = cls.__module__ == "__main__"
-    name = cls.__qualname__ if main or is_local_module(cls.__module__) else f"{cls.__module__}.{cls.__qualname__}"
-    codes = (getattr(value, "__code__", None) for value in vars(cls).values())
-    file = next((code.co_filename for code in codes if code is not None), None) if main else None
-    with contextlib.suppress(TypeError, OSError):
-        file = file or inspect.getsourcefile(cls)
-    return f"{name} in {file}" if file else name
+    name = cls.__qualname__ if is_local_module(cls.__module__) else f"{cls.__module__}.{cls.__qualname__}"
+    try:
+        return f"{name} in {inspect.getsourcefile(cls)}"
+    except (TypeError, OSError):
+        return name
 
 
 def _a(kind: str) -> str:
@@ -254,17 +272,18 @@ def _forget_module(module: str) -> None:
     """Its classes are gone; another file's of the same name counts again."""
     for registry in REGISTRIES.values():
         gone = {name for name, cls in registry if cls.__module__ == module}
-        registry._of_files = {key: cls for key, cls in registry._of_files.items() if key[0] != module}
-        others = {name: cls for (_, name), cls in registry._of_files.items() if name in gone}
+        for key in [key for key, one in registry._registered.items() if key[0] == one.cls.__module__ == module]:
+            del registry._registered[key]
+        others = {name: one.cls for (_, name), one in registry._registered.items() if name in gone}
         registry._obj_map = {name: cls for name, cls in registry if name not in gone} | others
 
 
 def _name_module(module: str) -> None:
     """A recipe names a local file that is imported already: its classes count again."""
     for registry in REGISTRIES.values():
-        for (owner, name), cls in registry._of_files.items():
+        for (owner, name), one in list(registry._registered.items()):
             if owner == module:
-                registry._make_current(name, cls)
+                registry._make_current(owner, name, one)
 
 
 WHEN_FORGOTTEN.append(_forget_module)

@@ -33,6 +33,14 @@ def detections(outputs, image_sizes, *, score_threshold=0.05, topk=1000, nms_thr
     return suppress(candidates, image_sizes, nms_threshold=nms_threshold, max_detections=max_detections)
 
 
+def test_no_limit_gives_all_pairs():
+    logits, regression = torch.randn(2, 5, 3), torch.zeros(2, 5, 4)
+    everything = topk_candidates(
+        logits, regression, torch.rand(5, 4), decode=lambda deltas, anchors: anchors, score_threshold=0.0, topk=None
+    )
+    assert torch.equal(everything.scores, logits.flatten(1).sigmoid().sort(dim=1, descending=True).values)
+
+
 @pytest.mark.parametrize("topk", [1, 5, 20, 1000])
 @pytest.mark.parametrize("seed", range(3))
 def test_topk_equals_a_full_sort(seed, topk):

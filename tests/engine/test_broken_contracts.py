@@ -9,7 +9,7 @@ from vertebra.errors import PluginError, RecipeError
 PLUGIN = """
 import torch
 from torch import nn
-from vertebra.models import Backbone, Head, Neck, ShapeSpec
+from vertebra.models import Backbone, DetectionHead, Head, Neck, ShapeSpec
 from vertebra.registry import BACKBONES, HEADS, NECKS
 
 
@@ -129,6 +129,15 @@ class NoPredict(Base):
 
 
 @HEADS.register()
+class NoCandidates(DetectionHead):
+    def __init__(self, input_shape, num_classes: int) -> None:
+        super().__init__(num_classes)
+        self.score = nn.Conv2d(next(iter(input_shape.values())).channels, 1, 1)
+
+    forward, losses = Base.forward, Base.losses
+
+
+@HEADS.register()
 class Typo(Base):
     def losses(self, raw, batch):
         return {"size": raw.sqare().mean()}
@@ -232,14 +241,17 @@ def test_a_head_that_breaks_its_contract_is_named_with_its_loss(train, head, tmp
     assert not (tmp_path / "run" / "checkpoints").exists()
 
 
-def test_a_head_that_cannot_predict_is_refused_before_a_training_that_evaluates(train, tmp_path):
+@pytest.mark.parametrize(
+    ("head", "method"), [("NoPredict", r"predict\(raw, batch\)"), ("NoCandidates", r"candidates\(raw\)")]
+)
+def test_a_head_that_cannot_predict_is_refused_before_a_training_that_evaluates(train, tmp_path, head, method):
     evaluated = "data.val={format: shapes, images: 2, split: val, size: 64}"
-    with pytest.raises(PluginError, match=HERE.format("NoPredict") + r" has no method predict\(raw, batch\)"):
-        train("NoPredict", evaluated)
+    with pytest.raises(PluginError, match=HERE.format(head) + f" has no method {method}"):
+        train(head, evaluated)
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("head", ["Base", "ConstantZero", "NoPredict"])
+@pytest.mark.parametrize("head", ["Base", "ConstantZero", "NoPredict", "NoCandidates"])
 def test_what_keeps_it_trains(train, head):
     assert train(head)["loss"] > 0
 

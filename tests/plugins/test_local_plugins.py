@@ -89,6 +89,13 @@ def test_a_recipe_means_the_classes_of_its_own_file(plugin, other, tmp_path):
         assert pool.apply(_widths, (sent,)) == [4, 8]
 
 
+def test_a_recipe_means_a_class_that_its_file_registers_from_elsewhere(plugin, other, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "fake_parts.py").write_text(SOURCE.replace("@HEADS.register()\n", ""))
+    plugin.write_text("from fake_parts import LocalHead\nfrom vertebra import HEADS\nHEADS.register(LocalHead)\n")
+    test_a_recipe_means_the_classes_of_its_own_file(plugin, other, tmp_path)
+
+
 def _widths(sent: bytes) -> list[int]:
     return [spec.build().width for spec in pickle.loads(sent)]
 

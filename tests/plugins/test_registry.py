@@ -83,6 +83,26 @@ def test_a_class_of_a_second_cell_replaces_the_first_with_a_note(caplog):
     )
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        "@dataclasses.dataclass\n@HEADS.register()\nclass Kappa:\n    size: int = {}",
+        "@HEADS.register()\nclass Kappa:\n    size = {}",
+    ],
+)
+def test_a_cell_is_known_whatever_is_in_its_class(caplog, body):
+    for number in (1, 1, 2):
+        cell(f"import dataclasses\n{body.format(number)}", number)
+    assert len(caplog.messages) == 1 and "/ipykernel_1/2.py replaces Kappa in" in caplog.messages[0]
+
+
+def test_a_qualified_name_cannot_be_registered():
+    class Lambda: ...
+
+    with pytest.raises(PluginError, match="distribution:Name is an installed component's"):
+        HEADS.register(Lambda, name="vertebra-retinanet:RetinaNetHead")
+
+
 def test_names_of_the_core_cannot_be_registered():
     class ResNet:
         component_kind = "backbone"
@@ -118,11 +138,29 @@ def test_names_of_installed_plugins_cannot_be_registered(install, monkeypatch):
         PluginError, match=r"Eta cannot be registered .*: the installed plugin eta-plugin 1.0 has"
     ) as got:
         HEADS.register(Eta)
-    assert "register(name=...),\n  or ignore the plugin: --no-plugin eta-plugin" in str(got.value)
+    assert "register(name=...),\n  or ignore the plugin: --no-plugin eta-plugin (or VERTEBRA_PLUGINS_DISABLE)" in str(
+        got.value
+    )
     assert HEADS.get("Eta").__module__ == "fake_eta"
     assert HEADS.get(HEADS.register(Eta, name="MyEta").__name__) is not Eta
     monkeypatch.setenv("VERTEBRA_PLUGINS_DISABLE", "eta-plugin")
     assert HEADS.register(Eta) is HEADS.get("Eta") is Eta
+
+
+def test_a_plugin_may_register_from_a_package_beside_its_own(install):
+    source = "from vertebra.registry import HEADS\n@HEADS.register()\nclass Mu: component_kind = 'head'\n"
+    files = {"fake_mu.py": "from fake_mu_parts import Mu\n", "fake_mu_parts.py": source}
+    install("mu-plugin", {"vertebra.heads": {"Mu": "fake_mu:Mu"}}, files)
+    assert HEADS.get("Mu").__module__ == "fake_mu_parts"
+
+
+def test_a_plugin_that_cannot_be_used_protects_no_name(install):
+    install("nu-plugin", {"vertebra.heads": {"Nu": "fake_nu:Nu"}}, requires=("vertebra>=9",))
+
+    @HEADS.register()
+    class Nu: ...
+
+    assert HEADS.get("Nu") is Nu
 
 
 def test_an_installed_plugin_may_register_what_it_offers(install):

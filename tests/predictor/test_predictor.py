@@ -6,10 +6,11 @@ import torch
 
 from vertebra import Predictor
 from vertebra.data.transforms import ResizeLetterbox, ResizeStretch
+from vertebra.detection import Suppression
 from vertebra.errors import DataError, RecipeError
 from vertebra.models import DetectionHead, Head, Model, ResNet
 from vertebra.predictor import StageTimes
-from vertebra.predictor.settings import set_thresholds
+from vertebra.predictor.settings import look_from_score, set_thresholds
 
 
 def detections(output):
@@ -103,8 +104,18 @@ def test_a_threshold_is_changed_in_heads_alone():
     assert head.inner.suppression.class_agnostic is True
 
 
+def test_a_head_without_thresholds_has_them_in_its_parts():
+    heads = {"boxes": PartsWithThresholds(torch.nn.Identity()), "own": PartsWithThresholds(Suppression())}
+    set_thresholds(Model(ResNet(18), heads=heads), nms_threshold=0.25, class_agnostic_nms=True)
+    assert heads["boxes"].part.nms_threshold == heads["own"].inner.nms_threshold == 0.25
+    assert heads["own"].inner.class_agnostic is True
+    look_from_score(Model(ResNet(18), heads=heads), 0.01)
+    assert heads["own"].inner.score_threshold == 0.01
+
+
 def test_a_threshold_that_no_head_has_is_refused():
     model = Model(ResNet(18), heads={"boxes": PartsWithThresholds(torch.nn.Identity())})
+    del model.heads["boxes"].part.nms_threshold
     with pytest.raises(RecipeError, match=r"nms_threshold cannot be set: no head.*boxes \(PartsWithThresholds\)"):
         set_thresholds(model, nms_threshold=0.5)
 

@@ -204,7 +204,7 @@ def _check_component(
             mistakes.add(block.where, f"{_join(path, known.name)} is missing; {name.value} needs it: {text}")
     if len(mistakes.found) > before:
         return INVALID
-    return ComponentSpec(kind, name.value, arguments, block.where, cls.__module__)
+    return ComponentSpec(kind, name.value, arguments, block.where, REGISTRIES[kind].module_of(name.value))
 
 
 def _may_be_usual(wanted: type) -> bool:

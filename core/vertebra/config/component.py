@@ -44,8 +44,8 @@ class ComponentSpec:
         arguments: the written ones, checked against the constructor; nested components are ComponentSpecs, alone or
             inside lists and dicts.
         where: `file:line`; two specs that differ only here are equal.
-        module: of the local plugin file whose class the name meant when the recipe was read, as another file may have a
-            class of the same name. Empty: it was not a local file's.
+        module: what registered the class that the name meant when the recipe was read, as another file may have one of
+            the same name. Empty: an installed component.
     """
 
     kind: str

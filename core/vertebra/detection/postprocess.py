@@ -67,20 +67,19 @@ def topk_candidates(
         topk: at most this many pairs of each image. None: all.
     """
     num_classes = logits.shape[2]
-    topk = logits[0].numel() if topk is None else topk
     # The best k pairs lie on the k anchors whose best class is best: sort R values, then k * K, rather than R * K.
     best_class, rows = top_values(logits.amax(dim=2), topk)  # (N, few)
     pairs = logits.gather(1, rows[..., None].expand(-1, -1, num_classes))  # (N, few, K)
     pairs = pairs.masked_fill(best_class[..., None] == -torch.inf, -torch.inf).flatten(1)
-    best, index = pairs.topk(min(topk, pairs.shape[1]), dim=1)  # (N, T)
+    best, index = top_values(pairs, topk)  # (N, T)
     rows, classes = rows.gather(1, index // num_classes), index % num_classes
     chosen = regression.gather(1, rows[..., None].expand(-1, -1, regression.shape[2]))  # (N, T, D)
     scores = best.float().sigmoid()
     return Candidates(decode(chosen, anchors[rows]), scores, classes, scores > score_threshold)
 
 
-def top_values(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The best `count` values of each row and their places, as `topk`; all of them where there are fewer.
+def top_values(values: Tensor, count: int | None) -> tuple[Tensor, Tensor]:
+    """The best `count` values of each row and their places, as `topk`; all of them where there are fewer, or for None.
 
     In a graph that is exported for any image size, where R is a symbol, there are always `count`: minus infinity, at
     some place, fills up what is missing.
@@ -91,8 +90,8 @@ def top_values(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
         Values (N, T), falling, and places (N, T) int64 in [0, R).
     """
     size = values.shape[1]
-    if isinstance(size, int):
-        return values.topk(min(count, size), dim=1)
+    if count is None or isinstance(size, int):
+        return values.topk(size if count is None else min(count, size), dim=1)
     best, index = F.pad(values, (0, count), value=-torch.inf).topk(count, dim=1)
     return best, index.clamp(max=size - 1)
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from vertebra.config.component import where_written
 from vertebra.errors import PluginError, RecipeError, VertebraError
-from vertebra.models import Backbone, BaseModel, Head, Neck
+from vertebra.models import Backbone, BaseModel, DetectionHead, Head, Neck
 from vertebra.traces import frames_of
 
 __all__ = ["check_all_used", "check_methods", "explained", "owns_step"]
@@ -22,6 +22,7 @@ _METHODS = {
     Head: ("forward(features)", "losses(raw, batch)"),
     BaseModel: ("network(images)", "losses(raw, batch)"),
 }
+_CANDIDATES = "candidates(raw)"  # what a DetectionHead predicts from
 
 
 def check_methods(model: BaseModel, *, predicts: bool) -> None:
@@ -50,9 +51,16 @@ def check_methods(model: BaseModel, *, predicts: bool) -> None:
         if part is model and owns_step(model):
             methods = ()
         predict = task and predicts and not getattr(part, "training_only", False)
-        for method in (*methods, *(("predict(raw, batch)",) if predict else ())):
-            if not _has(part, method.partition("(")[0], kind):
+        for method in (*methods, *((_predicting(part),) if predict else ())):
+            contract = DetectionHead if method == _CANDIDATES else kind
+            if not _has(part, method.partition("(")[0], contract):
                 raise PluginError(f"{_called(name, part)} has no method {method}, which a training needs")
+
+
+def _predicting(part: nn.Module) -> str:
+    """The method that a prediction needs of it."""
+    usual = isinstance(part, DetectionHead) and not _has(part, "predict", DetectionHead)
+    return _CANDIDATES if usual else "predict(raw, batch)"
 
 
 def _has(part: nn.Module, method: str, contract: type[nn.Module]) -> bool:

@@ -28,6 +28,7 @@ __all__ = [
     "DISABLE",
     "GROUPS",
     "KINDS",
+    "LOADING",
     "Offer",
     "PluginInfo",
     "canonical",
@@ -58,6 +59,7 @@ KINDS = (
 )
 DISABLE = "VERTEBRA_PLUGINS_DISABLE"
 ALLOW = "VERTEBRA_PLUGINS_ALLOW"
+LOADING: list[str] = []  # distributions of which something is being imported
 GROUPS = {kind: "vertebra.losses" if kind == "loss" else f"vertebra.{kind}s" for kind in KINDS}
 _KIND_OF_GROUP = {group: kind for kind, group in GROUPS.items()}
 _RECIPES = "vertebra.recipes"
@@ -114,7 +116,11 @@ class Offer:
         if not re.fullmatch(r"\w+(\.\w+)*", module_name) or not attribute:
             expected = "package.module:app" if self.kind == "command" else "package.module:Class"
             raise PluginError(f"{owner}: its entry point is {self.value!r}, expected {expected!r}")
-        found: object = import_plugin_module(module_name, owner, None if self.plugin is core() else PATIENCE)
+        LOADING.append(self.distribution)
+        try:
+            found: object = import_plugin_module(module_name, owner, None if self.plugin is core() else PATIENCE)
+        finally:
+            LOADING.remove(self.distribution)
         for part in attribute.split("."):
             missing = object()
             holder = found

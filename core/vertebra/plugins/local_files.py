@@ -34,12 +34,14 @@ __all__ = [
     "is_local_module",
     "load_announced",
     "load_local_plugin",
+    "loading_module",
 ]
 
 ANNOUNCED = "VERTEBRA_LOCAL_PLUGINS"
 __path__: list[str] = []  # makes this module a package to the import system: its submodules come from the finder below
 WHEN_FORGOTTEN: list[Callable[[str], None]] = []  # called with the module's name; the registries stand here
 WHEN_NAMED: list[Callable[[str], None]] = []  # the same, where a file is named that is imported as it stands
+_loading: list[str] = []  # modules that are being imported, the innermost last
 _HASH = "__sha256__"  # on each imported module: of the source that ran
 
 
@@ -92,6 +94,11 @@ def is_local_module(name: str) -> bool:
     return name.startswith(f"{__name__}.")
 
 
+def loading_module() -> str:
+    """The local file that is being imported now, which also registers what modules of the user's do; or empty."""
+    return _loading[-1] if _loading else ""
+
+
 def load_announced() -> None:
     """Imports the announced files that this process has not imported yet."""
     for path in _announced():
@@ -137,7 +144,11 @@ class _Loader(SourceFileLoader):
         return self.source_to_code(data, self.path)
 
     def exec_module(self, module: ModuleType) -> None:
-        super().exec_module(module)
+        _loading.append(module.__name__)
+        try:
+            super().exec_module(module)
+        finally:
+            _loading.pop()
         setattr(module, _HASH, self.digest)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from vertebra.detection import Suppression
 from vertebra.errors import DataError, RecipeError
 from vertebra.models import BaseModel, Head
 from vertebra.structures import Instances
@@ -53,15 +54,25 @@ def look_from_score(model: BaseModel, score: float) -> None:
 
 
 def _change(model: BaseModel, name: str, value: float) -> bool:
-    """Sets it in every head that has it, also within other heads; False where there is none.
+    """Sets it in every head that has it, also within other heads; of a head without, in its parts. False where nothing
+    has it.
 
-    Not in other parts: the `nms_threshold` of a region proposal network does not decide about detections.
+    Not in the parts of a head that has it: the `nms_threshold` of a region proposal network does not decide about
+    detections.
     """
-    heads = (part for task in model.tasks.values() for part in task.modules() if part is task or isinstance(part, Head))
-    owners = [head for head in heads if isinstance(getattr(head, name, None), (bool, int, float))]
-    for owner in owners:
-        setattr(owner, name, value)
-    return bool(owners)
+    found = False
+    for task in model.tasks.values():
+        parts = [(part, _name_in(part, name)) for part in task.modules()]
+        having = [(part, own) for part, own in parts if isinstance(getattr(part, own, None), (bool, int, float))]
+        heads = [(part, own) for part, own in having if part is task or isinstance(part, Head)]
+        for part, own in heads or having:
+            setattr(part, own, value)
+            found = True
+    return found
+
+
+def _name_in(part: torch.nn.Module, name: str) -> str:
+    return "class_agnostic" if name == "class_agnostic_nms" and isinstance(part, Suppression) else name
 
 
 @dataclass(frozen=True)

@@ -63,6 +63,9 @@ def test_the_deepest_feature_is_taken_and_the_finest_one_merged():
     assert head.merge["res2"][0].in_channels == 8 + 48
     several = DeepLabV3PlusHead(SHAPES, 3, channels=8, low_level_features=["res2", "res3"], decoder_channels=6)
     assert several.low_level_features == ["res3", "res2"]  # coarse first
+    shapes = {"stem": ShapeSpec(8, 4), **SHAPES}
+    for order in (["stem", "res2"], ["res2", "stem"]):  # of one stride in the order given, which weights depend on
+        assert DeepLabV3PlusHead(shapes, 3, channels=8, low_level_features=order).low_level_features == order
     features = {
         name: torch.rand(2, spec.channels, 64 // spec.stride, 32 // spec.stride) for name, spec in SHAPES.items()
     }

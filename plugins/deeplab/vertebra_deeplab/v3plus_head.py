@@ -122,7 +122,8 @@ def _low_levels(input_shape: dict[str, ShapeSpec], deep: str, wanted: Sequence[s
     if wanted is not None and not wanted:
         raise ValueError("DeepLabV3PlusHead: low_level_features is empty; without a decoder it is DeepLabV3Head")
     wanted = list(input_shape)[:1] if wanted is None else wanted
-    names = finest_first("DeepLabV3PlusHead", input_shape, wanted, argument="low_level_features")[::-1]
+    names = finest_first("DeepLabV3PlusHead", input_shape, wanted, argument="low_level_features")
+    names.sort(key=lambda name: -input_shape[name].stride)  # of one stride in the order given
     for name in names:
         if input_shape[name].stride >= input_shape[deep].stride:
             raise ValueError(

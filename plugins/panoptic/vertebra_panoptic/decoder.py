@@ -76,9 +76,10 @@ def prediction_branch(in_channels: int, channels: int, out_channels: int, norm: 
 
 def _levels(input_shape: dict[str, ShapeSpec], wanted: list[str] | None) -> list[str]:
     """Finest first."""
-    order = finest_first("PanopticDecoder", input_shape, wanted)
+    order = finest_first("PanopticDecoder", input_shape)
     if wanted is not None:
-        return order
+        chosen = finest_first("PanopticDecoder", input_shape, wanted)
+        return [name for name in order if name in chosen]
     finest = input_shape[order[0]].stride
     second = [name for name in order[1:-1] if input_shape[name].stride == 2 * finest][:1]
     return list(dict.fromkeys([order[0], *second, order[-1]]))

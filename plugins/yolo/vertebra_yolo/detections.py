@@ -21,7 +21,7 @@ def objectness_candidates(
     *,
     decode: Callable[[Tensor, Tensor], Tensor],
     score_threshold: float,
-    topk: int,
+    topk: int | None,
     activation: Callable[[Tensor], Tensor] = torch.sigmoid,
 ) -> Candidates:
     """The best (row, class) pairs by sigmoid(objectness) * activation(logits), decoded; all images at once.
@@ -33,7 +33,7 @@ def objectness_candidates(
         anchors: (R, A), what `decode` takes beside it.
         decode: (N, T, D), (N, T, A) -> boxes (N, T, 4) `xyxy`, input pixels.
         score_threshold: candidates at or below it are not valid.
-        topk: at most this many pairs of each image.
+        topk: at most this many pairs of each image. None: all.
         activation: elementwise and rising, from logits to [0, 1].
     """
     num_classes = logits.shape[2]
@@ -42,7 +42,7 @@ def objectness_candidates(
     pairs = activation(logits.gather(1, rows[..., None].expand(-1, -1, num_classes)).float())  # (N, few, K)
     pairs = pairs * sure.gather(1, rows)[..., None]
     pairs = pairs.masked_fill(best[..., None] == -torch.inf, 0.0).flatten(1)  # what only fills up, in an exported graph
-    scores, index = pairs.topk(min(topk, pairs.shape[1]), dim=1)  # (N, T)
+    scores, index = top_values(pairs, topk)  # (N, T)
     rows, classes = rows.gather(1, index // num_classes), index % num_classes
     chosen = regression.gather(1, rows[..., None].expand(-1, -1, regression.shape[2])).float()  # (N, T, D)
     return Candidates(decode(chosen, anchors[rows]), scores, classes, scores > score_threshold)

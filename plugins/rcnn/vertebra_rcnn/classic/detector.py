@@ -69,7 +69,9 @@ class ClassicRCNN(nn.Module):
         self.max_proposals = max_proposals
         self.max_regions = max_regions
         self.reverse_channels = reverse_channels
-        self.suppression = Suppression(score_threshold, None, nms_threshold, max_detections=max_detections)
+        self.score_threshold = score_threshold
+        self.nms_threshold = nms_threshold
+        self.max_detections = max_detections
         self.seed = seed
         self.classifiers: LinearClassifiers | None = None
         self.ridges: BoxRidges | None = None
@@ -184,7 +186,7 @@ class ClassicRCNN(nn.Module):
             ridges.refined(features, boxes),
             torch.zeros(len(boxes), dtype=torch.int64),
             [size],
-            self.suppression,
+            Suppression(self.score_threshold, None, self.nms_threshold, max_detections=self.max_detections),
         )[0]
         return rescale_instances(found, sample.get("height", size[0]), sample.get("width", size[1]))
 
