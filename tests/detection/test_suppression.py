@@ -49,10 +49,10 @@ def test_what_is_changed_after_training_counts():
     [
         ({"score_threshold": 50}, "score_threshold is 50; scores are from 0 to 1"),
         ({"score_threshold": float("nan")}, "score_threshold is nan"),
-        ({"nms_threshold": 50}, "nms_threshold is 50; it is an IoU, from 0 to 1"),
+        ({"nms_threshold": 50}, "nms_threshold is 50; it is an IoU, from 0 to 1, where 1 drops nothing"),
         ({"nms_threshold": -0.1}, "nms_threshold is -0.1"),
-        ({"max_detections": 0}, "max_detections 0 .* at least 1"),
-        ({"topk": 0}, "candidates 0 must be at least 1"),
+        ({"max_detections": 0}, "max_detections is 0, expected at least 1"),
+        ({"topk": 0}, "the number of candidates is 0, expected at least 1"),
     ],
 )
 def test_a_number_that_makes_no_sense_is_refused(settings, says):

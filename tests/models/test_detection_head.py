@@ -48,5 +48,7 @@ def test_a_threshold_is_the_heads_and_its_suppressions():
 def test_a_head_needs_a_class_and_a_method():
     with pytest.raises(ValueError, match="Fixed needs at least one class, num_classes is 0"):
         Fixed(0)
+    with pytest.raises(ValueError, match=r"Fixed needs at least one class, num_classes is \{'p3': 1\}"):
+        Fixed({"p3": 1})
     with pytest.raises(NotImplementedError, match=r"DetectionHead cannot predict: it has no method candidates\(raw\)"):
         DetectionHead(2).candidates(None)

@@ -68,7 +68,7 @@ def test_classes_are_named_by_hand_where_wanted(tmp_path):
     assert made.components == {"neck": "Pyramid", "loss": "Focus"}
     for names, words in (
         (["One"], r"1 class names \(One\) for 2 kinds \(neck, loss\); expected one for each"),
-        (["One", "One"], "two classes have one name"),
+        (["One", "One"], r"the classes cannot have these names:\n  two classes have one name: One, One\n  Name others"),
         (["2One", "Two"], "'2One' cannot be the name of a class"),
         (["FPN", "Two"], "has a neck FPN already"),
     ):

@@ -45,9 +45,10 @@ class Suppression(nn.Module):
         if not score_threshold <= 1:
             raise ValueError(f"score_threshold is {score_threshold}; scores are from 0 to 1")
         if not 0 <= nms_threshold <= 1:
-            raise ValueError(f"nms_threshold is {nms_threshold}; it is an IoU, from 0 to 1")
-        if max_detections < 1 or (topk is not None and topk < 1):
-            raise ValueError(f"max_detections {max_detections} and the number of candidates {topk} must be at least 1")
+            raise ValueError(f"nms_threshold is {nms_threshold}; it is an IoU, from 0 to 1, where 1 drops nothing")
+        for what, number in (("max_detections", max_detections), ("the number of candidates", topk)):
+            if number is not None and number < 1:
+                raise ValueError(f"{what} is {number}, expected at least 1")
         self.score_threshold = score_threshold
         self.topk = topk
         self.nms_threshold = nms_threshold

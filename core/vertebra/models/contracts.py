@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -222,8 +223,8 @@ class Loss(nn.Module):
 
 def check_num_classes(head: nn.Module, num_classes: int) -> None:
     """Raises ValueError where there is no class to score."""
-    if num_classes < 1:
-        raise ValueError(f"{type(head).__name__} needs at least one class, num_classes is {num_classes}")
+    if not isinstance(num_classes, Integral) or num_classes < 1:
+        raise ValueError(f"{type(head).__name__} needs at least one class, num_classes is {num_classes!r:.60}")
 
 
 def check_losses(losses: Any, owner: str, head: nn.Module | None = None) -> None:

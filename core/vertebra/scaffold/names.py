@@ -52,8 +52,10 @@ def plugin_names(name: str, kinds: Sequence[str], class_names: Sequence[str] = (
     problems, of_classes = list(_problems(names)), list(_problems_of_classes(names.classes))
     if problems or of_classes:
         example = f"{distribution}-{kinds[0]}" if words[-1] != kinds[0] else f"my-{distribution}"
-        other = ", or name the classes yourself: --class" if of_classes else ""
         listed = "\n  ".join([*problems, *of_classes])
+        if class_names and not problems:
+            raise PluginError(f"the classes cannot have these names:\n  {listed}\n  Name others: --class")
+        other = ", or name the classes yourself: --class" if of_classes else ""
         raise PluginError(f"{name!r} cannot be this plugin's name:\n  {listed}\n  Try {example}, for example{other}")
     return names
 

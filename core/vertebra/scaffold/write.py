@@ -155,6 +155,7 @@ def _values(names: PluginNames, bases: dict[str, BaseRecipe | None]) -> dict[str
         ),
         "recipe_names": ", ".join(f"`{names.distribution}:{_recipe(kind, list(classes))}`" for kind in classes),
         "tests": tests,
+        "class_list": ", ".join(f"`{name}`" for name in classes.values()),
         "first_class": next(iter(classes.values())),
     }
 

@@ -184,3 +184,9 @@ def test_what_fills_up_a_graph_for_any_size_is_no_candidate(truth_batch, top_val
     assert (expected["scores"] > 0).sum() > 50
     for name in expected:
         torch.testing.assert_close(found[name], expected[name])
+
+
+def test_no_maximum_of_candidates_gives_every_pair():
+    head, raw = make_head(), make_raw(1)
+    head.topk_candidates = None
+    assert head.candidates(raw).scores.shape[1] == sum(x.shape[2] * x.shape[3] * 3 * 3 for x in raw)

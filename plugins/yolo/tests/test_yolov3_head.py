@@ -155,3 +155,9 @@ def test_anchors_that_do_not_fit_are_refused():
         YOLOv3Head(one, 3, anchors=[[(1, 0)]])
     with pytest.raises(ValueError, match="needs reduction 'none'"):
         YOLOv3Head(one, 3, anchors=[[(1, 2)]], box_loss=CIoULoss(reduction="mean"))
+
+
+def test_no_maximum_of_candidates_gives_every_pair():
+    head = make_head()
+    head.topk_candidates = None
+    assert head.candidates([torch.randn(1, 14, 3, 2)]).scores.shape == (1, 3 * 2 * 2 * 2)  # cells, anchors, classes
