@@ -202,6 +202,8 @@ def test_what_was_learned_is_saved_and_a_picture_without_proposals_has_no_detect
     sample = {"image": torch.from_numpy(picture()).permute(2, 0, 1), "height": 96, "width": 128}
     first, second = (model([sample])[0]["instances"] for model in (one, other))
     assert len(first) and torch.equal(first.pred_boxes.tensor, second.pred_boxes.tensor)
+    other.max_detections = 1
+    assert len(other([sample])[0]["instances"]) == 1 < len(first)
     plain = {"image": torch.full((3, 5, 5), 7, dtype=torch.uint8), "height": 10, "width": 10}
     assert len(one([plain])[0]["instances"]) == 0
     with pytest.raises(DataError, match="is for 2 classes and 64 features, this model has 3"):
