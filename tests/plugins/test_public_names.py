@@ -71,7 +71,8 @@ PUBLIC = {
         ExportReport OnnxModel export_onnx suppressed suppressed_candidates
     """,
     "vertebra.testing": """
-        BackboneConformance EvaluatorConformance HeadConformance HookConformance LossConformance NeckConformance
+        BackboneConformance EvaluatorConformance FormatConformance HeadConformance HookConformance LossConformance
+        ModelConformance NeckConformance SamplerConformance TransformConformance
     """,
     "vertebra.runtime": """
         autocast autocast_dtype choose_device gather_to_main is_main_process make_grad_scaler on_main_process

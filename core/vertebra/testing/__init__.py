@@ -18,10 +18,14 @@ from vertebra_eval._lazy import lazy_exports
 _HOMES = {
     "vertebra.testing.backbones": ("BackboneConformance",),
     "vertebra.testing.evaluators": ("EvaluatorConformance",),
+    "vertebra.testing.formats": ("FormatConformance",),
     "vertebra.testing.heads": ("HeadConformance",),
     "vertebra.testing.hooks": ("HookConformance",),
     "vertebra.testing.losses": ("LossConformance",),
+    "vertebra.testing.models": ("ModelConformance",),
     "vertebra.testing.necks": ("NeckConformance",),
+    "vertebra.testing.samplers": ("SamplerConformance",),
+    "vertebra.testing.transforms": ("TransformConformance",),
 }
 
 _get, __dir__, __all__ = lazy_exports(__name__, _HOMES)

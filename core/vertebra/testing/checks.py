@@ -103,8 +103,12 @@ def check_same(first: Any, second: Any, what: str, tolerance: float | None = Non
             raise AssertionError(f"{what}: {place} differs by up to {difference:.3g}")
 
 
-def check_losses(losses: Any, what: str) -> Tensor:
-    """A dict of named finite scalars that can be summed and differentiated; returns their sum."""
+def check_losses(losses: Any, what: str, *, gradient: bool = True) -> Tensor:
+    """A dict of named finite scalars that can be summed and differentiated; returns their sum.
+
+    Args:
+        gradient: it must have one; what a model with its own training step returns has been minimized already.
+    """
     require(isinstance(losses, dict) and bool(losses), f"{what}: losses are a dict of named scalars, got {losses!r}")
     for name, loss in losses.items():
         require(isinstance(name, str), f"{what}: the loss name {name!r} is not a string")
@@ -116,7 +120,7 @@ def check_losses(losses: Any, what: str) -> Tensor:
         require(math.isfinite(value), f"{what}: loss {name} is {value}")
     total = sum(losses.values())
     require(
-        total.requires_grad,
+        total.requires_grad or not gradient,
         f"{what}: the losses have no gradient. Where there is nothing to learn, return 0 times something computed",
     )
     return total
@@ -125,7 +129,16 @@ def check_losses(losses: Any, what: str) -> Tensor:
 def backward(model: nn.Module, losses: dict[str, Tensor], what: str) -> None:
     """Checks losses and runs the backward pass from zeroed gradients."""
     model.zero_grad(set_to_none=True)
-    check_losses(losses, what).backward()
+    total = check_losses(losses, what)
+    try:
+        total.backward()
+    except RuntimeError as err:
+        if "modified by an inplace operation" not in str(err):
+            raise
+        raise AssertionError(
+            f"{what}: something changes values in place that the backward pass needs, such as feature maps or raw "
+            "outputs. Look for relu_, mul_, +=, inplace=True or an assignment to a slice; work on a new tensor"
+        ) from err
 
 
 def check_gradients(module: nn.Module, what: str) -> None:

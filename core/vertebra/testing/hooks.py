@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from vertebra.engine import Hook, Parts, Plan, Trainer
 from vertebra.testing.checks import build_from_defaults, check_same, require, tensors_in
-from vertebra.testing.training import check_trains_by_recipe
+from vertebra.testing.training import BreakAt, Interrupted, check_trains_by_recipe
 
 __all__ = ["HookConformance"]
 
@@ -82,10 +82,10 @@ class HookConformance:
             whole_hook, resumed_hook = self.make(), self.make()
             whole = self.make_trainer(Path(folder) / "whole", [whole_hook])
             whole.train()
-            first = self.make_trainer(Path(folder) / "parts", [self.make(), _Break(_STEPS // 2)])
+            first = self.make_trainer(Path(folder) / "parts", [self.make(), BreakAt(_STEPS // 2)])
             try:
                 first.train()
-            except _Interrupted:
+            except Interrupted:
                 pass
             else:
                 return  # the hook ended the training before the break
@@ -99,10 +99,10 @@ class HookConformance:
 
     def test_closes_after_an_error(self) -> None:
         hook = self.make()
-        trainer = self.make_trainer(None, [hook, _Break(0)])
+        trainer = self.make_trainer(None, [hook, BreakAt(0)])
         try:
             trainer.train()
-        except _Interrupted:
+        except Interrupted:
             return
         raise AssertionError("the hook hid an error that another hook raised")
 
@@ -127,21 +127,6 @@ class HookConformance:
             recipe_text="model: {tiny: true}\n",
         )
         return Trainer(output_dir=folder, resume=resume, hooks=hooks, parts=parts)
-
-
-class _Interrupted(Exception):
-    """Raised by `_Break`."""
-
-
-class _Break(Hook):
-    """Ends a training with an error once `step` steps are done."""
-
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def before_step(self, trainer: Trainer) -> None:
-        if trainer.step == self.step:
-            raise _Interrupted
 
 
 class _TinyModel(nn.Module):

@@ -6,17 +6,16 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from vertebra.config import ComponentSpec, Recipe
 from vertebra.data import Dataset
 from vertebra.data.build import build_mapper, load_dataset
 from vertebra.evaluation import COCOEvaluator
 from vertebra.models import BaseModel, build_model
-from vertebra.models.batch import IGNORED_LABEL
 from vertebra.testing.checks import check_losses, checked_spec, require
+from vertebra.testing.found import likely_cause, mean_iou
 
-__all__ = ["check_overfits", "mean_iou"]
+__all__ = ["check_overfits"]
 
 _EVERY = 25  # steps between two looks at the predictions
 _WARMUP = 10  # steps
@@ -30,34 +29,41 @@ def check_overfits(
     size: tuple[int, int],
     steps: int,
     lr: float,
+    generated: bool = True,
 ) -> None:
     """Trains on 8 images of `shapes` until the loss is below a third of its first value, and AP50 (of boxes, and of
     masks and keypoints where there are some) and mean IoU (where there is `sem_seg`) are above 0.9.
 
     Args:
-        recipe: its model is trained; its data and optimizer are not used.
+        recipe: its model is trained; its optimizer is not used.
         semantic: the dataset has semantic labels.
         size: (height, width) of the images in pixels.
         steps: at most; it ends as soon as all is reached.
         lr: of AdamW, constant after a short warm-up.
+        generated: on images of `shapes`; otherwise on the first 8 of the recipe's own training images.
     """
-    train = _shapes(semantic, size)
-    recipe = replace(recipe, data=replace(recipe.data, train=train, root=None, train_transforms=[], eval_transforms=[]))
-    dataset = load_dataset(train, fields=recipe.data.fields, image=recipe.data.image)
+    if generated:
+        own = replace(recipe.data, train=_shapes(semantic, size), root=None, train_transforms=[], eval_transforms=[])
+    else:
+        own = replace(recipe.data, train_transforms=recipe.data.eval_transforms)
+    recipe = replace(recipe, data=own)
+    require(own.train is not None, "the recipe has no data.train")
+    whole = load_dataset(own.train or [], own.root, own.fields, own.image)
+    dataset = Dataset(whole.dicts[:8], whole.metadata, checked=True)
     mapper = build_mapper(recipe, dataset, training=True)
     inputs = [mapper(record, index=i) for i, record in enumerate(dataset.dicts)]
     torch.manual_seed(recipe.seed)
     model = build_model(recipe, metadata=dataset.metadata, pretrained=False)
     trainable = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trainable, lr=lr, weight_decay=0.0)
-    first = None
+    first = now = 0.0
     facts: dict[str, float | None] = {}
     for step in range(1, steps + 1):
         for group in optimizer.param_groups:
             group["lr"] = lr * min(1.0, step / _WARMUP)
         total = check_losses(model.train()(inputs), f"overfitting, step {step}")
         now = float(total.detach())
-        first = now if first is None else first
+        first = now if step == 1 else first
         optimizer.zero_grad()
         total.backward()
         torch.nn.utils.clip_grad_norm_(trainable, _CLIP)
@@ -70,25 +76,21 @@ def check_overfits(
     found = ", ".join(f"{name} {'undefined' if value is None else f'{value:.3f}'}" for name, value in facts.items())
     raise AssertionError(
         f"after {steps} steps on 8 images the loss went from {first:.3g} to {now:.3g} and {found}; expected "
-        "a loss below a third and more than 0.9. Raise overfit_steps or overfit_lr if it only learns slowly"
+        f"a loss below a third and more than 0.9. {_advice(model, inputs, first, now, facts)}"
     )
 
 
-def mean_iou(predicted: list[Tensor], truth: list[Tensor], num_classes: int) -> float:
-    """Mean over the classes that occur in `truth` of intersection over union, over all images.
-
-    Args:
-        predicted: (H, W) int64 class ids, one per image.
-        truth: the same, 255 where a pixel does not count.
-    """
-    pairs = torch.zeros(num_classes, num_classes, dtype=torch.int64)  # [true, predicted]
-    for found, labels in zip(predicted, truth, strict=True):
-        valid = labels != IGNORED_LABEL
-        index = labels[valid].long() * num_classes + found[valid]
-        pairs += torch.bincount(index, minlength=num_classes**2).view(num_classes, num_classes)
-    hits, true, claimed = pairs.diagonal(), pairs.sum(dim=1), pairs.sum(dim=0)
-    occurs = true > 0
-    return float((hits / (true + claimed - hits).clamp(min=1))[occurs].mean())
+@torch.no_grad()
+def _advice(
+    model: BaseModel, inputs: list[dict[str, Any]], first: float, now: float, facts: dict[str, float | None]
+) -> str:
+    """More steps help where the loss has far to go; where it has fallen and nothing is found, something is wrong."""
+    if now < 0:
+        return "The loss is negative: is its sign reversed?"
+    if now < first / 3 and min(value or 0.0 for value in facts.values()) < 0.5:
+        cause = likely_cause(model.eval()(inputs), inputs)
+        return f"The loss falls, but the predictions do not follow, so more steps will not help. {cause}"
+    return "Raise overfit_steps or overfit_lr if it only learns slowly"
 
 
 def _shapes(semantic: bool, size: tuple[int, int]) -> ComponentSpec:

@@ -10,10 +10,14 @@ __all__ = ["call"]
 
 
 def call(payload: bytes) -> bytes:
-    """Unpickles (module, arguments), calls the module and returns the output's tensors, pickled."""
+    """Unpickles (function, arguments, arguments by name), calls it and returns what it gives, pickled: of a module the
+    output's tensors."""
     torch.set_num_threads(1)
-    module, arguments = pickle.loads(payload)
+    function, arguments, further = pickle.loads(payload)
     from vertebra.testing.checks import tensors_in
 
     with torch.no_grad():
-        return pickle.dumps([tensor.detach().clone() for _, tensor in tensors_in(module(*arguments))])
+        result = function(*arguments, **further)
+        if isinstance(function, torch.nn.Module):
+            result = [tensor.detach().clone() for _, tensor in tensors_in(result)]
+        return pickle.dumps(result)

@@ -1,0 +1,331 @@
+"""What HeadConformance and ModelConformance have in common: checks of a recipe's whole model."""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal, TypeVar
+
+import torch
+from torch import nn
+
+from vertebra.config import ComponentSpec, Recipe, load_recipe
+from vertebra.models import BaseModel, build_model
+from vertebra.registry import REGISTRIES
+from vertebra.testing.agreement import check_leaves_alone, check_padding, check_predicts_what_it_learns, check_signs
+from vertebra.testing.checks import (
+    backward,
+    check_gradients,
+    check_losses,
+    check_same,
+    check_state_round_trip,
+    require,
+)
+from vertebra.testing.inputs import add_declared, bare, make_input, make_metadata
+from vertebra.testing.marks import slow
+from vertebra.testing.overfit import check_overfits
+from vertebra.testing.predictions import check_predictions
+from vertebra.testing.training import check_trains_by_recipe, specs_of
+
+__all__ = ["WholeModelConformance"]
+
+_FITTED = 150  # steps
+
+
+class WholeModelConformance:
+    """All checks run on the recipe's whole model, on inputs made by hand, without pretrained weights. The recipe is
+    loaded once per class and its model is built once; each check works on a copy."""
+
+    kind: ClassVar[Literal["head", "model"]]
+    component: ClassVar[str] = ""
+    recipe: ClassVar[str] = ""
+    overrides: ClassVar[Sequence[str]] = ()
+    inputs: ClassVar[Mapping[str, Any]] = {}
+    data: ClassVar[Literal["generated", "recipe"]] = "generated"
+    negative_losses: ClassVar[tuple[str, ...]] = ()
+    num_things: ClassVar[int] = 3
+    image_size: ClassVar[tuple[int, int]] = (64, 96)
+    fit_lr: ClassVar[float] = 0.1
+    overfit_steps: ClassVar[int] = 300
+    overfit_lr: ClassVar[float] = 1e-3
+    overfit_size: ClassVar[tuple[int, int]] = (96, 128)
+    overfit_overrides: ClassVar[Sequence[str]] = ()
+
+    def test_its_recipe_survives_saving(self) -> None:
+        recipe = self.load()
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "saved.yaml"
+            recipe.save(path)
+            require(load_recipe(path) == recipe, "the recipe, saved resolved and loaded again, is another one")
+
+    def test_same_seed_same_losses_and_predictions(self) -> None:
+        inputs = self.make_inputs()
+        first, second = self.copy_model(), self.make_model()
+        check_same(first.state_dict(), second.state_dict(), "weights of two models of one seed")
+        losses, predictions = [], []
+        for model in (first, second):
+            torch.manual_seed(7)
+            losses.append(self.losses_of(model.train(), inputs))
+            torch.manual_seed(8)
+            predictions.append(self._predict(model, inputs))
+        check_same(losses[0], losses[1], "losses under one seed")
+        check_same(predictions[0], predictions[1], "predictions under one seed")
+
+    def test_every_parameter_gets_a_gradient(self) -> None:
+        self.train_on(self.make_inputs(), "two images with objects")
+
+    def test_images_without_objects(self) -> None:
+        empty, full = self.make_inputs(objects=0), self.make_inputs()
+        self.train_on(empty, "two images without objects")
+        self.train_on([full[0], empty[1]], "an image without objects beside one with")
+
+    def test_padded_ground_truth_changes_no_loss(self) -> None:
+        inputs = [self.make_input(0, objects=1), self.make_input(1)]
+        model = self.copy_model().train()
+
+        @torch.no_grad()
+        def losses_of(batch: Any) -> dict[str, torch.Tensor]:
+            return model.losses(model.compute(batch), batch)
+
+        batch = model.make_batch(inputs)
+        if self.learns_by_losses() and batch.gt_valid is not None:
+            check_padding(losses_of, batch)
+
+    def test_losses_are_not_negative(self) -> None:
+        inputs = self.make_inputs()
+        for scale in (0.0, 0.1):
+            model = self.copy_model()
+            shake(self.part_of(model), scale)
+            torch.manual_seed(5)
+            check_signs(self.losses_of(model.train(), inputs), self.negative_losses)
+
+    def test_what_is_learned_is_what_is_predicted(self) -> None:
+        """Raw outputs that are fitted to the losses, with no network before them, are predicted as the ground truth."""
+        if not self.learns_by_losses():
+            return
+        h, w = self.overfit_size
+        inputs = [self.make_input(seed, (h, w), fixed=True, original=(2 * h, 3 * w // 2)) for seed in range(2)]
+        model = self.copy_model().train()
+        batch = model.make_batch(inputs)
+        torch.manual_seed(6)
+        raw = model.compute(batch)
+        part, raw = self.task_of(model, raw)
+        check_predicts_what_it_learns(part, raw, batch, inputs, steps=_FITTED, lr=self.fit_lr)
+
+    @torch.no_grad()
+    def test_leaves_what_others_need_alone(self) -> None:
+        """Features, raw outputs and the batch are not changed in place, in training or prediction."""
+        inputs = self.make_inputs()
+        for training in (True, False) if self.learns_by_losses() else (False,):
+            model = self.copy_model().train(training)
+            name = type(self.part_of(model)).__name__
+            batch = model.make_batch(inputs if training else bare(inputs))
+            with check_leaves_alone(_truth_of(batch), name, "the batch"), self.watched(model):
+                raw = model.compute(batch)
+                what = "its raw outputs (or the features in them)"
+                with check_leaves_alone(raw, f"{name}.{'losses' if training else 'predict'}", what):
+                    model.losses(raw, batch) if training else model.predict(raw, batch)
+
+    def test_a_batch_of_one(self) -> None:
+        self.train_on(self.make_inputs()[:1], "a batch of one")
+        model, inputs = self.copy_model(), self.make_inputs()[:1]
+        self._check_predictions(self._predict(model, inputs), inputs, model)
+
+    def test_odd_sizes(self) -> None:
+        h, w = self.image_size
+        sizes = [(h + 11, w - 43), (h - 31, w + 1)]
+        inputs = [self.make_input(seed, size) for seed, size in enumerate(sizes)]
+        model = self.train_on(inputs, f"images of {sizes[0]} and {sizes[1]} pixels")
+        self._check_predictions(self._predict(model, inputs), inputs, model)
+
+    def test_boxes_of_one_pixel(self) -> None:
+        self.train_on(self.make_inputs(edge=(1, 1), objects=5), "boxes of one pixel")
+
+    def test_all_labels_ignored(self) -> None:
+        self.train_on(self.make_inputs(ignored=True), "semantic labels all 255, masks all empty")
+
+    def test_predictions_follow_the_contract(self) -> None:
+        """Freshly built, then with shaken weights, which find more; in a size other than the input's."""
+        model = self.copy_model()
+        h, w = self.image_size
+        inputs = [self.make_input(0, original=(2 * h, 3 * w)), self.make_input(1, (h - 7, w - 9), original=(h // 2, w))]
+        for scale in (0.0, 0.1, 1.0):
+            shake(self.part_of(model), scale)
+            self._check_predictions(self._predict(model, inputs), inputs, model)
+
+    def test_prediction_changes_nothing(self) -> None:
+        model, inputs = self.copy_model(), self.make_inputs()
+        before = {name: value.clone() for name, value in model.state_dict().items()}
+        first = self._predict(model, inputs)
+        check_same(before, model.state_dict(), "weights and buffers after a prediction")
+        check_same(first, self._predict(model, inputs), "two predictions of the same images")
+
+    def test_state_dict_round_trip_is_bit_equal(self) -> None:
+        inputs = self.make_inputs()
+        check_state_round_trip(self.copy_model(), self.make_model(1), lambda model: self._raw(model, inputs))
+
+    def test_finite_under_bf16_autocast(self) -> None:
+        model, inputs = self.copy_model(), self.make_inputs()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            losses = self.losses_of(model.train(), inputs)
+        self.backward(model, losses, "bf16 autocast")
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            found = self._predict(model, inputs)
+        self._check_predictions(found, inputs, model)
+
+    def test_trains_by_its_recipe(self) -> None:
+        """Two steps on few pictures: the whole way from recipe to checkpoint."""
+        specs = self._specs()
+        require(bool(specs), f"the {self.kind}s of recipe {self.recipe} do not name {self.component}")
+        check_trains_by_recipe(
+            self.recipe,
+            self.kind,
+            self.component,
+            self.overrides,
+            semantic=self._needs_labels(),
+            generated=self.data == "generated",
+        )
+
+    @slow
+    def test_overfits_eight_images(self) -> None:
+        check_overfits(
+            self.load(self.overfit_overrides),
+            semantic=self._needs_labels(),
+            size=self.overfit_size,
+            steps=self.overfit_steps,
+            lr=self.overfit_lr,
+            generated=self.data == "generated",
+        )
+
+    # What the checks are made of; a subclass may replace these.
+
+    def load(self, overrides: Sequence[str] = ()) -> Recipe:
+        """The recipe with its overrides."""
+        require(bool(self.recipe), f"set `recipe` to a path or plugin:recipe whose model has this {self.kind}")
+        key = (type(self), self.recipe, *self.overrides, *overrides)
+        return _once(_recipes, key, lambda: load_recipe(self.recipe, [*self.overrides, *overrides]))
+
+    def make_model(self, seed: int = 0) -> Any:
+        """Builds the recipe's model for the classes of the inputs made by hand, in training mode."""
+        torch.manual_seed(seed)
+        return build_model(self.load(), metadata=make_metadata(self.num_things), pretrained=False)
+
+    def copy_model(self) -> Any:
+        """A copy of `make_model()`, which is called once per class."""
+        return copy.deepcopy(self._model())
+
+    def make_input(self, seed: int, size: tuple[int, int] | None = None, **options: Any) -> dict[str, Any]:
+        """One input made by hand, see `vertebra.testing.inputs.make_input`, with the further images, inputs and
+        declared fields that the recipe and the class name."""
+        options = {"num_things": self.num_things, "num_labels": self._num_labels()} | options
+        options.setdefault("mask_format", self.load().data.mask_format)
+        made = make_input(seed, size or self.image_size, **options) | dict(self.inputs)
+        return add_declared(made, self._model().pixels, self.load().data.fields)
+
+    def make_inputs(self, **options: Any) -> list[dict[str, Any]]:
+        """Two of them."""
+        return [self.make_input(seed, **options) for seed in range(2)]
+
+    def part_of(self, model: Any) -> nn.Module:
+        """The component under test inside the recipe's model."""
+        return model
+
+    def task_of(self, model: Any, raw: Any) -> tuple[nn.Module, Any]:
+        """What has `losses` and `predict`, and its raw outputs."""
+        return model, raw
+
+    def watched(self, model: Any) -> Any:
+        """A context in which what goes into the component is checked for changes in place."""
+        return check_leaves_alone((), "", "")
+
+    def losses_of(self, model: Any, inputs: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        """The losses of a model in training mode."""
+        return model(inputs)
+
+    def learns_by_losses(self) -> bool:
+        """Whether the model has `losses(raw, batch)`, and not a training step of its own."""
+        return True
+
+    def backward(self, model: Any, losses: dict[str, torch.Tensor], what: str) -> None:
+        """The backward pass of `losses_of`, and a check of the gradients."""
+        backward(model, losses, what)
+        check_gradients(model, what)
+
+    def train_on(self, inputs: list[dict[str, Any]], what: str) -> Any:
+        """A model in training on these inputs: finite losses, a gradient for every parameter."""
+        model = self.copy_model()
+        torch.manual_seed(5)
+        losses = self.losses_of(model.train(), inputs)
+        check_losses(losses, what, gradient=self.learns_by_losses())
+        self.backward(model, losses, what)
+        return model
+
+    def _labels(self) -> str:
+        return getattr(REGISTRIES[self.kind].get(self.component), "labels", "things")
+
+    def _num_labels(self) -> int:
+        """Semantic classes: what the recipe writes where the component has semantic classes, else those of the
+        hand-made metadata."""
+        written = next((s.arguments["num_classes"] for s in self._specs() if "num_classes" in s.arguments), None)
+        if written and self._labels() == "stuff":
+            return written
+        return len(make_metadata(self.num_things).stuff_classes)
+
+    def _num_classes(self) -> int:
+        return self._num_labels() if self._labels() == "stuff" else self.num_things
+
+    def _specs(self) -> list[ComponentSpec]:
+        """The recipe's blocks that name this component."""
+        return [spec for spec in specs_of(self.load()) if (spec.kind, spec.name) == (self.kind, self.component)]
+
+    def _needs_labels(self) -> bool:
+        """Whether some part of the recipe learns semantic labels."""
+        specs = [spec for spec in specs_of(self.load()) if spec.kind in ("head", "model")]
+        classes = [REGISTRIES[spec.kind].get(spec.name) for spec in specs]
+        outputs = [cls.task_outputs for cls in classes]  # of the usual model a property
+        return any("sem_seg" in keys for keys in outputs if isinstance(keys, (tuple, list)))
+
+    def _model(self) -> Any:
+        return _once(_models, (type(self), self.recipe, *self.overrides), self.make_model)
+
+    @torch.no_grad()
+    def _raw(self, model: Any, inputs: list[dict[str, Any]]) -> Any:
+        return model.eval().compute(model.make_batch(bare(inputs)))
+
+    @torch.no_grad()
+    def _predict(self, model: Any, inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        return model.eval()(bare(inputs))
+
+    def _check_predictions(self, outputs: Any, inputs: list[dict[str, Any]], model: BaseModel) -> None:
+        labels = self._num_labels() if self._labels() == "stuff" else None
+        keys = sorted(model.output_keys)
+        check_predictions(outputs, inputs, keys=keys, num_things=self.num_things, num_labels=labels)
+
+
+_recipes: dict[tuple, Recipe] = {}
+_models: dict[tuple, Any] = {}
+T = TypeVar("T")
+
+
+def _once(kept: dict[tuple, T], key: tuple, make: Callable[[], T]) -> T:
+    """`make()`, kept until another key comes: the checks of one class run one after the other."""
+    if key not in kept:
+        made = make()
+        kept.clear()
+        kept[key] = made
+    return kept[key]
+
+
+def _truth_of(batch: Any) -> dict[str, Any]:
+    names = ("images", "named_images", "gt_boxes", "gt_classes", "gt_valid", "sem_seg")
+    return {name: getattr(batch, name) for name in names}
+
+
+@torch.no_grad()
+def shake(part: nn.Module, scale: float) -> None:
+    """Adds noise to every parameter, so that scores spread and detections appear."""
+    generator = torch.Generator().manual_seed(11)
+    for parameter in part.parameters():
+        parameter.add_(torch.randn(parameter.shape, generator=generator).to(parameter) * scale)
