@@ -19,6 +19,7 @@ from vertebra.errors import PluginError, RecipeError
 from vertebra.plugins import KINDS, Offer, canonical, core, installed_plugins, offers, switched_off
 from vertebra.plugins.discovery import DISABLE, LOADING
 from vertebra.plugins.local_files import WHEN_FORGOTTEN, WHEN_NAMED, is_local_module, load_announced, loading_module
+from vertebra.plugins.overrides import check_overrides
 from vertebra_eval.nearest import nearest
 
 __all__ = [
@@ -114,8 +115,9 @@ class Registry(FvcoreRegistry):
                 continue
             owner = "the core" if of_core else f"the installed plugin {offer.plugin}"
             off = "" if of_core else f",\n  or ignore the plugin: --no-plugin {offer.distribution} (or {DISABLE})"
+            of = "" if loading_module() else f" ({_origin(obj)})"  # a local file's import says it
             raise PluginError(
-                f"{self.kind} {name} cannot be registered ({_origin(obj)}): {owner} has a {self.kind} of this name.\n"
+                f"{self.kind} {name} cannot be registered{of}: {owner} has a {self.kind} of this name.\n"
                 f"  Rename the class, or register it under another name: register(name=...){off}"
             )
 
@@ -241,6 +243,7 @@ class Registry(FvcoreRegistry):
         check = getattr(obj, "check_class", None) if hasattr(obj, "component_kind") else None
         if callable(check):
             check()
+        check_overrides(obj, kind)
 
 
 def _is_new_version(known: type, obj: type) -> bool:

@@ -118,6 +118,54 @@ def test_a_file_that_fails_names_itself_and_the_line(plugin):
     assert f'File "{plugin}", line 2' in str(caught.value)
 
 
+def test_a_name_of_the_core_in_a_file_is_one_message_with_line_and_remedy(plugin):
+    plugin.write_text(
+        "from vertebra import BACKBONES, Backbone\n\n@BACKBONES.register()\nclass ResNet(Backbone): ...\n"
+    )
+    with pytest.raises(PluginError) as caught:
+        load_local_plugin(plugin)
+    assert str(caught.value) == (
+        f"local plugin {plugin}:3 cannot be imported: backbone ResNet cannot be registered: the core has a backbone of "
+        "this name.\n  Rename the class, or register it under another name: register(name=...)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("registry", "method", "words"),
+    [
+        (
+            "SAMPLERS",
+            "Sampler: epochs(self, dicts)",
+            r"epochs is called as epochs\(dicts, seed\), but takes \(self, dicts\)",
+        ),
+        ("EVALUATORS", "Evaluator: process(self, outputs)", r"\.\n  Write: def process\(self, inputs, outputs\)"),
+        ("HOOKS", "Hook: after_step(self)", r"after_step is called as after_step\(trainer\), but takes \(self\)"),
+        ("FORMATS", "Format: load(self)", r"load is called as load\(root\)"),
+        ("TRANSFORMS", "Transform: __call__(self, sample)", r"__call__ is called as __call__\(sample, rng\)"),
+        ("SCHEDULES", "Schedule: factor(self, step, total, *, last)", r"Write: def factor\(self, step, total_steps\)"),
+        ("HEADS", "Head: losses(self, raw)", r"losses is called as losses\(raw, batch\)"),
+    ],
+)
+def test_a_method_with_other_parameters_than_its_contract_is_refused_with_its_line(plugin, registry, method, words):
+    base, _, signature = method.partition(": ")
+    plugin.write_text(
+        f"from vertebra import {registry}\nfrom vertebra.data import *\nfrom vertebra.engine import *\n"
+        "from vertebra.models import *\nfrom vertebra.evaluation import *\n"
+        f"@{registry}.register()\nclass Mine({base}):\n    def {signature}: ...\n"
+    )
+    with pytest.raises(PluginError, match=rf"{plugin.name}:8: \w+ Mine: (?s:.*){words}") as caught:
+        load_local_plugin(plugin)
+    assert "Traceback" not in str(caught.value)
+
+
+def test_a_method_may_take_more_than_it_is_given_or_anything(plugin):
+    plugin.write_text(
+        "from vertebra import HOOKS, Hook\n@HOOKS.register()\nclass Mine(Hook):\n"
+        "    def after_step(self, trainer, loud=False): ...\n    def before_step(self, *args): ...\n"
+    )
+    assert load_local_plugin(plugin).Mine
+
+
 def test_an_allow_list_without_local_refuses_files(plugin, monkeypatch):
     monkeypatch.setenv("VERTEBRA_PLUGINS_ALLOW", "some-plugin")
     with pytest.raises(PluginError, match="does not name `local`"):

@@ -41,7 +41,7 @@ class Mistakes:
             self.found.append(message)
             if cause is not None:
                 self.causes.append(cause)
-                if isinstance(cause, PluginImportError) and cause.trace not in self.traces:
+                if isinstance(cause, PluginImportError) and cause.trace not in ("", *self.traces):
                     self.traces.append(cause.trace)
 
     def take(self, other: Mistakes) -> None:

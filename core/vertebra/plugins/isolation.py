@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
-from vertebra.errors import PluginError, SetupError
+from vertebra.errors import PluginError, SetupError, VertebraError
 
 __all__ = ["PATIENCE", "PluginImportError", "import_plugin_module", "plugin_code"]
 
@@ -23,11 +23,11 @@ class PluginImportError(PluginError):
 
     Args:
         summary: what failed, and why in one line.
-        trace: the plugin's own traceback, which the message ends with.
+        trace: the plugin's own traceback, which the message ends with; empty where the summary says it all.
     """
 
-    def __init__(self, summary: str, trace: str) -> None:
-        super().__init__(f"{summary}\n{trace}")
+    def __init__(self, summary: str, trace: str = "") -> None:
+        super().__init__(f"{summary}\n{trace}" if trace else summary)
         self.summary = summary
         self.trace = trace
 
@@ -61,6 +61,14 @@ def plugin_code(owner: str, patience: float | None = PATIENCE) -> Iterator[None]
             yield
     except (KeyboardInterrupt, SetupError):
         raise
+    except VertebraError as err:  # says itself what is wrong and how to fix it
+        if isinstance(err, PluginImportError):  # of another plugin, which this one uses
+            raise PluginImportError(f"{owner} cannot be imported: {err.summary}", err.trace) from err
+        frames = _own_frames(err)
+        file, line = (frames[0].filename, frames[0].lineno) if frames else (owner, 0)
+        at = owner.replace(file, f"{file}:{line}") if line else owner  # of a local plugin, whose owner is its path
+        place = f"{file}:{line}: " if line and file not in f"{owner} {err}" else ""
+        raise PluginImportError(f"{at} cannot be imported: {place}{err}") from err
     except BaseException as err:  # a plugin may even call sys.exit at import
         cause = f"{type(err).__name__}: {err}".strip().rstrip(":")
         raise PluginImportError(f"{owner} cannot be imported: {cause}", _own_traceback(err)) from err
@@ -86,11 +94,16 @@ def _say_slow(owner: str, patience: float) -> None:
 
 def _own_traceback(err: BaseException) -> str:
     """The traceback from the first line that is neither ours nor the import machinery's."""
+    frames = _own_frames(err)
+    report = traceback.TracebackException.from_exception(err, compact=True)
+    report.stack = traceback.StackSummary.from_list(frames)
+    return "  " + "".join(report.format()).rstrip().replace("\n", "\n  ")
+
+
+def _own_frames(err: BaseException) -> traceback.StackSummary:
     frames = traceback.extract_tb(err.__traceback__)
     ours = str(Path(__file__).parent)
     machinery = (ours, importlib.__file__, contextlib.__file__, "<frozen importlib")
     while frames and frames[0].filename.startswith(machinery):
         frames.pop(0)
-    report = traceback.TracebackException.from_exception(err, compact=True)
-    report.stack = traceback.StackSummary.from_list(frames)
-    return "  " + "".join(report.format()).rstrip().replace("\n", "\n  ")
+    return frames
