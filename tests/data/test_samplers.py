@@ -1,17 +1,21 @@
 from itertools import islice
 
+import numpy as np
 import pytest
+import torch
 
 from vertebra.data.batching import BatchPlan, group_batches, is_wide
 from vertebra.data.samplers import (
     RepeatFactorSampler,
     SampleKey,
+    Sampler,
     TrainingSampler,
+    epoch_length_of,
     inference_indices,
     repeat_factors,
     sample_keys,
 )
-from vertebra.errors import DataError
+from vertebra.errors import DataError, PluginError
 
 
 def dicts_of(categories: list[list[int]]) -> list[dict]:
@@ -79,3 +83,63 @@ def test_a_plan_goes_on_where_another_stopped():
 def test_grouping_without_sizes_says_how_to_go_on():
     with pytest.raises(DataError, match=r"a\.png.*aspect_ratio_grouping: false"):
         is_wide([{"file_name": "a.png"}])
+
+
+class Given(Sampler):
+    """Yields what it was made with, for ever, unless told otherwise."""
+
+    def __init__(self, epoch, length=1, times=None):
+        self.epoch, self.length, self.times = epoch, length, times
+
+    def epochs(self, dicts, seed):
+        done = 0
+        while self.times is None or done < self.times:
+            yield self.epoch
+            done += 1
+
+    def epoch_length(self, dicts):
+        return self.length
+
+
+@pytest.mark.parametrize("epoch", [[2, 0, 1], (2, 0, 1), torch.tensor([2, 0, 1]), np.array([2, 0, 1], dtype=np.uint8)])
+def test_a_sampler_may_yield_lists_and_tensors_of_integers(epoch):
+    assert stream(Given(epoch), dicts_of([[]] * 3), 0, 4) == [2, 0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("epoch", "words"),
+    [
+        ([0, 3], "epoch 1 has the index 3, expected 0 to 2: the dataset has 3 images"),
+        ([-1, 0], "epoch 1 has the index -1, expected 0 to 2"),
+        ([0.0, 1.0], r"epoch 1 is an array of shape \(2,\) and float64, expected a one-dimensional array of integers"),
+        ([True, False, True], r"epoch 1 is an array of shape \(3,\) and bool, expected a one-dimensional array"),
+        ([[0, 1]], r"epoch 1 is an array of shape \(1, 2\) and int64, expected a one-dimensional array"),
+        ([[0], [1, 2]], "epoch 1 is a value of type list, expected a one-dimensional array"),
+        (0, r"epoch 1 is a value of type int, expected .*\n  Yield the indices of a whole epoch at once"),
+        (None, "epoch 1 is a value of type NoneType, expected"),
+        ([], "epoch 1 has no indices, so that no batch would ever be full"),
+    ],
+)
+def test_a_sampler_that_yields_something_else_is_named(epoch, words):
+    with pytest.raises(PluginError, match=f"sampler Given: {words}"):
+        stream(Given(epoch), dicts_of([[]] * 3), 0, 1)
+
+
+def test_a_sampler_that_ends_is_told_how_to_go_on():
+    with pytest.raises(PluginError, match=r"sampler Given: epochs ended after 2 of them.*\n.*while True: yield"):
+        stream(Given([0, 1], times=2), dicts_of([[]] * 2), 0, 5)
+
+
+def test_a_sampler_that_yields_nothing_is_named():
+    class Returns(Sampler):
+        def epochs(self, dicts, seed):
+            return None
+
+    with pytest.raises(PluginError, match="sampler Returns: epochs must yield one array of indices per epoch, got a"):
+        stream(Returns(), dicts_of([[]]), 0, 1)
+
+
+@pytest.mark.parametrize(("length", "words"), [(None, "a value of type NoneType"), (0, "0"), (float("inf"), "inf")])
+def test_the_length_of_an_epoch_is_a_number_above_0(length, words):
+    with pytest.raises(PluginError, match=f"sampler Given: epoch_length must return the mean .*, got {words}"):
+        epoch_length_of(Given([0], length), dicts_of([[]]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import traceback
 import weakref
 from collections.abc import Callable, Iterator, Mapping
@@ -14,7 +15,7 @@ from vertebra.config.signature import Signature, signature_of
 from vertebra.errors import PluginError, RecipeError, VertebraError
 from vertebra.registry import REGISTRIES
 
-__all__ = ["USUAL_MODEL", "ComponentSpec", "Kind", "to_plain", "where_written"]
+__all__ = ["USUAL_MODEL", "ComponentSpec", "Kind", "described", "to_plain", "where_written"]
 
 USUAL_MODEL = "Model"  # what a model's block means that has no `name`
 _GIVE_SHAPES = ("backbone", "neck")
@@ -113,6 +114,12 @@ class ComponentSpec:
                 cause = f"{type(err).__name__}: {cause}"
             if isinstance(err, KeyError) and isinstance(shapes := arguments.get("input_shape"), dict):
                 cause += f" (input_shape has {', '.join(map(str, shapes))})"
+            missing = re.search(r"missing \d+ required positional argument\w*: '(\w+)'", cause)
+            if missing and is_injected(self.kind, missing[1]) and missing[1] not in signature.parameters:
+                cause += (
+                    f".\n  Give the constructor of {cls.__name__} a parameter {missing[1]}, which the framework sets, "
+                    "and pass it on to the constructor of its base"
+                )
             raise RecipeError(
                 f"{self.where}: {self.kind} {self.name} cannot be built: {cause}\n  Raised in {_place_of(err)}"
             ) from err
@@ -146,6 +153,14 @@ def where_written(component: Any, otherwise: str) -> str:
     with contextlib.suppress(TypeError):
         return _written.get(component, otherwise)
     return otherwise
+
+
+def described(value: Any) -> str:
+    """What a component gave in the place of what its contract says, for messages."""
+    if hasattr(value, "shape") and hasattr(value, "dtype"):
+        kind = "a tensor" if type(value).__module__.partition(".")[0] == "torch" else "an array"
+        return f"{kind} of shape {tuple(value.shape)} and {value.dtype}"
+    return f"a value of type {type(value).__name__}"
 
 
 def to_plain(value: Any) -> Any:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING
 
+from vertebra.config.component import described
 from vertebra.config.injection import known_facts
 from vertebra.data.catalog import DatasetCatalog, Metadata, MetadataCatalog
 from vertebra.data.extra_fields import (
@@ -21,13 +22,13 @@ from vertebra.data.extra_fields import (
     with_fields,
 )
 from vertebra.data.field_values import check_fields
-from vertebra.data.formats import Dataset
+from vertebra.data.formats import Dataset, Format
 from vertebra.data.loader import EvalLoader, TrainLoader
 from vertebra.data.mapper import Mapper
 from vertebra.data.match_classes import match_classes
-from vertebra.data.samplers import Sampler, TrainingSampler
+from vertebra.data.samplers import Sampler, TrainingSampler, epoch_length_of
 from vertebra.data.transforms import ColorTransform, Transform
-from vertebra.errors import DataError, RecipeError
+from vertebra.errors import DataError, PluginError, RecipeError
 from vertebra_eval.files import Problems
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ def load_dataset(
         truth: it is to be trained on: check the ground truth in the fields too, not only what models take as input.
     Raises:
         DataError: a name nobody registered, faulty files, or joined datasets that differ in their classes.
+        PluginError: a format gives something other than a Dataset.
     """
     fields = fields or {}
     if not isinstance(spec, str) and isinstance(spec, Sequence):
@@ -78,9 +80,7 @@ def load_dataset(
     if isinstance(spec, str):
         dataset = _registered(spec)
     else:
-        reader = spec.build()
-        reader.fields = fields
-        dataset = reader.load(root)
+        dataset = _loaded(spec, root, fields)
         dataset.check_files()
     _declare(dataset, fields, image, truth)
     return dataset
@@ -198,7 +198,7 @@ def _num_epochs(recipe: Recipe, dataset: Dataset) -> float:
     if train.epochs is not None:
         return train.epochs
     assert train.steps is not None  # a recipe with neither gets steps when it is read
-    return train.steps * train.batch_size / _sampler(recipe, dataset).epoch_length(dataset.dicts)
+    return train.steps * train.batch_size / epoch_length_of(_sampler(recipe, dataset), dataset.dicts)
 
 
 def _sampler(recipe: Recipe, dataset: Dataset) -> Sampler:
@@ -227,6 +227,21 @@ def _usable(item: dict) -> bool:
     if "annotations" not in item or item.get("sem_seg_file_name") or item.get("pan_seg_file_name"):
         return True
     return any(not annotation.get("iscrowd", 0) for annotation in item["annotations"])
+
+
+def _loaded(spec: ComponentSpec, root: str | None, fields: Mapping[str, FieldSection]) -> Dataset:
+    """An inline dataset, as its format loads it."""
+    reader, where = spec.build(), f"{spec.where}: format {spec.name}"
+    if getattr(type(reader), "load", Format.load) is Format.load:
+        raise PluginError(f"{where} has no method load(root)")
+    reader.fields = fields
+    found = reader.load(root)
+    if not isinstance(found, Dataset):
+        raise PluginError(
+            f"{where}: load(root) must return a vertebra.data.Dataset, got {described(found)}.\n"
+            "  Return Dataset(dicts, Metadata(name).set(thing_classes=[...]))"
+        )
+    return found
 
 
 def _registered(name: str) -> Dataset:

@@ -13,7 +13,14 @@ from vertebra.data.batching import BatchPlan, is_wide
 from vertebra.data.formats import Dataset
 from vertebra.data.mapper import Mapper
 from vertebra.data.packed import PackedDicts
-from vertebra.data.samplers import SampleKey, Sampler, TrainingSampler, inference_indices, sample_keys
+from vertebra.data.samplers import (
+    SampleKey,
+    Sampler,
+    TrainingSampler,
+    epoch_length_of,
+    inference_indices,
+    sample_keys,
+)
 from vertebra.data.worker import Outcome, SampleReader
 from vertebra.data.worker_batches import WORKER_TIMEOUT, outcomes_of
 from vertebra.errors import DataError
@@ -75,7 +82,7 @@ class TrainLoader:
         self.start_method = start_method
         self.timeout = timeout
         self.wide = is_wide(self.dicts) if aspect_ratio_grouping else None
-        self.steps_per_epoch = self.sampler.epoch_length(self.dicts) / batch_size
+        self.steps_per_epoch = epoch_length_of(self.sampler, self.dicts) / batch_size
         """Steps until every image has come once on average; rarely a whole number."""
         self._bad: set[str] = set()
 

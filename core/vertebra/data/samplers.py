@@ -8,22 +8,28 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from itertools import count
-from typing import ClassVar, NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from numbers import Real
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
+
+from vertebra.config.component import described, where_written
+from vertebra.errors import PluginError
 
 __all__ = [
     "RepeatFactorSampler",
     "SampleKey",
     "Sampler",
     "TrainingSampler",
+    "epoch_length_of",
     "inference_indices",
     "repeat_factors",
     "sample_keys",
 ]
+
+_LOOP = "Yield the indices of a whole epoch at once, without end: while True: yield numpy.arange(len(dicts))"
 
 
 class SampleKey(NamedTuple):
@@ -43,7 +49,8 @@ class Sampler:
     component_kind: ClassVar[str] = "sampler"
 
     def epochs(self, dicts: Sequence[dict], seed: int) -> Iterator[np.ndarray]:
-        """Without end, one int64 array of indices into `dicts` per epoch. It depends on nothing but the arguments."""
+        """Without end, one array (or list) of integer indices into `dicts` per epoch, at least one index. It depends on
+        nothing but the arguments."""
         raise NotImplementedError
 
     def epoch_length(self, dicts: Sequence[dict]) -> float:
@@ -123,11 +130,64 @@ def sample_keys(
 ) -> Iterator[SampleKey]:
     """The endless stream of one process: every `world_size`-th key of the common stream, from the `rank`-th on."""
     position = 0
-    for epoch, indices in zip(count(), sampler.epochs(dicts, seed)):
+    for epoch, indices in enumerate(_epochs(sampler, dicts, seed)):
         repeats = _repeats(indices)
         for place in range((rank - position) % world_size, len(indices), world_size):
             yield SampleKey(epoch, int(indices[place]), int(repeats[place]))
         position += len(indices)
+
+
+def epoch_length_of(sampler: Sampler, dicts: Sequence[dict]) -> float:
+    """What its `epoch_length` returns, checked.
+
+    Raises:
+        PluginError: it is not a number above 0.
+    """
+    found: Any = sampler.epoch_length(dicts)
+    if not isinstance(found, Real) or not 0 < found < math.inf:
+        what = str(found) if isinstance(found, Real) else described(found)
+        raise PluginError(f"{_called(sampler)}: epoch_length must return the mean number of indices, got {what}")
+    return float(found)
+
+
+def _epochs(sampler: Sampler, dicts: Sequence[dict], seed: int) -> Iterator[np.ndarray]:
+    """What its `epochs` yields, checked: int64 arrays, without end.
+
+    Raises:
+        PluginError: it is something else.
+    """
+    owner, number = _called(sampler), 0
+    found: Any = sampler.epochs(dicts, seed)
+    if not isinstance(found, Iterable):
+        raise PluginError(
+            f"{owner}: epochs must yield one array of indices per epoch, got {described(found)}.\n  {_LOOP}"
+        )
+    for number, indices in enumerate(found, 1):
+        yield _checked(indices, len(dicts), f"{owner}: epoch {number}")
+    raise PluginError(f"{owner}: epochs ended after {number} of them, but a training may need any number.\n  {_LOOP}")
+
+
+def _checked(indices: Any, size: int, what: str) -> np.ndarray:
+    try:
+        found = np.asarray(indices)
+    except (TypeError, ValueError, RuntimeError):  # lists of several lengths; a tensor on a GPU
+        found = np.empty((), dtype=object)
+    if found.ndim != 1 or (found.size and found.dtype.kind not in "iu"):
+        kind = indices if found.dtype == object or np.isscalar(indices) else found
+        raise PluginError(f"{what} is {described(kind)}, expected a one-dimensional array of integers.\n  {_LOOP}")
+    if not found.size:
+        raise PluginError(
+            f"{what} has no indices, so that no batch would ever be full.\n  Yield at least one per epoch"
+        )
+    lowest, highest = int(found.min()), int(found.max())
+    if lowest < 0 or highest >= size:
+        wrong = lowest if lowest < 0 else highest
+        raise PluginError(f"{what} has the index {wrong}, expected 0 to {size - 1}: the dataset has {size} images")
+    return found.astype(np.int64, copy=False)
+
+
+def _called(sampler: Sampler) -> str:
+    return where_written(sampler, f"sampler {type(sampler).__name__}")
 
 
 def inference_indices(size: int, rank: int = 0, world_size: int = 1) -> range:

@@ -16,7 +16,7 @@ from vertebra.data import build_eval_loader, load_split
 from vertebra.data.extra_fields import check_needs
 from vertebra.data.match_classes import match_classes
 from vertebra.errors import RecipeError
-from vertebra.evaluation.evaluator import Evaluator
+from vertebra.evaluation.evaluator import Evaluator, check_methods, metrics_of
 from vertebra.evaluation.loop import device_of, predict_all
 from vertebra.evaluation.report import Section, dataset_sections, write_report
 from vertebra.evaluation.run_facts import dataset_name, model_facts, versions
@@ -119,6 +119,8 @@ def build_evaluators(recipe: Recipe, dataset: Any, output_dir: Path | None) -> l
     """The recipe's evaluators for one dataset, with what the framework knows."""
     facts = known_facts(dataset.metadata, dataset=dataset, output_dir=output_dir)
     evaluators = [spec.build(**facts) for spec in recipe.evaluate.evaluators]
+    for evaluator in evaluators:
+        check_methods(evaluator)
     check_needs(evaluators, dataset.metadata)
     return evaluators
 
@@ -139,7 +141,7 @@ def check_evaluation(recipe: Recipe, dataset: Any) -> None:
 
 def _merge(result: EvaluationResult, evaluator: Evaluator) -> None:
     """The evaluator's numbers into the result; two that give the same number would hide one."""
-    metrics = evaluator.evaluate()
+    metrics = metrics_of(evaluator)
     twice = sorted(set(metrics) & set(result.metrics))
     if twice:
         raise RecipeError(

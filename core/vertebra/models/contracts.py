@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from vertebra.config.component import described
 from vertebra.config.extra_fields import Geometry
 from vertebra.config.injection import Labels
 from vertebra.errors import PluginError
@@ -239,13 +240,13 @@ def check_losses(losses: Any, owner: str, head: nn.Module | None = None) -> None
     """
     if not isinstance(losses, Mapping):
         raise PluginError(
-            f"{owner}: in training it must return a dict of named scalar losses, got {_described(losses)}.\n"
+            f"{owner}: in training it must return a dict of named scalar losses, got {described(losses)}.\n"
             "  Return {'loss_cls': loss, ...}; the total is their sum"
         )
     for name, loss in losses.items():
         if not isinstance(loss, Tensor) or loss.numel() != 1 or not loss.is_floating_point():
             raise PluginError(
-                f"{owner}: its loss {name!r} is {_described(loss)}, expected a scalar tensor of floats.\n"
+                f"{owner}: its loss {name!r} is {described(loss)}, expected a scalar tensor of floats.\n"
                 "  Sum or average it over images and cells: loss.sum() / count"
             )
         learns = head is not None and head.training and torch.is_grad_enabled()
@@ -267,16 +268,10 @@ def check_predictions(found: Any, count: int, owner: str) -> list[dict[str, Any]
     """
     if isinstance(found, Sequence) and len(found) == count and all(isinstance(one, Mapping) for one in found):
         return list(found)
-    what = f"{len(found)} values" if isinstance(found, Sequence) else _described(found)
+    what = f"{len(found)} values" if isinstance(found, Sequence) else described(found)
     raise PluginError(
         f"{owner}: predict must return one dict per image, such as {{'instances': ...}}; got {what} for {count} images"
     )
-
-
-def _described(value: Any) -> str:
-    if isinstance(value, Tensor):
-        return f"a tensor of shape {tuple(value.shape)} and {value.dtype}"
-    return f"a value of type {type(value).__name__}"
 
 
 def named_tensors(raw: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:

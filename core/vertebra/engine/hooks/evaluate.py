@@ -11,7 +11,7 @@ from torch import nn
 from vertebra.engine.hook import Hook, Training
 from vertebra.engine.hooks.metrics_file import read_metrics
 from vertebra.engine.rng import preserved_rng
-from vertebra.errors import DataError
+from vertebra.errors import DataError, PluginError
 from vertebra.runtime import distributed
 
 __all__ = ["Evaluate"]
@@ -71,12 +71,13 @@ class Evaluate(Hook):
         try:
             with trainer.interruptible(), preserved_rng():
                 numbers = self.evaluate(model, trainer.folder.evaluation if trainer.folder else None, last)
-        except DataError as err:
+        except (DataError, PluginError) as err:
             if trainer.folder is None:
                 raise
-            raise DataError(
+            kind, what = (DataError, "data") if isinstance(err, DataError) else (PluginError, "plugin")
+            raise kind(
                 f"the evaluation at step {trainer.step} failed: {err}\n"
-                f"  The training is not lost: its checkpoints are in {trainer.folder.path}. Fix the data, then the "
+                f"  The training is not lost: its checkpoints are in {trainer.folder.path}. Fix the {what}, then the "
                 "same command with --resume goes on"
             ) from err
         model.train(was_training)
