@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from vertebra import BACKBONES, EVALUATORS, FORMATS, HEADS, SAMPLERS, Backbone, Evaluator, Format, ShapeSpec
+from vertebra import BACKBONES, EVALUATORS, FORMATS, HEADS, HOOKS, SAMPLERS
+from vertebra import Backbone, Evaluator, Format, Hook, ShapeSpec
 from vertebra.data import Sampler
 from vertebra.models import SemanticHead
 
@@ -112,6 +113,35 @@ class Empty(Sampler):
             yield []
 
 
+class Logs(Hook):
+    def after_step(self, trainer):
+        trainer.scalars[getattr(self, "key", "mine")] = self.value
+
+
+class Keeps(Hook):
+    def state_dict(self):
+        return self.value
+
+
+for base, values in {
+    Logs: {"Text": "good", "Nothing": None, "Tensor": torch.ones(3), "OneValue": torch.ones(1), "NumPy": np.float32(2)},
+    Keeps: {"Nothing": None, "Set": {"seen": {1}}, "Class": {"kind": [Hook]}, "NumPy": {"best": np.float64(0.5)}},
+}.items():
+    for name, value in values.items():
+        HOOKS.register(type(f"{base.__name__}{name}", (base,), {"value": value}))
+
+
+@HOOKS.register()
+class LogsLoss(Logs):
+    key, value = "loss", 0.5
+
+
+@HOOKS.register()
+class ReplacesAll(Hook):
+    def after_step(self, trainer):
+        trainer.scalars = [1.0]
+
+
 @HEADS.register()
 class NoNumClasses(Pixels):
     def __init__(self, input_shape: dict[str, ShapeSpec]) -> None:
@@ -150,10 +180,11 @@ def recipe_text(tmp_path_factory):
 
 @pytest.fixture
 def train(tmp_path, recipe_text):
-    def run(old="", new="", **options):
-        assert old in recipe_text
-        (tmp_path / "recipe.yaml").write_text(recipe_text.replace(old, new, 1) if old else recipe_text)
-        return Trainer(load_recipe(tmp_path / "recipe.yaml"), tmp_path / "run", **options).train()
+    def run(old, new, folder="run", evaluates=True):
+        assert f"{old}" in recipe_text
+        (tmp_path / "recipe.yaml").write_text(new.join(recipe_text.rsplit(old, 1)))
+        recipe = load_recipe(tmp_path / "recipe.yaml", [] if evaluates else ["data.val=null"])
+        return Trainer(recipe, tmp_path / folder).train()
 
     return run
 
@@ -214,3 +245,38 @@ def test_a_head_without_a_parameter_for_what_its_base_needs_is_told_to_have_one(
     remedy = "Give the constructor of NoNumClasses a parameter num_classes, which the framework sets"
     with pytest.raises(RecipeError, match=rf"(?s)recipe\.yaml:4: head NoNumClasses cannot be built: .*{remedy}"):
         train("Pixels", "NoNumClasses")
+
+
+LOGGED = {
+    "LogsText": r"\['mine'\] is a value of type str, expected a number or a tensor of one value",
+    "LogsNothing": r"\['mine'\] is a value of type NoneType, expected a number or a tensor of one value",
+    "LogsTensor": r"\['mine'\] is a tensor of shape \(3,\) and torch\.float32, expected a number",
+    "LogsLoss": " has the name 'loss', expected a text other than step and loss",
+    "ReplacesAll": " is a value of type list, expected a dict",
+}
+
+
+@pytest.mark.parametrize("name", LOGGED)
+def test_a_hook_that_logs_anything_but_numbers_is_named_with_the_key(train, name):
+    with pytest.raises(PluginError, match=rf"recipe\.yaml:13: hook {name}: trainer\.scalars{LOGGED[name]}"):
+        train("steps: 2", f"steps: 2\n  hooks: [{name}]", evaluates=False)
+
+
+def test_numbers_of_torch_and_numpy_are_logged(train):
+    assert train("steps: 2", "steps: 2\n  hooks: [LogsOneValue]", evaluates=False)
+    assert train("steps: 2", "steps: 2\n  hooks: [LogsNumPy]", folder="second", evaluates=False)
+
+
+KEPT = {
+    "KeepsNothing": r"state_dict\(\) returned None, expected what load_state_dict needs",
+    "KeepsSet": r"state_dict\(\)\['seen'\] is a set; a state_dict holds numbers, strings",
+    "KeepsClass": r"state_dict\(\)\['kind'\]\[0\] is a type; a state_dict holds",
+    "KeepsNumPy": r"state_dict\(\)\['best'\] is a numpy\.float64; a state_dict holds",
+}
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_a_hook_whose_state_no_checkpoint_can_hold_is_named_before_the_first_step(train, tmp_path, name):
+    with pytest.raises(PluginError, match=rf"recipe\.yaml:13: hook {name}: {KEPT[name]}"):
+        train("steps: 2", f"steps: 2\n  hooks: [{name}]", evaluates=False)
+    assert not (tmp_path / "run" / "metrics.jsonl").read_text() and not (tmp_path / "run" / "checkpoints").exists()

@@ -8,24 +8,28 @@ from __future__ import annotations
 
 import logging
 import re
+from collections import Counter, OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from torch import nn
 
 from vertebra.errors import CheckpointError
 from vertebra.models.torch_files import read_torch_file
 from vertebra_eval.files import free_path, open_whole, read_text, write_text
 
 __all__ = ["FORMAT", "CheckpointStore", "DamagedCheckpoint", "Found", "read_checkpoint"]
-__all__ += ["write_checkpoint"]
+__all__ += ["check_plain", "write_checkpoint"]
 
 logger = logging.getLogger(__name__)
 
 FORMAT = 1
 _NAME = re.compile(r"step_(\d{7,})\.pth")
-_PLAIN = (str, int, float, bool, type(None), torch.Tensor)
+_PLAIN = (str, int, float, bool, type(None), torch.Tensor, nn.Parameter)
+_NESTED = (dict, OrderedDict, Counter, list, tuple, torch.Size)
+"""What `torch.load` reads with `weights_only`. It refuses subclasses, such as NumPy's float64 and named tuples."""
 _REQUIRED = {"model": dict, "optimizer": dict, "step": int, "rng": list, "hooks": dict, "format": int}
 _KINDS = _REQUIRED | {"scaler": dict, "schedule": dict, "recipe": str, "plugins": dict, "metadata": dict}
 _KINDS |= {"buffers": list, "vertebra": str}
@@ -41,7 +45,7 @@ def write_checkpoint(path: Path, content: dict[str, Any]) -> None:
     Raises:
         CheckpointError: the disk is full or not writable, or something in it is not plain data.
     """
-    _check_plain(content, "checkpoint")
+    check_plain(content, "checkpoint")
     try:
         with open_whole(path, durable=True) as file:
             torch.save(content, file)
@@ -203,17 +207,23 @@ def _clear(place: Path) -> None:
     logger.warning("%s is not a file; it is now %s", place, aside)
 
 
-def _check_plain(value: Any, where: str) -> None:
-    """What `weights_only` could not load again must fail now, not at the resume."""
-    if isinstance(value, dict):
+def check_plain(value: Any, where: str) -> None:
+    """What `weights_only` could not load again must fail now, not at the resume.
+
+    Raises:
+        CheckpointError: names the value by its keys.
+    """
+    kind = type(value)
+    if isinstance(value, dict) and kind in _NESTED:
         for key, inner in value.items():
-            if not isinstance(key, (str, int, float)):
-                raise CheckpointError(f"{where}: the key {key!r} cannot be saved; keys are strings or numbers")
-            _check_plain(inner, f"{where}[{key!r}]")
-    elif isinstance(value, (list, tuple)):
+            if type(key) not in (str, int, float):
+                raise CheckpointError(f"{where}: the key {key!r:.80} cannot be saved; keys are strings or numbers")
+            check_plain(inner, f"{where}[{key!r}]")
+    elif kind in _NESTED:
         for index, inner in enumerate(value):
-            _check_plain(inner, f"{where}[{index}]")
-    elif not isinstance(value, _PLAIN):
+            check_plain(inner, f"{where}[{index}]")
+    elif kind not in _PLAIN:
+        name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
         raise CheckpointError(
-            f"{where} is a {type(value).__name__}; a state_dict holds numbers, strings, tensors, lists and dicts only"
+            f"{where} is a {name}; a state_dict holds numbers, strings, tensors, lists and dicts only"
         )

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
+from numbers import Real
 from typing import Any, ClassVar, Protocol
 
 import torch
 
-__all__ = ["Hook", "Training"]
+from vertebra.config.component import described, where_written
+from vertebra.errors import PluginError
+
+__all__ = ["Hook", "Training", "check_scalars"]
+
+_TAKEN = ("step", "loss")  # numbers of every record
 
 
 class Training(Protocol):
@@ -20,7 +27,7 @@ class Training(Protocol):
         batch, loss, losses: of the current step; unscaled.
         parts: everything that the training is made of.
         hooks: all hooks, in their order.
-        scalars: further numbers for the next record, by name.
+        scalars: further numbers for the next record, by name; tensors of one value count as numbers.
         is_main_process: whether this process writes files.
     """
 
@@ -116,3 +123,25 @@ class Hook:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Takes what `state_dict` returned; called before `before_train`."""
+
+
+def check_scalars(scalars: Any, hook: Hook) -> None:
+    """After a call of a hook: `trainer.scalars` holds numbers by name.
+
+    Raises:
+        PluginError: something else; names the hook, which has just set it, and the key.
+    """
+    where = f"{where_written(hook, f'hook {type(hook).__name__}')}: trainer.scalars"
+    if not isinstance(scalars, Mapping):
+        raise PluginError(
+            f"{where} is {described(scalars)}, expected a dict.\n  Set a number: trainer.scalars[name] = 0.5"
+        )
+    for name, value in scalars.items():
+        shape = getattr(value, "shape", None)
+        if not (isinstance(value, Real) or (shape is not None and math.prod(shape) == 1)):
+            raise PluginError(
+                f"{where}[{name!r}] is {described(value)}, expected a number or a tensor of one value.\n"
+                "  The log has means over steps; log text by logging.getLogger(__name__).info(...)"
+            )
+        if not isinstance(name, str) or name in _TAKEN:
+            raise PluginError(f"{where} has the name {name!r}, expected a text other than {' and '.join(_TAKEN)}")

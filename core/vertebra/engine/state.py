@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from vertebra.engine.checkpoint import FORMAT, CheckpointStore, DamagedCheckpoint, Found
+from vertebra.config.component import where_written
+from vertebra.engine.checkpoint import FORMAT, CheckpointStore, DamagedCheckpoint, Found, check_plain
 from vertebra.engine.dataset_facts import check_same_classes, facts_in, facts_to_keep
 from vertebra.engine.environment import version
 from vertebra.engine.plugin_files import changes_since
 from vertebra.engine.rng import preserved_rng, rng_state, set_rng_state
 from vertebra.engine.run_folder import recipe_changes
 from vertebra.engine.several_optimizers import SeveralOptimizers
-from vertebra.errors import CheckpointError, VertebraError
+from vertebra.errors import CheckpointError, PluginError, VertebraError
 from vertebra.runtime import distributed
 from vertebra.traces import frames_of
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
     from vertebra.engine.hook import Hook, Training
 
-__all__ = ["checkpoint_of", "resume_from", "resume_newest", "weights_of"]
+__all__ = ["checkpoint_of", "hook_states", "resume_from", "resume_newest", "weights_of"]
 
 _SEVERAL = "several"
 _LIKE_THE_PARAMETER = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer", "square_avg", "grad_avg")
@@ -44,9 +45,30 @@ def checkpoint_of(trainer: Training) -> dict[str, Any]:
         "step": trainer.step,
         "rng": distributed.gather_objects(rng_state()),
         "buffers": _buffers_of_each(trainer.model),
-        "hooks": {name: hook.state_dict() for name, hook in _named(trainer.hooks).items()},
+        "hooks": hook_states(trainer.hooks),
         **_origin(trainer),
     }
+
+
+def hook_states(hooks: Sequence[Hook]) -> dict[str, Any]:
+    """What the hooks' `state_dict` give, by name; all of it can be read again.
+
+    Raises:
+        PluginError: one gives nothing, or what a checkpoint cannot hold; names the hook.
+    """
+    states: dict[str, Any] = {}
+    for name, hook in _named(hooks).items():
+        where = f"{where_written(hook, f'hook {type(hook).__name__}')}: state_dict()"
+        states[name] = hook.state_dict()
+        if states[name] is None:
+            raise PluginError(
+                f"{where} returned None, expected what load_state_dict needs, such as {{'count': 3}}, or {{}}"
+            )
+        try:
+            check_plain(states[name], where)
+        except CheckpointError as err:
+            raise PluginError(f"{err}.\n  Convert it, and back in load_state_dict") from err
+    return states
 
 
 def weights_of(trainer: Training) -> dict[str, Any]:
@@ -255,7 +277,7 @@ def _names(optimizer: torch.optim.Optimizer, model: nn.Module) -> list[str]:
     return [name_of[parameter] for group in optimizer.param_groups for parameter in group["params"]]
 
 
-def _named(hooks: list[Hook]) -> dict[str, Hook]:
+def _named(hooks: Sequence[Hook]) -> dict[str, Hook]:
     """{class name: hook}; the second of a class is `Name#2`, and so on."""
     named: dict[str, Hook] = {}
     for hook in hooks:

@@ -16,7 +16,7 @@ from torch import Tensor
 from vertebra.engine.blame import check_all_used, explained, owns_step
 from vertebra.engine.checkpoint import CheckpointStore, write_checkpoint
 from vertebra.engine.environment import describe_run, version
-from vertebra.engine.hook import Hook
+from vertebra.engine.hook import Hook, check_scalars
 from vertebra.engine.hooks.bad_loss import check_finite, not_finite
 from vertebra.engine.hooks.defaults import default_hooks
 from vertebra.engine.hooks.interrupt import SaveOnInterrupt
@@ -24,7 +24,7 @@ from vertebra.engine.parts import Parts, build_parts
 from vertebra.engine.rng import preserved_rng, seed_everything, set_rng_state
 from vertebra.engine.run_folder import TO_FILE_ONLY, RunFolder, choose_run_folder, first_folder, logging_to, newest_run
 from vertebra.engine.signals import Signals, StopNow
-from vertebra.engine.state import checkpoint_of, resume_newest, weights_of
+from vertebra.engine.state import checkpoint_of, hook_states, resume_newest, weights_of
 from vertebra.engine.step import Step
 from vertebra.errors import RecipeError
 from vertebra.models.contracts import check_losses
@@ -146,6 +146,7 @@ class Trainer:
         with contextlib.ExitStack() as stack:
             self._open(stack)
             self._call("before_train")
+            hook_states(self.hooks)  # what no checkpoint could hold is found before the first step
             owned, forward, trained = owns_step(self.model), self.model, None
             averaged, find_unused = distributed.world_size() > 1 and not owned, self.plan.find_unused_parameters
             parameters = list(self.model.named_parameters()) if averaged else []
@@ -287,6 +288,8 @@ class Trainer:
             self.scalars = {}
         for hook in self.hooks:
             getattr(hook, event)(self, *args)
+            if self.scalars != {} and event != "close":  # which comes after an error too
+                check_scalars(self.scalars, hook)
 
     def _close(self) -> None:
         self._call("close")

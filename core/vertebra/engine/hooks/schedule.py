@@ -19,6 +19,6 @@ class ApplySchedule(Hook):
         self.base_rates = [group["lr"] for group in trainer.optimizer.param_groups]
 
     def before_step(self, trainer: Training) -> None:
-        factor = self.schedule.factor(trainer.step, trainer.max_steps)
+        factor = float(self.schedule.factor(trainer.step, trainer.max_steps))  # NumPy's would not be read again
         for group, base in zip(trainer.optimizer.param_groups, self.base_rates, strict=True):
             group["lr"] = base * factor
