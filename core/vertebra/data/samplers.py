@@ -144,7 +144,7 @@ def epoch_length_of(sampler: Sampler, dicts: Sequence[dict]) -> float:
         PluginError: it is not a number above 0.
     """
     found: Any = sampler.epoch_length(dicts)
-    if not isinstance(found, Real) or not 0 < found < math.inf:
+    if not isinstance(found, Real) or not 0 < float(found) < math.inf:
         what = str(found) if isinstance(found, Real) else described(found)
         raise PluginError(f"{_called(sampler)}: epoch_length must return the mean number of indices, got {what}")
     return float(found)

@@ -34,6 +34,7 @@ __all__ = [
     "Loss",
     "Neck",
     "ShapeSpec",
+    "check_features",
     "check_losses",
     "check_num_classes",
     "check_predictions",
@@ -226,6 +227,51 @@ def check_num_classes(head: nn.Module, num_classes: int) -> None:
     """Raises ValueError where there is no class to score."""
     if not isinstance(num_classes, Integral) or num_classes < 1:
         raise ValueError(f"{type(head).__name__} needs at least one class, num_classes is {num_classes!r:.60}")
+
+
+def check_features(
+    features: Any, announced: Mapping[str, ShapeSpec] | None, image_size: Sequence[int], owner: str
+) -> None:
+    """What a backbone or neck returns against its contract: {name: (N, C, H/s, W/s)}, as its `output_shape()` says.
+
+    Args:
+        announced: that; None: channels and sizes are not compared.
+        image_size: (H, W) of the padded images.
+        owner: for the message: which part, and where it is written.
+    Raises:
+        PluginError: it is something else; names the feature map.
+    """
+    if not isinstance(features, Mapping):
+        raise PluginError(
+            f"{owner}: forward must return a dict of feature maps, got {described(features)}.\n"
+            "  Return {name: map, ...} with the names of output_shape()"
+        )
+    for name, spec in (announced or {}).items():
+        found = features.get(name)
+        if found is None:
+            raise PluginError(
+                f"{owner}: output_shape() announces {name!r}, but forward returns {', '.join(map(str, features))}.\n"
+                "  Return a map for each announced name"
+            )
+        if not isinstance(found, Tensor) or found.dim() != 4:
+            raise PluginError(f"{owner}: {name!r} must be a tensor (N, C, H, W), got {described(found)}")
+        if found.shape[1] != spec.channels:
+            raise PluginError(
+                f"{owner}: {name!r} has {found.shape[1]} channels, but output_shape() announces {spec.channels}"
+            )
+        if not all(
+            side // spec.stride <= cells <= -(-side // spec.stride) for side, cells in _sides(found, image_size)
+        ):
+            raise PluginError(
+                f"{owner}: {name!r} has {tuple(found.shape[2:])} cells for images of {tuple(image_size)} pixels "
+                f"(height, width), but output_shape() announces the stride {spec.stride}.\n"
+                "  The stride is the number of pixels per cell; boxes would be decoded at wrong places"
+            )
+
+
+def _sides(feature: Tensor, image_size: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """(pixels, cells) of height and width."""
+    yield from zip(image_size, feature.shape[2:], strict=True)
 
 
 def check_losses(losses: Any, owner: str, head: nn.Module | None = None) -> None:

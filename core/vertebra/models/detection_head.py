@@ -6,7 +6,9 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
+from vertebra.config.component import described, where_written
 from vertebra.detection import Candidates, Suppression, rescale_instances
+from vertebra.errors import PluginError
 from vertebra.models.batch import Batch
 from vertebra.models.contracts import Head, check_num_classes
 
@@ -49,7 +51,14 @@ class DetectionHead(Head):
 
     def predict(self, raw: Any, batch: Batch) -> list[dict]:
         """The best boxes of each image, scaled to its original size and clipped to it, best first."""
-        found = self.suppression(self.candidates(raw), batch.image_sizes)
+        candidates: Any = self.candidates(raw)
+        if not isinstance(candidates, Candidates):
+            raise PluginError(
+                f"{where_written(self, type(self).__name__)}: candidates must return vertebra.detection.Candidates, "
+                f"got {described(candidates)}.\n  Return Candidates(boxes, scores, classes, valid), of the shapes "
+                "(N, R, 4), (N, R), (N, R) and (N, R)"
+            )
+        found = self.suppression(candidates, batch.image_sizes)
         return [
             {"instances": rescale_instances(one, *size)} for one, size in zip(found, batch.original_sizes, strict=True)
         ]

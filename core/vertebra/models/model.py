@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import ItemsView, Iterator, Mapping, Sequence, ValuesView
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+import torch
 from torch import Tensor, nn
 
 from vertebra.config.component import where_written
 from vertebra.models.base_model import IMAGENET_MEAN, IMAGENET_STD, BaseModel
 from vertebra.models.batch import Batch
-from vertebra.models.contracts import Backbone, Head, Neck, check_losses, check_predictions
+from vertebra.models.contracts import Backbone, Head, Neck, check_features, check_losses, check_predictions
 from vertebra.models.given import Given, in_order
 from vertebra.models.pixels import Pixels, PixelType
 
@@ -69,6 +70,7 @@ class Model(BaseModel):
         self.neck = neck
         self.heads = _Heads(heads or {})
         self.metadata = metadata
+        self._checked: set[str] = set()
         in_order(self.tasks)  # raises where there is none
         own = Pixels(tuple(pixel_mean), tuple(pixel_std), dtype)
         self.set_pixels({"image": own, **(images or {})}, pixel_order)
@@ -98,8 +100,20 @@ class Model(BaseModel):
     def features(self, batch: Batch | Tensor, padding_mask: Tensor | None = None) -> dict[str, Tensor]:
         """What the heads see of a batch, or of normalized images (N, C, H, W)."""
         given = Given(batch, padding_mask)
-        features = self.backbone(given.images, **given.to(self.backbone))
-        return features if self.neck is None else self.neck(features, **given.to(self.neck))
+        features = self._of(self.backbone, self.backbone(given.images, **given.to(self.backbone)), given.images)
+        if self.neck is None:
+            return features
+        return self._of(self.neck, self.neck(features, **given.to(self.neck)), given.images)
+
+    def _of(self, part: Backbone | Neck, features: Any, images: Tensor) -> dict[str, Tensor]:
+        """Its feature maps, checked: their shapes in its first call alone, as those do not change by themselves."""
+        name = "backbone" if part is self.backbone else "neck"
+        first = name not in self._checked and not torch.compiler.is_compiling()
+        where = f"model.{name} ({where_written(part, type(part).__name__)})"
+        check_features(features, part.output_shape() if first else None, images.shape[-2:], where)
+        if first:
+            self._checked.add(name)
+        return features
 
     def compute(self, batch: Batch | Tensor, padding_mask: Tensor | None = None) -> dict[str, Any]:
         """A batch, or normalized images (N, C, H, W), to each head's raw outputs: the part that compiles and exports.

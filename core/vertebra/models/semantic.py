@@ -10,8 +10,9 @@ from typing import Any, ClassVar
 from torch import Tensor
 from torch.nn import functional as F
 
+from vertebra.config.component import described, where_written
 from vertebra.detection import sem_seg_postprocess
-from vertebra.errors import DataError
+from vertebra.errors import DataError, PluginError
 from vertebra.models.batch import Batch
 from vertebra.models.contracts import Head, Loss, check_num_classes
 from vertebra.models.layers.upsampling import resize
@@ -56,11 +57,20 @@ class SemanticHead(Head):
 
     def losses(self, raw: Any, batch: Batch) -> dict[str, Tensor]:
         """`loss_sem_seg` over the labeled pixels, at the labels' resolution."""
-        return semantic_losses(self.class_scores(raw, batch.padded_size), batch, self.loss, self.loss_weight)
+        return semantic_losses(self._scores(raw, batch), batch, self.loss, self.loss_weight)
 
     def predict(self, raw: Any, batch: Batch) -> list[dict]:
         """`sem_seg` (K, height, width) per image: logits in the original size."""
-        return semantic_predictions(self.class_scores(raw, batch.padded_size), batch)
+        return semantic_predictions(self._scores(raw, batch), batch)
+
+    def _scores(self, raw: Any, batch: Batch) -> Tensor:
+        scores = self.class_scores(raw, batch.padded_size)
+        if not isinstance(scores, Tensor) or scores.dim() != 4:
+            raise PluginError(
+                f"{where_written(self, type(self).__name__)}: forward must return class scores (N, K, h, w), got "
+                f"{described(scores)}.\n  Where raw outputs are something else, override class_scores(raw, image_size)"
+            )
+        return scores
 
     def export_raw(self, raw: Any, image_size: tuple[int, int]) -> dict[str, Tensor]:
         """`sem_seg_scores` (N, K, H, W): logits at the input's size."""

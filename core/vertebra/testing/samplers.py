@@ -42,7 +42,7 @@ class SamplerConformance:
         for dicts in (self.make_dicts(), self.make_dicts()[:1]):
             for number, epoch in enumerate(self.epochs(dicts)):
                 where = f"epoch {number} of {len(dicts)} images"
-                good = isinstance(epoch, np.ndarray) and epoch.ndim == 1 and np.issubdtype(epoch.dtype, np.integer)
+                good = epoch.ndim == 1 and np.issubdtype(epoch.dtype, np.integer)
                 require(good, f"{where} is {epoch!r:.80}, expected a one-dimensional array of integers")
                 require(len(epoch) > 0, f"{where} is empty: a training would wait for images for ever")
                 low, high = int(epoch.min()), int(epoch.max())
@@ -131,7 +131,7 @@ class SamplerConformance:
 
 
 def _epochs(sampler: Sampler, dicts: list[dict[str, Any]], seed: int, count: int) -> list[np.ndarray]:
-    return list(islice(sampler.epochs(dicts, seed), count))
+    return [np.asarray(epoch) for epoch in islice(sampler.epochs(dicts, seed), count)]
 
 
 def _same(first: list[np.ndarray], second: list[np.ndarray]) -> bool:
