@@ -193,7 +193,7 @@ class RightModel(BaseModel):
 
 @MODELS.register()
 class CountsSteps(RightModel):
-    """Its steps are no buffer, so that a resumed run begins with the first again."""
+    """Its steps are not a buffer, so that a resumed run begins with the first again."""
 
     steps = 0
 

@@ -33,7 +33,7 @@ class Evaluator:
     needs_fields: ClassVar[Mapping[str, Geometry]] = {}
     """Declared fields that the dataset must have, as {name: geometry}; the values are in its dicts."""
 
-    # Made when they are asked for, so that a subclass need not call `super().__init__()`.
+    # Made on first use, so that a subclass need not call `super().__init__()`.
     @cached_property
     def reasons(self) -> dict[str, str]:
         """Metric key -> one sentence, for every metric that is None."""

@@ -259,19 +259,24 @@ def check_features(
             raise PluginError(
                 f"{owner}: {name!r} has {found.shape[1]} channels, but output_shape() announces {spec.channels}"
             )
-        if not all(
-            side // spec.stride <= cells <= -(-side // spec.stride) for side, cells in _sides(found, image_size)
-        ):
-            raise PluginError(
-                f"{owner}: {name!r} has {tuple(found.shape[2:])} cells for images of {tuple(image_size)} pixels "
-                f"(height, width), but output_shape() announces the stride {spec.stride}.\n"
-                "  The stride is the number of pixels per cell; boxes would be decoded at wrong places"
-            )
+    wrong = [
+        (name, spec.stride) for name, spec in (announced or {}).items() if not _fits(features[name], image_size, spec)
+    ]
+    # Levels with margins, as of unpadded convolutions, fit no stride at all; then nothing can be said.
+    if not all(any(_fits(features[name], image_size, ShapeSpec(0, 2**n)) for n in range(9)) for name, _ in wrong):
+        return
+    for name, stride in wrong:
+        raise PluginError(
+            f"{owner}: {name!r} has {tuple(features[name].shape[2:])} cells for images of {tuple(image_size)} pixels "
+            f"(height, width), but output_shape() announces the stride {stride}.\n"
+            "  The stride is the number of pixels per cell; boxes would be decoded at wrong places"
+        )
 
 
-def _sides(feature: Tensor, image_size: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """(pixels, cells) of height and width."""
-    yield from zip(image_size, feature.shape[2:], strict=True)
+def _fits(feature: Tensor, image_size: Sequence[int], spec: ShapeSpec) -> bool:
+    """Whether a map has the cells of a stride, rounded up or down."""
+    pairs = zip(image_size, feature.shape[2:], strict=True)
+    return all(side // spec.stride <= cells <= -(-side // spec.stride) for side, cells in pairs)
 
 
 def check_losses(losses: Any, owner: str, head: nn.Module | None = None) -> None:
