@@ -122,6 +122,8 @@ def test_joined_datasets_agree_by_name(tmp_path):
 class Built:
     """What a recipe's block is to `load_dataset`: something that builds a format."""
 
+    where, name = "here", "built"
+
     def __init__(self, built):
         self.build = lambda: built
 

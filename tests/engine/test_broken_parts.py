@@ -195,7 +195,7 @@ EVALUATED = {
     "GivesTensor": r"its metric 'count/each' is a tensor of shape \(3,\) and torch.float32, expected a number, or None",
     "GivesText": "its metric 'count/images' is a value of type str, expected a number, or None",
     "GivesNan": r"its metric 'count/images' is nan\.\n  Where it is undefined, return None",
-    "GivesOneWord": "evaluate returned a metric called 'count', expected <task>/<name>",
+    "GivesOneWord": "evaluate returned a metric called 'count', expected task/name",
 }
 
 

@@ -67,6 +67,7 @@ OWN_FILES = {
     ("data/images/read.py", "open"),  # after check_regular
     ("panoptic/runs.py", "open"),  # of bytes in memory
     ("label_maps.py", "open"),  # of bytes in memory
+    ("testing/formats.py", "read_bytes"),  # of a copy that it damages
     ("models/downloads.py", "open"),  # the copy that it has checked or writes
     ("models/torch_files.py", "open"),  # after check_regular
 }
@@ -123,7 +124,8 @@ OWN_WRITES = {
     ("analysis/image_sums.py", "savez_compressed"),  # into memory
     ("engine/trainer.py", "save"),  # of checkpoints and of a recipe, which write through it
     ("classic/run.py", "save"),
-    ("testing/heads.py", "save"),
+    ("testing/formats.py", "write_bytes"),  # of that copy
+    ("testing/whole_model.py", "save"),
     ("files/whole.py", "open"),
     ("files/whole.py", "replace"),
     ("files/whole.py", "rename"),

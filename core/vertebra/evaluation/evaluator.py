@@ -108,7 +108,7 @@ def metrics_of(evaluator: Evaluator) -> dict[str, float | None]:
     for name in found:
         if not isinstance(name, str) or not all(name.partition("/")):
             raise PluginError(
-                f"{owner}: evaluate returned a metric called {name!r:.80}, expected <task>/<name>.\n"
+                f"{owner}: evaluate returned a metric called {name!r:.80}, expected task/name.\n"
                 "  Name it by the task and by what is measured: 'coverage/background'"
             )
     return {name: _number(value, f"{owner}: its metric {name!r}") for name, value in found.items()}
