@@ -341,7 +341,7 @@ class InPlaceNeck(Neck):
 @pytest.mark.parametrize(
     ("test", "words"),
     [
-        ("test_leaves_its_inputs_alone", "inputs after forward"),
+        ("test_leaves_its_inputs_alone", "changes its inputs in place"),
         ("test_takes_the_levels_in_any_order", "levels turned round"),
     ],
 )

@@ -14,6 +14,7 @@ from vertebra.models import BaseModel, semantic_predictions
 from vertebra.registry import BACKBONES, FORMATS, HEADS, MODELS, SAMPLERS, TRANSFORMS
 from vertebra.structures import BoxMode
 from vertebra.testing import (
+    BackboneConformance,
     FormatConformance,
     HeadConformance,
     ModelConformance,
@@ -165,6 +166,39 @@ def test_a_head_that_asks_for_inputs_and_fields_gets_them(tmp_path, check):
     )
     settings = {"component": "ReadsText", "recipe": str(path), "inputs": {"text": "circle"}}
     getattr(type("Kit", (HeadConformance,), settings)(), check)()
+
+
+@BACKBONES.register()
+class ReadsDepth(SampleBackbone):
+    """Asks for a further image, the padding and an input."""
+
+    needs_fields = {"depth": "image"}
+    needs_inputs = ("text",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.of_depth = nn.Conv2d(1, 16, 8, 8)
+
+    def forward(self, images, depth, padding_mask, text):
+        assert len(text) == len(images) == len(padding_mask)
+        return {"res3": self.layers(images) + self.of_depth(depth)}
+
+
+@BACKBONES.register()
+class NormalizesInPlace(SampleBackbone):
+    def forward(self, images):
+        return super().forward(images.sub_(images.mean()))
+
+
+@pytest.mark.parametrize("check", [one for one in dir(BackboneConformance) if one.startswith("test_")])
+def test_a_backbone_that_asks_for_more_gets_it(check):
+    settings = {"component": "ReadsDepth", "inputs": {"text": "circle"}, "images": {"depth": 1}}
+    getattr(type("Kit", (BackboneConformance,), settings)(), check)()
+
+
+def test_of_a_backbone():
+    words = "NormalizesInPlace changes its inputs in place"
+    caught(BackboneConformance, "test_leaves_its_inputs_alone", words, component="NormalizesInPlace")
 
 
 @MODELS.register()

@@ -10,9 +10,15 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from vertebra.models import ShapeSpec
+from vertebra.config.extra_fields import FieldSection
+from vertebra.models import BaseModel, ShapeSpec
+from vertebra.models.base_model import IMAGENET_MEAN, IMAGENET_STD
+from vertebra.models.given import Given, further_parameters
+from vertebra.models.pixels import Pixels
+from vertebra.testing.agreement import check_leaves_alone
 from vertebra.testing.checks import build_from_defaults, check_gradients, check_same, check_state_round_trip, require
 from vertebra.testing.elsewhere import check_export, check_spawned
+from vertebra.testing.inputs import add_declared, make_input
 from vertebra.testing.training import check_trains_by_recipe
 
 __all__ = ["FeatureConformance", "check_feature_maps", "make_features"]
@@ -25,41 +31,74 @@ class FeatureConformance:
     component: ClassVar[str] = ""
     arguments: ClassVar[Mapping[str, Any]] = {}
     recipe: ClassVar[str] = ""
+    inputs: ClassVar[Mapping[str, Any]] = {}
+    images: ClassVar[Mapping[str, int]] = {}
 
     def test_same_seed_same_weights_and_features(self) -> None:
         first, second = self.make(3), self.make(3)
         check_same(first.state_dict(), second.state_dict(), f"weights of two {self.kind}s of one seed")
         inputs = self.make_inputs(first)
         with torch.no_grad():
-            check_same(first.eval()(inputs), second.eval()(inputs), "features under one seed")
+            check_same(self.run(first.eval(), inputs), self.run(second.eval(), inputs), "features under one seed")
 
     def test_every_parameter_gets_a_gradient(self) -> None:
         part = self.make().train()
-        _total_of(part(self.make_inputs(part))).backward()
+        _total_of(self.run(part, self.make_inputs(part))).backward()
         check_gradients(part, "a loss on all feature maps")
 
     def test_state_dict_round_trip_is_bit_equal(self) -> None:
-        check_state_round_trip(self.make(1), self.make(2), lambda part: part(self.make_inputs(part)))
+        check_state_round_trip(self.make(1), self.make(2), lambda part: self.run(part, self.make_inputs(part)))
 
     def test_finite_under_bf16_autocast(self) -> None:
         part = self.make().train()
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            total = _total_of(part(self.make_inputs(part)))
+            total = _total_of(self.run(part, self.make_inputs(part)))
         require(bool(torch.isfinite(total)), "features under bf16 autocast are not finite")
         total.backward()
         check_gradients(part, "bf16 autocast")
 
     def test_survives_a_spawned_process(self) -> None:
         part = self.make()
-        check_spawned(part, self.make_inputs(part))
+        inputs = self.make_inputs(part)
+        check_spawned(part, inputs, further=self.further(part, inputs))
 
     def test_forward_exports(self) -> None:
         part = self.make()
-        check_export(part, self.make_inputs(part))
+        inputs = self.make_inputs(part)
+        check_export(part, inputs, further=self.further(part, inputs))
+
+    def test_leaves_its_inputs_alone(self) -> None:
+        for part in (self.make().train(), self.make().eval()):
+            inputs = self.make_inputs(part)
+            with torch.no_grad(), check_leaves_alone(inputs, self.component, "its inputs"):
+                self.run(part, inputs)
 
     def test_trains_by_its_recipe(self) -> None:
         if self.recipe:
             check_trains_by_recipe(self.recipe, self.kind, self.component)
+
+    def run(self, part: Any, inputs: Any) -> Any:
+        """What its `forward` gives."""
+        return part(inputs, **self.further(part, inputs))
+
+    def further(self, part: Any, inputs: Any) -> dict[str, Any]:
+        """What its `forward` names beside its first argument, of a batch made by hand."""
+        if not further_parameters(type(part).forward):
+            return {}
+        count, size = self.size_of(inputs)
+        fields = {
+            name: FieldSection(geometry=geometry, size=1 if geometry == "points" else None)
+            for name, geometry in part.needs_fields.items()
+        }
+        model, pixels = BaseModel(), {"image": Pixels(IMAGENET_MEAN, IMAGENET_STD)}
+        pixels |= {name: Pixels((0.0,) * channels, (1.0,) * channels) for name, channels in self.images.items()}
+        model.set_pixels(pixels)
+        given = [add_declared(make_input(n, size) | dict(self.inputs), pixels, fields) for n in range(count)]
+        return Given(model.make_batch(given)).to(part)
+
+    def size_of(self, inputs: Any) -> tuple[int, tuple[int, int]]:
+        """Number and (height, width) of the images behind what `forward` takes."""
+        raise NotImplementedError
 
     def make(self, seed: int = 0) -> Any:
         """A new one."""
