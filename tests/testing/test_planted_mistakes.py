@@ -139,6 +139,17 @@ def test_of_a_head(tmp_path, cls, test, words):
     caught(HeadConformance, test, words, component=cls.__name__, recipe=str(path))
 
 
+@pytest.mark.e2e
+def test_a_training_whose_loss_falls_while_nothing_is_found_names_the_cause(tmp_path):
+    if "OffByOne" not in HEADS.registered():
+        HEADS.register(OffByOne)
+    path = tmp_path / "recipe.yaml"
+    path.write_text("model: {backbone: SampleBackbone, heads: {task: OffByOne}}\n")
+    settings = {"component": "OffByOne", "recipe": str(path), "overfit_lr": 5e-3, "overfit_steps": 300}
+    words = "The loss falls, but the predictions do not follow, so more steps will not help.*not the classes: class ids"
+    caught(HeadConformance, "test_overfits_eight_images", words, **settings)
+
+
 @HEADS.register()
 class ReadsText(SampleHead):
     """Asks for an input and a declared field."""
