@@ -101,3 +101,23 @@ def test_candidates_of_a_detection_head():
         PluginError, match=r"Boxes: candidates must return vertebra\.detection\.Candidates, got .*tuple"
     ):
         model([INPUT])
+
+
+class Margins(Maps):
+    def forward(self, images):
+        return {"map": nn.functional.avg_pool2d(images, 8)[..., 1:-1, 1:-1]}
+
+
+def test_maps_without_margins_are_no_strides_fault():
+    model = Model(Margins(), None, {"labels": Scores(right)}).eval()
+    assert model([INPUT])[0]["sem_seg"].shape == (
+        3,
+        32,
+        48,
+    )  # 2 x 4 cells, as a stride of 16 would give in one direction
+
+
+def test_candidates_are_checked_in_an_export_too():
+    head = Boxes(lambda raw: (raw, raw, raw))
+    with pytest.raises(PluginError, match="Boxes: candidates must return"):
+        head.export_predictions(torch.zeros(1, 3, 4, 4), (32, 32))

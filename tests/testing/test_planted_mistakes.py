@@ -1,21 +1,18 @@
 """Mistakes that are easily made, planted one by one: a fast check catches each, in a sentence that names the cause."""
 
-import os
-
 import numpy as np
 import pytest
 import torch
-from sample_parts import SampleBackbone, SampleHead, SampleSemanticHead
+from planted_heads import ALONE, PLANTED_HEADS, OffByOne
+from sample_parts import SampleBackbone, SampleHead
 from torch import nn
 from torch.nn import functional as F
 
-from vertebra.data import Dataset, Format, Metadata, Sampler, Transform
+from vertebra.data import Sampler, Transform
 from vertebra.models import BaseModel, semantic_predictions
-from vertebra.registry import BACKBONES, FORMATS, HEADS, MODELS, SAMPLERS, TRANSFORMS
-from vertebra.structures import BoxMode
+from vertebra.registry import BACKBONES, HEADS, MODELS, SAMPLERS, TRANSFORMS
 from vertebra.testing import (
     BackboneConformance,
-    FormatConformance,
     HeadConformance,
     ModelConformance,
     SamplerConformance,
@@ -29,105 +26,6 @@ if "SampleBackbone" not in BACKBONES.registered():
 def caught(kit, test, words, **settings):
     with pytest.raises(AssertionError, match=f"(?s){words}"):
         getattr(type("Kit", (kit,), settings)(), test)()
-
-
-class IgnoresValid(SampleHead):
-    """Counts every row of the ground truth as an object."""
-
-    def losses(self, raw, batch):
-        found = super().losses(raw, batch)
-        return found | {"box": found["box"] / batch.gt_boxes.shape[1]}
-
-
-class ReluOfFeatures(SampleHead):
-    def forward(self, features):
-        return super().forward({name: one.add_(1) for name, one in features.items()})
-
-
-class SigmoidOfRaw(SampleHead):
-    def predict(self, raw, batch):
-        raw[:, : self.num_classes].sub_(1)
-        return super().predict(raw, batch)
-
-
-class Negated(SampleHead):
-    def losses(self, raw, batch):
-        return {name: -loss for name, loss in super().losses(raw, batch).items()}
-
-
-class WrongStride(SampleHead):
-    def predict(self, raw, batch):
-        self.stride *= 2
-        try:
-            return super().predict(raw, batch)
-        finally:
-            self.stride //= 2
-
-
-class Changed(SampleHead):
-    def to_instances(self, boxes, scores, classes, size, original):
-        return super().to_instances(self.changed(boxes), scores, self.renamed(classes), size, original)
-
-    def changed(self, boxes):
-        return boxes
-
-    def renamed(self, classes):
-        return classes
-
-
-class Swapped(Changed):
-    def changed(self, boxes):
-        return boxes[:, [1, 0, 3, 2]]
-
-
-class Small(Changed):
-    def changed(self, boxes):
-        return boxes / 8
-
-
-class OffByOne(Changed):
-    def renamed(self, classes):
-        return (classes + 1) % self.num_classes
-
-
-class InInputPixels(SampleHead):
-    def to_instances(self, boxes, scores, classes, size, original):
-        found = super().to_instances(boxes, scores, classes, size, size)
-        found._image_size = original
-        return found
-
-
-class NothingFound(SampleHead):
-    def to_instances(self, boxes, scores, classes, size, original):
-        return super().to_instances(boxes, scores - 1, classes, size, original)
-
-
-class LabelsOffByOne(SampleSemanticHead):
-    def predict(self, raw, batch):
-        return super().predict(raw.roll(1, dims=1), batch)
-
-
-class Mirrored(SampleSemanticHead):
-    def predict(self, raw, batch):
-        return super().predict(raw.flip(3), batch)
-
-
-PREDICTED = "test_what_is_learned_is_what_is_predicted"
-ALONE = "test_leaves_what_others_need_alone"
-PLANTED_HEADS = [
-    (IgnoresValid, "test_padded_ground_truth_changes_no_loss", "change the loss task/box.*gt_valid is False are not"),
-    (ReluOfFeatures, ALONE, "ReluOfFeatures changes the features it is given in place"),
-    (SigmoidOfRaw, ALONE, "SigmoidOfRaw.predict changes its raw outputs"),
-    (Negated, "test_losses_are_not_negative", "loss task/cls is -.*Is its sign reversed"),
-    (WrongStride, PREDICTED, "2 times too large: is the stride"),
-    (Swapped, PREDICTED, "x and y are swapped"),
-    (Small, PREDICTED, "8 times too small: is the stride"),
-    (OffByOne, PREDICTED, "fit, but not the classes: class ids come as 1 for 0.*background"),
-    (InInputPixels, PREDICTED, "in pixels of the input; scale them to the original size"),
-    (NothingFound, PREDICTED, "no detections at all: all scores are below the threshold"),
-    (LabelsOffByOne, PREDICTED, "regions fit, but not the classes: class ids come as 1 for 0"),
-    (Mirrored, PREDICTED, "mirrored from left to right"),
-]
 
 
 @pytest.mark.parametrize(("cls", "test", "words"), PLANTED_HEADS, ids=lambda value: getattr(value, "__name__", None))
@@ -393,99 +291,3 @@ class ForgetsToReturn(Transform):
 )
 def test_of_a_transform(name, test, words):
     caught(TransformConformance, test, words, component=name)
-
-
-class Lines(Format):
-    """`image x y w h class` in each line of a file; subclasses break it."""
-
-    mode, classes, sizes = BoxMode.XYWH_ABS, ["cat", "dog"], (40, 60)
-
-    def __init__(self, path: str) -> None:
-        self.path = path
-
-    def load(self, root=None):
-        from vertebra.data import resolve_path
-        from vertebra.files import read_text
-
-        path = resolve_path(self.path, root)
-        lines = [line.split() for line in read_text(path).splitlines()]
-        return Dataset(self.records(path.parent, lines), Metadata("lines").set(thing_classes=self.classes))
-
-    def records(self, folder, lines):
-        height, width = self.sizes
-        for number, (name, *box, label) in enumerate(lines):
-            one = {"bbox": self.box([float(side) for side in box]), "bbox_mode": self.mode, "category_id": int(label)}
-            facts = {"file_name": str(folder / name), "image_id": number, "height": height, "width": width}
-            yield {**facts, "annotations": [one]}
-
-    def box(self, box):
-        return box
-
-
-@FORMATS.register()
-class Fractions(Lines):
-    def box(self, box):
-        return [side / 60 for side in box]
-
-
-@FORMATS.register()
-class WrongMode(Lines):
-    def box(self, box):
-        return [box[0], box[1], box[0] + box[2], box[1] + box[3]]
-
-
-@FORMATS.register()
-class TurnedSize(Lines):
-    sizes = (60, 40)
-
-
-@FORMATS.register()
-class Background(Lines):
-    classes = ["__background__", "cat", "dog"]
-
-
-@FORMATS.register()
-class UnsortedFiles(Lines):
-    def records(self, folder, lines):
-        by_name = {line[0]: line for line in lines}
-        return super().records(folder, [by_name[name] for name in os.listdir(folder) if name in by_name])
-
-
-@FORMATS.register()
-class Crashes(Lines):
-    def records(self, folder, lines):
-        assert len(lines[0]) == 6
-        return super().records(folder, lines)
-
-
-@FORMATS.register()
-class FromHere(Lines):
-    def load(self, root=None):
-        return super().load(None)
-
-
-@pytest.fixture(scope="module")
-def lines(tmp_path_factory):
-    from PIL import Image
-
-    root = tmp_path_factory.mktemp("lines")
-    for name in ("a.png", "b.png", "c.png"):
-        Image.new("RGB", (60, 40)).save(root / name)
-    (root / "boxes.txt").write_text("a.png 10 5 20 20 0\nb.png 30 15 20 20 1\nc.png 30 10 25 25 1\n")
-    return root
-
-
-@pytest.mark.parametrize(
-    ("name", "test", "words"),
-    [
-        ("Fractions", "test_every_record_is_as_its_image", "fractions of the image"),
-        ("WrongMode", "test_every_record_is_as_its_image", "reaches out of the image.*Is its bbox_mode right"),
-        ("TurnedSize", "test_every_record_is_as_its_image", "reaches out of the image|height and width are swapped"),
-        ("Background", "test_every_class_has_a_name", "thing_classes begins with '__background__'"),
-        ("UnsortedFiles", "test_loading_again_gives_the_same", "sort them"),
-        ("Crashes", "test_damaged_files_are_named", "boxes.txt empty: load ends with IndexError.*Raise a DataError"),
-        ("FromHere", "test_paths_count_from_root", "relative paths count from root"),
-    ],
-)
-def test_of_a_format(lines, name, test, words):
-    caught(FormatConformance, test, words, component=name, root=lines, arguments={"path": "boxes.txt"})

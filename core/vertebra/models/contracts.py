@@ -42,6 +42,9 @@ __all__ = [
 ]
 
 
+_DECISIVE = 4  # cells from which a stride can be told by a map's size
+
+
 @dataclass(frozen=True)
 class ShapeSpec:
     """What is known of a feature map before any image is seen.
@@ -229,13 +232,11 @@ def check_num_classes(head: nn.Module, num_classes: int) -> None:
         raise ValueError(f"{type(head).__name__} needs at least one class, num_classes is {num_classes!r:.60}")
 
 
-def check_features(
-    features: Any, announced: Mapping[str, ShapeSpec] | None, image_size: Sequence[int], owner: str
-) -> None:
+def check_features(features: Any, announced: Mapping[str, ShapeSpec], image_size: Sequence[int], owner: str) -> None:
     """What a backbone or neck returns against its contract: {name: (N, C, H/s, W/s)}, as its `output_shape()` says.
 
     Args:
-        announced: that; None: channels and sizes are not compared.
+        announced: that.
         image_size: (H, W) of the padded images.
         owner: for the message: which part, and where it is written.
     Raises:
@@ -246,7 +247,7 @@ def check_features(
             f"{owner}: forward must return a dict of feature maps, got {described(features)}.\n"
             "  Return {name: map, ...} with the names of output_shape()"
         )
-    for name, spec in (announced or {}).items():
+    for name, spec in announced.items():
         found = features.get(name)
         if found is None:
             raise PluginError(
@@ -260,10 +261,10 @@ def check_features(
                 f"{owner}: {name!r} has {found.shape[1]} channels, but output_shape() announces {spec.channels}"
             )
     wrong = [
-        (name, spec.stride) for name, spec in (announced or {}).items() if not _fits(features[name], image_size, spec)
+        (name, spec.stride) for name, spec in announced.items() if not _fits(features[name], image_size, spec.stride)
     ]
-    # Levels with margins, as of unpadded convolutions, fit no stride at all; then nothing can be said.
-    if not all(any(_fits(features[name], image_size, ShapeSpec(0, 2**n)) for n in range(9)) for name, _ in wrong):
+    # Levels with margins, as of unpadded convolutions, fit no stride, or by chance where they have few cells.
+    if not all(_fits_another(features[name], image_size) for name, _ in wrong):
         return
     for name, stride in wrong:
         raise PluginError(
@@ -273,10 +274,15 @@ def check_features(
         )
 
 
-def _fits(feature: Tensor, image_size: Sequence[int], spec: ShapeSpec) -> bool:
+def _fits(feature: Tensor, image_size: Sequence[int], stride: int) -> bool:
     """Whether a map has the cells of a stride, rounded up or down."""
-    pairs = zip(image_size, feature.shape[2:], strict=True)
-    return all(side // spec.stride <= cells <= -(-side // spec.stride) for side, cells in pairs)
+    return all(
+        side // stride <= cells <= -(-side // stride) for side, cells in zip(image_size, feature.shape[2:], strict=True)
+    )
+
+
+def _fits_another(feature: Tensor, image_size: Sequence[int]) -> bool:
+    return min(feature.shape[2:]) >= _DECISIVE and any(_fits(feature, image_size, 2**n) for n in range(9))
 
 
 def check_losses(losses: Any, owner: str, head: nn.Module | None = None) -> None:

@@ -51,6 +51,12 @@ class DetectionHead(Head):
 
     def predict(self, raw: Any, batch: Batch) -> list[dict]:
         """The best boxes of each image, scaled to its original size and clipped to it, best first."""
+        found = self.suppression(self._checked_candidates(raw), batch.image_sizes)
+        return [
+            {"instances": rescale_instances(one, *size)} for one, size in zip(found, batch.original_sizes, strict=True)
+        ]
+
+    def _checked_candidates(self, raw: Any) -> Candidates:
         candidates: Any = self.candidates(raw)
         if not isinstance(candidates, Candidates):
             raise PluginError(
@@ -58,11 +64,8 @@ class DetectionHead(Head):
                 f"got {described(candidates)}.\n  Return Candidates(boxes, scores, classes, valid), of the shapes "
                 "(N, R, 4), (N, R), (N, R) and (N, R)"
             )
-        found = self.suppression(candidates, batch.image_sizes)
-        return [
-            {"instances": rescale_instances(one, *size)} for one, size in zip(found, batch.original_sizes, strict=True)
-        ]
+        return candidates
 
     def export_predictions(self, raw: Any, image_size: tuple[int, int]) -> dict[str, Tensor]:
         """`boxes` (N, D, 4) xyxy in input pixels, `scores` and `classes` (N, D), best first, NMS in the graph."""
-        return self.suppression.candidates_in_graph(self.candidates(raw), self.num_classes)
+        return self.suppression.candidates_in_graph(self._checked_candidates(raw), self.num_classes)

@@ -109,9 +109,9 @@ class Model(BaseModel):
         """Its feature maps, checked: their shapes in its first call alone, as those do not change by themselves."""
         name = "backbone" if part is self.backbone else "neck"
         first = name not in self._checked and not torch.compiler.is_compiling()
-        where = f"model.{name} ({where_written(part, type(part).__name__)})"
-        check_features(features, part.output_shape() if first else None, images.shape[-2:], where)
-        if first:
+        if first or not isinstance(features, Mapping):
+            where = f"model.{name} ({where_written(part, type(part).__name__)})"
+            check_features(features, part.output_shape(), images.shape[-2:], where)
             self._checked.add(name)
         return features
 

@@ -57,14 +57,14 @@ class SemanticHead(Head):
 
     def losses(self, raw: Any, batch: Batch) -> dict[str, Tensor]:
         """`loss_sem_seg` over the labeled pixels, at the labels' resolution."""
-        return semantic_losses(self._scores(raw, batch), batch, self.loss, self.loss_weight)
+        return semantic_losses(self._scores(raw, batch.padded_size), batch, self.loss, self.loss_weight)
 
     def predict(self, raw: Any, batch: Batch) -> list[dict]:
         """`sem_seg` (K, height, width) per image: logits in the original size."""
-        return semantic_predictions(self._scores(raw, batch), batch)
+        return semantic_predictions(self._scores(raw, batch.padded_size), batch)
 
-    def _scores(self, raw: Any, batch: Batch) -> Tensor:
-        scores = self.class_scores(raw, batch.padded_size)
+    def _scores(self, raw: Any, image_size: tuple[int, int]) -> Tensor:
+        scores = self.class_scores(raw, image_size)
         if not isinstance(scores, Tensor) or scores.dim() != 4:
             raise PluginError(
                 f"{where_written(self, type(self).__name__)}: forward must return class scores (N, K, h, w), got "
@@ -74,7 +74,7 @@ class SemanticHead(Head):
 
     def export_raw(self, raw: Any, image_size: tuple[int, int]) -> dict[str, Tensor]:
         """`sem_seg_scores` (N, K, H, W): logits at the input's size."""
-        return exported_scores(self.class_scores(raw, image_size), image_size)
+        return exported_scores(self._scores(raw, image_size), image_size)
 
     def export_predictions(self, raw: Any, image_size: tuple[int, int]) -> dict[str, Tensor]:
         """`sem_seg` (N, H, W) int64, the best class of each input pixel."""

@@ -133,7 +133,9 @@ class FormatConformance:
 
     def test_trains_by_its_recipe(self) -> None:
         if self.recipe:
-            check_trains_by_recipe(self.recipe, "format", self.component, generated=False)
+            check_trains_by_recipe(
+                self.recipe, "format", self.component, [f"data.root={self._root()}"], generated=False
+            )
 
     # What the checks are made of; a subclass may replace these.
 

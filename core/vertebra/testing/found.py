@@ -209,9 +209,9 @@ def _cause_in_labels(outputs: Outputs, inputs: Outputs) -> str | None:
     renamed = torch.full((classes,), IGNORED_LABEL)
     renamed[best[present]] = torch.arange(classes)[present]
     pairs = {(int(row), int(best[row])) for row in present.nonzero()[:, 0]}
-    causes = {"The regions fit, but not the classes" + _shift_named(pairs): 0.0}
-    if len(set(best[present].tolist())) == int(present.sum()):
-        causes = {next(iter(causes)): _labels_found(outputs, inputs, lambda one: renamed[one])}
+    one_to_one = len(set(best[present].tolist())) == int(present.sum())
+    found = _labels_found(outputs, inputs, lambda one: renamed[one]) if one_to_one else 0.0
+    causes = {"The regions fit, but not the classes" + _shift_named(pairs): found}
     changes: dict[str, Callable[[Tensor], Tensor]] = {
         "The maps are mirrored from left to right": lambda one: one.flip(1),
         "The maps are upside down": lambda one: one.flip(0),

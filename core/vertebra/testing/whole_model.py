@@ -102,7 +102,8 @@ class WholeModelConformance:
             check_signs(self.losses_of(model.train(), inputs), self.negative_losses)
 
     def test_what_is_learned_is_what_is_predicted(self) -> None:
-        """Raw outputs that are fitted to the losses, with no network before them, are predicted as the ground truth."""
+        """Raw outputs that are fitted to the losses, with no network before them, are predicted as the ground truth.
+        Compared are boxes and masks of `instances`, and `sem_seg`; outputs of other names are not."""
         if not self.learns_by_losses():
             return
         h, w = self.overfit_size
