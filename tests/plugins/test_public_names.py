@@ -53,7 +53,7 @@ PUBLIC = {
     "vertebra.data": """
         CocoFormat CocoPanopticFormat Dataset DatasetCatalog EvalLoader Format ImageReader LabelReader Mapper
         Metadata MetadataCatalog Problems RepeatFactorSampler Sample Sampler SemanticClasses
-        SemanticFolderFormat TrainLoader TrainingSampler Transform build_eval_loader build_mapper
+        SemanticFolderFormat ShapesFormat TrainLoader TrainingSampler Transform build_eval_loader build_mapper
         build_train_loader drop_empty load_dataset load_split match_classes pair_files read_image read_labels
         read_names records_of register_coco_instances resolve_path stuff_segment_names
     """,
@@ -64,8 +64,9 @@ PUBLIC = {
         join_instances
     """,
     "vertebra.evaluation": """
-        COCOEvaluator EvaluationResult Evaluator LVISEvaluator PanopticEvaluator SemSegEvaluator VOCEvaluator
-        coco_evaluate evaluate lvis_evaluate panoptic_evaluate print_evaluation voc_evaluate
+        COCOEvaluator EvaluationResult Evaluator Facts Figure Gallery LVISEvaluator PanopticEvaluator Picture
+        Section SemSegEvaluator Table Text VOCEvaluator coco_evaluate draw_pairs evaluate lvis_evaluate
+        panoptic_evaluate print_evaluation voc_evaluate
     """,
     "vertebra.export": """
         ExportReport OnnxModel export_onnx suppressed suppressed_candidates
@@ -85,6 +86,11 @@ PUBLIC = {
     """,
     "vertebra.errors": """
         CheckpointError DataError ExportError PluginError RecipeError SetupError TrainingDiverged VertebraError
+    """,
+    "vertebra.visualize": """
+        PALETTE Style class_color contact_sheet draw_dataset_dict draw_errors draw_instances draw_iou_bars
+        draw_panoptic draw_sem_seg draw_sem_seg_overlay draw_semantic_panel draw_uncertainty entropy_map
+        save_png side_by_side skeleton_of with_legend with_scale
     """,
     "vertebra.files": """
         check_regular free_path open_regular open_whole read_bytes read_json read_text write_bytes write_json

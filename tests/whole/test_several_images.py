@@ -10,7 +10,7 @@ import torch
 from vertebra import Predictor
 from vertebra.config import load_recipe
 from vertebra.engine import Trainer
-from vertebra.errors import DataError, RecipeError
+from vertebra.errors import DataError
 
 pytestmark = pytest.mark.e2e
 
@@ -106,5 +106,8 @@ def test_two_images_are_trained_on_resumed_evaluated_and_predicted(folder):
         predictor("0.tif")
     with pytest.raises(DataError, match=r"expected a file, an array \(H, W, 2\) float32"):
         predictor({"image": "0.tif", "radar": np.zeros((64, 80, 3), np.float32)})
-    with pytest.raises(RecipeError, match="takes several images"):
+    with pytest.raises(DataError, match=r"takes several images \(image, radar\), but was not given radar"):
         next(predictor.stream("0.tif"))
+    (prediction,) = predictor.stream("0.tif", inputs={"radar": "{stem}.npy"})
+    alone = predictor(given)["instances"]
+    assert torch.equal(prediction.outputs["instances"].pred_boxes.tensor, alone.pred_boxes.tensor)

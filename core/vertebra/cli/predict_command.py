@@ -45,8 +45,8 @@ def predict(
         list[str] | None,
         typer.Option(
             metavar="FORMAT",
-            help="Comma-separated list of pictures (also videos), coco, yolo, csv, labels, panoptic; or none. Default: "
-            "pictures, plus coco, labels or panoptic depending on the model's outputs.",
+            help="Comma-separated list of pictures (also videos), coco, yolo, csv, labels, panoptic, arrays; or none. "
+            "Default: pictures, plus coco, labels, panoptic or arrays depending on the model's outputs.",
         ),
     ] = None,
     score: Annotated[
@@ -83,7 +83,8 @@ def predict(
         typer.Option(
             "--input",
             metavar="NAME=VALUE",
-            help="What the model takes beside images, as YAML: --input 'text=[cat, dog]'; may be repeated.",
+            help="What the model takes beside images, as YAML: --input 'text=[cat, dog]'. Of further images, where "
+            "they lie, seen from each image: --input 'image_b={stem}_b{suffix}'. May be repeated.",
         ),
     ] = None,
     batch: Annotated[int, typer.Option(min=1, max=1 << 17, help="Batch size.")] = 1,
@@ -168,7 +169,10 @@ def _inputs(written: Sequence[str]) -> dict[str, Any]:
         key = name.strip()
         if key in found:
             raise RecipeError(f"--input {key} is given twice; several values are a list: {key}=[a, b]")
-        found[key] = parse_yaml(value, f"--input {key}", Path.cwd(), lines=False).plain()
+        if value.lstrip().startswith(("{stem}", "{suffix}")):  # part of a file's name, not a mapping of YAML
+            found[key] = value.strip()
+        else:
+            found[key] = parse_yaml(value, f"--input {key}", Path.cwd(), lines=False).plain()
     return found
 
 

@@ -27,6 +27,7 @@ from vertebra.data.semantic import (
     read_names,
     records_of,
 )
+from vertebra.data.shapes import ShapesFormat
 from vertebra.data.transforms import Sample, Transform
 from vertebra_eval.files import Problems
 
@@ -48,6 +49,7 @@ __all__ = [
     "Sampler",
     "SemanticClasses",
     "SemanticFolderFormat",
+    "ShapesFormat",
     "TrainLoader",
     "TrainingSampler",
     "Transform",

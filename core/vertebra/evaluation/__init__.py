@@ -16,8 +16,10 @@ _HOMES = {
     "vertebra.evaluation.lvis_evaluator": ("LVISEvaluator",),
     "vertebra.evaluation.panoptic": ("PanopticEvaluator", "panoptic_evaluate"),
     "vertebra.evaluation.printed": ("print_evaluation",),
+    "vertebra.evaluation.report.segmentation_pictures": ("draw_pairs",),
     "vertebra.evaluation.run": ("EvaluationResult", "evaluate"),
     "vertebra.evaluation.semantic": ("SemSegEvaluator",),
+    "vertebra_eval.report.blocks": ("Facts", "Figure", "Gallery", "Picture", "Section", "Table", "Text"),
     "vertebra_eval.voc": ("voc_evaluate",),
     "vertebra.evaluation.voc_evaluator": ("VOCEvaluator",),
 }

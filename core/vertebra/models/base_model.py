@@ -6,7 +6,7 @@ import inspect
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,9 @@ from vertebra.models.contract import Contract
 from vertebra.models.contracts import check_losses, check_predictions
 from vertebra.models.given import Given, check_signature, inputs_of
 from vertebra.models.pixels import Pixels, checked_image
+
+if TYPE_CHECKING:
+    import numpy as np
 
 __all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "BaseModel"]
 
@@ -226,6 +229,10 @@ class BaseModel(Contract):
     def export_predictions(self, raw: Any, image_size: tuple[int, int]) -> dict[str, Tensor]:
         """Finished predictions as tensors, for the `end-to-end` form, see `Head.export_predictions`."""
         raise NotImplementedError(self._no_export("end-to-end", "export_predictions"))
+
+    def draw(self, picture: np.ndarray, output: dict[str, Any], metadata: Any) -> np.ndarray | None:
+        """A picture of predictions of a kind of its own, see `Head.draw`."""
+        return None
 
     def make_batch(self, inputs: list[dict[str, Any]]) -> Batch:
         """Input dicts to padded tensors on the model's device; images travel as uint8."""

@@ -25,6 +25,8 @@ from vertebra.models.given import check_signature
 from vertebra.models.parameter_layers import parameter_layers
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from vertebra.models.batch import Batch
     from vertebra.models.class_rows import ClassRows
 
@@ -177,6 +179,18 @@ class Head(_Part):
     def predict(self, raw: Any, batch: Batch) -> list[dict]:
         """Raw outputs to one dict per image (`instances`, `sem_seg`, ...), in the original image's size."""
         raise NotImplementedError(f"{type(self).__name__} cannot predict: it has no method predict(raw, batch)")
+
+    def draw(self, picture: np.ndarray, output: dict[str, Any], metadata: Any) -> np.ndarray | None:
+        """A picture of predictions of a kind of its own, for `vertebra predict`.
+
+        None, the default: `instances`, `sem_seg` and `panoptic_seg` are drawn as usual, and nothing else is.
+
+        Args:
+            picture: the image, (H, W, 3) uint8 RGB.
+            output: what `predict` gave for it, on the CPU; `sem_seg` as labels (H, W).
+            metadata: facts of the dataset, such as `thing_classes`.
+        """
+        return None
 
     def class_rows(self) -> dict[str, ClassRows]:
         """{name of a layer or parameter: which of its rows belong to which class}, so that `model.weights` of another

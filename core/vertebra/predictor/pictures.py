@@ -8,8 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from vertebra.config.component import described, where_written
 from vertebra.data.panoptic_labels import stuff_segment_names
-from vertebra.predictor.prediction_records import outputs_of
+from vertebra.errors import PluginError
+from vertebra.models import BaseModel
+from vertebra.predictor.prediction_records import class_names_of, outputs_of
 from vertebra.predictor.predictor import Prediction
 from vertebra.predictor.video import VideoWriter
 from vertebra.predictor.writers import Writer
@@ -25,10 +28,11 @@ class PictureWriter(Writer):
     A picture keeps its name (`cells.jpg` -> `cells.png`; of two equal names the second becomes `cells-2.png`).
     """
 
-    def __init__(self, folder: Path, metadata: Any) -> None:
+    def __init__(self, folder: Path, metadata: Any, model: BaseModel | None = None) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.metadata = metadata
+        self.model = model
         self.pictures: list[Path] = []
         self._videos: dict[str, VideoWriter] = {}
         self._shown = ("", -1)  # name and number of the frame before
@@ -39,7 +43,7 @@ class PictureWriter(Writer):
             self.close()  # the video before is complete
         self._shown = (frame.name, -1 if frame.number is None else frame.number)
         style = Style(min_side=0) if frame.number is not None else None
-        for suffix, picture in draw_prediction(prediction, self.metadata, style):
+        for suffix, picture in draw_prediction(prediction, self.metadata, style, self.model):
             if frame.rate is None:  # not a video's
                 self.pictures.append(save_png(picture, free_path(self.folder, frame.stem + suffix, ".png")))
                 continue
@@ -60,11 +64,18 @@ class PictureWriter(Writer):
         return self.pictures
 
 
-def draw_prediction(prediction: Prediction, metadata: Any, style: Style | None = None) -> list[tuple[str, np.ndarray]]:
-    """One picture for each output that can be drawn: a suffix for its file's name, and (H', W', 3) uint8 RGB."""
+def draw_prediction(
+    prediction: Prediction, metadata: Any, style: Style | None = None, model: BaseModel | None = None
+) -> list[tuple[str, np.ndarray]]:
+    """One picture for each output that can be drawn: a suffix for its file's name, and (H', W', 3) uint8 RGB.
+
+    Args:
+        model: gave the outputs; its heads draw theirs where they have a `draw` of their own.
+    """
     image = prediction.frame.picture
-    things, stuff = metadata.get("thing_classes"), metadata.get("stuff_classes")
-    pictures: list[tuple[str, np.ndarray]] = []
+    pictures, outputs = _drawn_by_tasks(image, prediction.outputs, metadata, model)
+    prediction = Prediction(prediction.frame, outputs)
+    things, stuff = class_names_of(prediction, metadata), metadata.get("stuff_classes")
     for suffix, (ids, segments) in outputs_of(prediction, "panoptic_seg"):
         names = things, stuff_segment_names(things, stuff)
         pictures.append((suffix, draw_panoptic(image, ids, segments, *names, style=style)))
@@ -74,6 +85,35 @@ def draw_prediction(prediction: Prediction, metadata: Any, style: Style | None =
         colors: Sequence | None = metadata.get("stuff_colors")
         pictures.append((suffix, draw_sem_seg_overlay(image, labels, stuff or things, colors=colors, style=style)))
     return _apart(pictures)
+
+
+def _drawn_by_tasks(
+    image: np.ndarray, outputs: dict[str, Any], metadata: Any, model: BaseModel | None
+) -> tuple[list[tuple[str, np.ndarray]], dict[str, Any]]:
+    """Pictures that the tasks draw themselves, and the outputs that are left to be drawn."""
+    pictures: list[tuple[str, np.ndarray]] = []
+    left = dict(outputs)
+    tasks = {} if model is None else model.tasks
+    for name, task in tasks.items():
+        if getattr(task, "training_only", False):
+            continue
+        keys = {key: f"{name}/{key}" if f"{name}/{key}" in outputs else key for key in task.task_outputs or outputs}
+        own = {key: outputs[called] for key, called in keys.items() if called in outputs}
+        drawn = task.draw(image, own, metadata)
+        if drawn is not None:
+            pictures.append((f"-{name}" if len(tasks) > 1 else "", _checked(drawn, task)))
+            left = {key: value for key, value in left.items() if key not in keys.values()}
+    return pictures, left
+
+
+def _checked(drawn: Any, task: Any) -> np.ndarray:
+    right = isinstance(drawn, np.ndarray) and drawn.ndim == 3 and drawn.shape[2] == 3 and drawn.dtype == np.uint8
+    if not right:
+        raise PluginError(
+            f"{where_written(task, type(task).__name__)}: draw returned {described(drawn)}, expected an array "
+            "(H, W, 3) uint8, or None"
+        )
+    return drawn
 
 
 def _apart(pictures: list[tuple[str, np.ndarray]]) -> list[tuple[str, np.ndarray]]:

@@ -10,7 +10,7 @@ from vertebra.data.category_ids import category_ids
 from vertebra.predictor.predictor import Prediction
 from vertebra.structures import BoxMode, Instances, encode_masks
 
-__all__ = ["ClassLabels", "count_detections", "outputs_of", "records_of"]
+__all__ = ["ClassLabels", "class_names_of", "count_detections", "outputs_of", "records_of"]
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,11 @@ def outputs_of(prediction: Prediction, key: str) -> Iterator[tuple[str, Any]]:
             yield (f"-{head}" if head else ""), value
 
 
+def class_names_of(prediction: Prediction, metadata: Any) -> Sequence[str] | None:
+    """What `pred_classes` count: the output `class_names` of a model that was given its classes, or the dataset's."""
+    return prediction.outputs.get("class_names", metadata.get("thing_classes"))
+
+
 def count_detections(prediction: Prediction) -> int:
     return sum(len(found) for _, found in outputs_of(prediction, "instances"))
 
@@ -57,6 +62,8 @@ def records_of(prediction: Prediction, labels: ClassLabels) -> Iterator[dict[str
     in pixels, `score`, and where the model gives them `segmentation` (run lengths) and `keypoints`.
     """
     frame = prediction.frame
+    if "class_names" in prediction.outputs:
+        labels = ClassLabels(prediction.outputs["class_names"])
     origin: dict[str, Any] = {"file_name": frame.name}
     if frame.number is not None:
         origin["frame"] = frame.number

@@ -16,13 +16,13 @@ from vertebra.config.component import where_written
 from vertebra.data import Sample
 from vertebra.data.build import build_transforms
 from vertebra.data.extra_fields import readers_of, with_declared_images
-from vertebra.data.images.readers import as_tensor
+from vertebra.data.images.readers import as_tensor, beside
 from vertebra.data.placement import content_size
 from vertebra.data.transforms import Transform
 from vertebra.data.transforms.drawn_pixels import ImageDrawn
 from vertebra.engine import autocast, choose_device
 from vertebra.engine.trained_model import load_trained_model
-from vertebra.errors import DataError, RecipeError
+from vertebra.errors import DataError
 from vertebra.models import fuse_conv_bn
 from vertebra.models.contracts import check_predictions
 from vertebra.models.inference import with_inference
@@ -153,31 +153,70 @@ class Predictor:
             unreadable: gets what is wrong with each image that cannot be read, and the stream goes on; None: the first
                 one ends it with a DataError.
             times: records how long each stage takes.
-            inputs: what the model takes beside images, the same for all.
+            inputs: what the model takes beside images, the same for all. For a model of several images, under the
+                name of each other one the file that belongs to an image, seen from its folder: `"{stem}_b{suffix}"`.
         """
         times = times or StageTimes(self.device)
         wanted = DetectionFilter(score, None if classes is None else class_numbers(classes, self.class_names))
-        if self.readers:
-            raise RecipeError(
-                f"the model takes several images (image, {', '.join(self.readers)}), which files, folders and videos "
-                'do not give.\n  In Python: predictor({"image": ..., ...})'
-            )
+        given = dict(inputs or {})
+        self.check_inputs(given, of_stream=True)
+        partners = {name: str(given.pop(name)) for name in self.readers}
         frames = iter(open_source(source, unreadable, self.reader))
         while batch := _next_batch(frames, batch_size, times):
-            outputs = self._outputs([frame.image for frame in batch], times, inputs or {})
+            if partners:
+                with times.stage("read"):
+                    batch, images = self._with_partners(batch, partners, unreadable)
+                if not batch:
+                    continue
+            else:
+                images = [frame.image for frame in batch]
+            outputs = self._outputs(images, times, given)
             with times.stage("postprocess"):
                 found = [{key: _finished(value, wanted, labels_only) for key, value in one.items()} for one in outputs]
             times.images += len(batch)
             for frame, output in zip(batch, found, strict=True):
                 yield Prediction(frame, output)
 
-    def check_inputs(self, inputs: Mapping[str, Any]) -> None:
+    def _with_partners(
+        self, frames: Sequence[Frame], partners: Mapping[str, str], unreadable: list[str] | None
+    ) -> tuple[list[Frame], list[Any]]:
+        """The frames whose further images can be read, and the images of each by name."""
+        kept, images = [], []
+        for frame in frames:
+            try:
+                named: dict[str, Any] = {"image": frame.image}
+                for name, pattern in partners.items():
+                    file = beside(Path(frame.name), pattern)
+                    if frame.number is not None or not Path(frame.name).is_file():
+                        raise DataError(f"{frame.name} is not an image file, so no {name} ({pattern}) lies beside it")
+                    if not file.is_file():
+                        raise DataError(f"{frame.name}: its {name} is missing: {file}")
+                    named[name] = as_array(file, self.readers[name])
+            except DataError as err:
+                if unreadable is None:
+                    raise
+                unreadable.append(str(err))
+                continue
+            kept.append(frame)
+            images.append(named)
+        return kept, images
+
+    def check_inputs(self, inputs: Mapping[str, Any], *, of_stream: bool = False) -> None:
         """What the model takes beside images is given, and nothing else.
+
+        Args:
+            of_stream: further images are given too, as patterns of file names.
 
         Raises:
             DataError: one is missing or not known; names those that there are.
         """
-        takes = self._takes
+        takes = {**self._takes, **(dict.fromkeys(self.readers, True) if of_stream else {})}
+        if absent := [name for name in self.readers if of_stream and not inputs.get(name)]:
+            raise DataError(
+                f"the model takes several images (image, {', '.join(self.readers)}), but was not given "
+                f"{', '.join(absent)}.\n  Say where it lies, seen from the image: --input '{absent[0]}="
+                f'{{stem}}_{absent[0]}{{suffix}}\', or in Python: predictor({{"image": ..., "{absent[0]}": ...}})'
+            )
         unknown = [name for name in inputs if name not in takes]
         missing = [name for name, required in takes.items() if required and inputs.get(name) is None]
         if unknown or missing:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 from vertebra.config import Recipe
 from vertebra.errors import DataError, RecipeError
+from vertebra.predictor.arrays import ArrayWriter
 from vertebra.predictor.panoptic import PanopticWriter
 from vertebra.predictor.pictures import PictureWriter
 from vertebra.predictor.prediction_records import count_detections
@@ -23,16 +25,20 @@ from vertebra_eval.nearest import nearest
 
 __all__ = ["SAVED", "WrittenPredictions", "predict_files"]
 
+logger = logging.getLogger(__name__)
+
 _MOST_TOLD = 10
 _WRITERS: dict[str, Callable[[Path, Any], Writer]] = {  # from the folder and the predictor's metadata
-    "pictures": PictureWriter,
     "coco": CocoWriter,
     "yolo": YoloWriter,
     "csv": CsvWriter,
     "labels": LabelWriter,
     "panoptic": PanopticWriter,
+    "arrays": ArrayWriter,
 }
-SAVED = tuple(_WRITERS)
+SAVED = ("pictures", *_WRITERS)
+_IN_FILES = {"instances": ("coco", "yolo", "csv"), "sem_seg": ("labels",), "panoptic_seg": ("panoptic",)}
+"""Which files hold an output of this key as it is; arrays hold every one."""
 
 
 @dataclass(frozen=True)
@@ -74,11 +80,13 @@ def predict_files(
         source, classes, batch_size: see `Predictor.stream`.
         score: detections from this score on.
         save: of `pictures`, `coco` (predictions.json), `yolo` (labels/*.txt), `csv` (predictions.csv), `labels`
-            (label_maps/*.png), `panoptic` (panoptic_predictions.json and its folder of PNG files); None: pictures, and
-            coco, labels or panoptic, whichever the model's outputs fill.
+            (label_maps/*.png), `panoptic` (panoptic_predictions.json and its folder of PNG files), `arrays`
+            (arrays/*.npz); None: pictures, and coco, labels or panoptic, whichever the model's outputs fill, and arrays
+            where it has others.
         max_images: stop after this many images or frames.
         on_written: called with each picture when it is written, and with each video when it is begun.
-        inputs: what the model takes beside images, the same for all.
+        inputs: what the model takes beside images, the same for all; of a model of several images where the others
+            lie, see `Predictor.stream`.
         settings: of the Predictor: `device`, `transforms`, `nms_threshold`, `class_agnostic_nms`, `max_detections`.
 
     Raises:
@@ -92,7 +100,7 @@ def predict_files(
     places = list_places(given, reader=predictor.reader)
     if classes is not None:
         class_numbers(classes, predictor.class_names)  # a wrong name is reported before anything is written
-    predictor.check_inputs(inputs or {})
+    predictor.check_inputs(inputs or {}, of_stream=True)
     saved = _checked(save, predictor)
     unreadable: list[str] = []
     times = StageTimes(predictor.device)
@@ -113,7 +121,10 @@ def predict_files(
         for number, prediction in enumerate(stream, start=1):
             with times.stage("write"):
                 if number == 1:  # so that a source of which nothing can be read leaves nothing behind
+                    if save is None and _further(prediction):
+                        saved.append("arrays")
                     _open_writers(writers, saved, output, predictor)
+                    _warn_unsaved(prediction, saved, save)
                 _write(prediction, writers, on_written)
             detections += count_detections(prediction)
             if number == max_images:
@@ -140,7 +151,7 @@ def _detects(predictor: Predictor) -> bool:
 
 def _checked(save: Sequence[str] | None, predictor: Predictor) -> list[str]:
     outputs = _outputs(predictor)
-    fit = {"pictures"}
+    fit = {"pictures", "arrays"}
     fit |= {"coco", "yolo", "csv"} if _detects(predictor) else set()
     fit |= {name for name, key in (("labels", "sem_seg"), ("panoptic", "panoptic_seg")) if key in outputs}
     if save is None:
@@ -160,7 +171,23 @@ def _checked(save: Sequence[str] | None, predictor: Predictor) -> list[str]:
 
 def _open_writers(writers: list[Writer], saved: Sequence[str], output: Path, predictor: Predictor) -> None:
     for name in saved:
-        writers.append(_WRITERS[name](output, predictor.metadata))
+        if name == "pictures":
+            writers.append(PictureWriter(output, predictor.metadata, predictor.model))
+        else:
+            writers.append(_WRITERS[name](output, predictor.metadata))
+
+
+def _further(prediction: Prediction) -> list[str]:
+    """Outputs of other kinds than those that pictures and files hold as they are."""
+    return [key for key in prediction.outputs if key.rpartition("/")[2] not in (*_IN_FILES, "class_names")]
+
+
+def _warn_unsaved(prediction: Prediction, saved: Sequence[str], wanted: Sequence[str] | None) -> None:
+    """Names the outputs that nothing holds, where the formats were chosen."""
+    if wanted and saved != ["pictures"] and "arrays" not in saved and (keys := _further(prediction)):
+        logger.warning(
+            "not written: the output %s. Files that hold it: --save %s,arrays", ", ".join(keys), ",".join(saved)
+        )
 
 
 def _write(prediction: Prediction, writers: Sequence[Writer], on_written: Callable[[Path], None] | None) -> None:

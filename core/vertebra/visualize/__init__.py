@@ -1,5 +1,6 @@
 """Pictures of annotations and predictions: boxes, masks, keypoints, semantic and panoptic maps."""
 
+from vertebra._deprecation import former_names
 from vertebra.visualize.class_bars import draw_iou_bars
 from vertebra.visualize.draw import draw_dataset_dict, draw_instances, draw_panoptic, skeleton_of
 from vertebra.visualize.legend import with_legend, with_scale
@@ -36,3 +37,5 @@ __all__ = [
     "with_legend",
     "with_scale",
 ]
+
+__getattr__ = former_names(__name__)

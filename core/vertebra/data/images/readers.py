@@ -23,7 +23,7 @@ from vertebra.errors import DataError
 from vertebra_eval.files import read_bytes
 from vertebra_eval.image_types import MAX_PIXELS
 
-__all__ = ["RGB", "ArrayFile", "Bands", "Gray", "ImageReader", "Stacked", "as_tensor"]
+__all__ = ["RGB", "ArrayFile", "Bands", "Gray", "ImageReader", "Stacked", "as_tensor", "beside"]
 
 Depth = Literal["uint8", "uint16", "float32"]
 
@@ -209,9 +209,12 @@ class Stacked(ImageReader):
         return [path for path in paths if path not in partners]
 
     def _files_of(self, named: Path) -> list[Path]:
-        return [
-            named.parent / file.replace("{stem}", named.stem).replace("{suffix}", named.suffix) for file in self.files
-        ]
+        return [beside(named, file) for file in self.files]
+
+
+def beside(named: Path, file: str) -> Path:
+    """The file that a pattern means, seen from a named file: `{stem}` and `{suffix}` are those of its name."""
+    return named.parent / file.replace("{stem}", named.stem).replace("{suffix}", named.suffix)
 
 
 def as_tensor(pixels: np.ndarray) -> Tensor:

@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 from iopath.common.file_io import file_lock
 
+from vertebra.data.catalog import Metadata
 from vertebra.data.coco.instances import CocoFormat
+from vertebra.data.extra_fields import declared_fields
 from vertebra.data.formats import Dataset, Format
 from vertebra.data.shapes.files import MANIFEST, write_dataset
 from vertebra.data.shapes.options import ShapesOptions, parse_size
 from vertebra.data.shapes.outlines import KINDS
+from vertebra.data.shapes.scene import Scene
 from vertebra.data.shapes.texture import STUFF
 from vertebra.errors import DataError
 from vertebra.structures import IGNORED_LABEL
 from vertebra_eval.files import whole_folder
 
 __all__ = ["ShapesFormat"]
+
+_PLAYS_NO_PART = ("options", "split", "labels", "fields")
+"""Attributes that are in the manifest already, or only say what is loaded."""
 
 
 class ShapesFormat(Format):
@@ -43,7 +51,13 @@ class ShapesFormat(Format):
         crowds: share of the pictures with a crowd: many tiny objects, labeled as one group.
         empty: share of the pictures without any object.
         labels: what to load besides boxes and masks.
+
+    A subclass that overrides `extend` gives the pictures more: other or further images, fields of the annotations. Its
+    files lie in a folder of their own, for each version of its code and each value of its attributes.
     """
+
+    extra_fields: Mapping[str, Mapping[str, Any]] = {}
+    """Fields that `extend` fills, as `data.fields` declares them: {"depth": {"geometry": "dense_map"}}."""
 
     def __init__(
         self,
@@ -74,10 +88,38 @@ class ShapesFormat(Format):
         self.split = split
         self.labels = tuple(labels)
 
+    def extend(
+        self,
+        folder: Path,
+        image: dict[str, Any],
+        annotations: list[dict[str, Any]],
+        scene: Scene,
+        rng: np.random.Generator,
+    ) -> None:
+        """Override to add files and fields to a picture while the dataset is written.
+
+        Args:
+            folder: holds the pictures of the split; write further files here, and name them in `image` relative to it.
+            image: COCO's record of the image, to be changed in place. Another `file_name` replaces the picture.
+            annotations: COCO's records, one for each of `scene.things`, to be changed in place.
+            scene: the pixels, and the objects with their outlines and masks.
+            rng: the same for this picture in every run.
+        """
+
+    def _manifest(self) -> dict[str, Any]:
+        """Plain data that is equal for datasets with equal files."""
+        facts = self.options.manifest()
+        kind = type(self)
+        if kind.extend is ShapesFormat.extend:
+            return facts
+        settings = {key: repr(value) for key, value in vars(self).items() if key not in _PLAYS_NO_PART}
+        code = Path(inspect.getfile(kind)).read_bytes()
+        return facts | {"extension": kind.__qualname__, "code": hashlib.sha256(code).hexdigest(), "settings": settings}
+
     @property
     def folder(self) -> Path:
         """Where the files are or will be."""
-        text = json.dumps(self.options.manifest(), sort_keys=True)
+        text = json.dumps(self._manifest(), sort_keys=True)
         cache = Path(os.environ.get("VERTEBRA_CACHE") or "~/.cache/vertebra").expanduser()
         return cache / f"shapes-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
@@ -97,12 +139,18 @@ class ShapesFormat(Format):
                 panoptic=str(folder / "annotations" / f"panoptic_{self.split}.json"),
                 panoptic_images=str(folder / "panoptic" / self.split),
             )
-        return CocoFormat(
+        reader = CocoFormat(
             annotations=str(folder / "annotations" / f"{kind}_{self.split}.json"),
             images=str(folder / "images" / self.split),
             name=f"shapes/{self.split}",
             **arguments,
-        ).load(None)
+        )
+        declared = Metadata("shapes").set(extra_fields=dict(self.extra_fields))
+        reader.fields = {**declared_fields(declared), **self.fields}
+        dataset = reader.load(None)
+        if self.extra_fields:
+            dataset.metadata.set(extra_fields=dict(self.extra_fields))
+        return dataset
 
     def write(self, folder: str | os.PathLike[str]) -> None:
         """Write both splits into a new or empty folder, all of it or nothing; missing parents are made.
@@ -116,7 +164,8 @@ class ShapesFormat(Format):
                 what = "holds other files" if target.is_dir() else "is a file"
                 raise DataError(f"shapes: {target} {what}; name a new or empty folder")
             with whole_folder(target) as draft:
-                write_dataset(draft, self.options)
+                extended = type(self).extend is not ShapesFormat.extend
+                write_dataset(draft, self.options, self.extend if extended else None, self._manifest())
         except OSError as err:
             place = f" ({err.filename})" if err.filename else ""
             raise DataError(
