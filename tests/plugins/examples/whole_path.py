@@ -42,7 +42,7 @@ def trained(idea: str, folder: Path, *overrides, steps: int = 4) -> dict[str, fl
                 "train.checkpoint_every": steps // 2,
                 "train.log_every": 1,
                 "train.device": "cpu",
-                "train.evaluate_every": 0,
+                "train.evaluate_every": None,
             },
             {"evaluate.pictures": 2},
             *overrides,
