@@ -140,6 +140,14 @@ def test_arrays_and_stacked_files(tmp_path, bands):
         stacked.read(tmp_path / "x.png")
 
 
+def test_the_channels_shown_may_be_chosen():
+    pixels = np.arange(5, dtype=np.uint8) * np.ones((2, 2, 1), np.uint8)
+    assert Bands(5, dtype="uint8", shown=[3, 2, 1]).picture(pixels)[0, 0].tolist() == [3, 2, 1]
+    assert ArrayFile(5, dtype="uint8", shown=[4, 4, 0]).picture(pixels)[0, 0].tolist() == [4, 4, 0]
+    with pytest.raises(ValueError, match=r"shown needs three numbers from 0 to 4, got \[5, 0, 1\]"):
+        Bands(5, shown=[5, 0, 1])
+
+
 def test_pictures_for_people():
     assert Bands(5, highest=10000).picture(np.full((2, 2, 5), 2000, np.uint16))[0, 0].tolist() == [51, 51, 51]
     assert ArrayFile(2).picture(np.full((2, 2, 2), 2.0, np.float32))[0, 0].tolist() == [255, 255, 255]

@@ -38,12 +38,14 @@ class ImageReader:
         channels: number of channels of every image.
         dtype: `uint8`, `uint16` or `float32`.
         highest: the value of white; values of pictures, gray fill and noise are relative to it.
+        shown: the channels that are red, green and blue in pictures for people, counted from 0; None: the first three.
     """
 
     component_kind: ClassVar[str] = "part"
     channels: int = 3
     dtype: Depth = "uint8"
     highest: float = 255.0
+    shown: Sequence[int] | None = None
     suffixes: frozenset[str] = frozenset()
     """Of the files that prediction looks for in folders; empty: of all images."""
 
@@ -60,8 +62,8 @@ class ImageReader:
         return list(paths)
 
     def picture(self, pixels: np.ndarray) -> np.ndarray:
-        """(H, W, channels) to (H, W, 3) uint8 for people: one channel as gray, otherwise the first three."""
-        shown = pixels[..., :3] if pixels.shape[-1] >= 3 else np.repeat(pixels[..., :1], 3, axis=-1)
+        """(H, W, channels) to (H, W, 3) uint8 for people: one channel as gray, otherwise those of `shown`."""
+        shown = pixels[..., list(self.shown or (0, 1, 2) if pixels.shape[-1] >= 3 else (0, 0, 0))]
         return (
             shown if shown.dtype == np.uint8 else (shown * (255 / self.highest)).clip(0, 255).round().astype(np.uint8)
         )
@@ -123,9 +125,17 @@ class Bands(ImageReader):
         bands: which, counted from 0, in this order; or their number: all of them, no more and no less.
         dtype: of the values.
         highest: the value of white; None: 255, 65535 or 1. 10000 for reflectances of Sentinel-2.
+        shown: the bands that are red, green and blue in pictures, counted from 0 among those that are read; None: the
+            first three. [3, 2, 1] of Sentinel-2.
     """
 
-    def __init__(self, bands: int | list[int], dtype: Depth = "uint16", highest: float | None = None) -> None:
+    def __init__(
+        self,
+        bands: int | list[int],
+        dtype: Depth = "uint16",
+        highest: float | None = None,
+        shown: list[int] | None = None,
+    ) -> None:
         wanted = list(range(bands)) if isinstance(bands, int) else list(bands)
         if not wanted or min(wanted) < 0:
             raise ValueError(f"Bands needs numbers of bands from 0, or how many there are, got {bands}")
@@ -133,6 +143,7 @@ class Bands(ImageReader):
         self.channels = len(wanted)
         self.dtype = dtype
         self.highest = _highest(highest, dtype)
+        self.shown = _three(shown, self.channels)
 
     def read(self, path: str | os.PathLike) -> np.ndarray:
         pixels = _read_tiff(path)
@@ -153,18 +164,25 @@ class ArrayFile(ImageReader):
         channels_first: the array is (C, H, W) and not (H, W, C).
         dtype: of the values.
         highest: the value of white; None: 255, 65535 or 1.
+        shown: the channels that are red, green and blue in pictures, counted from 0; None: the first three.
     """
 
     suffixes = frozenset((".npy",))
 
     def __init__(
-        self, channels: int, channels_first: bool = False, dtype: Depth = "float32", highest: float | None = None
+        self,
+        channels: int,
+        channels_first: bool = False,
+        dtype: Depth = "float32",
+        highest: float | None = None,
+        shown: list[int] | None = None,
     ) -> None:
         if channels < 1:
             raise ValueError(f"ArrayFile needs at least one channel, got {channels}")
         self.channels, self.channels_first = channels, channels_first
         self.dtype = dtype
         self.highest = _highest(highest, dtype)
+        self.shown = _three(shown, channels)
 
     def read(self, path: str | os.PathLike) -> np.ndarray:
         if Path(path).suffix.lower() != ".npy":
@@ -228,6 +246,12 @@ def _highest(written: float | None, dtype: Depth) -> float:
     if written is not None and not 0 < written < math.inf:
         raise ValueError(f"the highest value must be a number above 0, got {written}")
     return HIGHEST[dtype] if written is None else float(written)
+
+
+def _three(shown: list[int] | None, channels: int) -> list[int] | None:
+    if shown is not None and (len(shown) != 3 or not all(0 <= one < channels for one in shown)):
+        raise ValueError(f"shown needs three numbers from 0 to {channels - 1}, got {shown}")
+    return shown
 
 
 def _read_tiff(path: str | os.PathLike) -> np.ndarray:
