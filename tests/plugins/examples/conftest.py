@@ -1,6 +1,11 @@
 """Generated images of the examples go to a folder that is gone afterward."""
 
+import sys
+from pathlib import Path
+
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))  # for whole_path.py
 
 
 @pytest.fixture(autouse=True, scope="module")
