@@ -29,7 +29,7 @@ MATERIALS = {  # typical reflectances in percent, rounded
     "water": (6, 6, 5, 3, 2, 2, 1, 1, 1, 1, 0, 1, 0),
     "concrete": (20, 22, 25, 27, 28, 29, 30, 30, 31, 30, 1, 32, 30),
     "snow": (90, 90, 88, 86, 85, 84, 82, 80, 78, 70, 2, 12, 8),
-    "straw": (8, 10, 15, 20, 24, 28, 31, 33, 35, 34, 1, 30, 20),
+    "straw": (4, 6, 10, 16, 19, 22, 25, 28, 31, 32, 1, 38, 26),
 }
 GROUND = 3  # the first three materials are those of the background
 WHITE = 10000  # the files hold reflectances times this number, as Sentinel-2's products do
