@@ -8,9 +8,9 @@ from sample_parts import SampleBackbone, SampleHead
 from torch import nn
 from torch.nn import functional as F
 
-from vertebra.data import Sampler, Transform
+from vertebra.data import Sampler, ShapesFormat, Transform
 from vertebra.models import BaseModel, semantic_predictions
-from vertebra.registry import BACKBONES, HEADS, MODELS, SAMPLERS, TRANSFORMS
+from vertebra.registry import BACKBONES, FORMATS, HEADS, MODELS, SAMPLERS, TRANSFORMS
 from vertebra.testing import (
     BackboneConformance,
     HeadConformance,
@@ -172,6 +172,34 @@ class OwnStep(RightModel):
 class NeverMinimizes(RightModel):
     def training_step(self, batch, step):
         return self.losses(self.compute(batch), batch)
+
+
+@FORMATS.register()
+class PartlyLabeled(ShapesFormat):
+    extra_fields = {"labeled": {"geometry": "scalar", "of": "image"}}
+
+
+@MODELS.register()
+class ReadsLabeled(RightModel):
+    """Asks for a field of the image that the recipe's format declares."""
+
+    needs_fields = {"labeled": "scalar"}
+
+    def losses(self, raw, batch):
+        assert batch.field("labeled").shape == (len(batch),)
+        return super().losses(raw, batch)
+
+
+@pytest.mark.parametrize("check", ["test_every_parameter_gets_a_gradient", "test_images_without_objects"])
+def test_a_model_gets_the_fields_of_the_recipes_format(tmp_path, check):
+    path = tmp_path / "recipe.yaml"
+    path.write_text("model: {name: ReadsLabeled}\ndata: {train: {format: PartlyLabeled}}\n")
+    getattr(type("Kit", (ModelConformance,), {"component": "ReadsLabeled", "recipe": str(path)})(), check)()
+
+
+def test_a_model_with_a_step_of_its_own_is_not_overfitted_by_its_losses(tmp_path):
+    settings = {"component": "OwnStep", "recipe": model_recipe(tmp_path, "OwnStep"), "overfit_steps": 0}
+    type("Kit", (ModelConformance,), settings)().test_overfits_eight_images()
 
 
 def model_recipe(folder, name):

@@ -127,7 +127,8 @@ def add_declared(
     for name, field in fields.items():
         if field.geometry == "image":
             continue
-        drawn = _field_drawn(field, boxes if field.of_instances else boxes[:1], size)
+        whole = boxes[:1] if len(boxes) else np.array([[0.0, 0.0, size[1], size[0]]])  # an image always has its own
+        drawn = _field_drawn(field, boxes if field.of_instances else whole, size)
         if field.of_instances:
             given["instances"].set(f"gt_{name}", drawn.structure(size))
         else:

@@ -12,6 +12,9 @@ import torch
 from torch import nn
 
 from vertebra.config import ComponentSpec, Recipe, load_recipe
+from vertebra.config.extra_fields import FieldSection
+from vertebra.data import Metadata
+from vertebra.data.extra_fields import declared_fields
 from vertebra.models import BaseModel, build_model
 from vertebra.registry import REGISTRIES
 from vertebra.testing.agreement import check_leaves_alone, check_padding, check_predicts_what_it_learns, check_signs
@@ -191,6 +194,8 @@ class WholeModelConformance:
 
     @slow
     def test_overfits_eight_images(self) -> None:
+        if not self.learns_by_losses():
+            return
         check_overfits(
             self.load(self.overfit_overrides),
             semantic=self._needs_labels(),
@@ -223,7 +228,7 @@ class WholeModelConformance:
         options = {"num_things": self.num_things, "num_labels": self._num_labels()} | options
         options.setdefault("mask_format", self.load().data.mask_format)
         made = make_input(seed, size or self.image_size, **options) | dict(self.inputs)
-        return add_declared(made, self._model().pixels, self.load().data.fields)
+        return add_declared(made, self._model().pixels, self._fields())
 
     def make_inputs(self, **options: Any) -> list[dict[str, Any]]:
         """Two of them."""
@@ -273,6 +278,12 @@ class WholeModelConformance:
         if written and self._labels() == "stuff":
             return written
         return len(make_metadata(self.num_things).stuff_classes)
+
+    def _fields(self) -> dict[str, FieldSection]:
+        """The declared fields: those of the recipe's formats, then its own."""
+        formats = [REGISTRIES["format"].get(spec.name) for spec in specs_of(self.load()) if spec.kind == "format"]
+        declared = {name: field for one in formats for name, field in getattr(one, "extra_fields", {}).items()}
+        return declared_fields(Metadata("conformance").set(extra_fields=declared)) | self.load().data.fields
 
     def _num_classes(self) -> int:
         return self._num_labels() if self._labels() == "stuff" else self.num_things
