@@ -1,5 +1,7 @@
 """Mistakes that are easily made, planted one by one: a fast check catches each, in a sentence that names the cause."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -8,8 +10,8 @@ from sample_parts import SampleBackbone, SampleHead
 from torch import nn
 from torch.nn import functional as F
 
-from vertebra.data import Sampler, ShapesFormat, Transform
-from vertebra.models import BaseModel, semantic_predictions
+from vertebra.data import Sample, Sampler, ShapesFormat, Transform
+from vertebra.models import Backbone, BaseModel, ShapeSpec, semantic_predictions
 from vertebra.registry import BACKBONES, FORMATS, HEADS, MODELS, SAMPLERS, TRANSFORMS
 from vertebra.testing import (
     BackboneConformance,
@@ -18,6 +20,7 @@ from vertebra.testing import (
     SamplerConformance,
     TransformConformance,
 )
+from vertebra.testing.moved_sample import make_sample, misplaced, whole_objects
 
 if "SampleBackbone" not in BACKBONES.registered():
     BACKBONES.register(SampleBackbone)
@@ -103,6 +106,100 @@ class NormalizesInPlace(SampleBackbone):
 def test_a_backbone_that_asks_for_more_gets_it(check):
     settings = {"component": "ReadsDepth", "inputs": {"text": "circle"}, "images": {"depth": 1}}
     getattr(type("Kit", (BackboneConformance,), settings)(), check)()
+
+
+@BACKBONES.register()
+class RoundsDown(Backbone):
+    """Any size; what does not fill a cell is cut off."""
+
+    size_divisibility = 1
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Conv2d(3, 8, 7, 7)
+
+    def output_shape(self):
+        return {"map": ShapeSpec(channels=8, stride=7)}
+
+    def forward(self, images):
+        return {"map": self.layer(images)}
+
+
+@BACKBONES.register()
+class AnySize(SampleBackbone):
+    """Rounds up, and normalizes over cells."""
+
+    size_divisibility = 1
+
+    def forward(self, images):
+        return {"res3": F.instance_norm(self.layers(images))}
+
+
+@BACKBONES.register()
+class Twins(Backbone):
+    """Two images through a backbone that it is given."""
+
+    needs_fields = {"after": "image"}
+
+    def __init__(self, encoder: Backbone) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def output_shape(self):
+        return self.encoder.output_shape()
+
+    def forward(self, images, after):
+        both = self.encoder(torch.cat((images, after)))
+        return {name: maps[: len(images)] - maps[len(images) :] for name, maps in both.items()}
+
+
+@BACKBONES.register()
+class CutsTwoCells(RoundsDown):
+    def forward(self, images):
+        return {"map": self.layer(images[..., 7:, 7:])}
+
+
+@pytest.mark.parametrize("check", [one for one in dir(BackboneConformance) if one.startswith("test_")])
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("RoundsDown", {}),
+        ("AnySize", {}),
+        ("Twins", {"arguments": {"encoder": {"name": "SampleBackbone"}}, "images": {"after": 3}}),
+    ],
+)
+def test_a_right_backbone_passes(name, settings, check):
+    getattr(type("Kit", (BackboneConformance,), {"component": name, **settings})(), check)()
+
+
+def test_a_backbone_that_rounds_away_a_whole_cell_is_caught():
+    caught(BackboneConformance, "test_gives_the_shapes_it_announces", "stride 7 makes", component="CutsTwoCells")
+    words = r"stride 7 makes 1 maps of \(3, 3\), or \(2, 2\) where it rounds down"
+    caught(BackboneConformance, "test_takes_the_smallest_and_a_long_image", words, component="CutsTwoCells")
+
+
+def test_a_local_file_of_the_recipe_offers_the_part(tmp_path):
+    """Also where the part and the data are other than the generated images have."""
+    (tmp_path / "darker.py").write_text(
+        "from vertebra import TRANSFORMS\n"
+        "from vertebra.data.transforms import ColorTransform\n\n\n"
+        "@TRANSFORMS.register()\n"
+        "class Darker(ColorTransform):\n"
+        "    def draw(self, rng):\n"
+        "        return rng.uniform(0.5, 1.0)\n\n"
+        "    def recolor(self, pixels, highest, amounts, rng):\n"
+        "        return (pixels * amounts).to(pixels.dtype)\n"
+    )
+    path = tmp_path / "recipe.yaml"
+    path.write_text(
+        "plugins: [./darker.py]\n"
+        "model: {backbone: SampleBackbone, heads: {task: ReadsText}}\n"
+        "data: {image: {name: Bands, bands: 13}, train_transforms: [Darker]}\n"
+    )
+    settings = {"component": "Darker", "recipe": str(path)}
+    type("Kit", (TransformConformance,), settings)().test_images_of_other_kinds()
+    words = "reads images with Bands, which the generated data does not have. Set data = 'recipe'"
+    caught(TransformConformance, "test_trains_by_its_recipe", words, **settings)
 
 
 def test_of_a_backbone():
@@ -257,9 +354,59 @@ class HalfLength(Sampler):
             yield rng.permutation(len(dicts))[: len(dicts) // 2]
 
 
+@SAMPLERS.register()
+class SameEachEpoch(Sampler):
+    def epochs(self, dicts, seed):
+        while True:
+            yield np.random.default_rng(seed).permutation(len(dicts))
+
+
+@SAMPLERS.register()
+class LosesOne(Sampler):
+    def epochs(self, dicts, seed):
+        rng = np.random.default_rng(seed)
+        while True:
+            yield rng.permutation(max(1, len(dicts) - 1))
+
+
+@SAMPLERS.register()
+class OnlyFull(Sampler):
+    """Images with objects alone; refuses a dataset that has none."""
+
+    words = "OnlyFull: no image has objects"
+
+    def epochs(self, dicts, seed):
+        full = [index for index, one in enumerate(dicts) if one.get("annotations")]
+        if not full:
+            raise ValueError(self.words)
+        rng = np.random.default_rng(seed)
+        while True:
+            yield rng.permutation(full)
+
+    def epoch_length(self, dicts):
+        return sum(bool(one.get("annotations")) for one in dicts)
+
+
+@SAMPLERS.register()
+class Crashes(OnlyFull):
+    words = "a cannot be empty unless no samples are taken"
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [("OnlyFull", {}), ("SameEachEpoch", {"shuffles": False}), ("LosesOne", {"skips_images": True})],
+)
+@pytest.mark.parametrize("check", [one for one in dir(SamplerConformance) if one.startswith("test_")])
+def test_a_sampler_that_does_what_it_is_meant_to_passes(name, settings, check):
+    getattr(type("Kit", (SamplerConformance,), {"component": name, **settings})(), check)()
+
+
 @pytest.mark.parametrize(
     ("name", "test", "words"),
     [
+        ("SameEachEpoch", "test_epochs_differ", "make the generator once, before the loop over epochs"),
+        ("LosesOne", "test_every_image_comes", "indices 39 have not come in .*set skips_images = True"),
+        ("Crashes", "test_images_without_objects", "ends with ValueError: a cannot .*says what the images must have"),
         ("Ends", "test_epochs_are_indices_without_end", "ended after 1 epochs; it must go on without end"),
         ("CountsFromOne", "test_epochs_are_indices_without_end", "indices from 1 to 40, expected 0 to 39"),
         ("DrawsFromAnywhere", "test_the_seed_alone_decides", "Make the generator in `epochs`, from its seed"),
@@ -303,9 +450,99 @@ class ForgetsToReturn(Transform):
         sample.flip(horizontal=True)
 
 
+@TRANSFORMS.register()
+class NewSample(Transform):
+    def __call__(self, sample, rng):
+        return Sample(sample.image, sample.boxes, sample.polygons, keypoints=sample.keypoints, rows=sample.rows)
+
+
+@TRANSFORMS.register()
+class FlipsEverySecond(Transform):
+    calls = 0
+
+    def __call__(self, sample, rng):
+        self.calls += 1
+        return sample.flip(horizontal=self.calls % 2 == 0)
+
+
+@TRANSFORMS.register()
+class LeftStaysLeft(Transform):
+    def __call__(self, sample, rng):
+        points = sample.keypoints.copy()
+        points[..., 0] = sample.size[1] - points[..., 0]
+        sample.flip(horizontal=True).keypoints = points
+        return sample
+
+
+@TRANSFORMS.register()
+class LinearLabels(Transform):
+    def __call__(self, sample, rng):
+        labels = F.interpolate(sample.sem_seg[None, None].float(), (60, 90), mode="bilinear")[0, 0]
+        sample.resize(60, 90).sem_seg = labels.round().byte()
+        return sample
+
+
+@TRANSFORMS.register()
+class PadsLabelsWithGround(Transform):
+    def __call__(self, sample, rng):
+        labels = F.pad(sample.sem_seg, (0, 30, 0, 20), value=0)
+        sample.pad(0, 0, 20, 30).sem_seg = labels
+        return sample
+
+
+@TRANSFORMS.register()
+class MovesAMask(Transform):
+    """Its middle stays in the object."""
+
+    def __call__(self, sample, rng):
+        field = sample.fields["pixels"]
+        sample.fields["pixels"] = replace(field, bitmasks=field.bitmasks.roll(6, 2))
+        return sample
+
+
+@TRANSFORMS.register()
+class MovesLabels(Transform):
+    def __call__(self, sample, rng):
+        sample.sem_seg = sample.sem_seg.roll(7, 1)
+        return sample
+
+
+@TRANSFORMS.register()
+class ForgetsTheMatrix(Transform):
+    def __call__(self, sample, rng):
+        matrix = sample.matrix
+        sample.crop(10, 10, 80, 110).matrix = matrix
+        return sample
+
+
+@TRANSFORMS.register()
+class LeavesTheRegion(Transform):
+    def __call__(self, sample, rng):
+        region = sample.fields["region"]
+        sample.crop(10, 10, 80, 110).fields["region"] = region
+        return sample
+
+
+@pytest.mark.filterwarnings("error")
+def test_the_kits_own_sample_is_where_it_belongs():
+    assert not misplaced(make_sample()) and whole_objects(make_sample()).all()
+
+
+ALIKE = "test_moves_every_geometry_alike"
+
+
 @pytest.mark.parametrize(
     ("name", "test", "words"),
     [
+        ("NewSample", ALIKE, "loses corners, depth, .*return the sample that is given, changed, and not a new one"),
+        ("FlipsEverySecond", "test_the_generator_alone_decides", "keep no state between calls"),
+        ("LeftStaysLeft", ALIKE, "left and right keypoints do not change places where the image is mirrored"),
+        ("LinearLabels", ALIKE, "sem_seg has values that it did not have before.*take the nearest pixel's"),
+        ("PadsLabelsWithGround", ALIKE, "sem_seg has the label 0 where the image was padded, expected .*255"),
+        ("MovesAMask", ALIKE, "the mask pixels of object 0 is not the area in its polygon"),
+        ("MovesLabels", ALIKE, r"sem_seg has the values \[0, 40\] in the polygon of object 0, expected 40"),
+        ("ForgetsTheMatrix", ALIKE, "sample.matrix is 14 pixels off.*sample.matrix = move @ sample.matrix"),
+        ("LeavesTheRegion", ALIKE, "the box region, of the whole image"),
         ("FlipsPixelsAlone", "test_moves_every_geometry_alike", "the pixels move and the labels stay"),
         ("MovesBoxesAlone", "test_moves_every_geometry_alike", "but its box boxes at"),
         ("GlobalRandom", "test_the_generator_alone_decides", "draw what is random from `rng`"),

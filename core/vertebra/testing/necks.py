@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from vertebra.models import Neck, ShapeSpec
+from vertebra.testing.by_recipe import ByRecipe
 from vertebra.testing.checks import check_same
 from vertebra.testing.features import FeatureConformance, check_feature_maps, make_features
 from vertebra.testing.inputs import INPUT_SHAPE
@@ -17,13 +18,13 @@ from vertebra.testing.inputs import INPUT_SHAPE
 __all__ = ["NeckConformance"]
 
 
-class NeckConformance(FeatureConformance):
+class NeckConformance(ByRecipe, FeatureConformance):
     """Subclass it with `component`.
 
     Attributes:
         component: the neck's name, as a recipe writes it.
         arguments: for its constructor: what has no default, or what makes it small.
-        recipe: a path or `plugin:recipe` that uses it; two steps are trained where it is given.
+        recipe, overrides, data: see `ByRecipe`; two steps are trained where a recipe is given.
         inputs, images: see BackboneConformance.
         input_shape: what a backbone would give.
     """
@@ -48,6 +49,13 @@ class NeckConformance(FeatureConformance):
             check_same(
                 self.run(neck, features), {name: turned[name] for name in neck.output_shape()}, "levels turned round"
             )
+
+    def test_trains_by_its_recipe(self) -> None:
+        self.train()
+
+    def make(self, seed: int = 0) -> Any:
+        self.load_plugins()
+        return super().make(seed)
 
     def make_facts(self) -> dict[str, Any]:
         return {"input_shape": dict(self.input_shape)}
