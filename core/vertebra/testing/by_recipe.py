@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any, ClassVar, Literal
 
 from vertebra.config import Recipe, load_recipe
@@ -55,9 +54,16 @@ class ByRecipe:
         check_trains_by_recipe(self.recipe, self.kind, self.component, [*self.overrides, *overrides], **settings)
 
 
-@lru_cache(maxsize=1)
+_recipes: dict[type, Recipe] = {}
+
+
 def _loaded(cls: type[ByRecipe]) -> Recipe:
-    return load_recipe(cls.recipe, list(cls.overrides))
+    """Its recipe, kept until another class asks: the checks of one class run one after the other."""
+    if cls not in _recipes:
+        recipe = load_recipe(cls.recipe, list(cls.overrides))
+        _recipes.clear()
+        _recipes[cls] = recipe
+    return _recipes[cls]
 
 
 def _asks_for(recipe: Recipe, inputs: Sequence[str]) -> str:

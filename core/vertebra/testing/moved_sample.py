@@ -176,11 +176,8 @@ def _against_matrix(sample: Sample, number: int, points: np.ndarray) -> list[str
     if number == 0 and region is not None:
         low, high = expected.min(0), expected.max(0)
         box = region.values[0]
-        if (
-            (box[:2] > low + 2).any()
-            or (box[2:] < high - 2).any()
-            or (box[2:] - box[:2] > 1.5 * (high - low) + 8).any()
-        ):
+        around = (box[:2] <= low + 2).all() and (box[2:] >= high - 2).all()
+        if not around or (box[2:] - box[:2] > 1.5 * (high - low) + 8).any():
             return [f"the box region, of the whole image, is at {np.round(box).tolist()}, but its object elsewhere"]
     return []
 
