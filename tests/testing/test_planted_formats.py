@@ -80,6 +80,20 @@ class TurnedSize(Lines):
 
 
 @FORMATS.register()
+class Nameless(Lines):
+    classes = []
+
+
+@FORMATS.register()
+class ImagesAlone(Nameless):
+    """Right: without ground truth there are no classes."""
+
+    def records(self, folder, lines):
+        for record in super().records(folder, lines):
+            yield {key: value for key, value in record.items() if key != "annotations"}
+
+
+@FORMATS.register()
 class Background(Lines):
     classes = ["__background__", "cat", "dog"]
 
@@ -259,6 +273,7 @@ def lines(tmp_path_factory):
         ("WrongMode", "test_every_record_is_as_its_image", "reaches out of the image.*Is its bbox_mode right"),
         ("TurnedSize", "test_every_record_is_as_its_image", "reaches out of the image|height and width are swapped"),
         ("Background", "test_every_class_has_a_name", "thing_classes begins with '__background__'"),
+        ("Nameless", "test_every_class_has_a_name", "names no classes"),
         ("UnsortedFiles", "test_loading_again_gives_the_same", "sort them"),
         ("Crashes", "test_damaged_files_are_named", "boxes.txt empty: load ends with IndexError.*Raise a DataError"),
         ("FromHere", "test_paths_count_from_root", "relative paths count from root"),
@@ -286,3 +301,8 @@ def test_a_right_format_passes(lines, name, check):
     skip = {"skip": "skipped.txt"} if name == "OnePerImage" else {}
     settings = {"component": name, "root": lines, "arguments": {"path": "boxes.txt", **skip}, "may_be_empty": ["skip"]}
     getattr(type("Kit", (FormatConformance,), settings)(), check)()
+
+
+def test_a_dataset_of_images_alone_needs_no_classes(lines):
+    settings = {"component": "ImagesAlone", "root": lines, "arguments": {"path": "boxes.txt"}}
+    type("Kit", (FormatConformance,), settings)().test_every_class_has_a_name()

@@ -21,6 +21,8 @@ from vertebra.testing.records import alike, check_boxes, check_one_record_per_im
 __all__ = ["FormatConformance"]
 
 _READ = 20  # records that are read with their images
+_GROUND_TRUTH = {"annotations", "sem_seg_file_name", "pan_seg_file_name"}
+"""Keys of records that have classes; a dataset of images alone has none to name."""
 _DAMAGE = {
     "empty": lambda data: b"",
     "cut in half": lambda data: data[: len(data) // 2],
@@ -67,7 +69,11 @@ class FormatConformance(ByRecipe):
     def test_every_class_has_a_name(self) -> None:
         dataset = self.load()
         names = dataset.metadata.get("thing_classes") or dataset.metadata.get("stuff_classes")
-        require(bool(names), "its metadata names no classes: Metadata(name).set(thing_classes=[...]), or stuff_classes")
+        labeled = any(not _GROUND_TRUTH.isdisjoint(record) for record in dataset)
+        require(
+            bool(names) or not labeled,
+            "its metadata names no classes: Metadata(name).set(thing_classes=[...]), or stuff_classes",
+        )
         things = dataset.metadata.get("thing_classes") or ["thing"]
         require(
             things[0].strip("_").lower() not in ("background", "bg"),
