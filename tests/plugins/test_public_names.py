@@ -65,8 +65,8 @@ PUBLIC = {
     """,
     "vertebra.evaluation": """
         COCOEvaluator EvaluationResult Evaluator Facts Figure Gallery LVISEvaluator PanopticEvaluator Picture
-        Section SemSegEvaluator Table Text VOCEvaluator coco_evaluate draw_pairs evaluate lvis_evaluate
-        panoptic_evaluate print_evaluation voc_evaluate
+        Section SemSegEvaluator Table Text VOCEvaluator average_precision coco_evaluate draw_pairs evaluate
+        lvis_evaluate match_by_overlap panoptic_evaluate print_evaluation voc_evaluate
     """,
     "vertebra.export": """
         ExportReport OnnxModel export_onnx suppressed suppressed_candidates

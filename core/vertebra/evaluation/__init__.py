@@ -19,6 +19,7 @@ _HOMES = {
     "vertebra.evaluation.report.segmentation_pictures": ("draw_pairs",),
     "vertebra.evaluation.run": ("EvaluationResult", "evaluate"),
     "vertebra.evaluation.semantic": ("SemSegEvaluator",),
+    "vertebra_eval.overlap_ap": ("average_precision", "match_by_overlap"),
     "vertebra_eval.report.blocks": ("Facts", "Figure", "Gallery", "Picture", "Section", "Table", "Text"),
     "vertebra_eval.voc": ("voc_evaluate",),
     "vertebra.evaluation.voc_evaluator": ("VOCEvaluator",),
