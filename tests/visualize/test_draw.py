@@ -11,7 +11,7 @@ from PIL import Image
 
 from vertebra.data.catalog import Metadata
 from vertebra.errors import DataError
-from vertebra.structures import BitMasks, Boxes, BoxMode, Instances, Keypoints, PolygonMasks
+from vertebra.structures import BitMasks, Boxes, BoxMode, Instances, Keypoints, PolygonMasks, RotatedBoxes
 from vertebra.visualize import (
     PALETTE,
     Style,
@@ -60,6 +60,26 @@ def test_box_is_drawn_along_its_edges_and_nowhere_else():
     edges[23:37, 13:47] = False
     assert changed[30, 10] and changed[30, 49] and changed[20, 30] and changed[39, 30]
     assert not (changed & ~edges).any()
+
+
+def test_rotated_boxes_are_drawn_instead_of_the_upright_ones_around_them():
+    def drawn(angle):
+        rotated = RotatedBoxes([[40.0, 30, 20, 10, angle]])
+        return _changed(draw_instances(GRAY, _one((20, 10, 60, 50), gt_rotated=rotated), style=PLAIN))
+
+    flat = drawn(0.0)
+    assert flat[30, 30] and flat[30, 50] and flat[25, 40] and flat[35, 40] and not flat[15:20].any()
+    assert not flat[30, 40] and not flat[30, 20]  # neither inside nor at the upright box
+    turned = drawn(90.0)
+    assert turned[20, 40] and turned[40, 40] and not turned[30, 30]
+
+
+def test_rotated_boxes_may_be_the_only_boxes():
+    fields = {"scores": torch.ones(1), "pred_classes": torch.zeros(1).long()}
+    found = _instances(pred_boxes=RotatedBoxes([[40.0, 30, 20, 20, 45]]), **fields)
+    changed = _changed(draw_instances(GRAY, found, style=PLAIN))
+    corner = 14  # half the diagonal, pixels: a square that stands on its corner
+    assert changed[30, 40 - corner] and changed[30 - corner, 40] and not changed[30, 40] and not changed[20, 30]
 
 
 def test_mask_takes_the_color_of_its_class_inside_and_leaves_the_outside():

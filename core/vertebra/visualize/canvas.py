@@ -90,6 +90,14 @@ class Canvas:
         inner = round(width / 2) - 1
         self._pen.rectangle((x0 - inner, y0 - inner, x1 + inner, y1 + inner), outline=color, width=round(width))
 
+    def polygon(self, corners: np.ndarray, color: Color) -> None:
+        """The edges of a polygon (P, 2), as those of a box."""
+        limits = np.array(self._layer.size)
+        points = [tuple(one) for one in np.clip(corners * self._factor, -limits, 2 * limits).tolist()]
+        width = round(self.line_width * _FINER)
+        for fill, thick in (((0, 0, 0, 110), width + 2), (color, width)):
+            self._pen.line([*points, *points[:2]], fill=fill, width=thick, joint="curve")
+
     def line(self, start: np.ndarray, end: np.ndarray, color: Color) -> None:
         """A straight line between two points (x, y)."""
         points = [tuple(float(part) * self._factor for part in point) for point in (start, end)]

@@ -36,7 +36,8 @@ def draw_instances(
     Args:
         image: (H, W, 3) uint8 RGB, or a tensor (3, H, W).
         instances: `Instances` in this image's pixels (fields `pred_*` and `scores`, or `gt_*`), a dict that holds them
-            under `instances`, or a standard dataset dict. Crowds are hatched.
+            under `instances`, or a standard dataset dict. Crowds are hatched. A field of `RotatedBoxes` is drawn
+            instead of the upright boxes.
         class_names: written on the labels; class numbers where they are missing.
         score_threshold: objects with a lower score are not drawn, as are those whose box is not finite.
         skeleton: pairs of keypoint numbers, from 0, that a line joins.
@@ -52,7 +53,10 @@ def draw_instances(
     colors = _object_colors(marks, class_names, style)
     _draw_masks(canvas, marks, colors, style)
     for i in range(len(marks)):
-        canvas.box(marks.boxes[i], colors[i], dashed=bool(marks.crowd[i]))
+        if marks.corners is None:
+            canvas.box(marks.boxes[i], colors[i], dashed=bool(marks.crowd[i]))
+        else:
+            canvas.polygon(marks.corners[i], colors[i])
     if marks.keypoints is not None:
         for points, box, color in zip(marks.keypoints, marks.boxes, colors, strict=True):
             _draw_keypoints(canvas, points, skeleton, color, box)

@@ -9,7 +9,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from vertebra.structures import BoxMode, Instances, PolygonMasks, polygons_to_bitmask, segmentation_to_bitmask
+from vertebra.structures import (
+    BoxMode,
+    Instances,
+    PolygonMasks,
+    RotatedBoxes,
+    polygons_to_bitmask,
+    segmentation_to_bitmask,
+)
 
 __all__ = ["Marks", "as_array", "as_image", "check_size", "read_marks"]
 
@@ -25,6 +32,7 @@ class Marks:
         masks: N masks (H, W) bool, or None for an object without one.
         keypoints: (N, K, 3) x, y and how it is drawn: 0 not at all, 1 as hidden, 2 as visible.
         crowd: (N,) bool.
+        corners: (N, 4, 2) of rotated boxes, which are drawn instead of `boxes`; these enclose them.
     """
 
     boxes: np.ndarray
@@ -33,6 +41,7 @@ class Marks:
     masks: Sequence[np.ndarray | None] | None
     keypoints: np.ndarray | None
     crowd: np.ndarray
+    corners: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.boxes)
@@ -46,6 +55,7 @@ class Marks:
             None if self.masks is None else [self.masks[i] for i in keep],
             None if self.keypoints is None else self.keypoints[keep],
             self.crowd[keep],
+            None if self.corners is None else self.corners[keep],
         )
 
 
@@ -113,7 +123,11 @@ def _from_instances(instances: Instances, size: tuple[int, int], keypoint_thresh
         return instances.get(name) if instances.has(name) else None
 
     masks = _masks(field(f"{prefix}masks"), size)
+    rotated = [v for k, v in instances.get_fields().items() if k.startswith(prefix) and isinstance(v, RotatedBoxes)]
+    corners = _array(rotated[0].corners()) if rotated else None
     boxes = _array(field(f"{prefix}boxes"))
+    if corners is not None:
+        boxes = np.concatenate((corners.min(axis=1), corners.max(axis=1)), axis=1)
     keypoints = _array(field(f"{prefix}keypoints"))
     if predicted and keypoints is not None:
         keypoints = keypoints.copy()
@@ -127,6 +141,7 @@ def _from_instances(instances: Instances, size: tuple[int, int], keypoint_thresh
         masks,
         keypoints,
         np.zeros(count, bool),
+        None if corners is None else corners.astype(np.float64),
     )
 
 
