@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from whole_path import EXAMPLES, code_lines, predicted, trained
+from whole_path import EXAMPLES, FEW, code_lines, predicted, trained
 
 from vertebra import BACKBONES, FORMATS, load_recipe
 from vertebra.data import read_image, read_labels
@@ -15,10 +15,14 @@ RECIPE = str(EXAMPLES / "change.yaml")
 SMALL = ("model.neck.out_channels=8", "model.heads.change.conv_channels=8", "model.backbone.encoder.depth=18")
 
 
+@pytest.mark.slow
 class TestSiameseBackbone(BackboneConformance):
     component = "SiameseBackbone"
     recipe = RECIPE
+    arguments = {"encoder": {"name": "ResNet", "depth": 18, "out_features": ["res2", "res5"]}}
     images = {"after": 3}
+    data = "recipe"
+    overrides = FEW
 
 
 def test_it_is_one_file():

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
-from whole_path import EXAMPLES, code_lines, predicted, trained
+from whole_path import EXAMPLES, FEW, code_lines, predicted, trained
 
 from vertebra import EVALUATORS, HEADS, ShapeSpec, load_recipe
 from vertebra.testing import HeadConformance
@@ -15,10 +15,11 @@ RECIPE = str(EXAMPLES / "depth.yaml")
 SMALL = ("model.neck.out_channels=8", "model.heads.depth.width=8", "model.backbone.out_features=[res4, res5]")
 
 
+@pytest.mark.slow
 class TestDepthHead(HeadConformance):
     component = "DepthHead"
     recipe = RECIPE
-    overrides = (*SMALL, "model.heads.boxes=null", "evaluate.evaluators=[DepthEvaluator]")
+    overrides = (*SMALL, *FEW)
     data = "recipe"
 
 

@@ -16,7 +16,9 @@ def test_an_idea_has_a_section_of_two_lines_and_a_picture(idea):
     assert f"](#{title.lower().replace(' ', '-')})" in PAGE  # the table leads there
     assert first == "```console"
     assert lines[0] == f"$ vertebra train docs/examples/{idea}.yaml -o runs/{idea}"
-    assert lines[1].startswith(f"$ vertebra predict runs/{idea}/recipe.yaml") and f"-w runs/{idea}/final.pth" in lines[1]
+    assert (
+        lines[1].startswith(f"$ vertebra predict runs/{idea}/recipe.yaml") and f"-w runs/{idea}/final.pth" in lines[1]
+    )
     (picture,) = re.findall(r"!\[.+\]\((images/ideas/.+\.png)\)", section)
     assert (EXAMPLES.parent / picture).stat().st_size < 400_000
     assert f"examples/{idea}.py" in section

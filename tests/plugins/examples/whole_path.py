@@ -13,6 +13,16 @@ from vertebra.predictor import WrittenPredictions, predict_files
 
 EXAMPLES = Path(__file__).resolve().parents[3] / "docs" / "examples"
 
+FEW = (
+    "data.train.images=4",
+    "data.val.images=4",
+    "data.train.size=64",
+    "data.val.size=64",
+    "data.workers=0",
+    "evaluate.report=false",
+)
+"""Overrides of a recipe for the trainings of a conformance kit."""
+
 
 def code_lines(file: Path) -> int:
     """Lines of code of a Python file, without blank lines, comments and docstrings."""
