@@ -80,7 +80,7 @@ class SamplerConformance(ByRecipe):
         )
 
     def test_every_image_comes(self) -> None:
-        """Those with objects; that a sampler drops images without is no surprise."""
+        """Those with objects; a sampler may drop the others."""
         dicts = self.make_dicts()
         missing = {index for index, one in enumerate(dicts) if one.get("annotations")}
         drawn = 0
