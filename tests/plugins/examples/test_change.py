@@ -12,7 +12,7 @@ from vertebra.testing import BackboneConformance
 
 pytestmark = pytest.mark.usefixtures("clean_slate_per_file")
 RECIPE = str(EXAMPLES / "change.yaml")
-SMALL = ("model.neck.out_channels=8", "model.heads.change.conv_channels=8", "model.backbone.encoder.depth=18")
+SMALL = ("model.neck.out_channels=8", "model.heads.change.conv_channels=32", "model.backbone.encoder.depth=18")
 
 
 @pytest.mark.slow
