@@ -28,7 +28,7 @@ def idea():
 class TestRotatedBoxHead(HeadConformance):
     component = "RotatedBoxHead"
     recipe = RECIPE
-    overrides = (*SMALL, "data.fields.rotated.geometry=rotated_box")  # as the format declares it
+    overrides = SMALL
     data = "recipe"
 
 
