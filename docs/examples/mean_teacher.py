@@ -1,20 +1,22 @@
 """Mean teacher: semantic segmentation from a few labeled images and many unlabeled ones.
 
 A student learns the labels that there are. A teacher, the running average of the student's weights, labels the other
-images; where it is confident, the student has to say the same of a picture whose colors are changed and of which a part
-is cut out. The teacher is what is evaluated and predicts.
+images; where it is confident, the student has to say the same of pictures whose colors are changed and of which a part
+comes from another one. The teacher is what is evaluated and predicts.
 
 Sources: Tarvainen, Valpola, "Mean teachers are better role models", arXiv:1703.01780 (the average, the ramp); Sohn et
-al., "FixMatch", arXiv:2001.07685 (weak and strong views, the threshold). Unlike in FixMatch the labels are the
-teacher's and not the student's own, and the student sees one view of each image: the weak one where it is labeled.
+al., "FixMatch", arXiv:2001.07685 (weak and strong views, the threshold); French et al., "Semi-supervised semantic
+segmentation needs strong, varied perturbations", arXiv:1906.01916 (CutMix, which for segmentation is better than
+FixMatch's cutout). Unlike in FixMatch the labels are the teacher's and not the student's own, and the student sees one
+view of each image: the weak one where it is labeled.
 Letters: N images, C channels, K classes, H x W padded input pixels.
 
     vertebra train docs/examples/mean_teacher.yaml -o runs/mean_teacher
     vertebra predict runs/mean_teacher/recipe.yaml IMAGE -w runs/mean_teacher/final.pth
 
-The same training without the unlabeled images:
+The same training, with as many labeled images per step, but without the unlabeled ones:
 
-    vertebra train docs/examples/mean_teacher.yaml -o runs/labeled_only data.sampler.labeled_share=1
+    vertebra train docs/examples/mean_teacher.yaml -o runs/labeled_only data.sampler.labeled_share=1 train.batch_size=8
 """
 
 import copy
@@ -28,7 +30,7 @@ from torch import Tensor
 from vertebra import FORMATS, MODELS, SAMPLERS, BaseModel, Batch, Model
 from vertebra.data import Sampler, ShapesFormat
 
-__all__ = ["LabeledShareSampler", "MeanTeacher", "PartlyLabeledShapes", "strong_view"]
+__all__ = ["LabeledShareSampler", "MeanTeacher", "PartlyLabeledShapes"]
 
 IGNORED = 255  # label of pixels that have no loss
 
@@ -58,32 +60,27 @@ class MeanTeacher(BaseModel):
         decay: float = 0.99,
         threshold: float = 0.9,
         consistency_weight: float = 1.0,
-        ramp: float = 0.25,
+        ramp: float = 0.4,
     ) -> None:
         super().__init__()
         self.student = student
-        self.teacher = copy.deepcopy(student).requires_grad_(False).eval()
+        self.teacher = copy.deepcopy(student).requires_grad_(False)
         self.decay = decay
         self.threshold = threshold
         self.consistency_weight = consistency_weight
         self.ramp = ramp
-
-    def train(self, mode: bool = True) -> "MeanTeacher":
-        """The teacher labels as it predicts: with running statistics and without dropout."""
-        super().train(mode)
-        self.teacher.eval()
-        return self
 
     def training_step(self, batch: Batch, step) -> dict[str, Tensor]:
         """One view of each image: labeled ones as they are, with their labels; others in their strong view, with the
         teacher's labels of the weak one. Both losses are those of the student's heads."""
         unlabeled = (batch.field("labeled") == 0)[:, None, None]  # (N, 1, 1)
         labels = batch.sem_seg.masked_fill(unlabeled, IGNORED)  # (N, H, W)
-        strong, cut_out = strong_view(batch.images, batch.padding_mask)
-        asked = unlabeled & ~cut_out & ~batch.padding_mask  # (N, H, W): pixels that may have a label of the teacher
-        taught = self.taught_labels(batch).masked_fill(~asked, IGNORED)
+        inside = rectangles(len(batch), batch.padded_size, batch.device)
+        strong = cut_mix(changed_colors(batch.images, batch.padding_mask), inside)
+        padding = cut_mix(batch.padding_mask, inside) | ~unlabeled  # (N, H, W): nothing is taught here
+        taught = cut_mix(self.taught_labels(batch), inside).masked_fill(padding, IGNORED)
         # FixMatch, equation 4, is a mean over all unlabeled pixels; the heads' losses are means over labeled ones.
-        confident = (taught != IGNORED).sum() / asked.sum().clamp(min=1)
+        confident = (taught != IGNORED).sum() / (~padding).sum().clamp(min=1)
 
         raw = self.student.compute(replace(batch, images=strong.where(unlabeled[:, None], batch.images)))
         losses = self.student.losses(raw, replace(batch, sem_seg=labels))
@@ -95,7 +92,11 @@ class MeanTeacher(BaseModel):
 
     @torch.no_grad()
     def taught_labels(self, batch: Batch) -> Tensor:
-        """(N, H, W) int64: the teacher's class of each pixel, 255 where its probability is below the threshold."""
+        """(N, H, W) int64: the teacher's class of each pixel, 255 where its probability is below the threshold.
+
+        Meanwhile its norms follow the statistics of the weak views: those of the images that it will predict. The
+        student's are of strong views too, and would not fit.
+        """
         whole = [batch.padded_size] * len(batch)  # outputs of the padded input, all of one size
         outputs = self.teacher.predict(
             self.teacher.compute(batch), replace(batch, image_sizes=whole, original_sizes=whole)
@@ -105,19 +106,16 @@ class MeanTeacher(BaseModel):
 
     @torch.no_grad()
     def update_teacher(self, number: int) -> None:
-        """teacher = d * teacher + (1 - d) * student, of weights and of the statistics of norms.
+        """teacher = d * teacher + (1 - d) * student, of all weights; statistics of norms are the teacher's own, as in
+        the authors' code.
 
         Args:
-            number: steps done before this one. At first the average is a plain mean of all steps, as in the authors'
-                code, so that the random start is forgotten.
+            number: steps done before this one. At first the average is a plain mean of all steps, so that the random
+                start is forgotten.
         """
         decay = min(self.decay, 1 - 1 / (number + 1))
-        student = self.student.state_dict()
-        for name, mean in self.teacher.state_dict().items():  # shares its memory with the teacher
-            if mean.is_floating_point():
-                mean.lerp_(student[name], 1 - decay)
-            else:
-                mean.copy_(student[name])  # counters
+        for mean, weight in zip(self.teacher.parameters(), self.student.parameters(), strict=True):
+            mean.lerp_(weight, 1 - decay)
 
     def compute(self, batch, padding_mask=None):
         return self.teacher.compute(batch, padding_mask)
@@ -126,26 +124,32 @@ class MeanTeacher(BaseModel):
         return self.teacher.predict(raw, batch)
 
 
-def strong_view(images: Tensor, padding_mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Colors changed, and a rectangle of half the height and width replaced by the mean color.
+def changed_colors(images: Tensor, padding_mask: Tensor) -> Tensor:
+    """Another contrast, brightness and tint for each image.
 
     Args:
         images: (N, C, H, W) normalized: 0 is the mean color, and what padding holds.
         padding_mask: (N, H, W) bool.
-    Returns:
-        images (N, C, H, W), and (N, H, W) bool, True where the rectangle is. Half of it may lie outside.
     """
-    count, channels, height, width = images.shape
-    gain = 1 + 0.4 * (2 * torch.rand(count, channels, 1, 1, device=images.device) - 1)
-    shift = 0.5 * torch.randn(count, channels, 1, 1, device=images.device)
-    top, left = (torch.rand(2, count, 1, device=images.device) - 0.25) * torch.tensor(
-        [[[height]], [[width]]], device=images.device
-    )  # (N, 1) each
-    rows, columns = torch.arange(height, device=images.device), torch.arange(width, device=images.device)
-    rows_cut = (rows >= top) & (rows < top + height / 2)  # (N, H)
-    columns_cut = (columns >= left) & (columns < left + width / 2)  # (N, W)
-    cut_out = rows_cut[:, :, None] & columns_cut[:, None, :]
-    return (images * gain + shift).masked_fill((cut_out | padding_mask)[:, None], 0), cut_out
+    gain = 0.6 + 0.8 * torch.rand(len(images), 1, 1, 1, device=images.device)
+    shift = 0.2 * torch.randn(*images.shape[:2], 1, 1, device=images.device)
+    return (images * gain + shift).masked_fill(padding_mask[:, None], 0)
+
+
+def rectangles(count: int, size: tuple[int, int], device: torch.device) -> Tensor:
+    """(N, H, W) bool: True in a rectangle of half the height and width, anywhere inside the image."""
+    masks = []
+    for length in size:
+        first = torch.randint(length - length // 2 + 1, (count, 1), device=device)
+        cells = torch.arange(length, device=device)
+        masks.append((cells >= first) & (cells < first + length // 2))  # (N, length)
+    rows, columns = masks
+    return rows[:, :, None] & columns[:, None, :]
+
+
+def cut_mix(maps: Tensor, inside: Tensor) -> Tensor:
+    """Maps (N, H, W) or (N, C, H, W), inside the rectangles (N, H, W) replaced by those of the image before."""
+    return maps.roll(1, dims=0).where(inside if maps.dim() == 3 else inside[:, None], maps)
 
 
 def ramp_up(done: float) -> float:
