@@ -4,6 +4,7 @@ import random
 
 import pytest
 import torch
+from planted_decoding import PLANTED_DECODING
 from planted_heads import PLANTED_HEADS
 from sample_parts import SampleBackbone, SampleHead, SampleSemanticHead
 from torch import nn
@@ -476,6 +477,6 @@ def test_every_head_check_is_tried_on_a_broken_head():
     tried = {test for _, test, _ in BROKEN_HEADS}
     tried |= {"test_a_batch_of_one", "test_overfits_eight_images"}
     tried |= {"test_builds_from_its_recipe", "test_trains_by_its_recipe"}
-    tried |= {test for _, test, _ in PLANTED_HEADS}
+    tried |= {test for _, test, _ in [*PLANTED_HEADS, *PLANTED_DECODING]}
     assert set(CHECKS) - tried == {"test_its_recipe_survives_saving"}
     assert issubclass(SampleHead, Head)

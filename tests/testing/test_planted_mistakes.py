@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from planted_decoding import NEIGHBORS, PLANTED_DECODING, PREDICTED
 from planted_heads import ALONE, PLANTED_HEADS, OffByOne
 from sample_parts import SampleBackbone, SampleHead
 from torch import nn
@@ -31,12 +32,16 @@ def caught(kit, test, words, **settings):
         getattr(type("Kit", (kit,), settings)(), test)()
 
 
-@pytest.mark.parametrize(("cls", "test", "words"), PLANTED_HEADS, ids=lambda value: getattr(value, "__name__", None))
+@pytest.mark.parametrize(
+    ("cls", "test", "words"), [*PLANTED_HEADS, *PLANTED_DECODING], ids=lambda value: getattr(value, "__name__", None)
+)
 def test_of_a_head(tmp_path, cls, test, words):
     if cls.__name__ not in HEADS.registered():
         HEADS.register(cls)
     path = tmp_path / "recipe.yaml"
-    path.write_text(f"model: {{backbone: SampleBackbone, heads: {{task: {{name: {cls.__name__}}}}}}}\n")
+    fields = ", ".join(f"{name}: {{geometry: {geometry}}}" for name, geometry in cls.needs_fields.items())
+    model = f"{{backbone: SampleBackbone, heads: {{task: {{name: {cls.__name__}}}}}}}"
+    path.write_text(f"model: {model}\ndata: {{fields: {{{fields}}}}}\n")
     caught(HeadConformance, test, words, component=cls.__name__, recipe=str(path))
 
 
@@ -265,6 +270,34 @@ class OwnStep(RightModel):
 
 
 @MODELS.register()
+class NegativeStep(RightModel):
+    """Logs the loss, and minimizes its opposite."""
+
+    def training_step(self, batch, step):
+        losses = self.losses(self.compute(batch), batch)
+        step.minimize("optimizer", -losses["pixels"])
+        return losses
+
+
+@MODELS.register()
+class StepCountsPadding(OwnStep):
+    def losses(self, raw, batch):
+        return {name: loss / batch.gt_boxes.shape[1] for name, loss in super().losses(raw, batch).items()}
+
+
+@MODELS.register()
+class StepMirrors(OwnStep):
+    def predict(self, raw, batch):
+        return super().predict(raw.flip(3), batch)
+
+
+@MODELS.register()
+class MeanOfBatch(RightModel):
+    def network(self, images):
+        return super().network(images - images.mean(dim=(0, 2, 3), keepdim=True))
+
+
+@MODELS.register()
 class NeverMinimizes(RightModel):
     def training_step(self, batch, step):
         return self.losses(self.compute(batch), batch)
@@ -318,6 +351,11 @@ def test_a_right_model_passes(tmp_path, name, check):
         ("CountsSteps", "test_a_resumed_training_ends_as_an_uninterrupted_one", "belongs in a buffer"),
         ("TurnsLabels", ALONE, "changes the batch in place.*sem_seg"),
         ("NamesNothing", "test_builds_from_its_recipe", "task_outputs is empty"),
+        ("NegativeStep", "test_losses_are_not_negative", 'step.minimize."optimizer". is -.*Is its sign reversed'),
+        ("NegativeStep", PREDICTED, "The loss is negative: is its sign reversed"),
+        ("StepCountsPadding", "test_padded_ground_truth_changes_no_loss", 'change the loss step.minimize."optimizer"'),
+        ("StepMirrors", PREDICTED, "mirrored from left to right"),
+        ("MeanOfBatch", NEIGHBORS, "sem_seg of an image depends on the other images"),
         ("NeverMinimizes", "test_every_parameter_gets_a_gradient", "has not called step.minimize"),
     ],
 )

@@ -1,5 +1,4 @@
-"""Whether `losses`, `forward` and `predict` of one part mean the same: what is learned is what is predicted, padding is
-nothing, and nobody changes what others still need."""
+"""Padding is nothing, losses have a sign, and nobody changes what others still need."""
 
 from __future__ import annotations
 
@@ -12,60 +11,11 @@ import torch
 from torch import Tensor
 
 from vertebra.models import Batch
-from vertebra.testing.checks import check_losses, require, tensors_in
-from vertebra.testing.found import likely_cause, shares_found
+from vertebra.testing.checks import require, tensors_in
 
-__all__ = ["check_leaves_alone", "check_padding", "check_predicts_what_it_learns", "check_signs"]
+__all__ = ["check_leaves_alone", "check_padding", "check_signs"]
 
-_EVERY = 15  # steps between two looks at the predictions
-_ENOUGH = 0.9
 _SEEDS = range(6)
-
-
-def check_predicts_what_it_learns(
-    part: Any, raw: Any, batch: Batch, inputs: list[dict[str, Any]], *, steps: int, lr: float
-) -> None:
-    """Moves the raw outputs themselves down the gradient of the losses, without a network before them, until `predict`
-    finds the ground truth in them. What it finds then is what the losses ask for.
-
-    Args:
-        part: a head or model.
-        raw: its raw outputs of the batch, with gradients; those that have none stay as they are.
-        inputs: what the batch was made of, with `instances` and `sem_seg` where the part learns from them.
-        steps, lr: at most this many steps of Adam at this rate; the part's own parameters move by a hundredth of it.
-    """
-    free: list[Tensor] = []
-
-    def freed(tensor: Tensor) -> Tensor:
-        if not tensor.requires_grad:
-            return tensor
-        free.append(tensor.detach().clone().requires_grad_())
-        return free[-1]
-
-    raw = _changed(raw, freed)
-    require(bool(free), f"the raw outputs of {type(part).__name__} have no gradient in training")
-    own = [parameter for parameter in part.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.Adam([{"params": free, "lr": lr}, {"params": own, "lr": lr / 100}])
-    first = last = 0.0
-    outputs: list[dict[str, Any]] = []
-    for step in range(1, steps + 1):
-        total = check_losses(part.train().losses(raw, batch), "fitted raw outputs")
-        last = float(total.detach())
-        first = last if step == 1 else first
-        optimizer.zero_grad()
-        total.backward()
-        optimizer.step()
-        if step % _EVERY == 0 or step == steps:
-            with torch.no_grad():
-                outputs = part.eval().predict(_changed(raw, Tensor.detach), batch)
-            shares = shares_found(outputs, inputs)  # empty where nothing can be compared
-            if all(share >= _ENOUGH for share in shares.values()):
-                return
-    found = ", ".join(f"{what} {share:.0%}" for what, share in shares_found(outputs, inputs).items())
-    raise AssertionError(
-        f"raw outputs that were fitted to the losses for {steps} steps (from {first:.3g} to {last:.3g}) are not "
-        f"predicted as the ground truth; found of it: {found}. {likely_cause(outputs, inputs)}"
-    )
 
 
 def check_padding(losses_of: Callable[[Batch], dict[str, Tensor]], batch: Batch) -> None:
@@ -98,16 +48,33 @@ def check_signs(losses: Mapping[str, Tensor], allowed: tuple[str, ...]) -> None:
 
 @contextmanager
 def check_leaves_alone(value: Any, who: str, what: str) -> Iterator[None]:
-    """The tensors in `value` are the same after the block as before, bit by bit."""
+    """The tensors in `value` are the same after the block as before, bit by bit, and its dicts hold the same."""
     before = [(place, tensor, tensor.detach().clone()) for place, tensor in tensors_in(value)]
+    dicts = [(one, dict(one)) for one in _dicts_in(value)]
     yield
     changed = [place for place, tensor, kept in before if not _equal(tensor, kept)]
     require(
         not changed,
         f"{who} changes {what} in place ({', '.join(changed[:3])}): other parts, such as a second head, a loss or the "
-        "backward pass, get the changed values. Look for relu_, mul_, +=, inplace=True or an assignment to a slice; "
-        "work on a new tensor",
+        "backward pass, get the changed values. Look for relu_, mul_, div_, +=, inplace=True or an assignment to a "
+        "slice; work on a new tensor",
     )
+    for one, kept in dicts:
+        other = [str(key) for key in (*kept, *one) if key not in one or key not in kept or one[key] is not kept[key]]
+        require(
+            not other,
+            f"{who} assigns into a dict of {what} ({', '.join(dict.fromkeys(other))}): other parts, such as a second "
+            "head, get the changed dict. Make a new one",
+        )
+
+
+def _dicts_in(value: Any) -> Iterator[dict[Any, Any]]:
+    """Every dict in nested dicts, lists and tuples."""
+    if isinstance(value, dict):
+        yield value
+    if isinstance(value, (dict, list, tuple)):
+        for child in value.values() if isinstance(value, dict) else value:
+            yield from _dicts_in(child)
 
 
 def _equal(first: Tensor, second: Tensor) -> bool:
@@ -136,16 +103,3 @@ def _under_seeds(losses_of: Callable[[Batch], dict[str, Tensor]], batch: Batch) 
         if seed == 1 and all(one[0] == one[1] for one in values.values()):
             break
     return values
-
-
-def _changed(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    """Nested dicts, lists and tuples with each tensor replaced."""
-    if isinstance(value, Tensor):
-        return change(value)
-    if isinstance(value, Mapping):
-        return {key: _changed(child, change) for key, child in value.items()}
-    if hasattr(value, "_make"):
-        return value._make(_changed(child, change) for child in value)
-    if isinstance(value, (list, tuple)):
-        return type(value)(_changed(child, change) for child in value)
-    return value

@@ -12,13 +12,14 @@ from torch import Tensor, nn
 from vertebra.config import load_recipe
 from vertebra.engine import Trainer
 from vertebra.engine.blame import owns_step
-from vertebra.models import BaseModel
+from vertebra.models import BaseModel, Batch
 from vertebra.registry import MODELS
-from vertebra.testing.checks import check_gradients, check_losses, check_same, require
+from vertebra.testing.checks import check_gradients, check_same, require
 from vertebra.testing.elsewhere import check_export, check_spawned
 from vertebra.testing.inputs import bare
+from vertebra.testing.minimized import collect_gradients, minimized
 from vertebra.testing.training import BreakAt, Interrupted, small_run
-from vertebra.testing.whole_model import WholeModelConformance
+from vertebra.testing.whole_model import FITTED, WholeModelConformance
 
 __all__ = ["ModelConformance"]
 
@@ -26,16 +27,17 @@ __all__ = ["ModelConformance"]
 class ModelConformance(WholeModelConformance):
     """Subclass it with `component` and `recipe`; the rest has defaults.
 
-    A model with a `training_step` of its own is checked by what that minimizes: it takes the steps, here without an
-    optimizer, and its gradients are looked at.
+    A model with a `training_step` of its own is checked by what that minimizes: its gradients, collected over up to 8
+    steps, for a step may skip a loss; its sign; whether padded ground truth changes it. Raw outputs are fitted to it
+    where the step gets them from `self.compute(batch)` or `self.network(batch.images)`.
 
     Attributes:
         component: the model's name, as a recipe writes it.
         recipe: a path or `plugin:recipe` whose `model` it is; the smaller, the faster the checks.
         overrides: `key=value` laid over the recipe.
         inputs, data, negative_losses, image_size, fit_lr: see HeadConformance.
-        overfit_steps, overfit_lr, overfit_size, overfit_overrides: see HeadConformance; not for a model with a step of
-            its own.
+        overfit_steps, overfit_lr, overfit_size, overfit_overrides: see HeadConformance. A model with a step of its own
+            takes these steps with an AdamW for each of `train.optimizers`; what it finds counts, not its losses.
     """
 
     kind: ClassVar = "model"
@@ -78,14 +80,15 @@ class ModelConformance(WholeModelConformance):
         return not owns_step(self._model())
 
     def losses_of(self, model: Any, inputs: list[dict[str, Any]]) -> dict[str, Tensor]:
+        return model(inputs) if self.learns_by_losses() else collect_gradients(model, inputs)
+
+    def losses_of_batch(self, model: Any, batch: Batch) -> dict[str, Tensor]:
+        return super().losses_of_batch(model, batch) if self.learns_by_losses() else minimized(model, batch)
+
+    def losses_of_raw(self, part: Any, raw: Any, batch: Batch, number: int) -> dict[str, Tensor]:
         if self.learns_by_losses():
-            return model(inputs)
-        model.zero_grad(set_to_none=True)
-        step = _Gradients()
-        logged = model(inputs, step)
-        check_losses(logged, "training_step", gradient=False)
-        require(step.loss is not None, "training_step has not called step.minimize(name, loss), so nothing is learned")
-        return logged
+            return super().losses_of_raw(part, raw, batch, number)
+        return minimized(part.train(), batch, number, raw, FITTED)
 
     def backward(self, model: Any, losses: dict[str, Tensor], what: str) -> None:
         if self.learns_by_losses():
@@ -103,20 +106,3 @@ class _Network(nn.Module):
 
     def forward(self, images: Tensor) -> Any:
         return self.model.compute(images)
-
-
-class _Gradients:
-    """What a training step gets here: gradients are computed, weights stay."""
-
-    number, total = 0, 1
-
-    def __init__(self) -> None:
-        self.loss: Tensor | None = None
-
-    def minimize(self, name: str, loss: Tensor, *, retain_graph: bool = False) -> None:
-        require(
-            isinstance(loss, Tensor) and loss.numel() == 1 and loss.requires_grad,
-            f"step.minimize({name!r}, ...) gets a loss without gradient; expected a scalar that depends on weights",
-        )
-        loss.backward(retain_graph=retain_graph)
-        self.loss = loss.detach() if self.loss is None else self.loss + loss.detach()

@@ -10,16 +10,21 @@ import torch
 from vertebra.config import ComponentSpec, Recipe
 from vertebra.data import Dataset
 from vertebra.data.build import build_mapper, load_dataset
+from vertebra.engine.blame import owns_step
 from vertebra.evaluation import COCOEvaluator
 from vertebra.models import BaseModel, build_model
+from vertebra.testing.causes import likely_cause
 from vertebra.testing.checks import check_losses, checked_spec, require
-from vertebra.testing.found import likely_cause, mean_iou
+from vertebra.testing.found import mean_iou
+from vertebra.testing.minimized import DescendingStep
 
 __all__ = ["check_overfits"]
 
 _EVERY = 25  # steps between two looks at the predictions
 _WARMUP = 10  # steps
 _CLIP = 10.0  # L2 norm of the gradients
+_FAR = 10  # a loss below this part of its first value has fallen far
+Optimizers = dict[str, torch.optim.Optimizer]
 
 
 def check_overfits(
@@ -39,7 +44,8 @@ def check_overfits(
         semantic: the dataset has semantic labels.
         size: (height, width) of the images in pixels.
         steps: at most; it ends as soon as all is reached.
-        lr: of AdamW, constant after a short warm-up.
+        lr: of AdamW, constant after a short warm-up. A model with a training step of its own takes that step, with one
+            AdamW for each of `train.optimizers`; its losses need not fall, for some work against each other.
         generated: on images of `shapes`; otherwise on the first 8 of the recipe's own training images.
     """
     if generated:
@@ -54,23 +60,19 @@ def check_overfits(
     inputs = [mapper(record, index=i) for i, record in enumerate(dataset.dicts)]
     torch.manual_seed(recipe.seed)
     model = build_model(recipe, metadata=dataset.metadata, pretrained=False)
-    trainable = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(trainable, lr=lr, weight_decay=0.0)
+    descend = _by_its_steps if owns_step(model) else _by_its_losses
+    optimizers = _optimizers(recipe, model)
     first = now = 0.0
     facts: dict[str, float | None] = {}
     for step in range(1, steps + 1):
-        for group in optimizer.param_groups:
+        for group in (group for optimizer in optimizers.values() for group in optimizer.param_groups):
             group["lr"] = lr * min(1.0, step / _WARMUP)
-        total = check_losses(model.train()(inputs), f"overfitting, step {step}")
-        now = float(total.detach())
+        now = descend(model.train(), inputs, optimizers, step - 1, steps)
         first = now if step == 1 else first
-        optimizer.zero_grad()
-        total.backward()
-        torch.nn.utils.clip_grad_norm_(trainable, _CLIP)
-        optimizer.step()
         if step % _EVERY == 0 or step == steps:
             facts = _measure(model, inputs, dataset)
-            if now < first / 3 and all(value is not None and value > 0.9 for value in facts.values()):
+            fallen = owns_step(model) or now < first / 3
+            if fallen and all(value is not None and value > 0.9 for value in facts.values()):
                 return
     require(bool(facts), "the model's predictions have neither instances nor sem_seg, so there is nothing to measure")
     found = ", ".join(f"{name} {'undefined' if value is None else f'{value:.3f}'}" for name, value in facts.items())
@@ -85,12 +87,49 @@ def _advice(
     model: BaseModel, inputs: list[dict[str, Any]], first: float, now: float, facts: dict[str, float | None]
 ) -> str:
     """More steps help where the loss has far to go; where it has fallen and nothing is found, something is wrong."""
-    if now < 0:
+    least = min(value or 0.0 for value in facts.values())
+    if now < 0 and not owns_step(model):
         return "The loss is negative: is its sign reversed?"
-    if now < first / 3 and min(value or 0.0 for value in facts.values()) < 0.5:
+    if now < first / 3 and least < 0.5:
         cause = likely_cause(model.eval()(inputs), inputs)
         return f"The loss falls, but the predictions do not follow, so more steps will not help. {cause}"
-    return "Raise overfit_steps or overfit_lr if it only learns slowly"
+    slow = "Raise overfit_steps or overfit_lr if it only learns slowly"
+    if now < first / _FAR and least <= 0.9:
+        cause = likely_cause(model.eval()(inputs), inputs)
+        return f"{slow}. The loss has fallen far; where more steps do not help: {cause}"
+    return slow
+
+
+def _optimizers(recipe: Recipe, model: BaseModel) -> dict[str, torch.optim.Optimizer]:
+    """An AdamW for each of `train.optimizers`, otherwise one for all parameters."""
+    modules = {name: section.modules or [name] for name, section in (recipe.train.optimizers or {}).items()}
+    found = {}
+    for name, paths in (modules or {"optimizer": [""]}).items():
+        inside = [one for path in paths for one in model.get_submodule(path).parameters() if one.requires_grad]
+        found[name] = torch.optim.AdamW(list(dict.fromkeys(inside)), lr=0.0, weight_decay=0.0)
+    return found
+
+
+def _by_its_losses(
+    model: BaseModel, inputs: list[dict[str, Any]], optimizers: Optimizers, number: int, steps: int
+) -> float:
+    total = check_losses(model(inputs), f"overfitting, step {number + 1}")
+    for optimizer in optimizers.values():
+        optimizer.zero_grad()
+    total.backward()
+    for optimizer in optimizers.values():
+        torch.nn.utils.clip_grad_norm_(optimizer.param_groups[0]["params"], _CLIP)
+        optimizer.step()
+    return float(total.detach())
+
+
+def _by_its_steps(
+    model: BaseModel, inputs: list[dict[str, Any]], optimizers: Optimizers, number: int, steps: int
+) -> float:
+    step = DescendingStep(number, steps, optimizers, _CLIP)
+    check_losses(model(inputs, step), f"overfitting, step {number + 1}", gradient=False)
+    require(step.loss is not None, "training_step has not called step.minimize(name, loss), so nothing is learned")
+    return sum(float(one.detach()) for one in step.losses.values())
 
 
 def _shapes(semantic: bool, size: tuple[int, int]) -> ComponentSpec:
