@@ -105,9 +105,7 @@ def _failure(fit: Fit, padded: tuple[int, int], steps: int, lr: float) -> str:
     if last < 0:
         advice = f"The loss is negative: is its sign reversed, so that training makes the predictions worse? {advice}"
     elif fit.still_falls():
-        advice = (
-            f"The loss was still falling: set fit_lr, here {lr:g}, to what suits the raw outputs' unit. Or: {advice}"
-        )
+        advice = f"The loss was still falling: set fit_lr ({lr:g}) to what suits the raw outputs' unit. Or: {advice}"
     return (
         f"raw outputs that were fitted to the losses for {steps} steps (from {first:.3g} to {last:.3g}) are not "
         f"predicted as the ground truth; found of it: {found}. {advice}"
@@ -115,7 +113,7 @@ def _failure(fit: Fit, padded: tuple[int, int], steps: int, lr: float) -> str:
 
 
 def other_in_evaluation(training: Any, evaluation: Any) -> bool:
-    """Whether raw outputs of evaluation have tensors, or dimensions of tensors, that those of training lack: what
+    """Whether raw outputs of evaluation have tensors or dimensions that those of training do not have: what
     `losses` takes is then not what `predict` takes."""
     known = {place: tensor.dim() for place, tensor in tensors_in(training)}
     return any(known.get(place) != tensor.dim() for place, tensor in tensors_in(evaluation))

@@ -100,10 +100,10 @@ def _advice(
     return slow
 
 
-def _optimizers(recipe: Recipe, model: BaseModel) -> dict[str, torch.optim.Optimizer]:
+def _optimizers(recipe: Recipe, model: BaseModel) -> Optimizers:
     """An AdamW for each of `train.optimizers`, otherwise one for all parameters."""
     modules = {name: section.modules or [name] for name, section in (recipe.train.optimizers or {}).items()}
-    found = {}
+    found: Optimizers = {}
     for name, paths in (modules or {"optimizer": [""]}).items():
         inside = [one for path in paths for one in model.get_submodule(path).parameters() if one.requires_grad]
         found[name] = torch.optim.AdamW(list(dict.fromkeys(inside)), lr=0.0, weight_decay=0.0)
