@@ -78,7 +78,7 @@ class Colorizer(BaseModel):
         return {"pixels": pixels, "fooled": fooled, "critic": told}
 
     def judged(self, gray: Tensor, chroma: Tensor, valid: Tensor, *, real: bool) -> Tensor:
-        """Cross entropy of the critic's answer, over the patches whose middle is no padding, where the right answer is
+        """Cross entropy of the critic's answer, over the patches whose center is not padding, where the right answer is
         `real`. For the generator it is the log D of section 3.3, which has a gradient where the critic is certain."""
         logits = self.critic(torch.cat((2 * gray - 1, chroma), dim=1)).float()  # (N, 1, h, w)
         inside = F.interpolate(valid.float(), logits.shape[-2:])
@@ -189,7 +189,7 @@ class ColorEvaluator(Evaluator):
 
 def colorfulness(rgb: Tensor) -> float:
     """Of a picture (3, H, W), 0 to 255: about 15 looks slightly, 60 quite colorful. Source: Hasler, Süsstrunk,
-    "Measuring colourfulness in natural images", 2003."""
+    Human Vision and Electronic Imaging VIII, SPIE 5007, 2003, section 7."""
     red, green, blue = rgb
     opponents = torch.stack((red - green, (red + green) / 2 - blue)).flatten(1)  # (2, pixels)
     return float(opponents.std(dim=1, correction=0).norm() + 0.3 * opponents.mean(dim=1).norm())

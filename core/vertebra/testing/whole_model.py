@@ -130,7 +130,8 @@ class WholeModelConformance:
             model = self.copy_model().train(training)
             name = _named(self.part_of(model))
             batch = model.make_batch(inputs if training else bare(inputs))
-            parts = parts_of(batch, self._fields() if training else ())
+            fields = [name for name, field in self._fields().items() if field.geometry != "image"]
+            parts = parts_of(batch, fields if training else ())
             with torch.set_grad_enabled(training), check_leaves_alone(parts, name, "the batch"), self.watched(model):
                 if training and not self.learns_by_losses():
                     self.losses_of_batch(model, batch)
@@ -366,10 +367,6 @@ class WholeModelConformance:
         """By how much `overfit_size` is too small for the finest stride of the features."""
         strides = [shape.stride for part in feature_parts(self._model()) for shape in part.output_shape().values()]
         return max(1, math.ceil(_CELLS[self._labels()] * min(strides, default=1) / min(self.overfit_size)))
-
-    def _fields(self) -> list[str]:
-        """Declared fields that a batch has, besides images."""
-        return [name for name, field in self.load().data.fields.items() if field.geometry != "image"]
 
     @torch.no_grad()
     def _gives_other_in_evaluation(self, model: Any, raw: Any, images: Batch) -> bool:

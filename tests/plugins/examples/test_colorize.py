@@ -56,7 +56,7 @@ class TestPictureFolder(FormatConformance):
 
 
 def pictures(folder, count=4):
-    """Noise in colors, and a file that is no picture."""
+    """Noise in colors, and a file that is not a picture."""
     folder.mkdir()
     rng = np.random.default_rng(0)
     for number in range(count):
