@@ -23,7 +23,7 @@ from vertebra.testing import (
     HookConformance,
     LossConformance,
     NeckConformance,
-    whole_model,
+    recipe_model,
 )
 
 if "SampleBackbone" not in BACKBONES.registered():
@@ -76,9 +76,9 @@ def test_a_head_that_learns_overfits(check, cls):
 
 def test_the_kit_loads_a_recipe_and_builds_its_model_once_per_class(recipe_of, monkeypatch):
     loaded, built = [], []
-    monkeypatch.setattr(whole_model, "load_recipe", lambda *args: loaded.append(args) or load_recipe(*args))
+    monkeypatch.setattr(recipe_model, "load_recipe", lambda *args: loaded.append(args) or load_recipe(*args))
     monkeypatch.setattr(
-        whole_model, "build_model", lambda *args, **more: built.append(args) or build_model(*args, **more)
+        recipe_model, "build_model", lambda *args, **more: built.append(args) or build_model(*args, **more)
     )
     kit = type("Kit", (HeadConformance,), {"component": "SampleHead", "recipe": recipe_of("SampleHead")})
     for test in CHECKS:

@@ -6,23 +6,16 @@ import copy
 import math
 import tempfile
 import unittest
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal
 
 import torch
-from torch import nn
 
-from vertebra.config import ComponentSpec, Recipe, load_recipe
-from vertebra.config.extra_fields import FieldSection
-from vertebra.data import Metadata
-from vertebra.data.extra_fields import declared_fields
-from vertebra.models import BaseModel, Batch, build_model
-from vertebra.registry import REGISTRIES
+from vertebra.config import load_recipe
+from vertebra.models import BaseModel, Batch
 from vertebra.testing.agreement import check_leaves_alone, check_padding, check_signs
 from vertebra.testing.checks import (
-    backward,
-    check_gradients,
     check_losses,
     check_same,
     check_state_round_trip,
@@ -30,12 +23,13 @@ from vertebra.testing.checks import (
 )
 from vertebra.testing.fitting import Fit, check_predicts_what_it_learns, other_in_evaluation
 from vertebra.testing.independence import check_neighbors, check_sizes, without_truth
-from vertebra.testing.inputs import add_declared, bare, make_input, make_metadata
+from vertebra.testing.inputs import bare
 from vertebra.testing.marks import slow
 from vertebra.testing.model_parts import feature_parts, parts_of, shake
 from vertebra.testing.overfit import check_overfits
 from vertebra.testing.predictions import check_predictions
-from vertebra.testing.training import check_trains_by_recipe, specs_of
+from vertebra.testing.recipe_model import RecipeModel
+from vertebra.testing.training import check_trains_by_recipe
 
 __all__ = ["FITTED", "WholeModelConformance"]
 
@@ -43,23 +37,15 @@ FITTED = 150  # steps
 _CELLS = {"things": 3, "stuff": 8}  # of the finest stride, along the shorter side of images whose labels are fitted
 
 
-class WholeModelConformance:
+class WholeModelConformance(RecipeModel):
     """All checks run on the recipe's whole model, on inputs made by hand, without pretrained weights. The recipe is
     loaded once per class and its model is built once; each check works on a copy."""
 
-    kind: ClassVar[Literal["head", "model"]]
-    component: ClassVar[str] = ""
-    recipe: ClassVar[str] = ""
-    overrides: ClassVar[Sequence[str]] = ()
-    inputs: ClassVar[Mapping[str, Any]] = {}
     data: ClassVar[Literal["generated", "recipe"]] = "generated"
     negative_losses: ClassVar[tuple[str, ...]] = ()
-    num_things: ClassVar[int] = 3
-    image_size: ClassVar[tuple[int, int]] = (64, 96)
     fit_lr: ClassVar[float] = 0.1
     overfit_steps: ClassVar[int] = 300
     overfit_lr: ClassVar[float] = 1e-3
-    overfit_size: ClassVar[tuple[int, int]] = (96, 128)
     overfit_overrides: ClassVar[Sequence[str]] = ()
 
     def test_its_recipe_survives_saving(self) -> None:
@@ -226,74 +212,6 @@ class WholeModelConformance:
 
     # What the checks are made of; a subclass may replace these.
 
-    def load(self, overrides: Sequence[str] = ()) -> Recipe:
-        """The recipe with its overrides."""
-        require(bool(self.recipe), f"set `recipe` to a path or plugin:recipe whose model has this {self.kind}")
-        key = (type(self), self.recipe, *self.overrides, *overrides)
-        return _once(_recipes, key, lambda: load_recipe(self.recipe, [*self.overrides, *overrides]))
-
-    def make_model(self, seed: int = 0) -> Any:
-        """Builds the recipe's model for the classes of the inputs made by hand, in training mode."""
-        torch.manual_seed(seed)
-        return build_model(self.load(), metadata=make_metadata(self.num_things), pretrained=False)
-
-    def copy_model(self) -> Any:
-        """A copy of `make_model()`, which is called once per class."""
-        return copy.deepcopy(self._model())
-
-    def make_input(self, seed: int, size: tuple[int, int] | None = None, **options: Any) -> dict[str, Any]:
-        """One input made by hand, see `vertebra.testing.inputs.make_input`, with the further images, inputs and
-        declared fields that the recipe and the class name."""
-        options = {"num_things": self.num_things, "num_labels": self._num_labels()} | options
-        options.setdefault("mask_format", self.load().data.mask_format)
-        made = make_input(seed, size or self.image_size, **options) | dict(self.inputs)
-        return add_declared(made, self._model().pixels, self._fields())
-
-    def make_inputs(self, **options: Any) -> list[dict[str, Any]]:
-        """Two of them."""
-        return [self.make_input(seed, **options) for seed in range(2)]
-
-    def make_fixed_inputs(self, factor: int = 1) -> list[dict[str, Any]]:
-        """Two images with known objects, of `factor` times `overfit_size` and smaller."""
-        h, w = (factor * side for side in self.overfit_size)
-        sizes = [(h, w), (17 * h // 24, 25 * w // 32)]  # the second is padded
-        return [
-            self.make_input(seed, (h, w), fixed=True, original=(2 * h, 3 * w // 2)) for seed, (h, w) in enumerate(sizes)
-        ]
-
-    def part_of(self, model: Any) -> nn.Module:
-        """The component under test inside the recipe's model."""
-        return model
-
-    def task_of(self, model: Any, raw: Any) -> tuple[nn.Module, Any]:
-        """What has `losses` and `predict`, and its raw outputs."""
-        return model, raw
-
-    def watched(self, model: Any) -> Any:
-        """A context in which what goes into the component is checked for changes in place."""
-        return check_leaves_alone((), "", "")
-
-    def losses_of(self, model: Any, inputs: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        """The losses of a model in training mode."""
-        return model(inputs)
-
-    def losses_of_batch(self, model: Any, batch: Batch) -> dict[str, torch.Tensor]:
-        """What is minimized of a batch in training, by name."""
-        return model.losses(model.compute(batch), batch)
-
-    def losses_of_raw(self, part: Any, raw: Any, batch: Batch, number: int) -> dict[str, torch.Tensor]:
-        """What is minimized of raw outputs of `task_of`, in step `number`."""
-        return part.train().losses(raw, batch)
-
-    def learns_by_losses(self) -> bool:
-        """Whether the model has `losses(raw, batch)`, and not a training step of its own."""
-        return True
-
-    def backward(self, model: Any, losses: dict[str, torch.Tensor], what: str) -> None:
-        """The backward pass of `losses_of`, and a check of the gradients."""
-        backward(model, losses, what)
-        check_gradients(model, what)
-
     def train_on(self, inputs: list[dict[str, Any]], what: str) -> Any:
         """A model in training on these inputs: finite losses, a gradient for every parameter."""
         model = self.copy_model()
@@ -302,40 +220,6 @@ class WholeModelConformance:
         check_losses(losses, what, gradient=self.learns_by_losses())
         self.backward(model, losses, what)
         return model
-
-    def _labels(self) -> str:
-        return getattr(REGISTRIES[self.kind].get(self.component), "labels", "things")
-
-    def _num_labels(self) -> int:
-        """Semantic classes: what the recipe writes where the component has semantic classes, else those of the
-        hand-made metadata."""
-        written = next((s.arguments["num_classes"] for s in self._specs() if "num_classes" in s.arguments), None)
-        if written and self._labels() == "stuff":
-            return written
-        return len(make_metadata(self.num_things).stuff_classes)
-
-    def _fields(self) -> dict[str, FieldSection]:
-        """The declared fields: those of the recipe's formats, then its own."""
-        formats = [REGISTRIES["format"].get(spec.name) for spec in specs_of(self.load()) if spec.kind == "format"]
-        declared = {name: field for one in formats for name, field in getattr(one, "extra_fields", {}).items()}
-        return declared_fields(Metadata("conformance").set(extra_fields=declared)) | self.load().data.fields
-
-    def _num_classes(self) -> int:
-        return self._num_labels() if self._labels() == "stuff" else self.num_things
-
-    def _specs(self) -> list[ComponentSpec]:
-        """The recipe's blocks that name this component."""
-        return [spec for spec in specs_of(self.load()) if (spec.kind, spec.name) == (self.kind, self.component)]
-
-    def _needs_labels(self) -> bool:
-        """Whether some part of the recipe learns semantic labels."""
-        specs = [spec for spec in specs_of(self.load()) if spec.kind in ("head", "model")]
-        classes = [REGISTRIES[spec.kind].get(spec.name) for spec in specs]
-        outputs = [cls.task_outputs for cls in classes]  # of the usual model a property
-        return any("sem_seg" in keys for keys in outputs if isinstance(keys, (tuple, list)))
-
-    def _model(self) -> Any:
-        return _once(_models, (type(self), self.recipe, *self.overrides), self.make_model)
 
     def _check_fitted(self, factor: int) -> None:
         inputs, model = self.make_fixed_inputs(factor), self.copy_model().train()
@@ -397,20 +281,6 @@ class WholeModelConformance:
             f"predictions have {', '.join(further)}, which task_outputs do not declare ({', '.join(keys)}), so that "
             "no evaluator, writer or export is chosen for it; declare all keys",
         )
-
-
-_recipes: dict[tuple, Recipe] = {}
-_models: dict[tuple, Any] = {}
-T = TypeVar("T")
-
-
-def _once(kept: dict[tuple, T], key: tuple, make: Callable[[], T]) -> T:
-    """`make()`, kept until another key comes: the checks of one class run one after the other."""
-    if key not in kept:
-        made = make()
-        kept.clear()
-        kept[key] = made
-    return kept[key]
 
 
 def _named(part: Any) -> str:

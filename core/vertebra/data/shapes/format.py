@@ -24,7 +24,7 @@ from vertebra.data.shapes.scene import Scene
 from vertebra.data.shapes.texture import STUFF
 from vertebra.errors import DataError
 from vertebra.structures import IGNORED_LABEL
-from vertebra_eval.files import whole_folder
+from vertebra_eval.files import read_bytes, whole_folder
 
 __all__ = ["ShapesFormat"]
 
@@ -113,7 +113,10 @@ class ShapesFormat(Format):
         if kind.extend is ShapesFormat.extend:
             return facts
         settings = {key: repr(value) for key, value in vars(self).items() if key not in _PLAYS_NO_PART}
-        code = Path(inspect.getfile(kind)).read_bytes()
+        try:
+            code = read_bytes(inspect.getfile(kind))
+        except TypeError:  # of a notebook's cell
+            code = inspect.getsource(kind.extend).encode()
         return facts | {"extension": kind.__qualname__, "code": hashlib.sha256(code).hexdigest(), "settings": settings}
 
     @property
