@@ -1,5 +1,7 @@
 """Mistakes that are easily made, planted one by one: a fast check catches each, in a sentence that names the cause."""
 
+import copy
+import unittest
 from dataclasses import replace
 
 import numpy as np
@@ -270,6 +272,23 @@ class OwnStep(RightModel):
 
 
 @MODELS.register()
+class Averaged(OwnStep):
+    """Predicts with a frozen average of what its step trains; keeps all promises."""
+
+    def __init__(self, num_classes: int, in_channels: int) -> None:
+        super().__init__(num_classes, in_channels)
+        self.average = copy.deepcopy(nn.Sequential(self.stem, nn.ReLU(), self.score)).requires_grad_(False)
+
+    def network(self, images):
+        return self.average(images)
+
+    def training_step(self, batch, step):
+        losses = self.losses(super().network(batch.images), batch)
+        step.minimize("optimizer", losses["pixels"])
+        return losses
+
+
+@MODELS.register()
 class NegativeStep(RightModel):
     """Logs the loss, and minimizes its opposite."""
 
@@ -324,6 +343,12 @@ def test_a_model_gets_the_fields_of_the_recipes_format(tmp_path, check):
     path = tmp_path / "recipe.yaml"
     path.write_text("model: {name: ReadsLabeled}\ndata: {train: {format: PartlyLabeled}}\n")
     getattr(type("Kit", (ModelConformance,), {"component": "ReadsLabeled", "recipe": str(path)})(), check)()
+
+
+def test_nothing_is_fitted_where_frozen_parts_predict(tmp_path):
+    settings = {"component": "Averaged", "recipe": model_recipe(tmp_path, "Averaged")}
+    with pytest.raises(unittest.SkipTest, match=r"Averaged.* predicts with frozen parts"):
+        type("Kit", (ModelConformance,), settings)().test_what_is_learned_is_what_is_predicted()
 
 
 def test_a_model_with_a_step_of_its_own_is_not_overfitted_by_its_losses(tmp_path):
