@@ -2,7 +2,6 @@
 
 import sys
 import textwrap
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -11,10 +10,10 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 from dummy_plugins import BROKEN, GOOD, LOUD, install
-from tiny_local import RECIPE, SOURCE, forget_local_plugins
+from tiny_local import RECIPE, SOURCE
 
+from clean_slate import kept_as_it_was
 from vertebra import plugins
-from vertebra.registry import REGISTRIES
 
 
 @pytest.fixture(scope="session")
@@ -35,24 +34,6 @@ def site(tmp_path_factory) -> Path:
 def vertebra(command_line, tmp_path):
     """vertebra("plugins", site=site): runs the command line in tmp_path."""
     return partial(command_line, cwd=tmp_path)
-
-
-def kept_as_it_was() -> Iterator[None]:
-    """What is registered, imported from fakes and local files, or switched meanwhile is gone afterward."""
-    kept = {kind: dict(registry._obj_map) for kind, registry in REGISTRIES.items()}
-    modules = set(sys.modules)
-    with pytest.MonkeyPatch.context() as patch:
-        for variable in ("VERTEBRA_PLUGINS_DISABLE", "VERTEBRA_PLUGINS_ALLOW", "VERTEBRA_LOCAL_PLUGINS"):
-            patch.setenv(variable, "")  # so that what is set meanwhile is undone
-            patch.delenv(variable)
-        plugins.rescan()
-        yield
-    for kind, registry in REGISTRIES.items():
-        registry._obj_map = kept[kind]
-    forget_local_plugins()
-    for name in [name for name in set(sys.modules) - modules if name.startswith("fake_")]:
-        del sys.modules[name]
-    plugins.rescan()
 
 
 @pytest.fixture

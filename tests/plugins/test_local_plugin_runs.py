@@ -7,8 +7,9 @@ import sys
 
 import pytest
 import torch
-from tiny_local import SOURCE, forget_local_plugins
+from tiny_local import SOURCE
 
+from clean_slate import forget_local_plugins
 from vertebra import HEADS, TRANSFORMS, PluginError, Predictor, Trainer, load_recipe
 from vertebra.data import build_train_loader
 from vertebra.models import read_checkpoint, read_weights

@@ -1,9 +1,5 @@
 """The source of a local plugin: a head that learns a constant, and a transform that does nothing."""
 
-import sys
-
-from vertebra.plugins import local_files as local_plugins
-
 SOURCE = """
 import torch
 from torch import nn
@@ -54,9 +50,3 @@ data:
 train: {steps: 2, batch_size: 2, log_every: 1, checkpoint_every: 2}
 evaluate: {pictures: 0, report: false}
 """
-
-
-def forget_local_plugins() -> None:
-    """As in a process that is started now: no local file is imported, and none of its components is registered."""
-    for name in [name for name in sys.modules if name.startswith("vertebra.plugins.local_files.")]:
-        local_plugins._forget(name)
