@@ -32,6 +32,7 @@ class TestMeanTeacher(ModelConformance):
     recipe = RECIPE
     data = "recipe"
     overrides = SMALL
+    overfit_overrides = ("data.train.labeled=6",)
 
     def make_input(self, seed, size=None, **options):
         made = super().make_input(seed, size, **options)
