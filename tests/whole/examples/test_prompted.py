@@ -14,12 +14,13 @@ from vertebra.testing import HeadConformance
 pytestmark = pytest.mark.usefixtures("clean_slate_per_file")
 RECIPE = str(EXAMPLES / "prompted.yaml")
 SMALL = ("model.neck.out_channels=32", "model.backbone.out_features=[res4, res5]", "model.heads.boxes.num_convs=1")
+FEW = tuple(f"data.{split}.{what}=8" for split in ("train", "val") for what in ("images", "val_images"))
 
 
 class TestPromptedHead(HeadConformance):
     component = "PromptedHead"
     recipe = RECIPE
-    overrides = SMALL
+    overrides = (*SMALL, *FEW)
     inputs = {"text": ["circle", "a square", "triangles"]}
     data = "recipe"
 
@@ -118,8 +119,7 @@ def test_the_data_have_phrases_to_train_and_names_to_evaluate(idea):
 
 
 def test_classes_count_the_prompts(idea, tmp_path):
-    few = [f"data.{split}.{what}=2" for split in ("train", "val") for what in ("images", "val_images")]
-    recipe = load_recipe(RECIPE, [*SMALL, *few, "model.heads.boxes.score_threshold=0.0"])
+    recipe = load_recipe(RECIPE, [*SMALL, *FEW, "model.heads.boxes.score_threshold=0.0"])
     torch.save({"model": build_model(recipe).state_dict()}, tmp_path / "weights.pth")
     predictor = Predictor(recipe, tmp_path / "weights.pth", device="cpu")
     image = torch.randint(0, 256, (3, 64, 64), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)

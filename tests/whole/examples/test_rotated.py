@@ -16,6 +16,7 @@ from vertebra.testing import EvaluatorConformance, HeadConformance
 pytestmark = pytest.mark.usefixtures("clean_slate_per_file")
 RECIPE = str(EXAMPLES / "rotated.yaml")
 SMALL = ("model.neck.out_channels=32", "model.backbone.out_features=[res4, res5]")
+FEW = tuple(f"data.{split}.{what}=8" for split in ("train", "val") for what in ("images", "val_images"))
 
 
 @pytest.fixture
@@ -28,7 +29,7 @@ def idea():
 class TestRotatedBoxHead(HeadConformance):
     component = "RotatedBoxHead"
     recipe = RECIPE
-    overrides = SMALL
+    overrides = (*SMALL, *FEW)
     data = "recipe"
 
 
