@@ -351,11 +351,6 @@ def test_nothing_is_fitted_where_frozen_parts_predict(tmp_path):
         type("Kit", (ModelConformance,), settings)().test_what_is_learned_is_what_is_predicted()
 
 
-def test_a_model_with_a_step_of_its_own_is_not_overfitted_by_its_losses(tmp_path):
-    settings = {"component": "OwnStep", "recipe": model_recipe(tmp_path, "OwnStep"), "overfit_steps": 0}
-    type("Kit", (ModelConformance,), settings)().test_overfits_eight_images()
-
-
 def model_recipe(folder, name):
     path = folder / f"{name}.yaml"
     path.write_text(f"model: {{name: {name}}}\nevaluate: {{evaluators: [SemSegEvaluator]}}\n")
