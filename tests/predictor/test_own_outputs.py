@@ -35,7 +35,9 @@ class DepthLike(Head):
         return features["res2"].mean(1)
 
     def predict(self, raw, batch):
-        return [{"depth": torch.full(size, 2.5), "unit": "m"} for size in batch.original_sizes]
+        return [
+            {"depth": torch.full(size, 2.5), "flow": torch.ones(2, *size), "unit": "m"} for size in batch.original_sizes
+        ]
 
     def draw(self, picture, output, metadata):
         assert picture.dtype == np.uint8 and list(output) == ["depth"]
@@ -80,6 +82,7 @@ def test_a_head_draws_and_arrays_hold_what_no_other_file_does(predictor, tmp_pat
     arrays = np.load(tmp_path / "out/arrays/a.npz")
     assert (arrays["depth"] == 2.5).all() and arrays["depth"].shape == (40, 60)
     assert arrays["instances.pred_boxes"].tolist() == [[1, 2, 11, 22]]
+    assert arrays["flow"].shape == (2, 40, 60) and (arrays["flow"] == 1).all()  # no scores, of which labels would do
     assert [line for line in caplog.messages if "arrays/*.npz do not hold the output unit" in line]
 
 
@@ -89,10 +92,11 @@ def test_classes_of_its_own_are_named(predictor, tmp_path):
     assert (record["category"], record["category_id"]) == ("zebra", 1)
 
 
-def test_an_output_that_no_chosen_format_holds_is_named(predictor, tmp_path, caplog):
+@pytest.mark.parametrize(("saved", "words"), [("coco", "depth, flow, unit"), ("pictures", "flow, unit")])
+def test_an_output_that_no_chosen_format_holds_is_named(predictor, tmp_path, caplog, saved, words):
     with caplog.at_level(logging.WARNING):
-        predict_files(predictor, tmp_path / "a.png", output=tmp_path / "out", save=["coco"])
-    assert any("not written: the output depth" in line and "--save coco,arrays" in line for line in caplog.messages)
+        predict_files(predictor, tmp_path / "a.png", output=tmp_path / "out", save=[saved])
+    assert f"not written: the output {words}. Files that hold it: --save {saved},arrays" in caplog.messages
 
 
 def test_a_picture_of_another_form_names_the_head(predictor, tmp_path, monkeypatch):

@@ -10,10 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from vertebra_eval.analysis.weighted_ap import RankedClass, class_average_precision
+from vertebra_eval.coco.params import HIGHEST_THRESHOLD, CocoParams
+
 __all__ = ["IOU_THRESHOLDS", "average_precision", "match_by_overlap"]
 
-IOU_THRESHOLDS = tuple(np.linspace(0.5, 0.95, 10).tolist())
-_RECALLS = np.linspace(0, 1, 101)
+IOU_THRESHOLDS = tuple(CocoParams().iou_thresholds.tolist())
 
 
 def match_by_overlap(
@@ -34,7 +36,7 @@ def match_by_overlap(
         right (T, D) bool, ignored (T, D) bool.
     """
     crowd = np.asarray(crowd, bool)
-    least = np.minimum(np.asarray(thresholds), 1 - 1e-10)  # COCO's bound
+    least = np.minimum(np.asarray(thresholds), HIGHEST_THRESHOLD)
     columns = np.flatnonzero(~crowd)[::-1]  # of equal overlaps COCO takes the last
     values = np.asarray(overlap, np.float64)
     objects = np.pad(values[:, columns], ((0, 0), (0, 1)))  # with a column of zeros, so that a maximum always exists
@@ -57,10 +59,7 @@ def average_precision(scores: Any, right: Any, ignored: Any, num_objects: int) -
         num_objects: number of ground-truth objects of the class without crowds, at least 1.
     """
     order = np.argsort(-np.asarray(scores, np.float64), kind="stable")
-    right, ignored = np.asarray(right, bool)[:, order], np.asarray(ignored, bool)[:, order]
-    hits, faults = right.cumsum(axis=1), (~right & ~ignored).cumsum(axis=1)
-    precision = hits / np.maximum(hits + faults, 1)
-    best = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
-    best = np.pad(best, ((0, 0), (0, 1)))  # 0 at recalls that are never reached
-    places = [np.searchsorted(found / num_objects, _RECALLS) for found in hits]  # the first detection that reaches it
-    return np.take_along_axis(best, np.stack(places), axis=1).mean(axis=1)
+    right, ignored = (np.asarray(one, bool)[:, order].T for one in (right, ignored))  # (D, T) each
+    of_one_image = np.zeros(len(order), np.int64), np.asarray(scores, np.float64)[order]
+    ranked = RankedClass(0, *of_one_image, right & ~ignored, ignored, np.zeros(num_objects, np.int64))
+    return class_average_precision(ranked, np.ones((1, 1), np.int64))[:, 0]

@@ -34,6 +34,8 @@ class PictureWriter(Writer):
         self.metadata = metadata
         self.model = model
         self.pictures: list[Path] = []
+        self.drawn_by_tasks: set[str] = set()
+        """Outputs that a head has drawn itself."""
         self._videos: dict[str, VideoWriter] = {}
         self._shown = ("", -1)  # name and number of the frame before
 
@@ -43,7 +45,9 @@ class PictureWriter(Writer):
             self.close()  # the video before is complete
         self._shown = (frame.name, -1 if frame.number is None else frame.number)
         style = Style(min_side=0) if frame.number is not None else None
-        for suffix, picture in draw_prediction(prediction, self.metadata, style, self.model):
+        own, left = _drawn_by_tasks(frame.picture, prediction.outputs, self.metadata, self.model)
+        self.drawn_by_tasks |= prediction.outputs.keys() - left.keys()
+        for suffix, picture in _apart(own + _drawn_as_usual(Prediction(frame, left), self.metadata, style)):
             if frame.rate is None:  # not a video's
                 self.pictures.append(save_png(picture, free_path(self.folder, frame.stem + suffix, ".png")))
                 continue
@@ -72,9 +76,13 @@ def draw_prediction(
     Args:
         model: gave the outputs; its heads draw theirs where they have a `draw` of their own.
     """
+    own, left = _drawn_by_tasks(prediction.frame.picture, prediction.outputs, metadata, model)
+    return _apart(own + _drawn_as_usual(Prediction(prediction.frame, left), metadata, style))
+
+
+def _drawn_as_usual(prediction: Prediction, metadata: Any, style: Style | None) -> list[tuple[str, np.ndarray]]:
     image = prediction.frame.picture
-    pictures, outputs = _drawn_by_tasks(image, prediction.outputs, metadata, model)
-    prediction = Prediction(prediction.frame, outputs)
+    pictures: list[tuple[str, np.ndarray]] = []
     things, stuff = class_names_of(prediction, metadata), metadata.get("stuff_classes")
     for suffix, (ids, segments) in outputs_of(prediction, "panoptic_seg"):
         names = things, stuff_segment_names(things, stuff)
@@ -84,7 +92,7 @@ def draw_prediction(
     for suffix, labels in outputs_of(prediction, "sem_seg"):
         colors: Sequence | None = metadata.get("stuff_colors")
         pictures.append((suffix, draw_sem_seg_overlay(image, labels, stuff or things, colors=colors, style=style)))
-    return _apart(pictures)
+    return pictures
 
 
 def _drawn_by_tasks(

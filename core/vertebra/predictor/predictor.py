@@ -172,7 +172,10 @@ class Predictor:
                 images = [frame.image for frame in batch]
             outputs = self._outputs(images, times, given)
             with times.stage("postprocess"):
-                found = [{key: _finished(value, wanted, labels_only) for key, value in one.items()} for one in outputs]
+                found = [
+                    {key: _finished(value, wanted, labels_only and _is_sem_seg(key)) for key, value in one.items()}
+                    for one in outputs
+                ]
             times.images += len(batch)
             for frame, output in zip(batch, found, strict=True):
                 yield Prediction(frame, output)
@@ -282,8 +285,12 @@ def _next_batch(frames: Iterator[Frame], size: int, times: StageTimes) -> list[F
         return list(islice(frames, size))
 
 
+def _is_sem_seg(key: str) -> bool:
+    return key.rpartition("/")[2] == "sem_seg"
+
+
 def _finished(value: Any, wanted: DetectionFilter, labels_only: bool) -> Any:
-    """One output on the CPU, as it was requested."""
+    """One output on the CPU, as it was requested: of scores (K, H, W) perhaps the labels only."""
     if isinstance(value, Instances) and value.has("pred_classes"):
         return wanted(value.to("cpu"))
     if labels_only and isinstance(value, torch.Tensor) and value.dim() == 3 and value.is_floating_point():

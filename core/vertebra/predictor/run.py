@@ -38,7 +38,7 @@ _WRITERS: dict[str, Callable[[Path, Any], Writer]] = {  # from the folder and th
 }
 SAVED = ("pictures", *_WRITERS)
 _IN_FILES = {"instances": ("coco", "yolo", "csv"), "sem_seg": ("labels",), "panoptic_seg": ("panoptic",)}
-"""Which files hold an output of this key as it is; arrays hold every one."""
+"""Which files hold an output of this key, the default first. Pictures show these too; arrays hold every output."""
 
 
 @dataclass(frozen=True)
@@ -124,8 +124,9 @@ def predict_files(
                     if save is None and _further(prediction):
                         saved.append("arrays")
                     _open_writers(writers, saved, output, predictor)
-                    _warn_unsaved(prediction, saved, save)
                 _write(prediction, writers, on_written)
+                if number == 1:
+                    _warn_unsaved(prediction, saved, writers)
             detections += count_detections(prediction)
             if number == max_images:
                 break
@@ -151,11 +152,11 @@ def _detects(predictor: Predictor) -> bool:
 
 def _checked(save: Sequence[str] | None, predictor: Predictor) -> list[str]:
     outputs = _outputs(predictor)
-    fit = {"pictures", "arrays"}
-    fit |= {"coco", "yolo", "csv"} if _detects(predictor) else set()
-    fit |= {name for name, key in (("labels", "sem_seg"), ("panoptic", "panoptic_seg")) if key in outputs}
+    filled = outputs | ({"instances"} if _detects(predictor) else set())
+    holds = [files for key, files in _IN_FILES.items() if key in filled]
+    fit = {"pictures", "arrays"}.union(*holds)
     if save is None:
-        return [name for name in ("pictures", "coco", "labels", "panoptic") if name in fit]
+        return ["pictures", *(files[0] for files in holds)]
     for name in save:
         if name not in SAVED:
             near = ", ".join(nearest(name, SAVED)) or ", ".join(SAVED)
@@ -182,9 +183,11 @@ def _further(prediction: Prediction) -> list[str]:
     return [key for key in prediction.outputs if key.rpartition("/")[2] not in (*_IN_FILES, "class_names")]
 
 
-def _warn_unsaved(prediction: Prediction, saved: Sequence[str], wanted: Sequence[str] | None) -> None:
-    """Names the outputs that nothing holds, where the formats were chosen."""
-    if wanted and saved != ["pictures"] and "arrays" not in saved and (keys := _further(prediction)):
+def _warn_unsaved(prediction: Prediction, saved: Sequence[str], writers: Sequence[Writer]) -> None:
+    """Names the outputs that neither a file nor a picture holds."""
+    drawn = {key for writer in writers if isinstance(writer, PictureWriter) for key in writer.drawn_by_tasks}
+    keys = [key for key in _further(prediction) if key not in drawn]
+    if saved and "arrays" not in saved and keys:
         logger.warning(
             "not written: the output %s. Files that hold it: --save %s,arrays", ", ".join(keys), ",".join(saved)
         )

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 from vertebra.config import Recipe, load_recipe
-from vertebra.testing.checks import require
+from vertebra.testing.checks import once, require
 from vertebra.testing.training import check_trains_by_recipe
 
 __all__ = ["ByRecipe"]
@@ -54,16 +54,12 @@ class ByRecipe:
         check_trains_by_recipe(self.recipe, self.kind, self.component, [*self.overrides, *overrides], **settings)
 
 
-_recipes: dict[type, Recipe] = {}
+_recipes: dict[tuple, Recipe] = {}
 
 
 def _loaded(cls: type[ByRecipe]) -> Recipe:
-    """Its recipe, kept until another class asks: the checks of one class run one after the other."""
-    if cls not in _recipes:
-        recipe = load_recipe(cls.recipe, list(cls.overrides))
-        _recipes.clear()
-        _recipes[cls] = recipe
-    return _recipes[cls]
+    """Its recipe."""
+    return once(_recipes, (cls,), lambda: load_recipe(cls.recipe, list(cls.overrides)))
 
 
 def _asks_for(recipe: Recipe, inputs: Sequence[str]) -> str:

@@ -28,11 +28,13 @@ __all__ = [
     "check_same",
     "check_state_round_trip",
     "checked_spec",
+    "once",
     "require",
     "tensors_in",
 ]
 
 Part = TypeVar("Part", bound=nn.Module)
+T = TypeVar("T")
 
 
 def require(condition: bool, message: str) -> None:
@@ -184,3 +186,12 @@ def _short(value: Any) -> str:
     if isinstance(value, Tensor):
         return f"a {tuple(value.shape)} {value.dtype} tensor"
     return f"a {type(value).__name__}"
+
+
+def once(kept: dict[tuple, T], key: tuple, make: Callable[[], T]) -> T:
+    """`make()`, kept until another key comes: the checks of one class run one after the other."""
+    if key not in kept:
+        made = make()
+        kept.clear()
+        kept[key] = made
+    return kept[key]

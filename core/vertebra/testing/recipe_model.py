@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Literal, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import nn
@@ -16,7 +16,7 @@ from vertebra.data.extra_fields import declared_fields
 from vertebra.models import Batch, build_model
 from vertebra.registry import REGISTRIES
 from vertebra.testing.agreement import check_leaves_alone
-from vertebra.testing.checks import backward, check_gradients, require
+from vertebra.testing.checks import backward, check_gradients, once, require
 from vertebra.testing.inputs import add_declared, make_input, make_metadata
 from vertebra.testing.training import specs_of
 
@@ -42,7 +42,7 @@ class RecipeModel:
         """The recipe with its overrides."""
         require(bool(self.recipe), f"set `recipe` to a path or plugin:recipe whose model has this {self.kind}")
         key = (type(self), self.recipe, *self.overrides, *overrides)
-        return _once(_recipes, key, lambda: load_recipe(self.recipe, [*self.overrides, *overrides]))
+        return once(_recipes, key, lambda: load_recipe(self.recipe, [*self.overrides, *overrides]))
 
     def make_model(self, seed: int = 0) -> Any:
         """Builds the recipe's model for the classes of the inputs made by hand, in training mode."""
@@ -138,18 +138,8 @@ class RecipeModel:
         return any("sem_seg" in keys for keys in outputs if isinstance(keys, (tuple, list)))
 
     def _model(self) -> Any:
-        return _once(_models, (type(self), self.recipe, *self.overrides), self.make_model)
+        return once(_models, (type(self), self.recipe, *self.overrides), self.make_model)
 
 
 _recipes: dict[tuple, Recipe] = {}
 _models: dict[tuple, Any] = {}
-T = TypeVar("T")
-
-
-def _once(kept: dict[tuple, T], key: tuple, make: Callable[[], T]) -> T:
-    """`make()`, kept until another key comes: the checks of one class run one after the other."""
-    if key not in kept:
-        made = make()
-        kept.clear()
-        kept[key] = made
-    return kept[key]

@@ -13,7 +13,7 @@ from vertebra_eval.coco.match import Candidates, match_candidates
 from vertebra_eval.coco.matches import Matches
 from vertebra_eval.coco.order import RankedDetections, pairs_of_images, rank_detections, runs_of, stable_argsort
 from vertebra_eval.coco.overlap import PAIRS_AT_ONCE, pair_overlaps
-from vertebra_eval.coco.params import CocoParams
+from vertebra_eval.coco.params import HIGHEST_THRESHOLD, CocoParams
 from vertebra_eval.coco.result import CocoResult
 from vertebra_eval.errors import DataError
 from vertebra_eval.masks.boundary import boundary_column
@@ -129,7 +129,7 @@ def _candidates(
     Args:
         truth_rows: rows of the ground truth, category after category, in each image after image. truth_keys: of both.
     """
-    lowest = min(params.iou_thresholds.min(), 1 - 1e-10)
+    lowest = min(params.iou_thresholds.min(), HIGHEST_THRESHOLD)
     positions, partners, overlaps = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)], [np.zeros(0)]
     for position, which in pairs_of_images(ranked, truth_keys, PAIRS_AT_ONCE[task]):
         overlap = pair_overlaps(truth, detections, task, params, ranked.rows[position], truth_rows[which])

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from vertebra_eval.coco.params import HIGHEST_THRESHOLD
+
 __all__ = ["Candidates", "match_candidates"]
 
 UNMATCHED = -1
@@ -52,7 +54,7 @@ def match_candidates(
     matched = np.full((len(candidates.turn), num_settings), UNMATCHED, dtype=np.int32)
     if not len(candidates.detection):
         return matched
-    thresholds = np.minimum(thresholds, 1 - 1e-10)  # a perfect overlap may round below 1
+    thresholds = np.minimum(thresholds, HIGHEST_THRESHOLD)
     by_turn = np.argsort(candidates.turn, kind="stable")  # candidates in the order of the rounds
     place = np.empty_like(by_turn)
     place[by_turn] = np.arange(len(by_turn))

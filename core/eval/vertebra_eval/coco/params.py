@@ -14,7 +14,7 @@ from vertebra_eval.area_ranges import AREA_RANGES
 from vertebra_eval.coco.objects import COCO_MAX_DETS
 from vertebra_eval.errors import DataError
 
-__all__ = ["COCO_SIGMAS", "COCO_TASKS", "TASKS", "CocoParams", "sigmas_for"]
+__all__ = ["COCO_SIGMAS", "COCO_TASKS", "HIGHEST_THRESHOLD", "TASKS", "CocoParams", "sigmas_for"]
 
 COCO_TASKS = ("bbox", "segm", "keypoints")
 TASKS = (*COCO_TASKS, "boundary")
@@ -27,6 +27,9 @@ _TENFOLD = (
 COCO_SIGMAS = np.array(_TENFOLD) / 10  # 0.26 / 10 is another double than 0.026, and pycocotools has the former
 """OKS standard deviations of COCO's 17 person keypoints (https://cocodataset.org/#keypoints-eval)."""
 COCO_SIGMAS.setflags(write=False)
+
+HIGHEST_THRESHOLD = 1 - 1e-10
+"""Higher thresholds count as this one, as in pycocotools: a perfect overlap may round below 1."""
 
 
 @dataclass(frozen=True, kw_only=True)
