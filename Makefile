@@ -48,9 +48,10 @@ $(VENV)/.browser-tried: | $(STAMP)
 
 # Everything that fits into five minutes on two cores.
 test: setup
-	$(BIN)/python -m pytest -m 'not ($(LONG))'
+	$(BIN)/python -m pytest -m 'not ($(LONG) or matrix)'
 
-# The rest: reference models, short trainings, wheels in a fresh environment outside the source tree. PYTEST: more arguments.
+# The rest, but for what the matrix of backbones and heads has beside its diagonal: reference models, short trainings, wheels in
+# a fresh environment outside the source tree. PYTEST: more arguments.
 test-long: setup browser
 	$(BIN)/python -m pytest -m '$(LONG)' --timeout 1500 $(PYTEST)
 

@@ -41,6 +41,18 @@ class TestTimm(BackboneConformance):
     arguments = {"model": "resnet10t", "pretrained": False}
 
 
+class TestTimmTransformer(BackboneConformance):
+    component = "timm"
+    arguments = {"model": "vit_tiny_patch16_224", "out_indices": [1], "depth": 2, "embed_dim": 48}
+
+
+class TestLoRA(BackboneConformance):
+    component = "LoRA"
+    arguments = {
+        "backbone": {"name": "timm", "model": "vit_tiny_patch16_224", "out_indices": [1], "depth": 2, "embed_dim": 48}
+    }
+
+
 class TestFPN(NeckConformance):
     component = "FPN"
     arguments = {"out_channels": 32}
@@ -49,6 +61,11 @@ class TestFPN(NeckConformance):
 class TestFPNWithMoreLevels(NeckConformance):
     component = "FPN"
     arguments = {"out_channels": 32, "top_block": {"name": "p6p7"}}
+
+
+class TestSimpleFeaturePyramid(NeckConformance):
+    component = "SimpleFeaturePyramid"
+    arguments = {"out_channels": 32}
 
 
 class TestSigmoidFocalLoss(LossConformance):

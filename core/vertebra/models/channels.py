@@ -41,7 +41,11 @@ def take_channels(backbone: nn.Module, channels: int) -> None:
 
 
 def adapted_state(module: nn.Module, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """Weights to load, those of an RGB model adapted where `take_channels` has changed the module's convolutions."""
+    """Weights to load, those of an RGB model adapted where `take_channels` has changed the module's convolutions; a
+    module with `named_as_here(prefix, state)`, which wraps another one, renames those of the wrapped one alone."""
+    for name, one in module.named_modules():
+        if hasattr(one, "named_as_here"):
+            state = one.named_as_here(f"{name}." if name else "", state)
     adapted = {}
     for name, one in module.named_modules():
         key = f"{name}.weight" if name else "weight"

@@ -33,9 +33,10 @@ def finest_first(
     names.sort(key=lambda name: input_shape[name].stride)
     strides = [input_shape[name].stride for name in names]
     if doubling and any(coarse != 2 * fine for fine, coarse in pairwise(strides)):
+        plain = ". Of a plain vision transformer's last map, neck SimpleFeaturePyramid makes levels"
         raise ValueError(
             f"{who}: the strides of {', '.join(names)} are {strides}; each must be twice the one before. Choose the "
-            f"levels by {argument}, or by the backbone's out_features"
+            f"levels by {argument}, or by the backbone's out_features{plain if len(set(strides)) == 1 else ''}"
         )
     return names
 

@@ -7,9 +7,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-__all__ = ["FrozenBatchNorm2d", "NormName", "get_norm"]
+__all__ = ["FrozenBatchNorm2d", "LayerNorm2d", "NormName", "get_norm"]
 
-NormName = Literal["", "none", "bn", "frozen_bn", "gn", "sync_bn"]
+NormName = Literal["", "none", "bn", "frozen_bn", "gn", "ln", "sync_bn"]
 
 _GROUPS = 32  # Wu & He, "Group Normalization", arXiv:1803.08494, table 3
 
@@ -61,6 +61,22 @@ class FrozenBatchNorm2d(nn.Module):
         return f"{self.num_features}, eps={self.eps}"
 
 
+class LayerNorm2d(nn.LayerNorm):
+    """Layer normalization of feature maps: over the channels of each cell, as transformers have it over each token's.
+
+    Args:
+        num_channels: channels.
+        eps: added to the variance.
+    """
+
+    def __init__(self, num_channels: int, eps: float = 1e-6) -> None:
+        super().__init__(num_channels, eps)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) to the same shape and type."""
+        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
 def scale_and_shift(norm: FrozenBatchNorm2d | nn.modules.batchnorm._BatchNorm) -> tuple[Tensor, Tensor]:
     """(C,) float32 each: with fixed statistics, normalized = x * scale + shift."""
     mean, variance = norm.running_mean, norm.running_var
@@ -73,7 +89,8 @@ def scale_and_shift(norm: FrozenBatchNorm2d | nn.modules.batchnorm._BatchNorm) -
 def get_norm(name: NormName, channels: int) -> nn.Module | None:
     """The layer that `name` stands for, or None for "" and "none".
 
-    "bn", "sync_bn" (statistics over all processes), "frozen_bn" (statistics and parameters fixed), "gn" (32 groups).
+    "bn", "sync_bn" (statistics over all processes), "frozen_bn" (statistics and parameters fixed), "gn" (32 groups),
+    "ln" (over the channels of each cell).
     """
     if name in ("", "none"):
         return None
@@ -81,7 +98,7 @@ def get_norm(name: NormName, channels: int) -> nn.Module | None:
         if channels % _GROUPS:
             raise ValueError(f"norm 'gn' needs a multiple of {_GROUPS} channels, got {channels}")
         return nn.GroupNorm(_GROUPS, channels)
-    layers = {"bn": nn.BatchNorm2d, "frozen_bn": FrozenBatchNorm2d, "sync_bn": nn.SyncBatchNorm}
+    layers = {"bn": nn.BatchNorm2d, "frozen_bn": FrozenBatchNorm2d, "ln": LayerNorm2d, "sync_bn": nn.SyncBatchNorm}
     if name not in layers:
         raise ValueError(f"norm is {name!r}; it must be one of {', '.join(map(repr, [*layers, 'gn', 'none']))}")
     return layers[name](channels)

@@ -40,6 +40,17 @@ class TopBlock:
         """
         raise NotImplementedError
 
+    def grown(self, shapes: dict[str, ShapeSpec]) -> dict[str, ShapeSpec]:
+        """The levels of a pyramid, finest first, and these: each of twice the stride of the one before."""
+        coarsest = list(shapes.values())[-1]
+        strides = [coarsest.stride * 2**step for step in range(1, self.num_levels + 1)]
+        return shapes | {level_name(stride): ShapeSpec(coarsest.channels, stride) for stride in strides}
+
+
+def level_name(stride: int) -> str:
+    """ "p" and the log2 of the stride, a power of 2: "p3" of 8."""
+    return f"p{int(math.log2(stride))}"
+
 
 @dataclass(frozen=True)
 class P6P7(TopBlock):
@@ -108,7 +119,7 @@ class FPN(Neck):
         self.in_features = _finest_first(input_shape, in_features)
         inputs = {name: input_shape[name] for name in self.in_features}
         self.fuse = fuse
-        self.levels = [f"p{int(math.log2(spec.stride))}" for spec in inputs.values()]
+        self.levels = [level_name(spec.stride) for spec in inputs.values()]
         self._size_divisibility = max(spec.stride for spec in inputs.values())
         lateral: dict[str, ConvNorm] = {}
         output: dict[str, ConvNorm] = {}
@@ -124,11 +135,7 @@ class FPN(Neck):
             for level, spec in zip(self.levels, inputs.values(), strict=True)
         }
         self.top_block = None if top_block is None else top_block.make(inputs, shapes)
-        self._output_shape = dict(shapes)
-        coarsest = self._size_divisibility
-        for step in range(1, 1 + (0 if top_block is None else top_block.num_levels)):
-            stride = coarsest * 2**step
-            self._output_shape[f"p{int(math.log2(stride))}"] = ShapeSpec(channels=out_channels, stride=stride)
+        self._output_shape = shapes if top_block is None else top_block.grown(shapes)
 
     @property
     def size_divisibility(self) -> int:
