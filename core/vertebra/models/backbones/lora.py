@@ -113,7 +113,7 @@ class LoRA(Backbone):
 
 
 def _chosen(backbone: nn.Module, targets: Sequence[str] | None) -> list[str]:
-    """Whole names of the layers to adapt. Each target must have one, lest it be left out in silence."""
+    """Whole names of the layers to adapt. Each target must have one, lest it be skipped in silence."""
     known = (nn.Linear, nn.Conv2d)  # themselves: in a subclass such as ConvNorm the layer does more than W x
     layers = [name for name, one in backbone.named_modules() if type(one) in known]
     found = {
