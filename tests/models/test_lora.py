@@ -136,6 +136,8 @@ def test_a_model_with_adapters_exports(tmp_path):
         ({"targets": ["qvk"]}, r"TimmBackbone has no .*layer named 'qvk'. Last parts .*: fc1, fc2, proj, qkv"),
         ({"targets": ["qkv", "nothing"]}, "named 'nothing'"),
         ({"targets": []}, "named in targets"),
+        ({"use_dora": True}, "use_dora cannot be given"),
+        ({"init_lora_weights": "pissa", "modules_to_save": ["fc1"]}, "init_lora_weights, modules_to_save cannot be"),
         ({"rank": 0}, "rank is 0, it must be at least 1"),
         ({"use_dorra": True}, r"peft refuses the options {'use_dorra': True}"),
     ],

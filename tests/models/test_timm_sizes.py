@@ -3,6 +3,8 @@
 import pytest
 import torch
 
+from vertebra import build_model, load_recipe
+from vertebra.export import OnnxModel, export_onnx
 from vertebra.models import Batch
 from vertebra.models.backbones.timm import TimmBackbone
 
@@ -75,6 +77,26 @@ def test_maps_with_as_many_rows_as_channels_keep_their_orientation():
         expected = backbone.model(image)[0]  # rows, columns, channels
     assert found.shape == (1, 24, 24, 16)
     torch.testing.assert_close(found, expected.permute(0, 3, 1, 2))
+
+
+def test_a_graph_gives_what_the_model_gives_where_the_neck_pads_further_than_the_backbone(tmp_path):
+    torch.manual_seed(0)
+    backbone = {"name": "timm", "model": "vit_tiny_patch16_224", "out_indices": [1], "depth": 2, "embed_dim": 48}
+    parts = {"model.backbone": backbone, "model.neck": {"name": "SimpleFeaturePyramid", "out_channels": 16}}
+    model = build_model(load_recipe("unet:unet_shapes_quick", [parts]), num_classes=4, pretrained=False).eval()
+    export_onnx(model, tmp_path / "m.onnx", form="raw", size=(64, 80))  # 80 is padded to 96
+    images = torch.randint(0, 256, (2, 3, 64, 80), dtype=torch.uint8)
+    found = OnnxModel(tmp_path / "m.onnx")(images[:1].float() / 255)["sem_seg_scores"][0]
+    with torch.no_grad():
+        alone = model([{"image": images[0]}])[0]["sem_seg"]
+        larger = torch.randint(0, 256, (3, 128, 128), dtype=torch.uint8)
+        beside = model([{"image": images[0]}, {"image": larger}])[0]["sem_seg"]
+    torch.testing.assert_close(found, alone, rtol=1e-3, atol=1e-3)
+    assert beside.shape == alone.shape
+
+
+def test_batch_normalization_sees_the_whole_batch():
+    assert not TimmBackbone("fasternet_t0").by_image_size  # convolutional, with a patch_embed
 
 
 def test_what_timm_refuses_is_said():

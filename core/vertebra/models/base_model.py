@@ -257,6 +257,7 @@ class BaseModel(Contract):
             gt_classes=classes,
             gt_valid=valid,
             sem_seg=pad_sem_seg(inputs, sizes, padded, self.device),
+            size_divisibility=multiple,
         )
 
     def normalize(self, images: Tensor, name: str = "image", out: Tensor | None = None) -> Tensor:

@@ -46,6 +46,7 @@ class Batch:
         gt_classes: (N, M) int64, 0 where padded.
         gt_valid: (N, M) bool, False where padded.
         named_images: further images by name, normalized and padded as `images`.
+        size_divisibility: each image alone would be padded to a multiple of it in height and width.
         sem_seg: (N, H, W) int64, 255 where a pixel is ignored or padded; None if no input has `sem_seg`.
     """
 
@@ -58,6 +59,7 @@ class Batch:
     gt_valid: Tensor | None = None
     sem_seg: Tensor | None = dataclasses.field(default=None, repr=False)
     named_images: dict[str, Tensor] = dataclasses.field(default_factory=dict, repr=False)
+    size_divisibility: int = 1
     _fields: dict[str, Tensor] = dataclasses.field(default_factory=dict, init=False, repr=False)
 
     def __len__(self) -> int:

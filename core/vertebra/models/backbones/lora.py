@@ -26,6 +26,9 @@ _ATTENTION = ("qkv", "q_proj", "k_proj", "v_proj")
 alone, and leaves the rest of a block as it is."""
 
 
+_REFUSED = ("use_dora", "init_lora_weights", "modules_to_save", "bias")
+
+
 class LoRA(Backbone):
     """A backbone whose own weights stay as they are; beside each chosen layer W it learns a product of two thin ones.
 
@@ -39,10 +42,11 @@ class LoRA(Backbone):
         targets: names of the layers (`nn.Linear`, `nn.Conv2d`) to adapt, by their last parts: `qkv`, `attn.proj`. None:
             those of timm's transformers that give queries, keys and values.
         dropout: probability that an entry of x is dropped on its way to A, in training.
-        options: further arguments of peft's `LoraConfig`, such as `use_rslora: true` or `use_dora: true`.
+        options: further arguments of peft's `LoraConfig`, such as `use_rslora: true`. Refused are those whose adapters
+            are made of the weights, which `model.weights` may still replace, or that train more than adapters.
     Raises:
         SetupError: peft is not installed.
-        ValueError: no layer has a name in `targets`, or peft refuses.
+        ValueError: no layer has a name in `targets`, or an option is refused.
     """
 
     def __init__(
@@ -61,9 +65,11 @@ class LoRA(Backbone):
             raise SetupError("backbone LoRA needs the package peft.\n  Fix it: pip install 'vertebra[peft]'") from err
         if rank < 1:
             raise ValueError(f"LoRA: rank is {rank}, it must be at least 1")
+        if refused := [name for name in _REFUSED if options.get(name)]:
+            raise ValueError(f"LoRA: {', '.join(refused)} cannot be given; see the options in its description")
         takes = further_parameters(type(backbone).forward)
         self._takes_batch = "batch" in takes
-        if others := [name for name, required in takes.items() if required and name != "batch"]:
+        if others := [name for name in takes if name != "batch"]:
             raise ValueError(f"LoRA gives a backbone images and the batch; {type(backbone).__name__} asks for {others}")
         try:
             config = peft.LoraConfig(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from vertebra.errors import SetupError
 from vertebra.models.contracts import Backbone, ShapeSpec
@@ -27,10 +29,11 @@ themselves. A model refuses an option that it does not know."""
 class TimmBackbone(Backbone):
     """A timm model built with `features_only`; features `stage0`, `stage1`, ... by their place in timm's list.
 
-    Images may have any size: models with position embeddings resample them. Attention reaches everywhere and position
-    embeddings (DINOv3's rotary ones too) are stretched over all there is, so that padding would change every feature of
-    an image. Transformers therefore see each image at its size, rounded up to `size_divisibility`, those of one size
-    together; features beyond it are 0. What an image gives is the same alone and in any batch.
+    Images may have any size where timm's model can take them: plain vision transformers resample their position
+    embeddings. Attention reaches everywhere and position embeddings (DINOv3's rotary ones too) are stretched over all
+    there is, so that padding would change every feature of an image. Transformers of patches therefore see each image
+    at its size, padded as it would be alone, those of one size together; features beyond it are 0. What an image gives
+    is the same alone, in any batch and in an exported graph.
 
     Args:
         model: timm's name, such as "convnext_tiny" or "vit_small_patch16_dinov3.lvd1689m".
@@ -38,7 +41,7 @@ class TimmBackbone(Backbone):
         out_indices: which of timm's features to return; None: all. A plain vision transformer's (all of one stride) are
             its last blocks'; `SimpleFeaturePyramid` makes levels of the last.
         by_image_size: images are run by their sizes, as said above; False: the padded batch as a whole. None: for
-            models of patches (with a `patch_embed`), but not for convolutional ones, whose batch normalization needs
+            models with a `patch_embed` (ViT, DINOv2, DINOv3, Swin, ...) and without batch normalization, which needs
             the whole batch.
         options: further arguments of `timm.create_model`, such as `drop_path_rate: 0.1`, or `patch_size: 16`, which
             resamples the weights of a model of another patch size (DINOv2's 14 fits no pyramid).
@@ -75,7 +78,8 @@ class TimmBackbone(Backbone):
         }
         self._channels_last = "NHWC" in str(getattr(self.model, "output_fmt", ""))  # Swin gives such maps
         if by_image_size is None:
-            by_image_size = hasattr(getattr(self.model, "model", self.model), "patch_embed")
+            normed = any(isinstance(one, _BatchNorm) for one in self.model.modules())
+            by_image_size = hasattr(getattr(self.model, "model", self.model), "patch_embed") and not normed
         self.by_image_size = by_image_size
 
     def output_shape(self) -> dict[str, ShapeSpec]:
@@ -90,6 +94,7 @@ class TimmBackbone(Backbone):
         images = _grown(images, *(side + -side % multiple for side in images.shape[-2:]))
         if batch is None or not self.by_image_size:
             return self._features(images)
+        multiple = math.lcm(multiple, batch.size_divisibility)
         places: dict[tuple[int, int], list[int]] = {}
         for place, (height, width) in enumerate(batch.image_sizes):
             places.setdefault((height + -height % multiple, width + -width % multiple), []).append(place)
