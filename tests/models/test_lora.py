@@ -8,9 +8,10 @@ import torch
 from vertebra import Trainer, build_model, load_recipe
 from vertebra.errors import SetupError
 from vertebra.export import export_onnx
-from vertebra.models import Batch
+from vertebra.models import Backbone, Batch, ShapeSpec
 from vertebra.models.backbones.lora import LoRA
 from vertebra.models.backbones.timm import TimmBackbone
+from vertebra.models.convolution import ConvNorm
 from vertebra.models.weights import load_weights
 from vertebra.testing.training import BreakAt, Interrupted
 
@@ -118,6 +119,24 @@ def test_a_convolutional_backbone_keeps_its_statistics():
     assert {name.rpartition(".lora_")[1] for name, one in adapted.named_parameters() if one.grad is not None} == {
         ".lora_"
     }
+
+
+def test_a_target_adapts_no_subclass_whose_name_ends_alike():
+    class Two(Backbone):
+        def __init__(self):
+            super().__init__()
+            self.conv = torch.nn.Conv2d(3, 4, 1)
+            self.block = torch.nn.ModuleDict({"conv": ConvNorm(4, 4, 1, norm="bn")})
+
+        def output_shape(self):
+            return {"x": ShapeSpec(channels=4, stride=1)}
+
+        def forward(self, images):
+            return {"x": self.block["conv"](self.conv(images))}
+
+    adapted = LoRA(Two(), targets=["conv"], rank=2)
+    trained = {name for name, one in adapted.named_parameters() if one.requires_grad}
+    assert trained == {f"backbone.conv.lora_{side}.default.weight" for side in "AB"}
 
 
 def test_a_model_with_adapters_exports(tmp_path):

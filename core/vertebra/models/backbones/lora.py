@@ -6,6 +6,7 @@ those of the package peft.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -25,8 +26,8 @@ _ATTENTION = ("qkv", "q_proj", "k_proj", "v_proj")
 """Names that timm's transformers give the layers of queries, keys and values, joined or not: section 4.2 adapts these
 alone, and leaves the rest of a block as it is."""
 
-
 _REFUSED = ("use_dora", "init_lora_weights", "modules_to_save", "bias")
+"""Options whose adapters are made of the weights, which `model.weights` may still replace, or that train more."""
 
 
 class LoRA(Backbone):
@@ -42,8 +43,7 @@ class LoRA(Backbone):
         targets: names of the layers (`nn.Linear`, `nn.Conv2d`) to adapt, by their last parts: `qkv`, `attn.proj`. None:
             those of timm's transformers that give queries, keys and values.
         dropout: probability that an entry of x is dropped on its way to A, in training.
-        options: further arguments of peft's `LoraConfig`, such as `use_rslora: true`. Refused are those whose adapters
-            are made of the weights, which `model.weights` may still replace, or that train more than adapters.
+        options: further arguments of peft's `LoraConfig`, such as `use_rslora: true`.
     Raises:
         SetupError: peft is not installed.
         ValueError: no layer has a name in `targets`, or an option is refused.
@@ -65,8 +65,11 @@ class LoRA(Backbone):
             raise SetupError("backbone LoRA needs the package peft.\n  Fix it: pip install 'vertebra[peft]'") from err
         if rank < 1:
             raise ValueError(f"LoRA: rank is {rank}, it must be at least 1")
-        if refused := [name for name in _REFUSED if options.get(name)]:
-            raise ValueError(f"LoRA: {', '.join(refused)} cannot be given; see the options in its description")
+        if refused := [name for name in _REFUSED if name in options]:
+            raise ValueError(
+                f"LoRA: {', '.join(refused)} cannot be given: adapters must not depend on the weights, which "
+                "model.weights may replace later, and nothing but adapters is trained. Remove it"
+            )
         takes = further_parameters(type(backbone).forward)
         self._takes_batch = "batch" in takes
         if others := [name for name in takes if name != "batch"]:
@@ -75,7 +78,7 @@ class LoRA(Backbone):
             config = peft.LoraConfig(
                 r=rank,
                 lora_alpha=2 * rank if alpha is None else alpha,
-                target_modules=_chosen(backbone, targets),
+                target_modules="|".join(map(re.escape, _chosen(backbone, targets))),  # matched as a whole
                 lora_dropout=dropout,
                 **options,
             )
@@ -98,8 +101,7 @@ class LoRA(Backbone):
         """Weights of a model whose backbone, at `prefix`, has no adapters, under the names that they have here."""
         if any(name.startswith(f"{prefix}backbone.") for name in state):
             return state
-        names = {name.replace(".base_layer.", "."): name for name, _ in self.backbone.named_parameters()}
-        names |= {name: name for name, _ in self.backbone.named_buffers()}
+        names = {name.replace(".base_layer.", "."): name for name in self.backbone.state_dict()}
         return {
             f"{prefix}backbone.{names[inner]}" if name.startswith(prefix) and inner in names else name: value
             for name, value in state.items()

@@ -84,7 +84,35 @@ class MaxPool(TopBlock):
         return _MaxPool(list(output_shape)[-1])
 
 
-class FPN(Neck):
+class Pyramid(Neck):
+    """What necks have in common whose levels are named for the log2 of their strides. Subclasses call `set_levels`."""
+
+    def set_levels(
+        self, shapes: dict[str, ShapeSpec], top_block: TopBlock | None, inputs: dict[str, ShapeSpec]
+    ) -> None:
+        """Its levels, finest first, and those of the top block, which may be made of the `inputs`."""
+        self.top_block = None if top_block is None else top_block.make(inputs, shapes)
+        self._size_divisibility = max(spec.stride for spec in shapes.values())
+        self._output_shape = shapes if top_block is None else top_block.grown(shapes)
+
+    @property
+    def size_divisibility(self) -> int:
+        """The stride of the coarsest level but for the top block's, so that each map is exactly twice the next;
+        Detectron2's padding."""
+        return self._size_divisibility
+
+    def output_shape(self) -> dict[str, ShapeSpec]:
+        return dict(self._output_shape)
+
+    def with_top(self, levels: dict[str, Tensor], features: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The levels, and those that the top block makes of them or of the features."""
+        if self.top_block is None:
+            return levels
+        further = list(self._output_shape)[len(levels) :]
+        return levels | dict(zip(further, self.top_block({**levels, **features}), strict=True))
+
+
+class FPN(Pyramid):
     """Levels `p2`, `p3`, ... of `out_channels` each, named for the log2 of their strides.
 
     Sizes need not be divisible: a coarser map is stretched to the size of the finer one (nearest cell).
@@ -120,7 +148,6 @@ class FPN(Neck):
         inputs = {name: input_shape[name] for name in self.in_features}
         self.fuse = fuse
         self.levels = [level_name(spec.stride) for spec in inputs.values()]
-        self._size_divisibility = max(spec.stride for spec in inputs.values())
         lateral: dict[str, ConvNorm] = {}
         output: dict[str, ConvNorm] = {}
         for level, spec in zip(self.levels, inputs.values(), strict=True):
@@ -134,16 +161,7 @@ class FPN(Neck):
             level: ShapeSpec(channels=out_channels, stride=spec.stride)
             for level, spec in zip(self.levels, inputs.values(), strict=True)
         }
-        self.top_block = None if top_block is None else top_block.make(inputs, shapes)
-        self._output_shape = shapes if top_block is None else top_block.grown(shapes)
-
-    @property
-    def size_divisibility(self) -> int:
-        """The coarsest input's stride, so that each map is exactly twice the next; Detectron2's padding."""
-        return self._size_divisibility
-
-    def output_shape(self) -> dict[str, ShapeSpec]:
-        return dict(self._output_shape)
+        self.set_levels(shapes, top_block, inputs)
 
     def forward(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
         """{name: (N, C, H/s, W/s)} to {level: (N, out_channels, H/s, W/s)}, finest first."""
@@ -158,11 +176,7 @@ class FPN(Neck):
                 if self.fuse == "avg":
                     merged = merged / 2
             levels[level] = self.output[level](merged)
-        levels = {level: levels[level] for level in self.levels}
-        if self.top_block is not None:
-            further = list(self._output_shape)[len(self.levels) :]
-            levels |= dict(zip(further, self.top_block({**levels, **features}), strict=True))
-        return levels
+        return self.with_top({level: levels[level] for level in self.levels}, features)
 
 
 class _P6P7(nn.Module):

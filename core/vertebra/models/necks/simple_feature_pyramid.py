@@ -11,16 +11,16 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from vertebra.models.contracts import Neck, ShapeSpec
+from vertebra.models.contracts import ShapeSpec
 from vertebra.models.convolution import ConvNorm
 from vertebra.models.levels import chosen_level
-from vertebra.models.necks.fpn import TopBlock, level_name
+from vertebra.models.necks.fpn import Pyramid, TopBlock, level_name
 from vertebra.models.norms import NormName, get_norm
 
 __all__ = ["SimpleFeaturePyramid"]
 
 
-class SimpleFeaturePyramid(Neck):
+class SimpleFeaturePyramid(Pyramid):
     """Levels `p2`, `p3`, ... of `out_channels` each, named for the log2 of their strides, of one feature map.
 
     A plain transformer keeps one stride (16) throughout and its last map is the best of all, so nothing is merged from
@@ -68,26 +68,12 @@ class SimpleFeaturePyramid(Neck):
             levels[level] = _level(source.channels, out_channels, scale, norm)
             shapes[level] = ShapeSpec(channels=out_channels, stride=int(stride))
         self.level = nn.ModuleDict(levels)
-        self.top_block = None if top_block is None else top_block.make(shapes, shapes)
-        self._size_divisibility = max(spec.stride for spec in shapes.values())
-        self._output_shape = shapes if top_block is None else top_block.grown(shapes)
-
-    @property
-    def size_divisibility(self) -> int:
-        """The coarsest level's stride, so that each map is exactly twice the next."""
-        return self._size_divisibility
-
-    def output_shape(self) -> dict[str, ShapeSpec]:
-        return dict(self._output_shape)
+        self.set_levels(shapes, top_block, shapes)
 
     def forward(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
         """{name: (N, C, H/s, W/s)} to {level: (N, out_channels, H/s, W/s)}, finest first."""
         source = features[self.in_feature]
-        levels = {name: level(source) for name, level in self.level.items()}
-        if self.top_block is not None:
-            further = list(self._output_shape)[len(levels) :]
-            levels |= dict(zip(further, self.top_block(levels), strict=True))
-        return levels
+        return self.with_top({name: level(source) for name, level in self.level.items()}, {})
 
 
 def _checked(scale_factors: Sequence[float]) -> list[float]:
